@@ -1,0 +1,339 @@
+"""Where finished work lies: nodes named by the hash of what they depend on, finished atomically.
+
+Layout of an output folder::
+
+    <out>/train/<id>/     spec.json  state.safetensors  history.json ...  done.json   one trained experience
+    <out>/gate/<id>/      spec.json  state.safetensors                    done.json   K-means of one dataset
+    <out>/answers/<id>/   spec.json  answers.npz                          done.json   one model on one test set
+    <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it is made of
+    <out>/report/         tables and figures, made from the above alone
+
+A node without `done.json` does not exist. Only numpy and the standard library are used here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.types import Answers
+
+Kind = Literal["train", "gate", "answers"]
+Json = Any
+
+
+def canonical(value: Json) -> str:
+    """Writes a JSON value in the one form that is hashed: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Json, length: int = 12) -> str:
+    """Returns the first hex digits of the SHA-256 of a JSON value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`; when the block ends well, it becomes `path` in one step.
+
+    Raises:
+        UserError: If the folder cannot be written or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # the suffix is kept: numpy and matplotlib choose the format by it
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically (UTF-8, LF)."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Writes a JSON file atomically; NaN is refused."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Json:
+    """Reads a JSON file.
+
+    Raises:
+        UserError: If it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+class Node:
+    """A piece of work with a folder of its own, named by the hash of everything it depends on.
+
+    Attributes:
+        kind: Which sub-folder it lies in.
+        spec: Everything the result depends on, as JSON.
+        id: `<slug>-<hash>`.
+        folder: Where it lies when finished.
+    """
+
+    def __init__(self, out: Path, kind: Kind, slug: str, spec: Mapping[str, Json]) -> None:
+        self.kind: Kind = kind
+        self.spec = dict(spec)
+        self.id = f"{slug}-{digest(self.spec)}"
+        self.folder = out / kind / self.id
+
+    @property
+    def done(self) -> bool:
+        """Whether the node is finished."""
+        return (self.folder / "done.json").is_file()
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[Path]:
+        """Gives an empty folder to fill; when the block ends well it becomes the node, `done.json` last.
+
+        A folder left by a killed run is thrown away. Where another process finished the same node in the
+        meantime, its result stays and ours is dropped.
+
+        Raises:
+            UserError: If the output folder cannot be written.
+        """
+        partial: Path | None = None
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{self.id}-", dir=self.folder.parent))
+            partial.chmod(0o755)
+            yield partial
+            write_json(partial / "spec.json", self.spec)
+            files = {p.name: file_digest(p) for p in sorted(partial.iterdir()) if not p.name.startswith(".")}
+            write_json(partial / "done.json", {"id": self.id, "files": files})
+            if not self.done:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                with contextlib.suppress(FileExistsError):
+                    partial.rename(self.folder)
+        except OSError as error:
+            where = error.filename or self.folder
+            raise UserError(f"cannot write {where}: {error.strerror or error}") from error
+        finally:
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def file(self, name: str) -> Path:
+        """Returns the path of one of the node's files."""
+        return self.folder / name
+
+
+def clean_partial(out: Path) -> None:
+    """Removes what killed runs left behind under temporary names."""
+    for kind in ("train", "gate", "answers"):
+        for leftover in (out / kind).glob(".*-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_answers(
+    path: Path,
+    keys: NDArray[np.str_],
+    mos: NDArray[np.float64],
+    scores: NDArray[np.float32] | None = None,
+    distances: NDArray[np.float32] | None = None,
+) -> None:
+    """Writes `answers.npz`: `keys`, `mos`, and `scores` (n, heads) or `distances` (n, stages)."""
+    arrays: dict[str, Any] = {"keys": np.asarray(keys, dtype=np.str_), "mos": np.asarray(mos, np.float64)}
+    if scores is not None:
+        arrays["scores"] = np.asarray(scores, np.float32)
+    if distances is not None:
+        arrays["distances"] = np.asarray(distances, np.float32)
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def read_answers(path: Path) -> dict[str, NDArray[Any]]:
+    """Reads what `write_answers` wrote; no pickle is ever unpacked.
+
+    Raises:
+        UserError: If the file is missing, broken, or not an answer file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken archive
+        raise UserError(f"{path} is not an answer file ({error}); delete its folder and run again") from error
+    lengths = {len(a) for a in arrays.values()}
+    if not {"keys", "mos"} <= arrays.keys() or len(lengths) != 1:
+        raise UserError(f"{path} is not an answer file: it needs keys, mos and columns of one length")
+    return arrays
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state after one experience.
+
+    Attributes:
+        dataset: The dataset learned last.
+        heads: For every head of the model, the train node that holds it and its column in that node's scores.
+    """
+
+    dataset: str
+    heads: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A strategy on a sequence of datasets with one seed, and the nodes it is made of.
+
+    Attributes:
+        strategy: Name on the command line.
+        variant: Hyper-parameters that differ from the defaults, as `name=value, ...`; "" for none.
+        rows: Readout ("gate", "gate-hard", "oracle", "last") -> the method's name in the tables
+            ("TSN-IQA", "TSN-IQA-O", ...).
+        backbone: The backbone's name in the tables ("ResNet-18", "S-CNN", ...).
+        seed: Seed of the training.
+        order: "I" to "VIII", or the sequence itself, comma-separated.
+        sequence: Dataset names in the order of learning.
+        tests: Dataset names of the test sets.
+        titles: Dataset name -> its name in the tables ("KonIQ-10K").
+        steps: One per experience.
+        gates: Dataset name -> id of its gate node.
+        answers: Node id (train or gate) -> test set -> id of the answers node.
+        tau: Temperature of the gate (Eq. 8).
+        stages: The backbone's stages that the gate uses, as numbered in the paper.
+        generated: Whether any of the data is generated; then no number is comparable with published ones.
+        facts: Everything worth knowing beside the numbers: preset, versions, fingerprints, config.
+    """
+
+    strategy: str
+    variant: str
+    rows: dict[str, str]
+    backbone: str
+    seed: int
+    order: str
+    sequence: list[str]
+    tests: list[str]
+    titles: dict[str, str]
+    steps: list[Step]
+    gates: dict[str, str]
+    answers: dict[str, dict[str, str]]
+    tau: float
+    stages: list[int]
+    generated: bool
+    facts: dict[str, Json] = field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """`<strategy>-<order>-seed<seed>-<hash>`."""
+        order = self.order if "," not in self.order else self.order.replace(",", "-")
+        # versions and dates are facts of a run, not its identity
+        body = {k: v for k, v in asdict(self).items() if k != "facts"}
+        return f"{self.strategy}-{order}-seed{self.seed}-{digest(body)}"
+
+
+def write_record(out: Path, record: RunRecord) -> None:
+    """Writes `<out>/runs/<id>.json`."""
+    write_json(out / "runs" / f"{record.id}.json", asdict(record))
+
+
+def read_records(out: Path) -> list[RunRecord]:
+    """Reads every run record of an output folder, in the order of their names.
+
+    Raises:
+        UserError: If there is none, or one is broken.
+    """
+    paths = sorted((out / "runs").glob("*.json"))
+    if not paths:
+        raise UserError(f"no runs in {out}; make some: python -m cliqa_bench run --strategy tsn --out {out}")
+    records = []
+    for path in paths:
+        body = read_json(path)
+        try:
+            steps = [Step(s["dataset"], [(str(n), int(c)) for n, c in s["heads"]]) for s in body.pop("steps")]
+            records.append(RunRecord(steps=steps, **body))
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is not a run record ({error}); delete it and run again") from error
+    return records
+
+
+class AnswerReader:
+    """Puts the answers of a run together from its nodes; each file is read once."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._cache: dict[str, dict[str, NDArray[Any]] | None] = {}
+
+    def _read(self, answers_id: str | None) -> dict[str, NDArray[Any]] | None:
+        if answers_id is None:
+            return None
+        if answers_id not in self._cache:
+            folder = self.out / "answers" / answers_id
+            done = (folder / "done.json").is_file()
+            self._cache[answers_id] = read_answers(folder / "answers.npz") if done else None
+        return self._cache[answers_id]
+
+    def answers(self, record: RunRecord, step: int, test: str) -> Answers | None:
+        """Returns what the model of a run said about a test set after an experience.
+
+        Args:
+            record: The run.
+            step: Index of the experience, from 0.
+            test: Name of the test set.
+
+        Returns:
+            The answers, or None if a node they need is not finished. `distances` covers the tasks learned so
+            far and is None where the run has no gates (or they are unfinished).
+
+        Raises:
+            UserError: If files that belong together name different images.
+        """
+        parts = [(self._read(record.answers.get(n, {}).get(test)), c) for n, c in record.steps[step].heads]
+        if not parts or any(part is None for part, _ in parts):
+            return None
+        present = [(part, column) for part, column in parts if part is not None]
+        first = present[0][0]
+        gates = [
+            self._read(record.answers.get(record.gates.get(s.dataset, ""), {}).get(test))
+            for s in record.steps[: step + 1]
+        ]
+        ready = [gate for gate in gates if gate is not None]
+        for other in [part for part, _ in present[1:]] + ready:
+            if not np.array_equal(other["keys"], first["keys"]):
+                raise UserError(
+                    f"answer files of run {record.id} on {test} name different images; "
+                    f"delete {self.out / 'answers'} and run again"
+                )
+        distances = np.stack([g["distances"] for g in ready], 1) if len(ready) == len(gates) else None
+        scores = np.stack([part["scores"][:, column] for part, column in present], 1)
+        return Answers(first["keys"], first["mos"], scores, distances)

@@ -1,0 +1,68 @@
+"""The nouns that every room shares. Nothing here imports torch, avalanche or another of our modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Subset = Literal["train", "val", "test"]
+SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
+
+Dependence = Literal["nothing", "set", "prefix"]
+"""What the training on a dataset depends on: no other dataset, the set of those seen, or their sequence."""
+
+TIDY_COLUMNS = (
+    "table",
+    "setting",
+    "backbone",
+    "method",
+    "variant",
+    "order",
+    "length",
+    "train_dataset",
+    "test_dataset",
+    "metric",
+    "value",
+    "std",
+    "note",
+)
+"""Columns of `results.csv` and of the published tables: one value a row."""
+
+
+class Rating(NamedTuple):
+    """One image and what people said of it.
+
+    Attributes:
+        key: Path of the image relative to the dataset's folder, with "/" (the authors' spelling).
+        score: Mean opinion score in the authors' unit, turned so that **higher is better**.
+        std: Standard deviation of the single opinions, in the unit of `score`; nan where not published.
+        group: The reference image (or prompt) whose content it shows; None where there is none.
+        distortion: Name of the distortion in the authors' words; "authentic" for photographs.
+    """
+
+    key: str
+    score: float
+    std: float
+    group: str | None
+    distortion: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said about the images of one test set.
+
+    Attributes:
+        keys: (n,) str, image keys.
+        mos: (n,) float64, higher is better.
+        scores: (n, heads) float32, one column per head, in the order in which the tasks were learned.
+        distances: (n, tasks, stages) float32, Euclidean distance to the nearest centroid of each task, per
+            stage of the gate's features (Eq. 7); None where no gate was fitted.
+    """
+
+    keys: NDArray[np.str_]
+    mos: NDArray[np.float64]
+    scores: NDArray[np.float32]
+    distances: NDArray[np.float32] | None = None
