@@ -1,0 +1,104 @@
+"""What a run is told: data, strategies, orders, and the training protocol with its two presets.
+
+Every field that changes numbers goes into the hash of the work it changes. Each place where the TSN-IQA paper
+and its published code disagree is a field, with the paper's choice as the default of the preset `paper`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+PresetName = Literal["quick", "paper"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training protocol, shared by all strategies.
+
+    Attributes:
+        crop: Side of the random training crop, in pixels.
+        resize: An image with both sides at least this long is shrunk until its shorter side has this length,
+            in training and in testing (the published code; 0 tests and trains at the original size, which is
+            what the paper's IV-A says of testing).
+        pairs: "sampled" trains on the dataset's number of random pairs an epoch (the paper); "batch" on all
+            pairs of every mini-batch of images.
+        n_pairs: With "sampled": "paper" for Table II's number of pairs, "files" for the number in the
+            published pair lists, or a number.
+        warmup_batch: Pairs (or images, with "batch") in a mini-batch while only the head learns.
+        batch: The same once the normalisation (or the whole network) learns.
+        warmup_epochs: Epochs in which only the new head learns.
+        epochs: Epochs after the warm-up.
+        lr: Adam's learning rate.
+        decay_epochs: Epochs (counted from the start of the warm-up) at which the rate is divided by ten.
+        weight_decay: Adam's weight decay (published code; not in the paper).
+        ties: Label of a pair with equal scores: 1 ("paper", Eq. 3) or 0 ("code").
+        slope: Probability of a pair: Phi((s1 - s2) / sqrt 2) ("paper", Eq. 4) or Phi(s1 - s2) ("code").
+        bn_adapts: Epochs after the warm-up in which normalisation statistics adapt: "all", or only the
+            "first" (what the published code does, by accident).
+        augment: "crop-flip" (random crop and horizontal flip) or "none" (centre crop).
+        precision: "fp32", or "bf16" autocast.
+    """
+
+    crop: int = 384
+    resize: int = 768
+    pairs: Literal["sampled", "batch"] = "sampled"
+    n_pairs: Literal["paper", "files"] | int = "paper"
+    warmup_batch: int = 128
+    batch: int = 32
+    warmup_epochs: int = 4
+    epochs: int = 8
+    lr: float = 1e-3
+    decay_epochs: tuple[int, ...] = (8,)
+    weight_decay: float = 5e-4
+    ties: Literal["paper", "code"] = "paper"
+    slope: Literal["paper", "code"] = "paper"
+    bn_adapts: Literal["all", "first"] = "all"
+    augment: Literal["crop-flip", "none"] = "crop-flip"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+PRESETS: dict[PresetName, Training] = {
+    "paper": Training(),
+    # a quarter of the paper's lengths, for the generated miniatures
+    "quick": replace(
+        Training(), crop=96, resize=192, pairs="batch", warmup_batch=32, batch=32, warmup_epochs=2, epochs=8,
+        lr=2e-3, decay_epochs=(7,),
+    ),
+}  # fmt: skip
+
+PRESET_BACKBONE: dict[PresetName, str] = {"paper": "resnet18", "quick": "scnn"}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on, after presets, file and flags are resolved.
+
+    Attributes:
+        strategy: Names of the strategies.
+        orders: Label ("I".."VIII", or the comma-separated sequence) -> dataset names.
+        data: Folder of the real datasets; None for generated miniatures.
+        backbone: Name of the backbone.
+        weights: Path of the backbone's pre-trained weights, "random", or None for the usual places.
+        seeds: Seeds of the training.
+        split: "1", "2", ... for the seeded split of that number, or a path with published split files.
+        preset: Which preset the training protocol started from.
+        training: The protocol.
+        params: Strategy name -> hyper-parameters that differ from its defaults.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        out: Folder of the results.
+    """
+
+    strategy: list[str]
+    orders: dict[str, list[str]]
+    data: Path | None
+    backbone: str
+    weights: str | None
+    seeds: list[int]
+    split: str
+    preset: PresetName
+    training: Training
+    params: dict[str, dict[str, Any]] = field(default_factory=dict)
+    device: str = "auto"
+    out: Path = Path("runs")
