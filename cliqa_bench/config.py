@@ -6,11 +6,20 @@ and its published code disagree is a field, with the paper's choice as the defau
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cliqa_bench.errors import UserError
+
 PresetName = Literal["quick", "paper"]
+
+_AT_LEAST = {
+    "crop": 1, "resize": 0, "n_pairs": 1, "warmup_batch": 1, "batch": 1, "warmup_epochs": 0, "epochs": 0,
+    "weight_decay": 0.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,21 @@ class Training:
     augment: Literal["crop-flip", "none"] = "crop-flip"
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    def __post_init__(self) -> None:
+        """Refuses numbers that no training can use.
+
+        Raises:
+            UserError: If a number is out of its range.
+        """
+        for name, least in _AT_LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, str) and not least <= value < math.inf:
+                raise UserError(f"training.{name} must be at least {least}, not {value}")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"training.lr must be above 0, not {self.lr}")
+        if self.warmup_epochs + self.epochs < 1:
+            raise UserError("training.warmup_epochs and training.epochs are both 0: nothing would be learned")
+
 
 PRESETS: dict[PresetName, Training] = {
     "paper": Training(),
@@ -102,3 +126,13 @@ class RunConfig:
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
     device: str = "auto"
     out: Path = Path("runs")
+
+
+def config_dict(config: RunConfig) -> dict[str, Any]:
+    """Returns a configuration as JSON, with the keys of a `--config` file: reading it back repeats the run."""
+    body = asdict(config)
+    body["orders"] = list(config.orders)
+    body["data"] = None if config.data is None else str(config.data)
+    body["out"] = str(config.out)
+    plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
+    return plain

@@ -1,0 +1,77 @@
+"""S-CNN, pre-trained by `cliqa-bench pretrain` on generated distortions: small, and shipped with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cliqa_bench.backbones.base import Backbone
+from cliqa_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cliqa_bench.backbones.staged import StagedNet
+
+SHIPPED = Path(__file__).resolve().parents[1] / "data" / "scnn.safetensors"
+
+# (channels, stride) of the convolutions of each stage (Zhang et al., DBCNN, 2020)
+LAYERS = (((48, 1), (48, 2)), ((64, 1), (64, 2)), ((64, 1), (64, 2)), ((128, 1), (128, 1), (128, 2)))
+
+
+def make_stages() -> list[nn.Module]:
+    """Builds the nine convolutions (3 x 3, with bias, batch normalisation, ReLU) in four stages."""
+    from torch import nn
+
+    stages: list[nn.Module] = []
+    channels = 3
+    for layers in LAYERS:
+        blocks: list[nn.Module] = []
+        for width, stride in layers:
+            blocks += [nn.Conv2d(channels, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+        stages.append(nn.Sequential(*blocks))
+    return stages
+
+
+class SCNN(Backbone):
+    """S-CNN (Zhang et al., DBCNN, 2020), 128-d features, stride 16; its own BN is distortion-aware."""
+
+    title = "S-CNN"
+    stage_sizes = (48, 64, 64, 128)
+    feature_size = 128
+    norm_channels = 736
+    gmacs = 1.13
+    gate_net = "own"
+
+    @classmethod
+    def weights_file(cls, weights: str | None) -> Path | None:
+        """See the base class; the usual place is the package itself."""
+        if weights == "random":
+            return None
+        if weights is not None:
+            return cls.existing(weights)
+        if not SHIPPED.is_file():
+            raise UserError(f"S-CNN's weights are missing: make them with cliqa-bench pretrain --to {SHIPPED}")
+        return SHIPPED
+
+    @classmethod
+    def build(cls, weights: str | None, seed: int = 0) -> StagedNet:
+        """See the base class."""
+        import torch
+        from safetensors.torch import load_file
+        from torch import nn
+
+        from cliqa_bench.backbones.staged import StagedNet
+
+        path = cls.weights_file(weights)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = StagedNet(nn.Identity(), make_stages())
+        if path is not None:
+            try:
+                state = load_file(path)
+                net.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier.")})
+            except Exception as error:  # safetensors and torch raise their own kinds for a wrong file
+                raise UserError(f"{path} does not hold S-CNN: {str(error).splitlines()[0]}") from error
+        return net

@@ -1,0 +1,130 @@
+"""What a strategy is: hyper-parameters, and what it does before, during and after an experience.
+
+A strategy imports no Avalanche: importing that costs about five seconds, which `list`, `plan` and a run with
+nothing left to do must not pay. The learner (or any Avalanche template) takes it as `strategy.as_plugin()`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.types import Dependence
+
+if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
+    from torch import Tensor, nn
+
+    from cliqa_bench.learner import Learner
+    from cliqa_bench.model import QualityModel
+
+
+def reading(default: Any) -> Any:
+    """Declares a hyper-parameter that is used only while reading answers, so that no training depends on it."""
+    return field(default=default, metadata={"reading": True})
+
+
+@dataclass
+class Strategy:
+    """A way of learning one dataset after the other. Its fields are its hyper-parameters.
+
+    Class attributes:
+        depends_on: What the training on a dataset depends on besides the dataset itself.
+        task_norms: Whether every task owns its normalisation layers.
+        rows: Readout -> the name of its row in the tables.
+
+    Attributes:
+        centroids: K of the gate's K-means.
+        tau: Temperature of the gate's softmin (Eq. 8).
+        stages: Stages whose distances the gate averages (Eq. 9), counted from 1.
+    """
+
+    depends_on: ClassVar[Dependence] = "prefix"
+    task_norms: ClassVar[bool] = False
+    rows: ClassVar[dict[str, str]]
+    name: ClassVar[str]
+
+    centroids: int = reading(128)
+    tau: float = reading(32.0)
+    stages: tuple[int, ...] = reading((3, 4))
+
+    def __init_subclass__(cls) -> None:
+        """Names the strategy after its file."""
+        super().__init_subclass__()
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def make(cls, params: dict[str, Any]) -> Strategy:
+        """Makes a strategy from hyper-parameters given by name.
+
+        Raises:
+            UserError: If a name is unknown or a value has the wrong type.
+        """
+        known = {f.name: f for f in fields(cls)}
+        values = {}
+        for name, value in params.items():
+            if name not in known:
+                raise unknown(f"hyper-parameter of {cls.name}", name, known)
+            values[name] = _cast(cls.name, name, value, known[name].default)
+        return cls(**values)
+
+    def training_params(self) -> dict[str, Any]:
+        """Returns the hyper-parameters that the trained weights depend on."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("reading")}
+
+    def variant(self) -> str:
+        """Names the hyper-parameters that differ from the defaults: "tau=16, stages=(4,)"; "" for none."""
+        changed = [f for f in fields(self) if f.default is not MISSING and getattr(self, f.name) != f.default]
+        return ", ".join(f"{f.name}={getattr(self, f.name)}" for f in changed)
+
+    # -- the verbs, in the order in which the learner calls them ---------------------------------------------
+
+    def prepare(self, model: QualityModel) -> int:
+        """Readies the model for a new task and returns the index of its head."""
+        return model.add_task()
+
+    def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
+        """Returns the parameters that learn, in the warm-up (only the new head) and after it."""
+        return list(model.heads[task].parameters()) if warmup else list(model.parameters())
+
+    def penalty(self, learner: Learner) -> Tensor | None:
+        """Returns what is added to the loss of the current mini-batch after the warm-up, if anything."""
+        return None
+
+    def after_step(self, learner: Learner) -> None:
+        """Is called after every optimiser step following the warm-up."""
+
+    def consolidate(self, learner: Learner) -> None:
+        """Is called once the best weights of an experience are back in the model; must not change them."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns what the next experience needs beyond the weights."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Takes back what `state` returned."""
+
+    def as_plugin(self) -> SupervisedPlugin:
+        """Returns the strategy as an Avalanche plug-in, for our `Learner`."""
+        from cliqa_bench.learner import StrategyPlugin
+
+        return StrategyPlugin(self)
+
+
+def _cast(owner: str, name: str, value: Any, default: Any) -> Any:
+    """Turns a value from a flag or a YAML file into the type of the field's default."""
+    try:
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise ValueError
+            return value
+        if isinstance(default, tuple):
+            items = value if isinstance(value, list | tuple) else [value]
+            return tuple(type(default[0])(item) for item in items)
+        if isinstance(value, bool) or (isinstance(default, int) and value != int(value)):
+            raise ValueError
+        return type(default)(value)
+    except (TypeError, ValueError) as error:
+        kind = type(default).__name__
+        raise UserError(f"{owner}.{name} = {value!r}: a {kind} is needed, such as {default!r}") from error
