@@ -1,0 +1,203 @@
+"""From an image file to pixels, by one stated rule for everything that Pillow reads.
+
+1. The file must hold one still picture, whole, of at most 64 megapixels. (Of the several pictures that some
+   cameras put into one JPEG, "MPO", the first one is the photograph.)
+2. The EXIF orientation is applied, once. An orientation that makes no sense counts as none.
+3. Gray is repeated in the three channels; palettes are looked up; CMYK, YCbCr, LAB and HSV become RGB by
+   Pillow's formulas. Colour profiles are not applied (neither does the published code).
+4. Transparent pixels are laid over white, which is what a viewer shows.
+5. 16-bit gray becomes round(v / 257), so that 65535 is 255; of 16-bit colour Pillow keeps the upper byte.
+   32-bit integers are taken for 16-bit ones and refused outside 0..65535; floating-point pictures have no
+   agreed range and are refused.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+DECODER = 1
+"""Version of the rule above; pixels that another version decoded are decoded again."""
+
+MAX_MEGAPIXELS = 64.0
+
+_ORIENTATION = 0x0112
+
+
+def decode(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
+    """Reads an image file as RGB by the rule of this module.
+
+    Args:
+        path: The file.
+        max_megapixels: Largest picture that is decoded, in 10^6 pixels.
+
+    Returns:
+        (H, W, 3) uint8, contiguous.
+
+    Raises:
+        UserError: If the file is missing, empty, truncated, animated, too large, or no picture that has a
+            rule; the message names the file.
+    """
+    return decode_bytes(read_bytes(path), path, max_megapixels)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the content of an image file.
+
+    Raises:
+        UserError: If it cannot be read or is empty.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror or error}") from error
+    if not data:
+        raise UserError(f"image {path} is empty (0 bytes); copy or unpack it again")
+    return data
+
+
+def decode_bytes(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
+    """Does what `decode` does with a file's bytes at hand; `path` is only named in errors."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _refuse(image, path, max_megapixels)
+            image.load()
+            # read after loading: Pillow turns TIFF files itself and then takes the tag away
+            return _to_rgb(image, path)
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"image {path} has too many pixels ({error}); shrink it or leave it out") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"image {path} is in no format that Pillow knows; copy or unpack it again") from error
+    except MemoryError as error:
+        raise UserError(f"image {path} does not fit into memory; shrink it or leave it out") from error
+    except Exception as error:  # on damaged bytes Pillow's plugins raise whatever comes to hand
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"image {path} is damaged ({reason}); copy or unpack it again") from error
+
+
+def adaptive_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """Returns the size at which an image is trained and tested (the published code's AdaptiveResize).
+
+    An image with both sides longer than `side` is shrunk until the shorter one has that length; the longer
+    one is rounded down. Any other image stays as it is: nothing is ever enlarged.
+
+    Args:
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        side: 768 in the published code; 0 leaves every image as it is (the paper's IV-A).
+
+    Returns:
+        Width and height in pixels.
+    """
+    short, long = sorted((width, height))
+    if side <= 0 or short <= side:
+        return width, height
+    longer = int(side * long / short)
+    return (side, longer) if width <= height else (longer, side)
+
+
+def adaptive_resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Shrinks an image to its `adaptive_size`, by Pillow's bilinear filter (which does not alias).
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        side: As in `adaptive_size`.
+
+    Returns:
+        (H', W', 3) uint8; the argument itself where nothing is to be done.
+    """
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    size = adaptive_size(width, height, side)
+    if size == (width, height):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Returns an image's width and height as its header states them: nothing is decoded or turned.
+
+    Raises:
+        UserError: If there is no header to read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as error:  # as in decode_bytes
+        raise UserError(f"cannot read the size of image {path}: {error}") from error
+
+
+def _refuse(image: Image.Image, path: Path, max_megapixels: float) -> None:
+    """Raises for pictures that are not decoded at all, before any pixel is."""
+    width, height = image.size
+    if width * height > max_megapixels * 1e6:
+        raise UserError(
+            f"image {path} has {width} x {height} pixels, more than {max_megapixels:g} megapixels; "
+            "shrink it or leave it out"
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise UserError(
+            f"image {path} is animated or has {frames} pages; save one of them as a file of its own"
+        )
+
+
+def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    image = _upright(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bit(image, path)
+    if image.mode == "F":
+        raise UserError(f"image {path} has floating-point pixels of unknown range; save it with 8 or 16 bits")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # an unreadable note beside the pixels is no reason to refuse the pixels
+        return image
+    turn = Image.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    method = turns.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _from_16_bit(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    values = np.asarray(image).astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise UserError(f"image {path} has values from {low} to {high}; 16-bit gray needs 0 to 65535")
+    gray = ((values + 128) // 257).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)

@@ -1,0 +1,103 @@
+"""Pairs of images: which are compared in training, and which of the two is the better one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from cliqa_bench.benchmarks.base import Dataset
+
+TRAIN_SHARE = 0.7
+"""Share of a dataset's images that the paper trains on."""
+
+
+def count_pairs(n_images: int) -> int:
+    """Returns the number of unordered pairs of different images, n (n - 1) / 2."""
+    return n_images * (n_images - 1) // 2
+
+
+def n_pairs_for(dataset: Dataset, n_pairs: Literal["paper", "files"] | int, n_images: int) -> int:
+    """Returns how many pairs a dataset is trained on.
+
+    Args:
+        dataset: Knows the number in the paper's Table II and the one in the published pair lists.
+        n_pairs: Which of the two (they differ: 7,780 and 7,000 for LIVE), or a number. Where no list is
+            published (KonIQ-10k, KADID-10k), "files" is the paper's number.
+        n_images: Number of training images.
+
+    Returns:
+        The number asked for, at most all pairs of the training images. Generated miniatures get as many pairs
+        per training image as the real dataset has.
+    """
+    if isinstance(n_pairs, int):
+        wanted = n_pairs
+    else:
+        published = dataset.n_pairs_files if n_pairs == "files" else None
+        wanted = published if published is not None else dataset.n_pairs_paper
+        if dataset.generated is not None:
+            wanted = round(wanted * n_images / (TRAIN_SHARE * dataset.n_images))
+    return min(wanted, count_pairs(n_images))
+
+
+def sample_pairs(n_images: int, n_pairs: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draws pairs of images as the published lists were drawn: uniformly, without repeating a pair.
+
+    Every unordered pair has a rank in [0, C(n, 2)); ranks are drawn without replacement and turned into
+    pairs, so memory goes with the pairs drawn and not with the pairs there are (unless most are drawn).
+
+    Args:
+        n_images: Number of images.
+        n_pairs: Number of pairs; all pairs where there are not more.
+        rng: Source of the draw.
+
+    Returns:
+        (n_pairs, 2) int64 with first < second in every row, in random order.
+    """
+    total = count_pairs(n_images)
+    ranks = rng.choice(total, size=min(n_pairs, total), replace=False, shuffle=True)
+    return unrank_pairs(ranks.astype(np.int64))
+
+
+def unrank_pairs(ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Turns ranks into pairs: 0, 1, 2, 3, ... are (0, 1), (0, 2), (1, 2), (0, 3), ...
+
+    Args:
+        ranks: (p,) int64, each below 2**52.
+
+    Returns:
+        (p, 2) int64, first < second.
+    """
+    second = ((1 + np.sqrt(8.0 * ranks + 1)) / 2).astype(np.int64)
+    # the root is rounded: it may be off by one, which integers can tell
+    second -= second * (second - 1) // 2 > ranks
+    second += (second + 1) * second // 2 <= ranks
+    return np.stack([ranks - second * (second - 1) // 2, second], axis=1)
+
+
+def batch_pairs(n_images: int) -> NDArray[np.int64]:
+    """Returns all pairs inside a mini-batch.
+
+    Returns:
+        (2, n (n - 1) / 2) int64: positions of the first and of the second image, first < second.
+    """
+    return np.stack(np.triu_indices(n_images, k=1)).astype(np.int64)
+
+
+def pair_labels(
+    mos_first: NDArray[np.float64], mos_second: NDArray[np.float64], ties: Literal["paper", "code"] = "paper"
+) -> NDArray[np.float32]:
+    """Says for each pair whether the first image is the better one.
+
+    Args:
+        mos_first: (p,) mean opinion scores, higher is better.
+        mos_second: (p,) likewise.
+        ties: Label of equal scores: 1 ("paper", Eq. 3: mu_x >= mu_y) or 0 ("code": the published lists).
+
+    Returns:
+        (p,) float32, 0 or 1.
+    """
+    better = mos_first >= mos_second if ties == "paper" else mos_first > mos_second
+    return np.asarray(better, dtype=np.float32)
