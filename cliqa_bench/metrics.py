@@ -1,0 +1,292 @@
+"""Agreement of predictions with opinions, and the paper's measures of continual learning.
+
+Everything is float64. A measure that is not defined (fewer than two images, constant or non-finite numbers)
+is nan, never 0, and no sign is ever dropped: a model that ranks the wrong way has a negative correlation. nan
+goes through every mean, so a summary of an incomplete matrix is nan too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+
+NAN = float("nan")
+
+
+# ---------------------------------------------------------------- one prediction against one set of opinions
+
+
+def _defined(x: ArrayLike, y: ArrayLike) -> tuple[Float, Float] | None:
+    """Returns both as float64 vectors, or None where no correlation is defined."""
+    a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"two vectors of one length are needed, got shapes {a.shape} and {b.shape}")
+    usable = len(a) > 1 and all(bool(np.isfinite(v).all()) and np.ptp(v) > 0 for v in (a, b))
+    return (a, b) if usable else None
+
+
+def spearman(vectors: ArrayLike) -> Float:
+    """Spearman's rank correlation between all rows, ties by average ranks (each row is ranked once).
+
+    Twice the centred ranks are whole numbers, so all sums are exact and the result does not depend on the
+    order of the images or on the machine; rows that rank alike give exactly 1.
+
+    Args:
+        vectors: (m, n) numbers.
+
+    Returns:
+        (m, m) float64 in [-1, 1], symmetric; nan in the rows and columns of vectors that are constant, hold a
+        non-finite number, or are shorter than two.
+    """
+    from scipy.stats import rankdata
+
+    x = np.asarray(vectors, np.float64)
+    m, n = x.shape
+    result = np.full((m, m), NAN)
+    if n < 2:
+        return result
+    usable = np.isfinite(x).all(axis=1) & (x.max(axis=1) > x.min(axis=1))
+    ranks = rankdata(x[usable], axis=1) - (n + 1) / 2
+    products = ranks @ ranks.T
+    square = np.diag(products)
+    result[np.ix_(usable, usable)] = products / np.sqrt(np.outer(square, square))
+    return result
+
+
+def srcc(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Spearman's rank correlation (SRCC) of predictions with opinions, in [-1, 1], or nan.
+
+    Args:
+        scores: (n,) predictions.
+        mos: (n,) opinions, higher is better.
+    """
+    a, b = np.asarray(scores, np.float64), np.asarray(mos, np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"two vectors of one length are needed, got shapes {a.shape} and {b.shape}")
+    return float(spearman(np.stack([a, b]))[0, 1])
+
+
+def plcc(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Pearson's linear correlation (PLCC) of the raw predictions with opinions, in [-1, 1], or nan.
+
+    Args:
+        scores: (n,) predictions.
+        mos: (n,) opinions.
+    """
+    pair = _defined(scores, mos)
+    if pair is None:
+        return NAN
+    a, b = ((v - v.mean()) / np.abs(v - v.mean()).max() for v in pair)  # scaled: squares cannot underflow
+    with np.errstate(invalid="ignore"):
+        return float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1, 1))
+
+
+def krcc(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Kendall's rank correlation (KRCC, tau-b: corrected for ties), in [-1, 1], or nan.
+
+    Args:
+        scores: (n,) predictions.
+        mos: (n,) opinions.
+    """
+    from scipy.stats import kendalltau
+
+    pair = _defined(scores, mos)
+    return NAN if pair is None else float(kendalltau(*pair).statistic)
+
+
+# ------------------------------------------------------------------------------ through the logistic function
+
+
+def logistic(x: ArrayLike, b1: float, b2: float, b3: float, b4: float) -> Float:
+    """The four-parameter logistic function of VQEG: (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2."""
+    from scipy.special import expit
+
+    return np.asarray((b1 - b2) * expit((np.asarray(x, np.float64) - b3) / abs(b4)) + b2, np.float64)
+
+
+def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Float] | None:
+    """Fits the four-parameter logistic function that maps predictions to opinions, by least squares.
+
+    Both sides are standardised for the fit, which starts from VQEG's values (b1, b2 the extremes of the
+    opinions, b3 the middle and b4 the spread of the predictions). Where the data lie at a limit of the family
+    (a straight line, an exponential), the parameters run away without end; the search then stops after 2000
+    evaluations and its last curve is used, which is that limit to several digits.
+
+    Args:
+        scores: (n,) predictions.
+        mos: (n,) opinions.
+
+    Returns:
+        The fitted function (predictions to opinions, float64), or None where there is none: fewer than five
+        images (four parameters would go through all points), constant or non-finite numbers, or a best curve
+        that falls (the predictions rank the wrong way; turning them over would hide it).
+    """
+    from scipy.optimize import least_squares
+
+    pair = _defined(scores, mos)
+    if pair is None or len(pair[0]) < 5:
+        return None
+    (x, x0, dx), (y, y0, dy) = ((v, float(v.mean()), float(v.std())) for v in pair)
+    if not (dx > 0 and dy > 0):  # a spread below the smallest number
+        return None
+    u, v = (x - x0) / dx, (y - y0) / dy
+    start = np.array([v.max(), v.min(), np.median(u), 1.0])
+
+    def errors(b: Float) -> Float:
+        return logistic(u, *b) - v
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        fit = least_squares(errors, start, method="lm", max_nfev=2000)
+    b = np.asarray(fit.x, np.float64)
+    if not (np.isfinite(b).all() and np.isfinite(fit.cost) and b[0] > b[1] and b[3] != 0):
+        return None
+
+    def curve(new: ArrayLike) -> Float:
+        return logistic((np.asarray(new, np.float64) - x0) / dx, *b) * dy + y0
+
+    return curve
+
+
+class Fitted(NamedTuple):
+    """Agreement after the logistic function.
+
+    Attributes:
+        plcc: Pearson's correlation in [-1, 1], or nan.
+        rmse: Root mean squared error in the unit of the opinions, or nan.
+    """
+
+    plcc: float
+    rmse: float
+
+
+def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
+    """Returns PLCC and RMSE after `fit_logistic`, from one fit; both nan where there is no fit.
+
+    Args:
+        scores: (n,) predictions.
+        mos: (n,) opinions.
+    """
+    curve = fit_logistic(scores, mos)
+    if curve is None:
+        return Fitted(NAN, NAN)
+    mapped, y = curve(scores), np.asarray(mos, np.float64)
+    return Fitted(plcc(mapped, y), float(np.sqrt(np.mean((mapped - y) ** 2))))
+
+
+def plcc_logistic(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Pearson's linear correlation after `fit_logistic`, or nan (see there)."""
+    return fitted(scores, mos).plcc
+
+
+def rmse(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Root mean squared error after `fit_logistic`, in the unit of the opinions, or nan (see there)."""
+    return fitted(scores, mos).rmse
+
+
+# ------------------------------------------------------------------------------ continual learning, Eq. 11-15
+
+
+def matrices(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> tuple[Float, Float]:
+    """Returns `srcc_matrix` and `stability_matrix` from one ranking of each prediction.
+
+    Args:
+        predictions: Per test set, (T, n_k): row t is the prediction of the model after experience t; nan
+            where there is none. The test sets of the T experiences come first, in the order of learning.
+        mos: Per test set, (n_k,) opinions.
+
+    Returns:
+        (T, K) float64 and (T, T) float64.
+    """
+    steps = len(predictions[0])
+    agreement = np.full((steps, len(predictions)), NAN)
+    stability = np.full((steps, steps), NAN)
+    for k, (rows, opinions) in enumerate(zip(predictions, mos, strict=True)):
+        between = spearman(np.vstack([np.asarray(rows, np.float64), np.asarray(opinions, np.float64)]))
+        agreement[:, k] = between[:-1, -1]
+        if k < steps:
+            stability[:, k] = between[:-1, k]
+    return agreement, stability
+
+
+def srcc_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> Float:
+    """SRCC_tk, the SRCC of the model after experience t on test set k; arguments as of `matrices`.
+
+    Returns:
+        (T, K) float64, nan where undefined.
+    """
+    return matrices(predictions, mos)[0]
+
+
+def stability_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> Float:
+    """S_tk, the SRCC between what models t and k predict on test set k; arguments as of `matrices`.
+
+    Returns:
+        (T, T) float64, nan where undefined. Eq. 12 uses what lies below the diagonal.
+    """
+    return matrices(predictions, mos)[1]
+
+
+def pi_t(agreement: Float) -> Float:
+    """Plasticity index PI_t = SRCC_tt.
+
+    Args:
+        agreement: (T, K >= T) SRCC matrix.
+
+    Returns:
+        (T,) float64.
+    """
+    return np.diag(agreement).astype(np.float64)
+
+
+def si_t(stability: Float) -> Float:
+    """Stability index: SI_1 = 1, SI_t = mean of S_tk over k < t.
+
+    Args:
+        stability: (T, T) stability matrix.
+
+    Returns:
+        (T,) float64.
+    """
+    return np.array([1.0] + [float(stability[t, :t].mean()) for t in range(1, len(stability))])
+
+
+def psi_t(agreement: Float, stability: Float) -> Float:
+    """Plasticity-stability index PSI_t = (PI_t + SI_t) / 2, (T,) float64."""
+    return (pi_t(agreement) + si_t(stability)) / 2
+
+
+def mpsi_by_length(agreement: Float, stability: Float) -> Float:
+    """Mean PSI (mPSI) over the first l experiences, for l = 1..T (the paper's Table VI), (T,) float64."""
+    values = psi_t(agreement, stability)
+    return np.asarray(np.cumsum(values) / np.arange(1, len(values) + 1), np.float64)
+
+
+class Summary(NamedTuple):
+    """The four numbers of the paper's Table III, each nan where a cell it needs is."""
+
+    mSRCC: float
+    mPI: float
+    mSI: float
+    mPSI: float
+
+
+def summary(agreement: Float, stability: Float) -> Summary:
+    """Summarises a sequence of T experiences.
+
+    mSRCC is the mean of the last row of the SRCC matrix over the T datasets learned. (The published code
+    prints another number as its final average: the mean over t of the means of rows t up to the diagonal.)
+
+    Args:
+        agreement: (T, K >= T) SRCC matrix.
+        stability: (T, T) stability matrix.
+    """
+    plasticity, steadiness = float(pi_t(agreement).mean()), float(si_t(stability).mean())
+    last = float(agreement[-1, : len(agreement)].mean())
+    return Summary(last, plasticity, steadiness, (plasticity + steadiness) / 2)

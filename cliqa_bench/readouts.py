@@ -1,0 +1,112 @@
+"""From what the heads said and how far the centroids are to one score per image: a choice made while reading.
+
+Readouts: "gate" weights the heads softly (TSN-IQA, -KG), "gate-hard" takes the head with the largest of these
+weights, "oracle" the head of the test set's own task (-O), "last" the newest head. Only numpy is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench.errors import unknown
+from cliqa_bench.types import Answers
+
+READOUTS = ("gate", "gate-hard", "oracle", "last")
+
+Float = NDArray[np.float64]
+
+
+def _sum_tasks(values: Float) -> Float:
+    """Sums over axis 1 from the smallest to the largest: the order of the tasks changes no bit of it."""
+    return np.asarray(np.sort(values, axis=1).sum(axis=1), np.float64)
+
+
+def stage_columns(columns: int, stages: Sequence[int]) -> list[int]:
+    """Returns which columns of the stored distances belong to the stages that the gate uses.
+
+    Args:
+        columns: Number of columns: either exactly the stages used, or all stages of the backbone from 1 on.
+        stages: The stages used, numbered from 1 as in the paper.
+
+    Raises:
+        ValueError: If a stage is not stored.
+    """
+    if columns == len(stages):
+        return list(range(columns))
+    if not stages or min(stages) < 1 or max(stages) > columns:
+        raise ValueError(f"distances are stored for {columns} stages, the gate uses {list(stages)}")
+    return [stage - 1 for stage in stages]
+
+
+def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[int] | None = None) -> Float:
+    """Weights of the heads: softmin over the tasks per stage, then the mean over the stages (Eq. 8 and 9).
+
+    Args:
+        distances: (n, tasks, stages) Euclidean distances to each task's nearest centroid (Eq. 7).
+        tau: Temperature; the weights of a stage are proportional to exp(-tau * distance).
+        stages: Columns of `distances` to use, from 0; None for all.
+
+    Returns:
+        (n, tasks) float64, each row sums to 1. Bit-identical for any order of the tasks.
+    """
+    d = np.asarray(distances, np.float64)
+    if stages is not None:
+        d = d[:, :, list(stages)]
+    # the nearest task has exponent 0: nothing overflows, and the sum is at least 1
+    weights = np.exp(-tau * (d - d.min(axis=1, keepdims=True)))
+    weights /= _sum_tasks(weights)[:, None, :]
+    return np.asarray(weights.mean(axis=2), np.float64)
+
+
+def read(
+    answers: Answers,
+    readout: str,
+    task: int | None = None,
+    tau: float = 32.0,
+    stages: Sequence[int] | None = None,
+) -> Float | None:
+    """Reads one score per image.
+
+    "gate-hard" takes the argmax of the soft weights after the mean over the stages, as the published code
+    does; the paper's wording (tau to infinity, per stage) would give two heads half the weight each wherever
+    the stages disagree. A model with one head is read without a gate.
+
+    Args:
+        answers: What the model said about a test set.
+        readout: One of `READOUTS`.
+        task: Index of the test set's own task, None where it is not one of the sequence ("oracle" only).
+        tau: Temperature of the gate.
+        stages: Columns of the distances to use, from 0; None for all.
+
+    Returns:
+        (n,) float64, or None where the readout is not defined: the oracle on a task not yet learned, the gate
+        without distances.
+
+    Raises:
+        UserError: If there is no such readout.
+        ValueError: If heads and gates do not belong together.
+    """
+    scores = np.asarray(answers.scores, np.float64)
+    heads = scores.shape[1]
+    if readout == "last":
+        return scores[:, -1]
+    if readout == "oracle":
+        return scores[:, task] if task is not None and task < heads else None
+    if readout not in READOUTS:
+        raise unknown("readout", readout, READOUTS)
+    if heads == 1:
+        return scores[:, 0]
+    if answers.distances is None:
+        return None
+    if answers.distances.shape[:2] != scores.shape:
+        raise ValueError(f"{scores.shape} scores (images, heads), {answers.distances.shape[:2]} distances")
+    weights = gate_weights(answers.distances, tau, stages)
+    if readout == "gate":
+        return _sum_tasks(weights * scores)
+    # argmax takes a nan for the largest: where the distances are not finite there is no choice to make
+    chosen = scores[np.arange(len(scores)), weights.argmax(axis=1)]
+    return np.where(np.isfinite(weights).all(axis=1), chosen, np.nan)
