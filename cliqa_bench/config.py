@@ -129,7 +129,7 @@ class RunConfig:
 
 
 def config_dict(config: RunConfig) -> dict[str, Any]:
-    """Returns a configuration as JSON, with the keys of a `--config` file: reading it back repeats the run."""
+    """Returns a configuration as JSON with the keys of a `--config` file: reading it repeats the run."""
     body = asdict(config)
     body["orders"] = list(config.orders)
     body["data"] = None if config.data is None else str(config.data)

@@ -1,0 +1,225 @@
+"""What each command takes, and what it does.
+
+A command imports what it works with when it is called, so that help, `list` and misuse answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jsonargparse import Namespace
+
+Add = Callable[..., Any]
+Handler = Callable[[Namespace, str], int]
+
+_DATA = "folder of the datasets in their authors' layouts (default: $CLIQA_DATA, else generated miniatures)"
+_SPLIT = "number of a seeded split, or folder of published split files (default: 1)"
+_ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' between several (default: I)"
+_PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
+_SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
+
+
+class Command(NamedTuple):
+    """A command of the command line.
+
+    Attributes:
+        summary: What it does, in a few words.
+        add_arguments: Adds its flags, given the parser's `add_argument`.
+        call: Does it, given the arguments and the whole command line; returns the exit code.
+    """
+
+    summary: str
+    add_arguments: Callable[[Add], None]
+    call: Handler
+
+
+def _run_arguments(add: Add) -> None:
+    many = str | tuple[str, ...]
+    add("--config", action="config", metavar="FILE", help="YAML file, flags as keys; given flags override it")
+    add("--strategy", type=many, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
+    add("--orders", type=many, metavar="ORDERS", help=_ORDERS)
+    add("--data", type=str, metavar="DIR", help=_DATA)
+    add("--backbone", type=str, metavar="NAME", help="see 'list' (default: the preset's)")
+    add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
+    add(
+        "--seeds",
+        type=str | int | tuple[int, ...],
+        metavar="SEEDS",
+        help="of the training: 0,1,2 (default: 0)",
+    )
+    add("--split", type=str | int, metavar="N|DIR", help=_SPLIT)
+    add("--preset", type=str, metavar="NAME", help=_PRESET)
+    add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
+    # sections of a YAML file; on the command line --set does it
+    add("--training", type=dict[str, Any], help=argparse.SUPPRESS)
+    add("--params", type=dict[str, dict[str, Any]], help=argparse.SUPPRESS)
+
+
+def _run(args: Namespace, command: str) -> int:
+    from cliqa_bench.settings import resolve
+
+    config = resolve(args.as_dict())
+    from cliqa_bench.runner import run
+
+    return run(config, command)
+
+
+def _plan(args: Namespace, command: str) -> int:
+    from cliqa_bench.settings import resolve
+
+    config = resolve(args.as_dict())
+    from cliqa_bench.runner import plan
+
+    print(plan(config))
+    return 0
+
+
+def _report_arguments(add: Add) -> None:
+    add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
+
+
+def _report(args: Namespace, command: str) -> int:
+    from cliqa_bench.reports.report import write_report
+
+    print(write_report(Path(args.out).expanduser()).summary)
+    return 0
+
+
+def _list_arguments(add: Add) -> None:
+    pass
+
+
+def _list(args: Namespace, command: str) -> int:
+    from cliqa_bench.listing import listing
+
+    print(listing())
+    return 0
+
+
+def _pretrain_arguments(add: Add) -> None:
+    add("--backbone", type=str, default="scnn", metavar="NAME", help="see 'list' (default: scnn)")
+    add(
+        "--out",
+        type=str,
+        metavar="FILE",
+        help="where the weights go (default: where the backbone looks for them)",
+    )
+    add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
+
+
+def _pretrain(args: Namespace, command: str) -> int:
+    from cliqa_bench import registry
+
+    backbone = registry.check("backbones", args.backbone)
+    from cliqa_bench.pretrain import pretrain
+
+    pretrain(backbone, Path(args.out).expanduser() if args.out else None, args.device, args.seed)
+    return 0
+
+
+def _make_arguments(add: Add) -> None:
+    add("dir", type=str, metavar="DIR", help="folder that gets the six datasets' folders")
+    add(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="number of pictures relative to the default (1.0)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes (default: 0)")
+
+
+def _make(args: Namespace, command: str) -> int:
+    from cliqa_bench.benchmarks.generated.make import make_miniatures
+
+    root = Path(args.dir).expanduser()
+    make_miniatures(root, args.scale, args.seed)
+    print(f"generated miniatures are in {root}; use them with --data {shlex.quote(str(root))}")
+    return 0
+
+
+def _check_arguments(add: Add) -> None:
+    add("dir", type=str, nargs="?", metavar="DIR", help=_DATA)
+    add("--datasets", type=str, metavar="NAMES", help="only these, comma-separated (default: all of them)")
+    add("--split", type=str, default="1", metavar="N|DIR", help=_SPLIT)
+
+
+def _check(args: Namespace, command: str) -> int:
+    from cliqa_bench import registry
+    from cliqa_bench.settings import words
+
+    chosen = [registry.check("datasets", name) for name in words(args.datasets)]
+    root = _data(args.dir)
+    from cliqa_bench.benchmarks.check import check_data
+
+    report = check_data(root, chosen or registry.names("datasets"), args.split)
+    print(report.render())
+    return 0 if report.ok else 2
+
+
+def _ratings_arguments(add: Add) -> None:
+    add("name", type=str, metavar="NAME", help="a dataset; see 'list'")
+    add("--data", type=str, metavar="DIR", help=_DATA)
+    add("--split", type=str, metavar="N|DIR", help="also fill the column 'subset': " + _SPLIT.split(" (")[0])
+
+
+def _ratings(args: Namespace, command: str) -> int:
+    from cliqa_bench import registry
+
+    name = registry.check("datasets", args.name)
+    from cliqa_bench.benchmarks.splits import ratings_csv, resolve_split
+    from cliqa_bench.benchmarks.suites import find_datasets
+
+    dataset = find_datasets(_data(args.data), [name])[name]
+    ratings = dataset.ratings()
+    split = resolve_split(args.split, dataset, ratings) if args.split else None
+    print(ratings_csv(dataset, ratings, split), end="")
+    return 0
+
+
+def _sheet_arguments(add: Add) -> None:
+    add("dir", type=str, nargs="?", metavar="DIR", help=_DATA)
+    add("--out", type=str, default="sheets", metavar="DIR", help="folder of the sheets (default: sheets)")
+
+
+def _sheet(args: Namespace, command: str) -> int:
+    from cliqa_bench.benchmarks.generated.contact import contact_sheet
+
+    out = Path(args.out).expanduser()
+    contact_sheet(_data(args.dir), out)
+    print(f"contact sheets are in {out}")
+    return 0
+
+
+def _data(given: str | None) -> Path:
+    """Returns the folder of the real datasets, or that of the miniatures, which are made if need be."""
+    from cliqa_bench.settings import data_root
+
+    root = data_root(given)
+    if root is None:
+        from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
+
+        root = default_root()
+        make_miniatures(root)
+    return root
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("train what is missing, then write tables and figures", _run_arguments, _run),
+    "plan": Command("show what 'run' would train, and start nothing", _run_arguments, _plan),
+    "report": Command("write tables and figures from finished runs", _report_arguments, _report),
+    "data make": Command("write the generated miniatures", _make_arguments, _make),
+    "data check": Command("check datasets file by file", _check_arguments, _check),
+    "data ratings": Command("print a dataset's ratings as CSV", _ratings_arguments, _ratings),
+    "data sheet": Command("draw pictures of each dataset, ordered by label", _sheet_arguments, _sheet),
+    "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
+    "pretrain": Command("train the backbone that the package ships", _pretrain_arguments, _pretrain),
+}
+GROUPS = {"data": "make, check and print datasets"}

@@ -1,0 +1,209 @@
+"""From flags and a YAML file to a `RunConfig`: here names, types, presets and defaults are settled.
+
+Flags and keys of the file have the same names; `cliqa_bench.cli` hands them over as one mapping.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from argparse import ArgumentError
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from jsonargparse import ArgumentParser
+
+from cliqa_bench import errors, registry
+from cliqa_bench.benchmarks import suites
+from cliqa_bench.config import PRESET_BACKBONE, PRESETS, PresetName, RunConfig, Training
+from cliqa_bench.errors import UserError
+
+Params = dict[str, dict[str, Any]]
+
+
+def words(value: str | Iterable[Any] | None) -> list[str]:
+    """Splits "a, b" at its commas; a list from a YAML file stays a list."""
+    parts = value.split(",") if isinstance(value, str) else [str(part) for part in value or ()]
+    return [part.strip() for part in parts if part.strip()]
+
+
+def typed_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Checks values against the fields of a dataclass and gives them the fields' types.
+
+    Args:
+        cls: The dataclass.
+        values: Field name -> value, as YAML or as the text of a flag ("16", "[4, 8]").
+        where: What the keys belong to, in an error message ("training", "tsn").
+
+    Returns:
+        Field name -> value of the field's type.
+
+    Raises:
+        UserError: If a key is no field, or a value is not of its type.
+    """
+    known = {field.name: field.type for field in fields(cls) if field.init}
+    hints = get_type_hints(cls)
+    typed = {}
+    for key, value in values.items():
+        if key not in known:
+            raise errors.unknown(f"key of {where}", str(key), known)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument(f"--{key}", type=hints[key])
+        try:
+            typed[key] = parser.parse_object({key: value})[key]
+        except ArgumentError as error:
+            raise UserError(f"{where}.{key} must be {_spoken(known[key])}, not {value!r}") from error
+    return typed
+
+
+def _spoken(annotation: Any) -> str:
+    """Writes a type as in the source, its literals without the word Literal."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    return re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace(", ", " | "), text)
+
+
+def data_root(given: str | None) -> Path | None:
+    """Returns the folder of the real datasets: the one given, else `$CLIQA_DATA`, else None.
+
+    Raises:
+        UserError: If it is not a folder.
+    """
+    named = given or os.environ.get("CLIQA_DATA")
+    if not named:
+        return None
+    root = Path(named).expanduser()
+    if not root.is_dir():
+        source = "--data" if given else "the environment's CLIQA_DATA"
+        raise UserError(f"no folder {root} ({source}); give the folder that holds the datasets")
+    return root
+
+
+def resolve(settings: Mapping[str, Any]) -> RunConfig:
+    """Settles what a run is told.
+
+    Args:
+        settings: The flags of `run` under their long names, None where not given; `set` holds
+            "KEY=VALUE" texts that override `training` and `params`.
+
+    Returns:
+        The configuration, every name and type in it checked.
+
+    Raises:
+        UserError: If something is missing, unknown, or of the wrong type.
+    """
+    strategy = _strategies(settings.get("strategy"))
+    orders = _orders(settings.get("orders") or "I")
+    data = data_root(settings.get("data"))
+    preset = _preset(settings.get("preset"), data, orders)
+    training, params = _assignments(settings, strategy)
+    return RunConfig(
+        strategy=strategy,
+        orders=orders,
+        data=data,
+        backbone=registry.check("backbones", settings.get("backbone") or PRESET_BACKBONE[preset]),
+        weights=_weights(settings.get("weights")),
+        seeds=_seeds(settings.get("seeds")),
+        split=_split(settings.get("split")),
+        preset=preset,
+        training=replace(PRESETS[preset], **typed_fields(Training, training, "training")),
+        params=params,
+        device=_device(settings.get("device")),
+        out=Path(settings.get("out") or "runs").expanduser(),
+    )
+
+
+def _strategies(value: str | Sequence[str] | None) -> list[str]:
+    known = registry.names("strategies")
+    named = words(value)
+    if not named:
+        raise UserError(f"which strategy? give --strategy NAME; there is: {', '.join(known)}, all")
+    if named == ["all"]:
+        return known
+    return [registry.check("strategies", name) for name in dict.fromkeys(named)]
+
+
+def _orders(value: str | Sequence[str]) -> dict[str, list[str]]:
+    if not isinstance(value, str):
+        # a list of a YAML file: labels and whole sequences, or the datasets of one sequence
+        value = (";" if any("," in part for part in value) else ",").join(value)
+    orders: dict[str, list[str]] = {}
+    for part in value.split(";"):
+        orders.update(suites.parse_orders(part))
+    return orders
+
+
+def _preset(value: str | None, data: Path | None, orders: Mapping[str, list[str]]) -> PresetName:
+    if value is None:
+        if data is None:
+            return "quick"
+        needed = dict.fromkeys(name for sequence in orders.values() for name in sequence)
+        found = suites.find_datasets(data, list(needed)).values()
+        return "quick" if all(dataset.generated for dataset in found) else "paper"
+    for preset in PRESETS:
+        if value == preset:
+            return preset
+    raise errors.unknown("preset", value, PRESETS)
+
+
+def _weights(value: str | None) -> str | None:
+    if value is None or value == "random":
+        return value
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise UserError(f"no file {path} (--weights); give a file of pre-trained weights, or 'random'")
+    return str(path)
+
+
+def _seeds(value: str | int | Sequence[int] | None) -> list[int]:
+    named = words(str(value) if isinstance(value, int) else value) or ["0"]
+    if not all(re.fullmatch("[0-9]+", seed) for seed in named):
+        raise UserError(f"--seeds must be whole numbers with commas between, such as 0,1,2; not {value!r}")
+    return list(dict.fromkeys(int(seed) for seed in named))
+
+
+def _split(value: str | int | None) -> str:
+    text = "1" if value is None else str(value)
+    if re.fullmatch("[1-9][0-9]*", text):
+        return text
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise UserError(f"no folder {path} (--split); give a number from 1, or a folder of split files")
+    return str(path)
+
+
+def _device(value: str | None) -> str:
+    device = value or "auto"
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
+        raise errors.unknown("device", device, ["auto", "cpu", "cuda", "cuda:1", "mps"])
+    return device
+
+
+def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict[str, Any], Params]:
+    """Merges `training` and `params` with `set`; keeps the params of the chosen strategies, typed."""
+    known = registry.names("strategies")
+    training = dict(settings.get("training") or {})
+    params = {name: dict(values or {}) for name, values in (settings.get("params") or {}).items()}
+    for name in params:
+        registry.check("strategies", name)
+    for text in settings.get("set") or []:
+        target, dot, assignment = str(text).partition(".")
+        key, equals, value = assignment.partition("=")
+        if not (dot and equals and key):
+            raise UserError(f"--set takes STRATEGY.KEY=VALUE or training.KEY=VALUE, not {text!r}")
+        if target != "training" and target not in strategy:
+            if target in known:
+                raise UserError(f"--set {text}: the strategy {target!r} is not run; there is: {strategy}")
+            raise errors.unknown("target of --set", target, [*strategy, "training"])
+        (training if target == "training" else params.setdefault(target, {}))[key] = value
+    chosen = {name: _changed(name, params[name]) for name in strategy if params.get(name)}
+    return training, {name: values for name, values in chosen.items() if values}
+
+
+def _changed(strategy: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the hyper-parameters that differ from the strategy's defaults, typed."""
+    cls = registry.load("strategies", strategy)
+    typed = typed_fields(cls, values, strategy)
+    chosen, default = cls(**typed), cls()
+    return {key: getattr(chosen, key) for key in typed if getattr(chosen, key) != getattr(default, key)}

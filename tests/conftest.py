@@ -1,0 +1,41 @@
+"""What tests share: reference material, small generated data, and a cache folder of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCALE = 0.25
+"""Size of the generated data that tests read, relative to the default."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Points CLIQA_CACHE to a folder of the session and hides CLIQA_DATA: no test touches the user's own."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIQA_CACHE", str(cache))
+        patch.delenv("CLIQA_DATA", raising=False)
+        yield cache
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Returns the folder of reference material beside the checkout."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"no reference material in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with the six generated datasets, made once a session; read it, never write to it."""
+    from cliqa_bench.benchmarks.generated.make import make_miniatures
+
+    root = tmp_path_factory.mktemp("miniatures")
+    make_miniatures(root, SCALE, seed=0)
+    return root
