@@ -278,7 +278,7 @@ class _Build:
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise UserError(
-                f"decoded, the images of {self.dataset.title} need {needed / 1e9:.1f} GB in {self.path.parent}, "
+                f"{self.path.parent}: the decoded images of {self.dataset.title} need {needed / 1e9:.1f} GB, "
                 f"and {free / 1e9:.1f} GB are free; make room or set CLIQA_CACHE to a folder on another disk"
             )
 
