@@ -117,15 +117,17 @@ def _explained(text: str, named: str, leaf: ArgumentParser, argv: Sequence[str])
     if found := re.search(r"unrecognized arguments: (\S+)", line):
         flag = found[1].partition("=")[0]
         if flag.startswith("-"):
-            shown = [a.option_strings[-1] for a in leaf._actions if a.help != argparse.SUPPRESS]
-            return errors.unknown(f"flag of {named}", flag, [o for o in shown if o.startswith("--")])
+            shown = [a for a in leaf._actions if a.option_strings and a.help != argparse.SUPPRESS]
+            return errors.unknown(f"flag of {named}", flag, [a.option_strings[-1] for a in shown])
         return UserError(f"{named} does not take {found[1]!r}; see {PROG} {named} --help")
     if found := re.search(r"does not accept option '(.+?)'", line):
         keys = [a.dest for a in leaf._actions if a.dest not in ("help", "config")]
         return errors.unknown(f"key in {_config_file(argv)}", found[1], keys)
     if "Problems parsing config" in line or "Unexpected config" in line:
         return UserError(f"{_config_file(argv)} is not a YAML file of keys and values: {line}")
-    line = re.sub(r'^Parser key "(?:[\w ]+\.)*(\w+)":', r"--\1:", line)
+    line = re.sub(r'^Parser key "(?:[\w ]+\.)*(\w+)":', r"\1:", line)
+    line = re.sub(r": Does not validate against any .* Given value: (.*)", r" cannot be \1", line)
+    line = re.sub(r": Expected an? (.+?)\. Got value: (.*)", r" must be \1, not \2", line)
     return UserError(f"{line.rstrip('.')}; see {PROG} {named} --help")
 
 

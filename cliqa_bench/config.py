@@ -6,9 +6,8 @@ and its published code disagree is a field, with the paper's choice as the defau
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,13 +125,3 @@ class RunConfig:
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
     device: str = "auto"
     out: Path = Path("runs")
-
-
-def config_dict(config: RunConfig) -> dict[str, Any]:
-    """Returns a configuration as JSON with the keys of a `--config` file: reading it repeats the run."""
-    body = asdict(config)
-    body["orders"] = list(config.orders)
-    body["data"] = None if config.data is None else str(config.data)
-    body["out"] = str(config.out)
-    plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
-    return plain

@@ -5,11 +5,12 @@ Flags and keys of the file have the same names; `cliqa_bench.cli` hands them ove
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -114,6 +115,16 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     )
 
 
+def config_dict(config: RunConfig) -> dict[str, Any]:
+    """Returns a configuration as JSON with the keys of a `--config` file: reading it repeats the run."""
+    body = asdict(config)
+    body["orders"] = list(config.orders)
+    body["data"] = None if config.data is None else str(config.data)
+    body["out"] = str(config.out)
+    plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
+    return plain
+
+
 def _strategies(value: str | Sequence[str] | None) -> list[str]:
     known = registry.names("strategies")
     named = words(value)
@@ -187,7 +198,8 @@ def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict
     params = {name: dict(values or {}) for name, values in (settings.get("params") or {}).items()}
     for name in params:
         registry.check("strategies", name)
-    for text in settings.get("set") or []:
+    assignments = settings.get("set") or []
+    for text in assignments if isinstance(assignments, list) else [assignments]:
         target, dot, assignment = str(text).partition(".")
         key, equals, value = assignment.partition("=")
         if not (dot and equals and key):
