@@ -1,0 +1,293 @@
+"""What a dataset is: a folder in its authors' own layout, and the ratings read from their own files."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.store import read_json
+from cliqa_bench.types import Rating
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".webp"})
+
+
+class Entry(NamedTuple):
+    """A rating and where it was read, for messages.
+
+    Attributes:
+        where: Label file and row.
+        rating: What stands there.
+    """
+
+    where: str
+    rating: Rating
+
+
+class Dataset(ABC):
+    """A dataset of rated images.
+
+    A subclass states the facts below and reads its label files in `entries`. One module holds one subclass;
+    the module's name is the dataset's name on the command line.
+
+    Attributes:
+        name: Name on the command line.
+        title: Name in the paper's tables.
+        folders: Names that its folder goes by, the authors' own first (case and punctuation do not matter).
+        label_files: Label files relative to the root, any of which tells the dataset's root.
+        image_folders: Folders relative to the root that hold images, with all below them; "" stands for the
+            files of the root itself.
+        citation: Whom to cite.
+        homepage: Where the dataset is had.
+        n_images: Number of rated images of the real dataset.
+        n_groups: Number of reference images; None where there are none.
+        direction: Which values of the AUTHORS' label are better. `Rating.score` is always higher-better.
+        rule: How the score is made from the authors' label.
+        n_pairs_paper: Training pairs in Table II of the TSN-IQA paper.
+        n_pairs_files: Training pairs in the published pair lists; None where none is published.
+        root: The dataset's own folder.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    folders: ClassVar[tuple[str, ...]]
+    label_files: ClassVar[tuple[str, ...]]
+    image_folders: ClassVar[tuple[str, ...]]
+    citation: ClassVar[str]
+    homepage: ClassVar[str]
+    n_images: ClassVar[int]
+    n_groups: ClassVar[int | None] = None
+    direction: ClassVar[Literal["higher", "lower"]]
+    rule: ClassVar[str]
+    n_pairs_paper: ClassVar[int]
+    n_pairs_files: ClassVar[int | None] = None
+
+    def __init__(self, root: Path) -> None:
+        """Opens a dataset; nothing but folder names is read before it is needed.
+
+        Args:
+            root: The dataset's folder; some archives nest it in a folder of the same name.
+        """
+        self.root = self._unnested(Path(root))
+
+    @classmethod
+    def _unnested(cls, root: Path) -> Path:
+        names = {folded(name) for name in cls.folders}
+        for _ in range(2):  # unpacked into a folder of its own, the archive may nest it twice
+            if any(find_file(root, name) for name in cls.label_files) or not root.is_dir():
+                return root
+            nested = sorted(p for p in root.iterdir() if p.is_dir() and folded(p.name) in names)
+            if not nested:
+                return root
+            root = nested[0]
+        return root
+
+    @cached_property
+    def generated(self) -> dict[str, Any] | None:
+        """The content of `generated.json` where the dataset is a generated miniature, else None.
+
+        Raises:
+            UserError: If the file is broken.
+        """
+        path = self.root / "generated.json"
+        if not path.is_file():
+            return None
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("n_images"), int):
+            raise UserError(f"{path} does not describe generated data (no n_images); make the data anew")
+        return content
+
+    @property
+    def expected_images(self) -> int:
+        """Number of rated images that must be there."""
+        return self.n_images if self.generated is None else int(self.generated["n_images"])
+
+    @property
+    def expected_groups(self) -> int | None:
+        """Number of reference images that the ratings must name; None where there are none."""
+        return self.n_groups if self.generated is None else self.generated.get("n_groups", self.n_groups)
+
+    @property
+    def variant(self) -> str:
+        """What distinguishes this copy from others of the same dataset ("512x384"); "" for nothing."""
+        return ""
+
+    @abstractmethod
+    def entries(self) -> list[Entry]:
+        """Reads the authors' label files, in the order in which they list the images.
+
+        Raises:
+            UserError: If a file is missing or anything in it is not as the authors' release has it.
+        """
+
+    def ratings(self) -> list[Rating]:
+        """Returns the ratings in the order of the authors' label file.
+
+        Raises:
+            UserError: If label files are missing, broken, or do not hold the number of images they should.
+        """
+        return list(self._ratings)
+
+    @cached_property
+    def _ratings(self) -> list[Rating]:
+        if not self.root.is_dir():
+            raise UserError(f"{self.title}: there is no folder {self.root}; get it from {self.homepage}")
+        entries = self.entries()
+        seen: dict[str, str] = {}
+        for where, rating in entries:
+            first = seen.setdefault(rating.key.lower(), where)
+            if first != where:
+                raise UserError(f"{where} rates {rating.key} a second time; the first is {first}")
+        source = entries[0].where.rsplit(" ", 2)[0] if entries else str(self.root)
+        if len(entries) != self.expected_images:
+            raise UserError(
+                f"{source} rates {len(entries)} images, expected {self.expected_images}; get the file anew"
+            )
+        groups = {content(r.group) for _, r in entries if r.group is not None}
+        if self.expected_groups is not None and len(groups) != self.expected_groups:
+            raise UserError(
+                f"{source}: the images show {len(groups)} references, expected {self.expected_groups}; "
+                "get the file anew"
+            )
+        return [rating for _, rating in entries]
+
+    def label_file(self, *names: str) -> Path:
+        """Finds a label file, whatever the case of its name.
+
+        Args:
+            names: Paths relative to the root, the preferred first.
+
+        Raises:
+            UserError: If none exists.
+        """
+        for name in names:
+            path = find_file(self.root, name)
+            if path is not None:
+                return path
+        raise UserError(
+            f"{self.title}: no {' or '.join(names)} in {self.root}; get the label file from {self.homepage}"
+        )
+
+    def candidates(self, key: str) -> Sequence[str]:
+        """Returns the relative paths under which releases keep an image, the authors' own first."""
+        return (key,)
+
+    def is_extra(self, relative: str) -> bool:
+        """Whether an image file belongs to the release without being rated (a reference, say).
+
+        Args:
+            relative: Path relative to the root, lower-case, with "/".
+        """
+        return False
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Image files: lower-case path relative to the root -> the path as it is on the disk, relative.
+
+        Every folder is listed once, and no file is opened.
+        """
+        found: dict[str, str] = {}
+        for folder in self.image_folders:
+            start = self.root if not folder else find_file(self.root, folder, directory=True)
+            if start is None:
+                continue
+            for parent, folders, names in os.walk(start):
+                if not folder:
+                    folders.clear()
+                folders.sort()
+                relative = Path(parent).relative_to(self.root).as_posix()
+                prefix = "" if relative == "." else relative + "/"
+                for name in sorted(names):
+                    if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10,000 names
+                        found.setdefault((prefix + name).lower(), prefix + name)
+        return found
+
+    def path(self, key: str) -> Path:
+        """Returns the file of an image, whatever the case of its name.
+
+        Args:
+            key: `Rating.key`.
+
+        Raises:
+            UserError: If there is no such file.
+        """
+        relative = self._locate(key)
+        if relative is None:
+            raise UserError(f"{self.title}: image {key} is missing in {self.root}; unpack the release anew")
+        return self.root / relative
+
+    def _locate(self, key: str) -> str | None:
+        for candidate in self.candidates(key):
+            relative = self.files.get(candidate.lower())
+            if relative is not None:
+                return relative
+        return None
+
+    def missing_files(self, ratings: Sequence[Rating] | None = None) -> list[str]:
+        """Returns the keys of rated images that are not on the disk, in rating order.
+
+        Args:
+            ratings: Those to look for; None for all.
+        """
+        rated = self._ratings if ratings is None else ratings
+        return [rating.key for rating in rated if self._locate(rating.key) is None]
+
+    def unlabelled_files(self) -> list[str]:
+        """Returns the image files that no label names and that are no known extras, relative to the root."""
+        named = {c.lower() for rating in self._ratings for c in self.candidates(rating.key)}
+        return [p for low, p in self.files.items() if low not in named and not self.is_extra(low)]
+
+    def verify_files(self, ratings: Sequence[Rating] | None = None) -> None:
+        """Checks that every rated image exists; lists each folder once and opens no file.
+
+        Args:
+            ratings: Those to look for; None for all.
+
+        Raises:
+            UserError: If images are missing: how many, and the first of them.
+        """
+        missing = self.missing_files(ratings)
+        if missing:
+            raise UserError(
+                f"{self.title}: {len(missing)} of {self.expected_images} rated images are missing in "
+                f"{self.root}, first {missing[0]}; unpack the release anew ({self.homepage})"
+            )
+
+
+def folded(name: str) -> str:
+    """Reduces a folder's name to lower-case letters and digits, for comparison."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def content(group: str) -> str:
+    """Reduces the name of a reference image to what it shows: lower-case, without folder and extension.
+
+    Example:
+        >>> content("refimgs/Sailing2.BMP")
+        'sailing2'
+    """
+    stem = group.rsplit("/", 1)[-1].lower()
+    head, dot, tail = stem.rpartition(".")
+    return head if dot and f".{tail}" in IMAGE_SUFFIXES else stem
+
+
+def find_file(root: Path, relative: str, *, directory: bool = False) -> Path | None:
+    """Finds a file (or folder) below a folder, whatever the case of its name; an exact match comes first."""
+    here = root
+    for part in relative.split("/"):
+        exact = here / part
+        if exact.exists():
+            here = exact
+            continue
+        try:
+            same = sorted(p for p in here.iterdir() if p.name.lower() == part.lower())
+        except OSError:
+            return None
+        if not same:
+            return None
+        here = same[0]
+    return here if (here.is_dir() if directory else here.is_file()) else None

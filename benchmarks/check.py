@@ -1,0 +1,284 @@
+"""Looks through a folder of datasets: what is there, whether all of it can be read, and whether it leaks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from cliqa_bench import registry
+from cliqa_bench.benchmarks.base import Dataset, content
+from cliqa_bench.benchmarks.splits import Split, resolve_split
+from cliqa_bench.benchmarks.suites import ORDERS, dataset_class, find_folder
+from cliqa_bench.errors import UserError
+from cliqa_bench.progress import bar
+from cliqa_bench.types import SUBSETS, Rating
+
+SHOWN = 5
+"""How many problems of one kind are listed one by one; the rest are counted."""
+
+HEADER = (
+    "dataset",
+    "found",
+    "expected",
+    "present",
+    "unreadable",
+    "unlabelled",
+    "score (higher is better)",
+    "authors' label",
+    "sizes",
+    "groups",
+    "train/val/test",
+    "duplicates",
+)
+
+
+class Picture(NamedTuple):
+    """What decoding an image file gave.
+
+    Attributes:
+        size: (width, height) in pixels; None if the file cannot be read.
+        digest: BLAKE2b of size and pixels.
+        fault: Why it cannot be read, in one line; "" if it can.
+    """
+
+    size: tuple[int, int] | None
+    digest: bytes
+    fault: str
+
+
+@dataclass
+class DatasetCheck:
+    """What was found of one dataset.
+
+    Attributes:
+        cls: The dataset's class.
+        dataset: The dataset, None if no folder was found.
+        ratings: Its ratings; empty if the labels could not be read.
+        split: The split; None if it could not be made.
+        pictures: Key -> what decoding gave, for the images that exist.
+        missing: Keys of images that are not there.
+        unlabelled: Image files without a rating that are no known part of the release.
+        duplicates: Groups of keys with equal pixels that lie in more than one subset.
+        problems: What is wrong, a line each; empty if the dataset is fit for use.
+        notes: What is worth knowing, a line each.
+    """
+
+    cls: type[Dataset]
+    dataset: Dataset | None = None
+    ratings: list[Rating] = field(default_factory=list)
+    split: Split | None = None
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Keys of images that exist but cannot be decoded."""
+        return [key for key, picture in self.pictures.items() if picture.size is None]
+
+    def cells(self) -> tuple[str, ...]:
+        """The dataset's row under `HEADER`; a dash stands for what is not known."""
+        if self.dataset is None:
+            return (self.cls.title, "no", str(self.cls.n_images), *["-"] * (len(HEADER) - 3))
+        found = self.dataset.root.name + (" (generated)" if self.dataset.generated else "")
+        if not self.ratings:
+            return (self.cls.title, found, *["-"] * (len(HEADER) - 2))
+        scores = [rating.score for rating in self.ratings]
+        groups = {content(rating.group) for rating in self.ratings if rating.group is not None}
+        split = self.split
+        return (
+            self.cls.title,
+            found,
+            str(self.dataset.expected_images),
+            str(len(self.pictures)),
+            str(len(self.unreadable)),
+            str(len(self.unlabelled)),
+            f"{min(scores):.4g} to {max(scores):.4g}",
+            f"{self.cls.direction} is better",
+            sizes({p.size for p in self.pictures.values() if p.size is not None}),
+            str(len(groups)) if groups else "-",
+            "/".join(str(len(split.keys(s))) for s in SUBSETS) if split else "-",
+            str(len(self.duplicates)) if split else "-",
+        )
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The outcome of `check_data`.
+
+    Attributes:
+        root: The folder that was looked through.
+        rows: One check per dataset.
+    """
+
+    root: Path
+    rows: list[DatasetCheck]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no problem was found."""
+        return not any(row.problems for row in self.rows)
+
+    def render(self) -> str:
+        """Returns the table, then problems and notes, as lines of plain text."""
+        table = [HEADER, *(row.cells() for row in self.rows)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(HEADER))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        for what, told in (
+            ("problems", [r.problems for r in self.rows]),
+            ("notes", [r.notes for r in self.rows]),
+        ):
+            said = [
+                f"- {row.cls.title}: {line}" for row, of in zip(self.rows, told, strict=True) for line in of
+            ]
+            if said:
+                lines += ["", f"{what}:", *said]
+        lines += ["", "all is well" if self.ok else f"not fit for use: see the problems of {self.root}"]
+        return "\n".join(lines)
+
+
+def check_data(root: Path, names: Sequence[str] | None = None, split: str = "1") -> CheckReport:
+    """Reads all labels and decodes all images below a folder.
+
+    Problems are: a dataset that is not there, labels or split files that are broken, images that are missing
+    or cannot be decoded, and equal pixels in more than one of train, val and test. Images without a label are
+    counted and are no problem: some releases ship them.
+
+    Args:
+        root: The folder that holds the datasets.
+        names: Which datasets should be there; None for all.
+        split: The split within which to look for duplicates, see `resolve_split`.
+
+    Raises:
+        UserError: If `root` is no folder, or a name is unknown.
+    """
+    if names is None:
+        known = registry.names("datasets")
+        names = [*(n for n in ORDERS["I"] if n in known), *(n for n in known if n not in ORDERS["I"])]
+    rows = [_read(root, dataset_class(name), split) for name in names]
+    _decode_all(rows)
+    for row in rows:
+        _judge(row)
+    return CheckReport(root, rows)
+
+
+def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
+    row = DatasetCheck(cls)
+    folder = find_folder(root, cls)
+    if folder is None:
+        row.problems.append(f"not found in {root}; looked for {', '.join(cls.folders)}; see {cls.homepage}")
+        return row
+    try:
+        row.dataset = cls(folder)
+        row.ratings = row.dataset.ratings()
+        row.missing = row.dataset.missing_files()
+        row.unlabelled = row.dataset.unlabelled_files()
+        row.split = resolve_split(split, row.dataset, row.ratings)
+    except UserError as error:
+        row.problems.append(str(error))
+    return row
+
+
+def _decode_all(rows: Sequence[DatasetCheck]) -> None:
+    """Decodes every image that exists; Pillow works outside Python's lock, so threads do."""
+    jobs = [
+        (row, rating.key, row.dataset.path(rating.key))
+        for row in rows
+        if row.dataset is not None
+        for rating, gone in _with_missing(row)
+        if not gone
+    ]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, bar(len(jobs), "decoding", "image") as shown:
+        pictures = pool.map(picture, [path for _, _, path in jobs])
+        for (row, key, _), decoded in zip(jobs, pictures, strict=True):
+            row.pictures[key] = decoded
+            shown.update()
+
+
+def _with_missing(row: DatasetCheck) -> list[tuple[Rating, bool]]:
+    missing = set(row.missing)
+    return [(rating, rating.key in missing) for rating in row.ratings]
+
+
+def picture(path: Path) -> Picture:
+    """Decodes an image file and hashes its pixels; a fault is an answer, not an error."""
+    from cliqa_bench.benchmarks.images import decode
+
+    try:
+        pixels = decode(path)
+    except UserError as error:
+        return Picture(None, b"", str(error))
+    height, width = pixels.shape[:2]
+    digest = hashlib.blake2b(f"{width}x{height}:".encode(), digest_size=16)
+    digest.update(pixels.data)
+    return Picture((width, height), digest.digest(), "")
+
+
+def _judge(row: DatasetCheck) -> None:
+    if row.missing:
+        row.problems.append(
+            f"{len(row.missing)} rated images are missing: {_some(row.missing)}; unpack the release anew"
+        )
+    faults = [picture.fault for picture in row.pictures.values() if picture.fault]
+    row.problems += faults[:SHOWN]
+    if len(faults) > SHOWN:
+        row.problems.append(f"and {len(faults) - SHOWN} more images that cannot be read")
+    if row.split is not None:
+        row.duplicates = duplicates(row.pictures, row.split)
+    for keys in row.duplicates[:SHOWN]:
+        shown = ", ".join(f"{key} ({row.split.subset[key]})" for key in keys if row.split is not None)
+        row.problems.append(f"equal pixels in different subsets: {shown}")
+    if len(row.duplicates) > SHOWN:
+        row.problems.append(f"and {len(row.duplicates) - SHOWN} more pictures that are in different subsets")
+    if row.unlabelled:
+        row.notes.append(
+            f"{len(row.unlabelled)} images without a label are left out: {_some(row.unlabelled)}"
+        )
+    if row.dataset is not None and row.dataset.variant:
+        row.notes.append(f"images are of the {row.dataset.variant} release, not those of the paper")
+
+
+def duplicates(pictures: dict[str, Picture], split: Split) -> list[list[str]]:
+    """Finds pictures that lie in more than one subset.
+
+    Args:
+        pictures: Key -> what decoding gave.
+        split: The split.
+
+    Returns:
+        For each picture that does, the keys of the images that show it, in the order of `pictures`.
+    """
+    same: dict[bytes, list[str]] = {}
+    for key, decoded in pictures.items():
+        if decoded.size is not None:
+            same.setdefault(decoded.digest, []).append(key)
+    return [keys for keys in same.values() if len({split.subset[key] for key in keys}) > 1]
+
+
+def sizes(found: set[tuple[int, int]]) -> str:
+    """Writes (width, height) pairs as the smallest to the largest by area, and how many there are.
+
+    Example:
+        >>> sizes({(768, 512), (480, 720), (640, 512)})
+        '640x512 to 768x512 (3 sizes)'
+    """
+    ordered = sorted(found, key=lambda size: (size[0] * size[1], size))
+    if not ordered:
+        return "-"
+    first, last = (f"{width}x{height}" for width, height in (ordered[0], ordered[-1]))
+    return first if len(ordered) == 1 else f"{first} to {last} ({len(ordered)} sizes)"
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

@@ -1,0 +1,82 @@
+"""KADID-10k: 10,125 distorted images of 81 references."""
+
+from __future__ import annotations
+
+import re
+
+from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.labels import read_csv
+from cliqa_bench.types import Rating
+
+DISTORTIONS = (
+    "gaussian blur",
+    "lens blur",
+    "motion blur",
+    "color diffusion",
+    "color shift",
+    "color quantization",
+    "color saturation 1",
+    "color saturation 2",
+    "JPEG2000",
+    "JPEG",
+    "white noise",
+    "white noise in color component",
+    "impulse noise",
+    "multiplicative noise",
+    "denoise",
+    "brighten",
+    "darken",
+    "mean shift",
+    "jitter",
+    "non-eccentricity patch",
+    "pixelate",
+    "quantization",
+    "color block",
+    "high sharpen",
+    "contrast change",
+)
+"""Names of the types 01 to 25."""
+
+
+class Kadid10k(Dataset):
+    """KADID-10k.
+
+    Its label is called DMOS, but high values are good. Its column `var` is a standard deviation: with 30
+    integer votes an image, only that reading gives whole sums of squares. The published TSN-IQA splits carry
+    the square root of this column; where their numbers are wanted, take `std ** 0.5`.
+    """
+
+    name = "kadid10k"
+    title = "KADID-10K"
+    folders = ("kadid10k", "kadid-10k", "KADID")
+    label_files = ("dmos.csv",)
+    image_folders = ("images",)
+    citation = (
+        "H. Lin, V. Hosu, D. Saupe: KADID-10k: a large-scale artificially distorted IQA database. QoMEX 2019"
+    )
+    homepage = "https://database.mmsp-kn.de/kadid-10k-database.html"
+    n_images = 10125
+    n_groups = 81
+    direction = "higher"
+    rule = "the column dmos, 1 to 5, unchanged; std = the column var, which is a standard deviation"
+    n_pairs_paper = 140071
+    n_pairs_files = None
+
+    def entries(self) -> list[Entry]:
+        """Reads `dmos.csv`."""
+        entries = []
+        for row in read_csv(self.label_file(*self.label_files), ("dist_img", "ref_img", "dmos", "var")):
+            name, group = row.text("dist_img"), row.text("ref_img")
+            match = re.fullmatch(r"(I\d+)_(\d\d)_(\d\d)\.png", name, re.IGNORECASE)
+            if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
+                raise row.fault("dist_img", "a name such as I01_01_01.png with a type from 01 to 25")
+            if group.lower() != f"{match[1]}.png".lower():
+                raise row.fault("ref_img", f"the reference of {name}, {match[1]}.png")
+            score, std = row.number_in("dmos", 1, 5), row.number_in("var", 0, 2)
+            distortion = DISTORTIONS[int(match[2]) - 1]
+            entries.append(Entry(row.where, Rating(f"images/{name}", score, std, group, distortion)))
+        return entries
+
+    def is_extra(self, relative: str) -> bool:
+        """The references, which lie in the same folder."""
+        return re.fullmatch(r"images/i\d+\.png", relative) is not None

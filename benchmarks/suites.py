@@ -1,0 +1,134 @@
+"""The paper's eight task orders, and where a folder of data keeps the datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+from cliqa_bench import registry
+from cliqa_bench.benchmarks.base import Dataset, folded
+from cliqa_bench.errors import UserError, unknown
+
+_FORWARD = {
+    "I": ("live", "csiq", "bid", "clive", "koniq10k", "kadid10k"),
+    "II": ("live", "bid", "csiq", "clive", "kadid10k", "koniq10k"),
+    "III": ("live", "csiq", "kadid10k", "bid", "clive", "koniq10k"),
+    "IV": ("bid", "clive", "koniq10k", "live", "csiq", "kadid10k"),
+}
+
+ORDERS: dict[str, tuple[str, ...]] = {
+    **_FORWARD,
+    **{
+        label: tuple(reversed(order))
+        for label, order in zip(("V", "VI", "VII", "VIII"), _FORWARD.values(), strict=True)
+    },
+}
+"""Label -> datasets in the order of learning (TSN-IQA, Table V; V to VIII are I to IV reversed)."""
+
+
+def parse_orders(text: str) -> dict[str, list[str]]:
+    """Reads what `--orders` says.
+
+    Args:
+        text: "all"; labels ("I", "I,III", any case); or one sequence of dataset names ("bid,live,kadid10k").
+
+    Returns:
+        Label (of an explicit sequence: the sequence itself, comma-separated) -> dataset names.
+
+    Raises:
+        UserError: If a label or name does not exist, a dataset is named twice, or both kinds are mixed.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise UserError("no orders given: say 'all', labels such as I,III, or a sequence such as bid,live")
+    if [word.lower() for word in words] == ["all"]:
+        return {label: list(order) for label, order in ORDERS.items()}
+    labels = [word.upper() for word in words if word.upper() in ORDERS]
+    if len(labels) == len(words):
+        return {label: list(ORDERS[label]) for label in labels}
+    names = registry.names("datasets")
+    sequence = [word.lower() for word in words]
+    for word, name in zip(words, sequence, strict=True):
+        if name in names:
+            continue
+        if word.upper() in ORDERS or word.lower() == "all":
+            raise UserError(f"orders {text!r} mix the label {word!r} with dataset names; give one kind")
+        raise unknown("order or dataset", word, ["all", *ORDERS, *names])
+    twice = next((name for i, name in enumerate(sequence) if name in sequence[:i]), None)
+    if twice is not None:
+        raise UserError(f"the order {text!r} names {twice} twice; a dataset is learned once")
+    return {",".join(sequence): sequence}
+
+
+def dataset_class(name: str) -> type[Dataset]:
+    """Returns the class of a dataset.
+
+    Raises:
+        UserError: If there is no such dataset.
+    """
+    return cast(type[Dataset], registry.load("datasets", name))
+
+
+def find_folder(data_root: Path, cls: type[Dataset]) -> Path | None:
+    """Finds the folder of one dataset: by any of its names, whatever their case and punctuation.
+
+    Args:
+        data_root: The folder that holds the datasets, or the dataset's own folder.
+        cls: The dataset.
+
+    Returns:
+        The folder, or None. Where several would do, the first of `cls.folders` wins.
+
+    Raises:
+        UserError: If `data_root` is no folder.
+    """
+    there = _folders(data_root)
+    for wanted in cls.folders:
+        exact = next((p for p in there if p.name == wanted), None)
+        same = exact or next((p for p in there if folded(p.name) == folded(wanted)), None)
+        if same is not None:
+            # a folder of the dataset's name that nests another is its own
+            return data_root if _is_own(data_root, cls) else same
+    return data_root if _is_own(data_root, cls) else None
+
+
+def find_datasets(data_root: Path, names: Iterable[str]) -> dict[str, Dataset]:
+    """Opens datasets in a folder.
+
+    Args:
+        data_root: The folder that holds the datasets (or, for one, its own folder).
+        names: Dataset names.
+
+    Returns:
+        Name -> dataset, in the order of the names. Nothing is read yet.
+
+    Raises:
+        UserError: If a name is unknown, or a folder is missing: what was looked for, and what is there.
+    """
+    found: dict[str, Dataset] = {}
+    missing: list[type[Dataset]] = []
+    for name in names:
+        cls = dataset_class(name)
+        folder = find_folder(data_root, cls)
+        if folder is None:
+            missing.append(cls)
+        else:
+            found[name] = cls(folder)
+    if missing:
+        wanted = "; ".join(f"{cls.title}: {', '.join(cls.folders)}" for cls in missing)
+        there = ", ".join(p.name for p in _folders(data_root)) or "no folder at all"
+        raise UserError(
+            f"{data_root} lacks datasets; looked for {wanted} (any case and punctuation); there is: {there}"
+        )
+    return found
+
+
+def _folders(data_root: Path) -> list[Path]:
+    if not data_root.is_dir():
+        raise UserError(f"the data folder {data_root} does not exist (--data, or CLIQA_DATA)")
+    return sorted(p for p in data_root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _is_own(folder: Path, cls: type[Dataset]) -> bool:
+    return folded(folder.resolve().name) in {folded(name) for name in cls.folders}
