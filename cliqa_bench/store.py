@@ -122,8 +122,12 @@ class Node:
         return (self.folder / "done.json").is_file()
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[Path]:
+    def building(self, facts: Mapping[str, Json]) -> Iterator[Path]:
         """Gives an empty folder to fill; when the block ends well it becomes the node, `done.json` last.
+
+        Args:
+            facts: What is worth knowing about this very computation (versions, device); may be filled until
+                the block ends. Goes into `done.json` with the hashes of the files, and is no part of them.
 
         A folder left by a killed run is thrown away. Where another process finished the same node in the
         meantime, its result stays and ours is dropped.
@@ -139,7 +143,7 @@ class Node:
             yield partial
             write_json(partial / "spec.json", self.spec)
             files = {p.name: file_digest(p) for p in sorted(partial.iterdir()) if not p.name.startswith(".")}
-            write_json(partial / "done.json", {"id": self.id, "files": files})
+            write_json(partial / "done.json", {"id": self.id, "files": files, "facts": dict(facts)})
             if not self.done:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 with contextlib.suppress(FileExistsError):
@@ -170,7 +174,7 @@ def write_answers(
     scores: NDArray[np.float32] | None = None,
     distances: NDArray[np.float32] | None = None,
 ) -> None:
-    """Writes `answers.npz`: `keys`, `mos`, and `scores` (n, heads) or `distances` (n, stages)."""
+    """Writes `answers.npz`: `keys`, `mos`, and `scores` (n, heads) or `distances` (n, all stages)."""
     arrays: dict[str, Any] = {"keys": np.asarray(keys, dtype=np.str_), "mos": np.asarray(mos, np.float64)}
     if scores is not None:
         arrays["scores"] = np.asarray(scores, np.float32)
@@ -334,6 +338,9 @@ class AnswerReader:
                     f"answer files of run {record.id} on {test} name different images; "
                     f"delete {self.out / 'answers'} and run again"
                 )
-        distances = np.stack([g["distances"] for g in ready], 1) if len(ready) == len(gates) else None
+        distances = None
+        if len(ready) == len(gates):  # files hold every stage; which of them count is a choice of reading
+            used = [stage - 1 for stage in record.stages]
+            distances = np.stack([gate["distances"][:, used] for gate in ready], 1)
         scores = np.stack([part["scores"][:, column] for part, column in present], 1)
         return Answers(first["keys"], first["mos"], scores, distances)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.types import Dependence
 
 if TYPE_CHECKING:
@@ -54,21 +53,6 @@ class Strategy:
         super().__init_subclass__()
         cls.name = cls.__module__.rpartition(".")[2]
 
-    @classmethod
-    def make(cls, params: dict[str, Any]) -> Strategy:
-        """Makes a strategy from hyper-parameters given by name.
-
-        Raises:
-            UserError: If a name is unknown or a value has the wrong type.
-        """
-        known = {f.name: f for f in fields(cls)}
-        values = {}
-        for name, value in params.items():
-            if name not in known:
-                raise unknown(f"hyper-parameter of {cls.name}", name, known)
-            values[name] = _cast(cls.name, name, value, known[name].default)
-        return cls(**values)
-
     def training_params(self) -> dict[str, Any]:
         """Returns the hyper-parameters that the trained weights depend on."""
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("reading")}
@@ -111,20 +95,3 @@ class Strategy:
 
         return StrategyPlugin(self)
 
-
-def _cast(owner: str, name: str, value: Any, default: Any) -> Any:
-    """Turns a value from a flag or a YAML file into the type of the field's default."""
-    try:
-        if isinstance(default, bool):
-            if not isinstance(value, bool):
-                raise ValueError
-            return value
-        if isinstance(default, tuple):
-            items = value if isinstance(value, list | tuple) else [value]
-            return tuple(type(default[0])(item) for item in items)
-        if isinstance(value, bool) or (isinstance(default, int) and value != int(value)):
-            raise ValueError
-        return type(default)(value)
-    except (TypeError, ValueError) as error:
-        kind = type(default).__name__
-        raise UserError(f"{owner}.{name} = {value!r}: a {kind} is needed, such as {default!r}") from error

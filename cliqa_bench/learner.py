@@ -1,0 +1,225 @@
+"""The learner: an Avalanche template that learns one experience, in two stages, from pairs of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor
+
+from cliqa_bench.benchmarks.cache import to_float
+from cliqa_bench.benchmarks.pairs import pair_labels
+from cliqa_bench.config import Training
+from cliqa_bench.evaluate import score_images
+from cliqa_bench.losses import fidelity, pair_probability
+from cliqa_bench.metrics import srcc
+from cliqa_bench.model import QualityModel
+
+if TYPE_CHECKING:
+    from cliqa_bench.benchmarks.source import Source
+    from cliqa_bench.strategies.base import Strategy
+
+Tick = Callable[[int, str], None]
+"""Called after every mini-batch with the number of images seen and the current loss or validation SRCC."""
+
+
+class StrategyPlugin(SupervisedPlugin):
+    """Lets a `Strategy` take part in Avalanche's training loop."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        super().__init__()
+        self.strategy = strategy
+
+    def before_backward(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
+        """Adds the penalty to the loss, once the warm-up is over."""
+        if not strategy.warming_up:
+            penalty = self.strategy.penalty(strategy)
+            if penalty is not None:
+                strategy.loss = strategy.loss + penalty
+
+    def after_update(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
+        """Tells the strategy about an optimiser step, once the warm-up is over."""
+        if not strategy.warming_up:
+            self.strategy.after_step(strategy)
+
+    def after_training_exp(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
+        """Lets the strategy consolidate what was learned; the best weights are back by then."""
+        self.strategy.consolidate(strategy)
+
+
+class _EpochLoader:
+    """Gives the mini-batches of the next epoch each time it is iterated, as Avalanche does every epoch."""
+
+    def __init__(self, source: Source, training: Training, seed: int) -> None:
+        self.source, self.training, self.seed, self.epoch = source, training, seed, 0
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        warm = self.epoch < self.training.warmup_epochs
+        batch = self.training.warmup_batch if warm else self.training.batch
+        for b in self.source.train_batches(self.training, self.epoch, self.seed, batch):
+            # Avalanche reads the input at 0, the target at 1 and the task label at the end
+            yield [b.x, b.y, b.first, b.second, torch.full((len(b.x),), self.source.task)]
+        self.epoch += 1
+
+
+class Learner(SupervisedTemplate):
+    """Learns experiences from pairs of images with the fidelity loss (Eq. 4 and 5).
+
+    Two stages (protocol of the published code): `warmup_epochs` in which only the new head learns and the
+    normalisation stands still, then `epochs` in which whatever the strategy names learns. After every epoch the
+    new head is validated on the experience's own validation images, and the best weights are what stays.
+
+    Attributes:
+        task: Index of the head that learns.
+        warming_up: Whether only that head learns.
+        history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
+
+    Args:
+        model: The model; heads are added as experiences come.
+        strategy: The strategy.
+        training: The protocol.
+        device: Where to train.
+        seed: Seed of crops, flips, shuffles and pairs.
+        tick: Called after every mini-batch, for progress bars.
+        plugins: Further Avalanche plug-ins.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: QualityModel,
+        strategy: Strategy,
+        training: Training,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        tick: Tick | None = None,
+        plugins: Sequence[SupervisedPlugin] = (),
+    ) -> None:
+        self.strategy, self.training, self.seed = strategy, training, seed
+        self.tick: Tick = tick or (lambda images, text: None)
+        self.task = -1
+        self.warming_up = False
+        self.history: list[dict[str, Any]] = []
+        self._best: tuple[float, dict[str, Tensor]] = (-math.inf, {})
+        self._losses: list[Tensor] = []
+        super().__init__(
+            model=model,
+            optimizer=torch.optim.Adam(model.parameters(), training.lr),
+            criterion=_unused,
+            train_epochs=training.warmup_epochs + training.epochs,
+            device=device,
+            plugins=[strategy.as_plugin(), *plugins],
+            evaluator=None,
+        )
+
+    @property
+    def source(self) -> Source:
+        """Images and labels of the current experience."""
+        source: Source = self.experience.source
+        return source
+
+    # -- what happens before the first epoch -----------------------------------------------------------------
+
+    def make_train_dataloader(self, **kwargs: Any) -> None:
+        """Reads whole mini-batches from the decoded cache instead of collating single images."""
+        self.dataloader = _EpochLoader(self.source, self.training, self.seed)
+
+    def check_model_and_optimizer(self, **kwargs: Any) -> None:
+        """Adds the new task to the model, and starts Adam afresh: its state must not leak between tasks."""
+        self.task = self.strategy.prepare(self.model)
+        self.model.to(self.device)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), self.training.lr, weight_decay=self.training.weight_decay
+        )
+        self.history = []
+        self._best = (-math.inf, {})
+
+    # -- an epoch --------------------------------------------------------------------------------------------
+
+    def _before_training_epoch(self, **kwargs: Any) -> None:
+        epoch, t = len(self.history), self.training
+        self.warming_up = epoch < t.warmup_epochs
+        self.model.train()
+        # the published code forgets to go back to training mode after its first evaluation ("first")
+        adapts = not self.warming_up and (t.bn_adapts == "all" or epoch == t.warmup_epochs)
+        self.model.net.train(adapts)
+        self.model.train_only(self.strategy.trainable(self.model, self.task, self.warming_up))
+        for group in self.optimizer.param_groups:
+            group["lr"] = t.lr * 0.1 ** sum(epoch >= decay for decay in t.decay_epochs)
+        self._losses = []
+        super()._before_training_epoch(**kwargs)
+
+    def _unpack_minibatch(self) -> None:
+        batch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
+        batch[0] = to_float(batch[0])
+        self.mbatch = batch
+
+    def forward(self) -> Tensor:
+        """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+            if self.model.task_norms:
+                return self.model.score(self.mb_x, self.task)[:, None]
+            scores: Tensor = self.model(self.mb_x)
+            return scores
+
+    def criterion(self) -> Tensor:
+        """Returns the fidelity loss of the mini-batch's pairs under the newest head."""
+        _, mos, first, second, _ = self.mbatch
+        scores = self.mb_output[:, -1]
+        probability = pair_probability(scores[first], scores[second], self.training.slope)
+        return fidelity(probability, pair_labels(mos[first], mos[second], self.training.ties))
+
+    def _after_training_iteration(self, **kwargs: Any) -> None:
+        super()._after_training_iteration(**kwargs)
+        self._losses.append(self.loss.detach())
+        self.tick(len(self.mb_x), "")
+
+    def _after_training_epoch(self, **kwargs: Any) -> None:
+        epoch = len(self.history)
+        loss = float(torch.stack(self._losses).mean())
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"{self.source.title}, epoch {epoch + 1}: the loss is {loss}")
+        value = self.validate()
+        lr = self.optimizer.param_groups[0]["lr"]
+        stage = "warm-up" if self.warming_up else "main"
+        self.history.append(
+            {"epoch": epoch + 1, "stage": stage, "lr": lr, "loss": loss, "val_srcc": _finite_or_none(value)}
+        )
+        if value > self._best[0] or not self._best[1]:
+            state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
+            self._best = (value if math.isfinite(value) else -math.inf, state)
+        super()._after_training_epoch(**kwargs)
+
+    def validate(self) -> float:
+        """Returns the SRCC of the newest head on the experience's validation images; nan if it is constant."""
+        self.model.eval()
+
+        def newest(images: Tensor) -> Tensor:
+            return self.model.score(images, self.task)[:, None]
+
+        scores = score_images(newest, self.source, "val", 1, self.device, self.training.precision)
+        mos = self.source.mos[self.source.indices("val")]
+        self.tick(len(mos), "")
+        value = srcc(mos, np.asarray(scores[:, 0], dtype=np.float64))
+        self.tick(0, f"val SRCC {value:.3f}")
+        return value
+
+    # -- after the last epoch --------------------------------------------------------------------------------
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        self.model.load_own_state(self._best[1])
+        self.model.eval()
+        super()._after_training_exp(**kwargs)
+
+
+def _unused(*args: Any) -> Tensor:
+    raise AssertionError("the learner's own criterion needs the pairs of the mini-batch")
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

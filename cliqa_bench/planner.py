@@ -1,0 +1,240 @@
+"""From a configuration to the tree of work: which nodes there are, which are done, what the rest costs.
+
+Nothing here imports torch: `plan` answers at once, and a run with nothing left to do stays quick.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+from cliqa_bench import registry
+from cliqa_bench.backbones.base import Backbone
+from cliqa_bench.benchmarks.material import Material
+from cliqa_bench.benchmarks.pairs import n_pairs_for
+from cliqa_bench.config import RunConfig, Training
+from cliqa_bench.errors import UserError
+from cliqa_bench.pretrain_config import DISTORTION_BN
+from cliqa_bench.store import Node, RunRecord, Step
+from cliqa_bench.strategies.base import Strategy
+
+SCHEMA = 1
+"""Goes into every node's hash; raised when a change to the code changes what a node would hold."""
+
+
+@dataclass
+class TrainWork:
+    """One experience to train.
+
+    Attributes:
+        node: Where it goes.
+        strategy: The strategy, with its hyper-parameters.
+        sequence: Datasets learned, the last being this experience's.
+        seed: Seed of the run.
+        previous: The node it goes on from; None for a fresh model.
+    """
+
+    node: Node
+    strategy: Strategy
+    sequence: tuple[str, ...]
+    seed: int
+    previous: TrainWork | None
+
+    @property
+    def dataset(self) -> str:
+        """The dataset of this experience."""
+        return self.sequence[-1]
+
+
+@dataclass
+class GateWork:
+    """The gate of one dataset: K-means of its training images' features."""
+
+    node: Node
+    dataset: str
+    k: int
+    seed: int
+
+
+@dataclass
+class AnswerWork:
+    """What one node says about one test set."""
+
+    node: Node
+    of: TrainWork | GateWork
+    test: str
+
+
+@dataclass
+class Plan:
+    """Everything a configuration asks for; nodes are listed once, parents before children."""
+
+    config: RunConfig
+    backbone: type[Backbone]
+    materials: dict[str, Material]
+    train: dict[str, TrainWork] = field(default_factory=dict)
+    gates: dict[str, GateWork] = field(default_factory=dict)
+    answers: dict[str, AnswerWork] = field(default_factory=dict)
+    records: list[RunRecord] = field(default_factory=list)
+
+    def missing(self) -> tuple[list[TrainWork], list[GateWork], list[AnswerWork]]:
+        """Returns what is not finished yet."""
+        return (
+            [w for w in self.train.values() if not w.node.done],
+            [w for w in self.gates.values() if not w.node.done],
+            [w for w in self.answers.values() if not w.node.done],
+        )
+
+
+def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str, Any]) -> Plan:
+    """Lays out the nodes and run records of a configuration.
+
+    Args:
+        config: The configuration.
+        materials: Every dataset that an order names.
+        facts: Goes into every run record (versions, command, ...).
+
+    Raises:
+        UserError: If a strategy, hyper-parameter or backbone is unknown, or the backbone's weights are missing.
+    """
+    backbone = cast("type[Backbone]", registry.load("backbones", config.backbone))
+    plan = Plan(config, backbone, materials)
+    _check_sizes(config.training, materials)
+    weights = backbone.weights_id(config.weights)
+    for name, seed, (label, order) in itertools.product(config.strategy, config.seeds, config.orders.items()):
+        cls = cast("type[Strategy]", registry.load("strategies", name))
+        strategy = cls(**config.params.get(name, {}))
+        _check_stages(strategy, backbone)
+        steps = list(_train_nodes(plan, strategy, weights, order, seed))
+        gates = {d: _gate_node(plan, strategy, weights, d, seed) for d in order} if "gate" in cls.rows else {}
+        plan.records.append(_record(plan, strategy, seed, label, order, steps, gates, facts))
+    return plan
+
+
+def _check_stages(strategy: Strategy, backbone: type[Backbone]) -> None:
+    wrong = [s for s in strategy.stages if not 1 <= s <= len(backbone.stage_sizes)]
+    if wrong or not strategy.stages:
+        n = len(backbone.stage_sizes)
+        raise UserError(f"{strategy.name}.stages = {strategy.stages}: {backbone.title} has stages 1 to {n}")
+    if strategy.centroids < 1:
+        raise UserError(f"{strategy.name}.centroids = {strategy.centroids}: at least 1 is needed")
+
+
+def _check_sizes(training: Training, materials: dict[str, Material]) -> None:
+    if training.resize and training.resize < training.crop:
+        raise UserError(
+            f"training.resize = {training.resize} is smaller than training.crop = {training.crop}: "
+            "no crop would fit; use 0 for the original size"
+        )
+    if training.epochs < 0 or training.warmup_epochs < 0 or training.epochs + training.warmup_epochs < 1:
+        raise UserError("training.warmup_epochs + training.epochs must be at least 1")
+
+
+def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:
+    return {"schema": SCHEMA, "kind": kind, "backbone": plan.backbone.name, "weights": weights, **more}
+
+
+def _train_nodes(
+    plan: Plan, strategy: Strategy, weights: str, order: Sequence[str], seed: int
+) -> Iterator[TrainWork]:
+    """Yields the train node behind each experience of an order; nodes that orders share are made once."""
+    previous: TrainWork | None = None
+    for length in range(1, len(order) + 1):
+        prefix = tuple(order[:length])
+        sequence = {"nothing": prefix[-1:], "set": tuple(sorted(prefix)), "prefix": prefix}[strategy.depends_on]
+        spec = _spec(
+            plan,
+            weights,
+            "train",
+            strategy=strategy.name,
+            params=_jsonable(strategy.training_params()),
+            training=_jsonable(asdict(plan.config.training)),
+            seed=seed,
+            sequence=[[name, plan.materials[name].fingerprint] for name in sequence],
+        )
+        slug = f"{strategy.name}-{plan.backbone.name}-{length if len(sequence) > 1 else ''}{sequence[-1]}"
+        node = Node(plan.config.out, "train", slug, spec)
+        work = plan.train.get(node.id)
+        if work is None:
+            after = previous if strategy.depends_on == "prefix" else None
+            work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after)
+        previous = work
+        yield work
+
+
+def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed: int) -> GateWork:
+    own = plan.backbone.gate_net == "own"
+    spec = _spec(
+        plan,
+        weights,
+        "gate",
+        net="own" if own else _jsonable(asdict(DISTORTION_BN)),
+        k=strategy.centroids,
+        resize=plan.config.training.resize,
+        precision=plan.config.training.precision,
+        seed=seed,
+        data=[dataset, plan.materials[dataset].fingerprint],
+    )
+    node = Node(plan.config.out, "gate", f"{plan.backbone.name}-{dataset}", spec)
+    return plan.gates.setdefault(node.id, GateWork(node, dataset, strategy.centroids, seed))
+
+
+def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
+    spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, plan.materials[test].fingerprint]}
+    node = Node(plan.config.out, "answers", f"{of.node.id}-on-{test}", spec)
+    return plan.answers.setdefault(node.id, AnswerWork(node, of, test))
+
+
+def _record(
+    plan: Plan,
+    strategy: Strategy,
+    seed: int,
+    label: str,
+    order: Sequence[str],
+    steps: list[TrainWork],
+    gates: dict[str, GateWork],
+    facts: dict[str, Any],
+) -> RunRecord:
+    tests = list(order)
+    nodes: list[TrainWork | GateWork] = [*steps, *gates.values()]
+    answers = {w.node.id: {test: _answer_node(plan, w, test).node.id for test in tests} for w in nodes}
+    heads = [[(w.node.id, 0) for w in steps[: t + 1]] for t in range(len(steps))]
+    if strategy.depends_on != "nothing":
+        heads = [[(w.node.id, column) for column in range(t + 1)] for t, w in enumerate(steps)]
+    fingerprints = {name: plan.materials[name].fingerprint for name in tests}
+    return RunRecord(
+        strategy=strategy.name,
+        variant=strategy.variant(),
+        rows=dict(strategy.rows),
+        backbone=plan.backbone.title,
+        seed=seed,
+        order=label,
+        sequence=list(order),
+        tests=tests,
+        titles={name: plan.materials[name].dataset.title for name in tests},
+        steps=[Step(w.dataset, h) for w, h in zip(steps, heads, strict=True)],
+        gates={name: gate.node.id for name, gate in gates.items()},
+        answers=answers,
+        tau=strategy.tau,
+        stages=list(strategy.stages),
+        generated=any(plan.materials[name].generated for name in tests),
+        facts={**facts, "fingerprints": fingerprints},
+    )
+
+
+def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def images_of(plan: Plan, work: TrainWork) -> int:
+    """Returns how many images pass through the network while an experience is trained."""
+    training, material = plan.config.training, plan.materials[work.dataset]
+    n_train = len(material.split.keys("train"))
+    n_val = len(material.split.keys("val"))
+    epochs = training.warmup_epochs + training.epochs
+    per_epoch = n_train
+    if training.pairs == "sampled":
+        per_epoch = 2 * n_pairs_for(material.dataset, training.n_pairs, n_train)
+    return epochs * (per_epoch + n_val)

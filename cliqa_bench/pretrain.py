@@ -1,0 +1,253 @@
+"""Teaches a backbone to tell distortions apart: S-CNN from nothing, or the normalisation of another backbone.
+
+The task is the one of DBCNN (Zhang et al., 2020): which of 39 pairs of distortion type and level a picture was
+given. Pictures and distortions are generated, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from cliqa_bench import registry
+from cliqa_bench.backbones.base import Backbone
+from cliqa_bench.backbones.staged import StagedNet
+from cliqa_bench.benchmarks.cache import to_float
+from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
+from cliqa_bench.benchmarks.generated.references import reference
+from cliqa_bench.model import NORMS
+from cliqa_bench.paths import cache_root
+from cliqa_bench.pretrain_config import DISTORTION_BN, SCNN, PretrainConfig
+from cliqa_bench.progress import bar, track
+from cliqa_bench.seeds import rng_for, seed_for
+from cliqa_bench.store import atomic_path, canonical, digest
+
+CHECKPOINT_EVERY = 100
+WORKERS = 2
+
+
+class _DistortedBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Mini-batch number `step`, made anew from names and numbers: a resumed training sees the same ones."""
+
+    def __init__(self, config: PretrainConfig, pictures: NDArray[np.uint8], part: str) -> None:
+        self.config, self.pictures, self.part = config, pictures, part
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        rng = rng_for("pretrain", self.part, self.config.seed, step)
+        size, half = self.config.size, self.config.batch // 2
+        crops, labels = [], []
+        for label in rng.integers(len(PRETRAIN_CLASSES), size=half):
+            picture = self.pictures[rng.integers(len(self.pictures))]
+            name, level = PRETRAIN_CLASSES[label]
+            distorted = distort(picture[:, :: rng.choice((-1, 1))], name, level, rng)
+            for _ in range(2):
+                y, x = rng.integers(0, np.array(distorted.shape[:2]) - size, endpoint=True)
+                crops.append(distorted[y : y + size, x : x + size])
+                labels.append(label)
+        images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+        return images, torch.tensor(labels)
+
+
+class _Classifier(nn.Module):
+    """The tail of S-CNN's pre-training: two 1 x 1 convolutions and a linear layer on the pooled features."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.tail = nn.Sequential(
+            nn.Linear(channels, 256), nn.BatchNorm1d(256), nn.ReLU(inplace=True),
+            nn.Linear(256, 256), nn.BatchNorm1d(256), nn.ReLU(inplace=True),
+            nn.Linear(256, len(PRETRAIN_CLASSES)),
+        )  # fmt: skip
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        out: Tensor = self.tail(pooled)
+        return out
+
+
+class _Whole(nn.Module):
+    """Backbone and classifier; unlike `StagedNet` it reads the pooled features before they get unit length."""
+
+    def __init__(self, net: StagedNet, channels: int) -> None:
+        super().__init__()
+        self.net, self.classifier = net, _Classifier(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.net.stem(images)
+        for stage in self.net.stages:
+            maps = stage(maps)
+        out: Tensor = self.classifier(maps.mean(dim=(2, 3)))
+        return out
+
+
+def _pictures(config: PretrainConfig, part: str, count: int) -> NDArray[np.uint8]:
+    size = (round(1.8 * config.size), round(1.4 * config.size))
+    seeds = (seed_for("pretrain", part, config.seed, i) for i in range(count))
+    return np.stack([reference(s, size) for s in track(seeds, count, f"pictures ({part})", "picture")])
+
+
+def _loader(config: PretrainConfig, part: str, count: int, steps: range) -> Iterator[tuple[Tensor, Tensor]]:
+    data = _DistortedBatches(config, _pictures(config, part, count), part)
+    return iter(DataLoader(data, batch_size=None, sampler=steps, num_workers=WORKERS))
+
+
+def _rate(config: PretrainConfig, step: int) -> float:
+    warm = min(1.0, (step + 1) / (0.05 * config.steps))
+    return config.lr * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+
+
+def train(backbone: type[Backbone], net: StagedNet, config: PretrainConfig, device: torch.device) -> float:
+    """Trains a network in place; killed and called again, it goes on from its last checkpoint.
+
+    Args:
+        backbone: What the network is.
+        net: The network, on the CPU.
+        config: How to train it.
+        device: Where.
+
+    Returns:
+        The accuracy on distorted pictures never seen, in [0, 1]; chance is 1/39.
+    """
+    torch.manual_seed(seed_for("classifier", config.seed) % 2**63)
+    whole = _Whole(net, backbone.feature_size).to(device, memory_format=torch.channels_last)
+    if config.norms_only:
+        net.requires_grad_(False)
+        for module in net.modules():
+            if isinstance(module, NORMS):
+                module.requires_grad_(True)
+    learnable = [p for p in whole.parameters() if p.requires_grad]
+    adam = torch.optim.Adam(learnable, config.lr)
+    made_by = canonical({"backbone": backbone.name, **asdict(config)})
+    checkpoint = cache_root() / "pretrain" / f"{backbone.name}-{digest(made_by)}.safetensors"
+    start = _resume(checkpoint, whole, adam)
+    batches = _loader(config, "train", config.pictures, range(start, config.steps))
+    with bar(config.steps, f"pre-train {backbone.title}", "step") as shown:
+        shown.update(start)
+        for step in range(start, config.steps):
+            adam.param_groups[0]["lr"] = _rate(config, step)
+            loss = _step(whole, adam, *next(batches), device, config)
+            shown.update()
+            if (step + 1) % CHECKPOINT_EVERY == 0:
+                shown.set_postfix_str(f"loss {loss.item():.3f}")
+                _save(checkpoint, whole, adam, step + 1)
+    accuracy = _accuracy(whole, config, device)
+    checkpoint.unlink(missing_ok=True)
+    net.requires_grad_(True)
+    return accuracy
+
+
+def _step(
+    whole: nn.Module, adam: torch.optim.Adam, images: Tensor, labels: Tensor, device: torch.device, config: PretrainConfig
+) -> Tensor:
+    whole.train()
+    adam.zero_grad()
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        logits = whole(to_float(images.to(device)))
+    loss = functional.cross_entropy(logits.float(), labels.to(device))
+    loss.backward()
+    adam.step()
+    return loss.detach()
+
+
+@torch.inference_mode()
+def _accuracy(whole: nn.Module, config: PretrainConfig, device: torch.device) -> float:
+    whole.eval()
+    n = max(1, min(60, config.steps))
+    right = [
+        (whole(to_float(images.to(device))).argmax(1).cpu() == labels).float().mean()
+        for images, labels in track(_loader(config, "test", config.pictures // 5, range(n)), n, "test", "batch")
+    ]
+    return float(torch.stack(right).mean())
+
+
+def _save(path: Path, whole: nn.Module, adam: torch.optim.Adam, step: int) -> None:
+    tensors = {f"model.{k}": v.contiguous().cpu() for k, v in whole.state_dict().items()}
+    for index, state in adam.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{k}": v.contiguous().cpu() for k, v in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"step": str(step)})
+
+
+def _resume(path: Path, whole: nn.Module, adam: torch.optim.Adam) -> int:
+    if not path.is_file():
+        return 0
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+    tensors = load_file(path)
+    whole.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
+    return step
+
+
+def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, command: str = "") -> float:
+    """Pre-trains S-CNN and writes its weights.
+
+    Args:
+        to: The safetensors file to write; its metadata say how it was made.
+        device: Where to train.
+        config: How to train.
+        command: The command line, for the metadata.
+
+    Returns:
+        The accuracy on distorted pictures never seen, in [0, 1].
+    """
+    backbone: type[Backbone] = registry.load("backbones", "scnn")
+    net = backbone.build("random", seed_for("scnn", config.seed) % 2**32)
+    accuracy = train(backbone, net, config, device)
+    facts: dict[str, Any] = {**asdict(config), "accuracy": round(accuracy, 4), "classes": len(PRETRAIN_CLASSES)}
+    with atomic_path(to) as temporary:
+        state = {k: v.contiguous().cpu() for k, v in net.state_dict().items()}
+        save_file(state, temporary, {"command": command, "made_by": canonical(facts)})
+    return accuracy
+
+
+def distortion_aware(
+    backbone: type[Backbone],
+    net: StagedNet,
+    weights: str | None,
+    device: torch.device,
+    config: PretrainConfig = DISTORTION_BN,
+) -> None:
+    """Gives a network distortion-aware normalisation (Section III-C), trained once and cached.
+
+    Args:
+        backbone: What the network is.
+        net: The network with its pre-trained weights, on the CPU; changed in place.
+        weights: Where those weights came from.
+        device: Where to train.
+        config: How to train.
+    """
+    made_by = {"backbone": backbone.name, "weights": backbone.weights_id(weights), **asdict(config)}
+    path = cache_root() / "distortion-bn" / f"{backbone.name}-{digest(made_by)}.safetensors"
+    if not path.is_file():
+        accuracy = train(backbone, net, config, device)
+        norms = {k for k in net.state_dict() if k in _norm_names(net)}
+        state = {k: v.contiguous().cpu() for k, v in net.state_dict().items() if k in norms}
+        with atomic_path(path) as temporary:
+            save_file(state, temporary, {"made_by": canonical({**made_by, "accuracy": round(accuracy, 4)})})
+    net.load_state_dict(load_file(path), strict=False)
+
+
+def _norm_names(net: nn.Module) -> set[str]:
+    return {
+        f"{name}.{key}"
+        for name, module in net.named_modules()
+        if isinstance(module, NORMS)
+        for key in module.state_dict()
+    }

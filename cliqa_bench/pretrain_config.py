@@ -1,0 +1,36 @@
+"""How `pretrain` teaches a backbone to tell distortions apart. Apart from the code, so that plans need no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Classification of distortion type and level on generated pictures (after Zhang et al., DBCNN, 2020).
+
+    Attributes:
+        pictures: Number of pristine pictures, generated once; every mini-batch distorts some of them anew.
+        size: Side of the training crops, in pixels; the pictures are 1.8 by 1.4 times as large.
+        steps: Optimiser steps.
+        batch: Crops in a mini-batch, two from each distorted picture.
+        lr: Peak learning rate of Adam; warmed up and annealed to zero along a cosine.
+        norms_only: Whether only the normalisation (and the classifier) learns: the paper's distortion-aware BN
+            (Section III-C), whose objective and schedule neither the paper nor its code gives.
+        precision: "fp32", or "bf16" autocast.
+        seed: Seed of pictures, distortions and weights.
+    """
+
+    pictures: int = 500
+    size: int = 80
+    steps: int = 3000
+    batch: int = 64
+    lr: float = 2e-3
+    norms_only: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+
+
+SCNN = PretrainConfig()
+DISTORTION_BN = PretrainConfig(size=224, steps=600, batch=32, lr=1e-3, norms_only=True)

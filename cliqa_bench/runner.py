@@ -1,0 +1,163 @@
+"""`run` and `plan`: what the command line asks for, from labels to report."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cliqa_bench._version import __version__
+from cliqa_bench.benchmarks.material import load_materials
+from cliqa_bench.config import RunConfig
+from cliqa_bench.errors import UserError
+from cliqa_bench.planner import Plan, images_of, make_plan
+from cliqa_bench.settings import config_dict
+from cliqa_bench.store import clean_partial, write_record, write_text
+
+PACKAGES = ("torch", "torchvision", "avalanche-lib", "numpy", "scipy", "scikit-learn", "pillow", "safetensors")
+
+GMACS_PER_SECOND = 20.0
+"""Speed of one CPU core that `plan` assumes; a guess, and called one."""
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that numbers can depend on."""
+    found = {"cliqa_bench": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    return found
+
+
+def prepare(config: RunConfig, command: str) -> Plan:
+    """Loads labels and splits and lays out the work.
+
+    Args:
+        config: The configuration.
+        command: The command line that would do it again; goes with the results.
+
+    Raises:
+        UserError: If data, names or weights are wrong.
+    """
+    names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
+    materials = load_materials(names, config.data, config.split)
+    facts: dict[str, Any] = {
+        "command": command,
+        "config": config_dict(config),
+        "preset": config.preset,
+        "split": config.split,
+        "device": config.device,
+        "versions": versions(),
+    }
+    return make_plan(config, materials, facts)
+
+
+def run(config: RunConfig, command: str) -> int:
+    """Trains what is missing, answers what is unanswered, and writes the report.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: If data, names or weights are wrong, or the output folder cannot be written.
+    """
+    _check_writable(config.out)
+    plan = prepare(config, command)
+    train, gates, answers = plan.missing()
+    clean_partial(config.out)
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    for record in plan.records:
+        record.facts["created"] = created
+        write_record(config.out, record)
+    write_text(config.out / "config.yaml", yaml.safe_dump(config_dict(config), sort_keys=False))
+    print(_headline(plan, len(train)), flush=True)
+    if train or gates or answers:
+        from cliqa_bench.worker import Worker
+
+        Worker(plan, {"versions": versions()}).finish()
+    from cliqa_bench.reports.report import write_report
+
+    result = write_report(config.out)
+    print(result.summary)
+    return 0
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot make this folder ({error.strerror})") from error
+    if not os.access(out, os.W_OK):
+        raise UserError(f"--out {out}: this folder is not writable; choose another")
+
+
+def _headline(plan: Plan, n_train: int) -> str:
+    kind = "generated miniatures" if any(m.generated for m in plan.materials.values()) else "real data"
+    experiences = sum(len(record.steps) for record in plan.records)
+    return (
+        f"{len(plan.records)} runs of {', '.join(plan.config.strategy)} on {plan.backbone.title}, {kind}: "
+        f"{experiences} experiences, {len(plan.train)} to be trained, {len(plan.train) - n_train} already there"
+    )
+
+
+def plan(config: RunConfig) -> str:
+    """Describes what `run` would do, and does nothing.
+
+    Returns:
+        Text for the terminal.
+
+    Raises:
+        UserError: As `prepare`.
+    """
+    laid_out = prepare(config, " ".join(sys.argv))
+    train, gates, answers = laid_out.missing()
+    lines = [_headline(laid_out, len(train)), ""]
+    lines.append(f"{'node':<52} {'images':>9}  state")
+    for work in laid_out.train.values():
+        state = "done" if work.node.done else "to train"
+        lines.append(f"{'train/' + work.node.id:<52} {images_of(laid_out, work):>9,}  {state}")
+    for gate in laid_out.gates.values():
+        n = len(laid_out.materials[gate.dataset].split.keys("train"))
+        state = "done" if gate.node.done else "to fit"
+        lines.append(f"{'gate/' + gate.node.id:<52} {n:>9,}  {state}")
+    todo = len(answers)
+    lines.append(f"{'answers/':<52} {_answer_images(laid_out):>9,}  {len(laid_out.answers) - todo} done, {todo} to do")
+    lines += ["", _estimate(laid_out)]
+    return "\n".join(lines)
+
+
+def _answer_images(laid_out: Plan) -> int:
+    tests = {name: len(m.split.keys("test")) for name, m in laid_out.materials.items()}
+    return sum(tests[work.test] for work in laid_out.answers.values())
+
+
+def _estimate(laid_out: Plan) -> str:
+    """Estimates time and disk from multiply-adds; measured speeds of finished nodes are better where known."""
+    train, gates, answers = laid_out.missing()
+    training = laid_out.config.training
+    per_pixel = laid_out.backbone.gmacs / 224**2
+    # forward and backward cost about twice a forward pass when only normalisation learns
+    train_gmacs = sum(images_of(laid_out, w) for w in train) * per_pixel * training.crop**2 * 2
+    tests = {name: len(m.split.keys("test")) for name, m in laid_out.materials.items()}
+    side = training.resize or 1024
+    answer_gmacs = sum(tests[w.test] for w in answers) * per_pixel * side * side * 4 / 3 * 0.5
+    gate_gmacs = sum(len(laid_out.materials[g.dataset].split.keys("train")) for g in gates) * per_pixel * side**2
+    seconds = (train_gmacs + answer_gmacs + gate_gmacs) / GMACS_PER_SECOND / (os.cpu_count() or 1)
+    size = 4 * laid_out.backbone.task_parameters() * 2 + 400 * sum(laid_out.backbone.stage_sizes)
+    disk = len(train) * size + len(answers) * 20_000
+    return (
+        f"left to do: {len(train)} trainings, {len(gates)} gates, {len(answers)} answer files; roughly "
+        f"{_time(seconds)} on this machine's CPU (a guess from multiply-adds), {disk / 1e6:.1f} MB in "
+        f"{laid_out.config.out}"
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
