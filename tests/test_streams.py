@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_dataset import make_tiny, pixels_of
+
+from cliqa_bench.benchmarks.cache import ImageCache, to_float
+from cliqa_bench.benchmarks.pairs import count_pairs
+from cliqa_bench.benchmarks.source import Source, prefetch
+from cliqa_bench.benchmarks.splits import seeded_split
+from cliqa_bench.benchmarks.streams import CropAndFlip, iqa_benchmark, quality_benchmark
+from cliqa_bench.config import PRESETS
+from cliqa_bench.errors import UserError
+
+IN_BATCH = replace(PRESETS["quick"], crop=32, resize=0)
+SAMPLED = replace(IN_BATCH, pairs="sampled", n_pairs=50)
+
+
+def make_source(root, name="tiny", n=40, **options):
+    dataset = make_tiny(root / name, n, **options)
+    dataset.name = name  # type: ignore[misc]
+    ratings = dataset.ratings()
+    cache = ImageCache.open(dataset, [r.key for r in ratings], 0, root)
+    return Source(dataset, ratings, seeded_split(ratings, name, 1), cache)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return make_source(tmp_path_factory.mktemp("source"))
+
+
+def epoch_of(source, training, epoch=0, seed=0, batch=8):
+    return list(source.train_batches(training, epoch, seed, batch))
+
+
+def occurs_in(patch, image):
+    """Whether (h, w, 3) pixels are a part of an image, as they are or mirrored."""
+    windows = np.lib.stride_tricks.sliding_window_view(image, patch.shape)[:, :, 0]
+    return any((windows == p).all(axis=(2, 3, 4)).any() for p in (patch, patch[:, ::-1]))
+
+
+def test_subsets_partition_the_images(source):
+    indices = [source.indices(subset) for subset in ("train", "val", "test")]
+    np.testing.assert_array_equal(np.sort(np.concatenate(indices)), np.arange(40))
+    for subset, part in zip(("train", "val", "test"), indices, strict=True):
+        assert [source.ratings[i].key for i in part] == source.keys(subset)
+
+
+def test_batches_hold_every_training_image_once_and_all_pairs(source):
+    batches = epoch_of(source, IN_BATCH)
+    assert len(batches) == source.n_batches(IN_BATCH, 8)
+    train = source.indices("train")
+    np.testing.assert_array_equal(np.sort(np.concatenate([b.images for b in batches])), train)
+    for batch in batches:
+        n = len(batch.images)
+        assert batch.x.shape == (n, 3, 32, 32) and batch.x.dtype == torch.uint8
+        assert len(batch.first) == count_pairs(n) and (batch.first < batch.second).all()
+        np.testing.assert_array_equal(batch.y, source.mos[batch.images].astype(np.float32))
+        better = source.mos[batch.images[batch.first]] >= source.mos[batch.images[batch.second]]
+        np.testing.assert_array_equal(batch.labels, better.astype(np.float32))
+        for row, image in enumerate(batch.images.tolist()):
+            patch = batch.x[row].permute(1, 2, 0).numpy()
+            assert occurs_in(patch, pixels_of(source.dataset, source.ratings[image].key))
+
+
+def test_a_single_image_left_over_is_not_a_batch(source):
+    n = len(source.indices("train"))
+    sizes = [len(b.images) for b in epoch_of(source, IN_BATCH, batch=n - 1)]
+    assert sizes == [n - 1] and source.n_batches(IN_BATCH, n - 1) == 1
+    assert len(epoch_of(source, IN_BATCH, batch=n)) == source.n_batches(IN_BATCH, n) == 1
+    assert len(epoch_of(source, IN_BATCH, batch=n - 2)) == source.n_batches(IN_BATCH, n - 2) == 2
+
+
+def test_sampled_pairs_stay_and_their_order_changes(source):
+    def pairs(epoch, seed=0):
+        found = []
+        for batch in epoch_of(source, SAMPLED, epoch, seed):
+            assert len(batch.x) == 2 * len(batch.first)
+            found += zip(batch.images[batch.first].tolist(), batch.images[batch.second].tolist(), strict=True)
+        return found
+
+    first, second = pairs(0), pairs(1)
+    assert len(first) == len(set(first)) == 50 and source.n_batches(SAMPLED, 8) == 7
+    assert set(first) == set(second) and first != second
+    assert set(pairs(0, seed=1)) != set(first)
+    assert {i for pair in first for i in pair} <= set(source.indices("train").tolist())
+
+
+def test_images_of_a_pair_are_cut_independently(source):
+    batches = epoch_of(source, replace(SAMPLED, n_pairs=300))
+    cuts = {}
+    for batch in batches:
+        for row, image in enumerate(batch.images.tolist()):
+            cuts.setdefault(image, set()).add(batch.x[row].numpy().tobytes())
+    assert np.mean([len(c) for c in cuts.values()]) > 10
+
+
+@pytest.mark.parametrize("training", [IN_BATCH, SAMPLED])
+def test_an_epoch_depends_on_seed_and_number_alone(source, training):
+    placed_elsewhere = replace(source, task=4)
+    base, same = epoch_of(source, training, 2, 3), epoch_of(placed_elsewhere, training, 2, 3)
+    for ours, theirs in zip(base, same, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    for epoch, seed in ((1, 3), (2, 4)):
+        other = epoch_of(source, training, epoch, seed)
+        assert not torch.equal(base[0].x, other[0].x)
+
+
+def test_crops_are_uniform_and_half_of_them_mirrored(tmp_path):
+    source = make_source(tmp_path, n=10, shapes=((34, 36),))
+    rng = np.random.default_rng(0)
+    tops, lefts, flips = source._cuts(np.zeros(9000, np.int64), IN_BATCH, rng)
+    counts = np.histogram2d(tops, lefts, bins=(3, 5))[0]
+    assert counts.min() > 450 and counts.max() < 750
+    assert abs(flips.mean() - 0.5) < 0.03
+
+
+def test_centre_crops_without_augmentation(source):
+    for batch in epoch_of(source, replace(IN_BATCH, augment="none")):
+        for row, image in enumerate(batch.images.tolist()):
+            pixels = pixels_of(source.dataset, source.ratings[image].key)
+            top, left = (pixels.shape[0] - 32) // 2, (pixels.shape[1] - 32) // 2
+            expected = pixels[top : top + 32, left : left + 32]
+            np.testing.assert_array_equal(batch.x[row].permute(1, 2, 0), expected)
+
+
+def test_evaluation_gives_every_whole_image_once(source):
+    seen = []
+    for places, x in source.eval_batches("train", max_pixels=10_000):
+        keys = [source.keys("train")[place] for place in places]
+        seen += keys
+        for pixels, key in zip(x, keys, strict=True):
+            np.testing.assert_array_equal(pixels.permute(1, 2, 0), pixels_of(source.dataset, key))
+    assert sorted(seen) == sorted(source.keys("train"))
+
+
+def test_an_image_smaller_than_the_crop_is_named(source):
+    training = replace(IN_BATCH, crop=49)
+    with pytest.raises(UserError, match=r"Tiny: training image \d+\.png has .* less than the crop of 49"):
+        source.train_batches(training, 0, 0, 8)
+    with pytest.raises(UserError, match="crop of 49"):
+        quality_benchmark([source], training)
+
+
+def test_a_mini_batch_without_a_pair_is_refused(source):
+    with pytest.raises(UserError, match="mini-batch of 1 "):
+        source.train_batches(IN_BATCH, 0, 0, 1)
+
+
+def test_prefetching_keeps_order_and_passes_errors_on():
+    assert list(prefetch(iter(range(50)))) == list(range(50))
+    assert list(prefetch(iter([]))) == []
+
+    def failing():
+        yield 1
+        raise UserError("from the thread")
+
+    items = prefetch(failing())
+    assert next(items) == 1
+    with pytest.raises(UserError, match="from the thread"):
+        next(items)
+
+
+def test_prefetching_stops_with_its_reader():
+    made = []
+    items = prefetch(made.append(i) or i for i in range(100))
+    next(items)
+    items.close()
+    assert len(made) <= 3
+
+
+def test_training_transform_draws_anew_and_is_seeded():
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
+    one, two, other = (CropAndFlip(32, "crop-flip", "tiny", seed) for seed in (0, 0, 1))
+    first = [one(pixels) for _ in range(5)]
+    assert all(torch.equal(a, two(pixels)) for a in first)
+    assert not torch.equal(first[0], first[1])
+    assert not all(torch.equal(a, other(pixels)) for a in first)
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    pytest.importorskip("avalanche")
+    root = tmp_path_factory.mktemp("benchmark")
+    sources = [make_source(root, name, 20 + 4 * i) for i, name in enumerate(("one", "two", "three"))]
+    return quality_benchmark(sources, IN_BATCH)
+
+
+def test_streams_follow_the_order(benchmark):
+    for subset in ("train", "val", "test"):
+        stream = getattr(benchmark, f"{subset}_stream")
+        assert [e.dataset_name for e in stream] == ["one", "two", "three"]
+        assert [e.current_experience for e in stream] == [e.task_label for e in stream] == [0, 1, 2]
+        for experience in stream:
+            source = experience.source
+            assert source.task == experience.task_label
+            targets = list(experience.dataset.targets)
+            assert targets == source.mos[source.indices(subset)].tolist()
+
+
+def test_training_items_are_crops_and_test_items_whole_images(benchmark):
+    experience = benchmark.train_stream[1]
+    x, y, task = experience.dataset[3]
+    assert x.shape == (3, 32, 32) and x.dtype == torch.float32
+    assert y.dtype == torch.float32 and y.shape == () and task == 1
+    source = benchmark.test_stream[1].source
+    whole, _, _ = benchmark.test_stream[1].dataset[0]
+    key = source.keys("test")[0]
+    pixels = torch.from_numpy(pixels_of(source.dataset, key).copy()).permute(2, 0, 1)
+    torch.testing.assert_close(whole, to_float(pixels[None])[0])
+    again, _, _ = experience.dataset.eval()[3]
+    assert tuple(again.shape[1:]) == tuple(source.cache.shapes[source.indices("train")[3]])
+
+
+def test_loaders_stack_equal_sizes_and_refuse_mixed_ones(benchmark):
+    data = benchmark.train_stream[0].dataset
+    x, y, task = next(iter(torch.utils.data.DataLoader(data, 8, collate_fn=data.collate_fn)))
+    assert x.shape == (8, 3, 32, 32) and y.dtype == torch.float32 and task.tolist() == [0] * 8
+    with pytest.raises(UserError, match="eval_mb_size=1"):
+        data.collate_fn([data.eval()[i] for i in range(8)])
+
+
+class Mean(torch.nn.Module):
+    """Predicts a score from the mean colour."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3))).squeeze(1)
+
+
+@pytest.mark.parametrize("name", ["Naive", "Cumulative", "JointTraining", "ReplayPlugin", "EWCPlugin", "SI"])
+def test_avalanches_own_strategies_train_on_the_streams(benchmark, name):
+    from avalanche.training import plugins, supervised
+    from avalanche.training.plugins import EvaluationPlugin
+
+    torch.manual_seed(0)
+    model = Mean()
+    before = model.head.weight.detach().clone()
+    extra = {
+        "ReplayPlugin": lambda: plugins.ReplayPlugin(mem_size=10),
+        "EWCPlugin": lambda: plugins.EWCPlugin(ewc_lambda=1.0),
+        "SI": lambda: plugins.SynapticIntelligencePlugin(si_lambda=1.0),
+    }.get(name)
+    strategy = getattr(supervised, name if extra is None else "Naive")(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        criterion=torch.nn.MSELoss(),
+        train_mb_size=8,
+        train_epochs=1,
+        eval_mb_size=1,
+        evaluator=EvaluationPlugin(),
+        plugins=[extra()] if extra else [],
+    )
+    if name == "JointTraining":
+        strategy.train(benchmark.train_stream)
+    else:
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+    strategy.eval(benchmark.test_stream)
+    assert torch.isfinite(model.head.weight).all() and not torch.equal(before, model.head.weight)
+
+
+def test_benchmark_of_generated_data(miniatures):
+    made = iqa_benchmark("bid,live", miniatures, split="2")
+    assert [e.dataset_name for e in made.train_stream] == ["bid", "live"]
+    x, y, task = made.train_stream[1].dataset[0]
+    assert x.shape == (3, 96, 96) and torch.isfinite(y) and task == 1
+    assert made.val_stream[0].source.split.name == "seeded-2"
+    with pytest.raises(UserError, match="one order, not 8"):
+        iqa_benchmark("all", miniatures)
+    with pytest.raises(UserError, match="did you mean 'quick'"):
+        iqa_benchmark(["live"], miniatures, preset="quik")  # type: ignore[arg-type]
+
+
+def test_importing_the_streams_does_not_import_avalanche():
+    code = "import cliqa_bench.benchmarks.streams, sys; sys.exit('avalanche' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
