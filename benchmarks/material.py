@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset
-from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
 from cliqa_bench.benchmarks.splits import Split, resolve_split
 from cliqa_bench.benchmarks.suites import find_datasets
-from cliqa_bench.types import Rating, Subset
+from cliqa_bench.store import digest
+from cliqa_bench.types import Rating
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,8 @@ class Material:
         tenth of a second where reading ten thousand files takes a minute. The content hash of the decoded
         images goes with the results.
         """
-        hasher = hashlib.sha256(f"{self.name}\n{self.split.fingerprint}\n".encode())
-        for rating, path in sorted(zip(self.ratings, self.paths, strict=True)):
-            hasher.update(f"{rating.key}\t{os.stat(path).st_size}\n".encode())
-        return hasher.hexdigest()
-
-    def indices(self, subset: Subset) -> list[int]:
-        """Returns the positions in `ratings` of a subset's images, ascending."""
-        keys = set(self.split.keys(subset))
-        return [i for i, rating in enumerate(self.ratings) if rating.key in keys]
+        sizes = sorted((r.key, path.stat().st_size) for r, path in zip(self.ratings, self.paths, strict=True))
+        return digest([self.name, self.split.fingerprint, sizes], length=64)
 
 
 def load_materials(names: Sequence[str], data: Path | None, split: str) -> dict[str, Material]:
@@ -77,8 +68,10 @@ def load_materials(names: Sequence[str], data: Path | None, split: str) -> dict[
     """
     root = data
     if root is None:
+        from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
+
         root = default_root()
-        make_miniatures(root)
+        make_miniatures(root, names=names)
     materials = {}
     for name, dataset in find_datasets(root, names).items():
         ratings = dataset.ratings()

@@ -14,7 +14,7 @@ from cliqa_bench import registry
 from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.benchmarks.material import Material
 from cliqa_bench.benchmarks.pairs import n_pairs_for
-from cliqa_bench.config import RunConfig, Training
+from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.store import Node, RunRecord, Step
@@ -101,7 +101,6 @@ def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str
     """
     backbone = cast("type[Backbone]", registry.load("backbones", config.backbone))
     plan = Plan(config, backbone, materials)
-    _check_sizes(config.training, materials)
     weights = backbone.weights_id(config.weights)
     for name, seed, (label, order) in itertools.product(config.strategy, config.seeds, config.orders.items()):
         cls = cast("type[Strategy]", registry.load("strategies", name))
@@ -120,16 +119,6 @@ def _check_stages(strategy: Strategy, backbone: type[Backbone]) -> None:
         raise UserError(f"{strategy.name}.stages = {strategy.stages}: {backbone.title} has stages 1 to {n}")
     if strategy.centroids < 1:
         raise UserError(f"{strategy.name}.centroids = {strategy.centroids}: at least 1 is needed")
-
-
-def _check_sizes(training: Training, materials: dict[str, Material]) -> None:
-    if training.resize and training.resize < training.crop:
-        raise UserError(
-            f"training.resize = {training.resize} is smaller than training.crop = {training.crop}: "
-            "no crop would fit; use 0 for the original size"
-        )
-    if training.epochs < 0 or training.warmup_epochs < 0 or training.epochs + training.warmup_epochs < 1:
-        raise UserError("training.warmup_epochs + training.epochs must be at least 1")
 
 
 def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:

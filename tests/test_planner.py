@@ -1,0 +1,145 @@
+"""The tree of work: what is shared, what a name depends on, what is missing."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+
+from cliqa_bench import planner, registry
+from cliqa_bench.benchmarks.suites import ORDERS
+from cliqa_bench.config import PRESETS, RunConfig
+from cliqa_bench.errors import UserError
+from cliqa_bench.strategies.base import Strategy
+
+NAMES = ORDERS["I"]
+
+
+@dataclass
+class OnPrefix(Strategy):
+    depends_on: ClassVar = "prefix"
+    rows: ClassVar = {"last": "P"}
+    strength: float = 1.0
+
+
+@dataclass
+class OnSet(OnPrefix):
+    depends_on: ClassVar = "set"
+
+
+def material(name, fingerprint="f"):
+    dataset = SimpleNamespace(name=name, title=name.upper(), generated={}, n_pairs_paper=100, n_pairs_files=None)
+    split = SimpleNamespace(keys=lambda subset: [subset] * {"train": 70, "val": 10, "test": 20}[subset])
+    return SimpleNamespace(name=name, dataset=dataset, split=split, fingerprint=name + fingerprint, generated=True)
+
+
+def config(tmp_path: Path, **more) -> RunConfig:
+    base = RunConfig(
+        strategy=["tsn"], orders={k: list(v) for k, v in ORDERS.items()}, data=None, backbone="scnn",
+        weights="random", seeds=[0], split="1", preset="quick", training=PRESETS["quick"], out=tmp_path,
+    )  # fmt: skip
+    return replace(base, **more)
+
+
+def lay_out(cfg, **fingerprints):
+    return planner.make_plan(cfg, {n: material(n, fingerprints.get(n, "f")) for n in NAMES}, {})
+
+
+@pytest.fixture
+def with_strategies(monkeypatch):
+    load = registry.load
+    own = {"onprefix": OnPrefix, "onset": OnSet}
+    monkeypatch.setattr(registry, "load", lambda kind, name: own.get(name) or load(kind, name))
+
+
+def test_eight_orders_of_tsn_are_six_trainings_six_gates_and_72_answers(tmp_path):
+    plan = lay_out(config(tmp_path))
+    assert (len(plan.train), len(plan.gates), len(plan.answers), len(plan.records)) == (6, 6, 72, 8)
+
+
+def test_eight_orders_of_a_prefix_strategy_are_43_trainings(tmp_path, with_strategies):
+    plan = lay_out(config(tmp_path, strategy=["onprefix"]))
+    assert len(plan.train) == 43
+    works = list(plan.train.values())
+    for work in works:
+        assert (work.previous is None) == (len(work.sequence) == 1)
+        if work.previous is not None:
+            assert work.previous.sequence == work.sequence[:-1]
+            assert works.index(work.previous) < works.index(work), "a parent comes before its children"
+
+
+def test_a_set_strategy_trains_each_distinct_set_once(tmp_path, with_strategies):
+    plan = lay_out(config(tmp_path, strategy=["onset"]))
+    distinct = {frozenset(order[: i + 1]) for order in ORDERS.values() for i in range(6)}
+    assert len(plan.train) == len(distinct)
+
+
+def test_an_order_free_strategy_needs_six_trainings_for_any_order(tmp_path):
+    cfg = config(tmp_path, orders={"bid,live": ["bid", "live"], "live,bid": ["live", "bid"]})
+    plan = lay_out(cfg)
+    assert len(plan.train) == 2
+    steps = [step.heads for step in plan.records[0].steps]
+    assert [len(heads) for heads in steps] == [1, 2]
+    assert steps[1][0] == steps[0][0], "the first task's head is the same node in every step"
+
+
+def test_heads_of_a_prefix_strategy_are_columns_of_the_newest_node(tmp_path, with_strategies):
+    plan = lay_out(config(tmp_path, strategy=["onprefix"], orders={"I": list(NAMES)}))
+    last = plan.records[0].steps[-1].heads
+    assert len({node for node, _ in last}) == 1
+    assert [column for _, column in last] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("change", "new_train", "new_gates"),
+    [
+        ({}, 0, 0),
+        ({"seeds": [1]}, 6, 6),
+        ({"training": replace(PRESETS["quick"], lr=1.0)}, 6, 0),
+        ({"training": replace(PRESETS["quick"], resize=256)}, 6, 6),
+        ({"params": {"tsn": {"tau": 16.0}}}, 0, 0),
+        ({"params": {"tsn": {"stages": (4,)}}}, 0, 0),
+        ({"params": {"tsn": {"centroids": 64}}}, 0, 6),
+        ({"backbone": "resnet18"}, 6, 6),
+        ({"device": "cuda"}, 0, 0),
+    ],
+)
+def test_a_node_is_named_by_exactly_what_it_depends_on(tmp_path, change, new_train, new_gates):
+    before, after = lay_out(config(tmp_path)), lay_out(config(tmp_path, **change))
+    assert len(after.train.keys() - before.train.keys()) == new_train
+    assert len(after.gates.keys() - before.gates.keys()) == new_gates
+
+
+def test_changed_data_touch_only_what_saw_them(tmp_path):
+    before, after = lay_out(config(tmp_path)), lay_out(config(tmp_path), bid="changed")
+    assert {k.split("-")[2] for k in after.train.keys() - before.train.keys()} == {"bid"}
+    # six new answers about the changed test set, and one new node and gate with six answers each
+    assert len(after.answers.keys() - before.answers.keys()) == 2 * (6 + 5)
+
+
+def test_reading_choices_are_told_apart_in_the_records(tmp_path):
+    record = lay_out(config(tmp_path, params={"tsn": {"tau": 16.0}})).records[0]
+    assert record.variant == "tau=16.0"
+    assert record.tau == 16.0
+    assert record.id != lay_out(config(tmp_path)).records[0].id
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"params": {"tsn": {"stages": (5,)}}}, "stages 1 to 4"),
+        ({"params": {"tsn": {"centroids": 0}}}, "at least 1"),
+        ({"weights": "/no/such/file"}, "no such file"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_starts(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        lay_out(config(tmp_path, **change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_counts_training_and_validation_passes(tmp_path):
+    plan = lay_out(config(tmp_path))
+    epochs = PRESETS["quick"].warmup_epochs + PRESETS["quick"].epochs
+    assert planner.images_of(plan, next(iter(plan.train.values()))) == epochs * 80
