@@ -47,7 +47,7 @@ _PACKAGE = Path(__file__).parent
 
 def _files(kind: Kind) -> Iterator[Path]:
     room = _ROOMS[kind]
-    extends_base = re.compile(rf"^class \w+\([^)]*\b{room.base}\b", re.MULTILINE)
+    extends_base = re.compile(rf"^class \w+\((?:[^)]*,)?\s*{room.base}\s*[,)]", re.MULTILINE)
     for path in sorted((_PACKAGE / room.folder).glob("*.py")):
         if path.stem == "base" or path.stem.startswith("_"):
             continue

@@ -1,0 +1,148 @@
+"""Imports go strictly downwards, and what must answer at once imports neither torch nor avalanche."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
+# from the top down; a module may import from its own level (without circles) and from those below
+LEVELS = (
+    "__main__ cli commands",
+    "listing runner worker planner settings reports",
+    "strategies",
+    "benchmarks learner evaluate pretrain",
+    "model gates backbones",
+    "metrics losses readouts store registry seeds progress paths config pretrain_config",
+    "types errors _version",
+)
+LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
+REPORTS_IMPORT = {"store", "metrics", "readouts", "types", "errors", "config", "reports"}
+
+
+def modules() -> dict[str, Path]:
+    """Returns every module of the package: name without `cliqa_bench.` -> file."""
+    found = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(_sources(PACKAGE))}
+    return {name.removesuffix(".__init__"): path for name, path in found.items() if name != "__init__"}
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():  # rglob does not follow the rooms' symlinks
+        if path.is_dir():
+            yield from _sources(path)
+        elif path.suffix == ".py":
+            yield path
+
+
+def imported(path: Path) -> set[str]:
+    """Returns our modules that a file imports when it runs, anywhere in it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    types_only = {id(n) for node in ast.walk(tree) if _is_type_checking(node) for n in ast.walk(node)}
+    known, found = modules(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in types_only:
+            assert node.level == 0, f"{path}: relative import"
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in (n.removeprefix("cliqa_bench.") for n in whole if n.startswith("cliqa_bench.")):
+                found |= {
+                    n for n in (name, name.rpartition(".")[0]) if n in known and known[n].stem != "__init__"
+                }
+        if isinstance(node, ast.Import):
+            assert not [a.name for a in node.names if a.name.startswith("cliqa_bench.")], (
+                f"{path}: import a.b"
+            )
+    return found
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def test_every_module_has_a_level() -> None:
+    assert {name.partition(".")[0] for name in modules()} <= LEVEL.keys()
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_go_down(name: str) -> None:
+    room = name.partition(".")[0]
+    targets = imported(modules()[name])
+    assert [t for t in targets if LEVEL[t.partition(".")[0]] < LEVEL[room]] == []
+    if room == "reports":
+        assert {t.partition(".")[0] for t in targets} <= REPORTS_IMPORT
+
+
+def test_no_circles() -> None:
+    order = graphlib.TopologicalSorter({name: imported(path) for name, path in modules().items()})
+    assert list(order.static_order())
+
+
+LATE = ("torch", "torchvision", "avalanche")
+HEAVY = (*LATE, "pandas", "scipy", "matplotlib", "sklearn", "PIL")
+PROBE = """
+import sys
+from cliqa_bench.cli import main
+try:
+    code = main(sys.argv[2:])
+except SystemExit as stop:
+    code = stop.code
+loaded = [name for name in sys.argv[1].split(",") if name in sys.modules]
+print(f"code={code} loaded={loaded}")
+"""
+
+
+def probe(watched: tuple[str, ...], *words: str) -> tuple[str, float]:
+    """Runs a command in a fresh process; returns its last line, and its CPU time in seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", PROBE, ",".join(watched), *words]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1], after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["run", "--help"], 0),
+        (["list"], 0),
+        (["rum"], 2),
+        (["run", "--strategy", "tns"], 2),
+        (["run", "--stratgy", "tsn"], 2),
+        (["run", "--strategy", "tsn", "--set", "tsn.tua=1"], 2),
+        (["run", "--strategy", "tsn", "--orders", "IX"], 2),
+        (["data", "ratings", "lvie"], 2),
+    ],
+)
+def test_answers_within_a_second(words: list[str], code: int) -> None:
+    line, seconds = probe(HEAVY, *words)
+    assert line == f"code={code} loaded=[]"
+    assert seconds < 1
+
+
+def test_report_needs_no_torch(tmp_path: Path) -> None:
+    line, _ = probe(LATE, "report", "--out", str(tmp_path))
+    assert line == "code=2 loaded=[]"  # there is nothing to report
+
+
+def test_plan_needs_no_torch(tmp_path: Path, miniatures: Path) -> None:
+    words = [
+        "plan",
+        "--strategy",
+        "tsn",
+        "--orders",
+        "all",
+        "--data",
+        str(miniatures),
+        "--out",
+        str(tmp_path),
+    ]
+    line, _ = probe(LATE, *words)
+    assert line == "code=0 loaded=[]"

@@ -1,0 +1,70 @@
+"""The four rooms make one package: in a checkout by symlinks, installed by setup.cfg."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cliqa_bench
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("strategies", "benchmarks", "reports")
+
+
+def _setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_is_a_relative_symlink_into_the_checkout(room: str) -> None:
+    link = ROOT / "cliqa_bench" / room
+    assert link.is_symlink()
+    assert link.readlink() == Path("..") / room
+    assert (ROOT / room / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_refuses_its_bare_name(room: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"import cliqa_bench.{room}, not {room}" in done.stderr.splitlines()[-1]
+
+
+def test_setup_names_every_package() -> None:
+    setup = _setup()
+    listed = set(setup["options"]["packages"].split())
+    folders = {".": "cliqa_bench", **{f"../{room}": f"cliqa_bench.{room}" for room in ROOMS}}
+    found = set()
+    for relative, package in folders.items():
+        top = (ROOT / "cliqa_bench" / relative).resolve()
+        for init in top.rglob("__init__.py"):
+            inner = init.parent.relative_to(top).parts
+            found.add(".".join([package, *inner]))
+    assert found == listed
+
+
+def test_setup_maps_rooms_to_their_folders() -> None:
+    lines = _setup()["options"]["package_dir"].split("\n")
+    mapped = dict(line.replace(" ", "").split("=") for line in lines if line.strip())
+    assert mapped == {"cliqa_bench": "cliqa_bench"} | {f"cliqa_bench.{room}": room for room in ROOMS}
+
+
+def test_tests_are_no_package() -> None:
+    assert not (ROOT / "tests" / "__init__.py").exists()
+
+
+def test_version_is_the_same_everywhere() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {cliqa_bench.__version__}" in citation
+    assert f"## {cliqa_bench.__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_typed() -> None:
+    assert (ROOT / "cliqa_bench" / "py.typed").is_file()
+    assert "py.typed" in _setup()["options.package_data"]["cliqa_bench"]

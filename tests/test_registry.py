@@ -1,0 +1,115 @@
+"""The registry reads names and descriptions from files, and imports only what is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cliqa_bench import registry
+from cliqa_bench.benchmarks.base import Dataset
+from cliqa_bench.errors import UserError
+from cliqa_bench.registry import Kind
+
+SIX = ["bid", "clive", "csiq", "kadid10k", "koniq10k", "live"]
+EVERYTHING: list[tuple[Kind, str]] = [
+    (kind, name) for kind in registry._ROOMS for name in registry.names(kind)
+]  # fmt: skip
+
+
+def test_names_of_the_paper_are_there() -> None:
+    assert set(SIX) <= set(registry.names("datasets"))
+    assert "tsn" in registry.names("strategies")
+    assert {"resnet18", "scnn"} <= set(registry.names("backbones"))
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERYTHING)
+def test_load_gives_the_class_of_the_file(kind: Kind, name: str) -> None:
+    room = registry._ROOMS[kind]
+    cls = registry.load(kind, name)
+    base = importlib.import_module(f"cliqa_bench.{room.folder}.base")
+    assert cls.__module__ == f"cliqa_bench.{room.folder}.{name}"
+    assert issubclass(cls, getattr(base, room.base))
+    assert cls.name == name
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERYTHING)
+def test_description_is_the_first_line_of_the_docstring(kind: Kind, name: str) -> None:
+    module = sys.modules[registry.load(kind, name).__module__]
+    assert registry.describe(kind, name) == (module.__doc__ or "").splitlines()[0] != ""
+
+
+def test_names_import_nothing() -> None:
+    program = (
+        "import sys; from cliqa_bench import registry\n"
+        "for kind in registry._ROOMS:\n"
+        "    [registry.describe(kind, name) for name in registry.names(kind)]\n"
+        "print([m for m in sys.modules if m.startswith('cliqa_bench.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                          cwd=Path(__file__).resolve().parents[1])  # fmt: skip
+    assert done.stdout.strip() == "['cliqa_bench._version', 'cliqa_bench.errors', 'cliqa_bench.registry']"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "line"),
+    [
+        (
+            "datasets",
+            "konik10k",
+            "unknown dataset 'konik10k' (did you mean 'koniq10k'?); there is: bid, clive",
+        ),
+        ("datasets", "splits", "unknown dataset 'splits'"),
+        ("strategies", "base", "unknown strategy 'base'"),
+        ("strategies", "TSN", "unknown strategy 'TSN' (did you mean 'tsn'?); there is: "),
+        ("backbones", "resnet", "unknown backbone 'resnet' (did you mean 'resnet18'?); there is: "),
+    ],
+)
+def test_unknown_names(kind: Kind, name: str, line: str) -> None:
+    for ask in (registry.load, registry.describe, registry.check):
+        with pytest.raises(UserError) as caught:
+            ask(kind, name)
+        assert str(caught.value).startswith(line)
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns an empty room for datasets."""
+    monkeypatch.setattr(registry, "_PACKAGE", tmp_path)
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    return folder
+
+
+def test_a_file_is_a_dataset_if_it_extends_dataset(room: Path) -> None:
+    sources = {
+        "plain.py": "class Plain(Dataset):\n    pass\n",
+        "mixed.py": "class Mixed(Mixin, Dataset):\n    pass\n",
+        "broken_line.py": "class Long(\n    Mixin,\n    Dataset,\n):\n    pass\n",
+        "base.py": "class Dataset(ABC):\n    pass\n",
+        "_private.py": "class Private(Dataset):\n    pass\n",
+        "streams.py": "class Stream(torch.utils.data.Dataset):\n    pass\n",
+        "generic.py": "class Stream(data.Dataset[int]):\n    pass\n",
+        "other.py": "class Other(QualityDataset):\n    pass\n",
+        "helper.py": "def read(dataset: Dataset) -> None:\n    class Inner:\n        pass\n",
+        "notes.txt": "class Notes(Dataset):\n",
+    }
+    for name, text in sources.items():
+        (room / name).write_text(text, encoding="utf-8")
+    assert registry.names("datasets") == ["broken_line", "mixed", "plain"]
+
+
+def test_description_of_a_file_without_docstring_is_empty(room: Path) -> None:
+    (room / "plain.py").write_text("class Plain(Dataset):\n    pass\n", encoding="utf-8")
+    assert registry.describe("datasets", "plain") == ""
+
+
+def test_load_wants_one_class_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[registry.load("datasets", "live").__module__]
+    second = type("Second", (Dataset,), {"__module__": module.__name__, "name": "second"})
+    monkeypatch.setattr(module, "Second", second, raising=False)
+    with pytest.raises(UserError, match=r"live\.py must define one Dataset, it defines: Live, Second"):
+        registry.load("datasets", "live")
