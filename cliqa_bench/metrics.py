@@ -7,6 +7,7 @@ goes through every mean, so a summary of an incomplete matrix is nan too.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -233,6 +234,11 @@ def stability_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[
     return matrices(predictions, mos)[1]
 
 
+def _mean(values: Float) -> float:
+    """The mean, from a sum that is exact before it is rounded: no order of the tasks changes a bit of it."""
+    return math.fsum(values) / len(values)
+
+
 def pi_t(agreement: Float) -> Float:
     """Plasticity index PI_t = SRCC_tt.
 
@@ -254,7 +260,7 @@ def si_t(stability: Float) -> Float:
     Returns:
         (T,) float64.
     """
-    return np.array([1.0] + [float(stability[t, :t].mean()) for t in range(1, len(stability))])
+    return np.array([1.0] + [_mean(stability[t, :t]) for t in range(1, len(stability))])
 
 
 def psi_t(agreement: Float, stability: Float) -> Float:
@@ -287,6 +293,6 @@ def summary(agreement: Float, stability: Float) -> Summary:
         agreement: (T, K >= T) SRCC matrix.
         stability: (T, T) stability matrix.
     """
-    plasticity, steadiness = float(pi_t(agreement).mean()), float(si_t(stability).mean())
-    last = float(agreement[-1, : len(agreement)].mean())
+    plasticity, steadiness = _mean(pi_t(agreement)), _mean(si_t(stability))
+    last = _mean(agreement[-1, : len(agreement)])
     return Summary(last, plasticity, steadiness, (plasticity + steadiness) / 2)

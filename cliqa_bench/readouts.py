@@ -25,23 +25,6 @@ def _sum_tasks(values: Float) -> Float:
     return np.asarray(np.sort(values, axis=1).sum(axis=1), np.float64)
 
 
-def stage_columns(columns: int, stages: Sequence[int]) -> list[int]:
-    """Returns which columns of the stored distances belong to the stages that the gate uses.
-
-    Args:
-        columns: Number of columns: either exactly the stages used, or all stages of the backbone from 1 on.
-        stages: The stages used, numbered from 1 as in the paper.
-
-    Raises:
-        ValueError: If a stage is not stored.
-    """
-    if columns == len(stages):
-        return list(range(columns))
-    if not stages or min(stages) < 1 or max(stages) > columns:
-        raise ValueError(f"distances are stored for {columns} stages, the gate uses {list(stages)}")
-    return [stage - 1 for stage in stages]
-
-
 def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[int] | None = None) -> Float:
     """Weights of the heads: softmin over the tasks per stage, then the mean over the stages (Eq. 8 and 9).
 
@@ -62,13 +45,7 @@ def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[in
     return np.asarray(weights.mean(axis=2), np.float64)
 
 
-def read(
-    answers: Answers,
-    readout: str,
-    task: int | None = None,
-    tau: float = 32.0,
-    stages: Sequence[int] | None = None,
-) -> Float | None:
+def read(answers: Answers, readout: str, task: int | None = None, tau: float = 32.0) -> Float | None:
     """Reads one score per image.
 
     "gate-hard" takes the argmax of the soft weights after the mean over the stages, as the published code
@@ -80,7 +57,6 @@ def read(
         readout: One of `READOUTS`.
         task: Index of the test set's own task, None where it is not one of the sequence ("oracle" only).
         tau: Temperature of the gate.
-        stages: Columns of the distances to use, from 0; None for all.
 
     Returns:
         (n,) float64, or None where the readout is not defined: the oracle on a task not yet learned, the gate
@@ -104,7 +80,7 @@ def read(
         return None
     if answers.distances.shape[:2] != scores.shape:
         raise ValueError(f"{scores.shape} scores (images, heads), {answers.distances.shape[:2]} distances")
-    weights = gate_weights(answers.distances, tau, stages)
+    weights = gate_weights(answers.distances, tau)
     if readout == "gate":
         return _sum_tasks(weights * scores)
     # argmax takes a nan for the largest: where the distances are not finite there is no choice to make

@@ -1,2 +1,21 @@
+"""Tables and figures from finished runs; nothing here needs torch or avalanche."""
+
+from __future__ import annotations
+
+from typing import Any
+
 if __name__ == "reports":  # the folder lies at the top level of the checkout, its name does not
-    raise ImportError("import cliqa_bench.reports, not reports: the folder is a part of the package cliqa_bench")
+    raise ImportError(
+        "import cliqa_bench.reports, not reports: the folder is a part of the package cliqa_bench"
+    )
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    # pandas and scipy are imported by whoever asks for rows, not by whoever names the package
+    if name == "load":
+        from cliqa_bench.reports.rows import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,9 +13,6 @@ from scipy import stats
 
 from cliqa_bench import metrics
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"reference values are not at {SHARED}")
-
 Array = NDArray[Any]
 
 PAIRWISE = (
@@ -27,15 +24,13 @@ PAIRWISE = (
 )
 
 
-@needs_shared
-def test_srcc_equals_the_published_code() -> None:
-    golden = np.load(SHARED / "golden" / "srcc.npz")
+def test_srcc_equals_the_published_code(shared: Path) -> None:
+    golden = np.load(shared / "golden" / "srcc.npz")
     assert metrics.srcc(golden["x"], golden["y"]) == pytest.approx(float(golden["srcc"]), abs=1e-12)
 
 
-@needs_shared
-def test_indices_equal_the_published_code() -> None:
-    golden = np.load(SHARED / "golden" / "metrics.npz")
+def test_indices_equal_the_published_code(shared: Path) -> None:
+    golden = np.load(shared / "golden" / "metrics.npz")
     agreement, stability = golden["srcc_matrix"], golden["stability_matrix"]
     np.testing.assert_allclose(metrics.pi_t(agreement), golden["PI_t"], rtol=0, atol=1e-12)
     np.testing.assert_allclose(metrics.si_t(stability), golden["SI_t"], rtol=0, atol=1e-12)
@@ -58,12 +53,11 @@ RECOMPUTED = {
 }
 
 
-@needs_shared
 @pytest.mark.parametrize("method", sorted(RECOMPUTED))
-def test_published_table_iv_gives_the_published_summaries(method: str) -> None:
+def test_published_table_iv_gives_the_published_summaries(shared: Path, method: str) -> None:
     names = ["LIVE", "CSIQ", "BID", "CLIVE", "KonIQ-10K", "KADID-10K"]
     matrix = np.full((6, 6), np.nan)
-    with (SHARED / "data" / "paper_tables" / "table_IV.csv").open(newline="") as file:
+    with (shared / "data" / "paper_tables" / "table_IV.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if row["method"] == method:
                 cell = names.index(row["train_dataset"]), names.index(row["test_dataset"])

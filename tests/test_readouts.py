@@ -8,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.readouts import gate_weights, read, stage_columns
+from cliqa_bench.readouts import gate_weights, read
 from cliqa_bench.types import Answers
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"reference values are not at {SHARED}")
 
 
 def answers(scores: np.ndarray, distances: np.ndarray | None = None) -> Answers:
@@ -27,9 +24,8 @@ def random_answers(n: int = 30, tasks: int = 6, stages: int = 2, seed: int = 0) 
     return answers(rng.normal(size=(n, tasks)), distances)
 
 
-@needs_shared
-def test_gate_equals_the_published_code() -> None:
-    golden = np.load(SHARED / "golden" / "gate.npz")
+def test_gate_equals_the_published_code(shared: Path) -> None:
+    golden = np.load(shared / "golden" / "gate.npz")
     distances = np.stack(
         [
             np.linalg.norm(
@@ -123,14 +119,6 @@ def test_distances_that_are_not_finite_give_nan_for_their_image_only(readout: st
     scores = read(told, readout)
     assert scores is not None
     assert np.isnan(scores).tolist() == [False, True, False]
-
-
-def test_stage_columns() -> None:
-    assert stage_columns(2, [3, 4]) == [0, 1]
-    assert stage_columns(4, [3, 4]) == [2, 3]
-    assert stage_columns(4, [1, 2, 3, 4]) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="stored for 3 stages"):
-        stage_columns(3, [3, 4])
 
 
 def test_misuse() -> None:

@@ -1,0 +1,191 @@
+"""Tables as CSV, Markdown, LaTeX and plain text. Only here are numbers rounded."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cliqa_bench.reports.rows import Row
+from cliqa_bench.reports.tables import DIGITS, Table, Value
+from cliqa_bench.types import TIDY_COLUMNS
+
+DASH = "—"
+
+
+def csv_text(rows: Iterable[Row]) -> str:
+    """Returns tidy rows as CSV, unrounded (the shortest digits that give the same float64 back).
+
+    Where a number is undefined, the row is there and its value is empty.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(TIDY_COLUMNS)
+    for row in rows:
+        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in row)
+    return buffer.getvalue()
+
+
+def number(value: float) -> str:
+    """Returns a number as printed, a dash for nan; there is no minus zero."""
+    return f"{round(value, DIGITS) + 0.0:.{DIGITS}f}" if math.isfinite(value) else DASH
+
+
+def _plain(value: Value) -> str:
+    spread = f" ± {number(value.std)}" if math.isfinite(value.std) else ""
+    return number(value.mean) + spread
+
+
+def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """Returns an aligned plain table.
+
+    Args:
+        heads: Names of the columns.
+        rows: Cells as text.
+        left: How many leading columns are aligned to the left.
+    """
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(heads), *(line(row) for row in rows)])
+
+
+# ------------------------------------------------------------------------------------------------ Markdown
+
+
+def escape_md(text: str) -> str:
+    """Makes a name harmless in a Markdown table."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def markdown(table: Table) -> str:
+    """Returns a table as GitHub Markdown; results of future tasks are in italics, as there is no gray."""
+    owners = [owner for owner, n in table.spans for _ in range(n)] or [""] * len(table.columns)
+    heads = [f"{o} {c}".strip() for o, c in zip(owners, table.columns, strict=True)]
+    lines = [
+        f"**Table {table.number}.** {escape_md(table.caption)}",
+        "",
+        "| " + " | ".join(map(escape_md, [*table.corner, *heads])) + " |",
+        "|" + "---|" * 2 + "---:|" * len(heads),
+    ]
+    for section in table.sections:
+        for i, (name, values) in enumerate(section.rows):
+            cells = [
+                escape_md(section.label) if i == 0 else "",
+                escape_md(name),
+                *map(_markdown_value, values),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    if any(v.gray for s in table.sections for _, values in s.rows for v in values):
+        lines += ["", "Italics: results of future tasks (gray in the LaTeX table)."]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_value(value: Value) -> str:
+    text = _plain(value)
+    if value.gray:
+        text = f"*{text}*"
+    return f"**{text}**" if value.bold else text
+
+
+# --------------------------------------------------------------------------------------------------- LaTeX
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    DASH: "---",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{c: f"\\{c}" for c in "&%$#_"},
+}
+
+
+def escape_tex(text: str) -> str:
+    """Makes a name harmless in LaTeX; letters of other scripts are left to the engine."""
+    return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
+
+
+def latex(table: Table) -> str:
+    """Returns a table as a booktabs float; needs the packages booktabs, graphicx and xcolor."""
+    heads = [escape_tex(c) for c in [*table.corner, *table.columns]]
+    lines = [
+        "% needs \\usepackage{booktabs,graphicx,xcolor}",
+        "\\begin{table}[htbp]",
+        "\\centering",
+        f"\\caption{{{escape_tex(table.caption)}}}",
+        f"\\label{{tab:{table.number}}}",
+        # a wide table shrinks to the text, a narrow one keeps its size
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+        f"\\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        "\\toprule",
+    ]
+    if table.spans:
+        lines += _latex_spans(table)
+    lines.append(" & ".join(heads) + " \\\\")
+    for section in table.sections:
+        lines.append("\\midrule")
+        for i, (name, values) in enumerate(section.rows):
+            cells = [
+                escape_tex(section.label) if i == 0 else "",
+                escape_tex(name),
+                *map(_latex_value, values),
+            ]
+            lines.append(" & ".join(cells) + " \\\\")
+    lines += ["\\bottomrule", "\\end{tabular}}", "\\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_spans(table: Table) -> list[str]:
+    cells, rules, start = ["", "Backbone"], [], 3
+    for owner, n in table.spans:
+        cells.append(f"\\multicolumn{{{n}}}{{c}}{{{escape_tex(owner)}}}")
+        rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
+        start += n
+    return [" & ".join(cells) + " \\\\", "".join(rules)]
+
+
+def _latex_value(value: Value) -> str:
+    text = escape_tex(_plain(value))
+    if value.bold:
+        text = f"\\textbf{{{text}}}"
+    return f"\\textcolor{{gray}}{{{text}}}" if value.gray else text
+
+
+def latex_document(tables: Sequence[Table], figures: Sequence[tuple[Path, str]]) -> str:
+    """Returns `report.tex`: a document that takes in all tables and figures and compiles as it is.
+
+    Args:
+        tables: The tables, whose files lie beside it.
+        figures: Files beside it, each with its caption.
+    """
+    lines = [
+        "\\documentclass{article}",
+        "\\usepackage[utf8]{inputenc}",
+        "\\usepackage[T1]{fontenc}",
+        "\\IfFileExists{lmodern.sty}{\\usepackage{lmodern}}{}",
+        "\\usepackage[margin=2cm]{geometry}",
+        "\\usepackage{booktabs,graphicx,xcolor}",
+        "\\begin{document}",
+        *(f"\\input{{{table.name}}}" for table in tables),
+    ]
+    for path, caption in figures:
+        lines += [
+            "\\begin{figure}[htbp]",
+            "\\centering",
+            f"\\includegraphics[width=\\linewidth]{{{path.name}}}",
+            f"\\caption{{{escape_tex(caption)}}}",
+            "\\end{figure}",
+        ]
+    return "\n".join([*lines, "\\end{document}"]) + "\n"

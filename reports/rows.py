@@ -1,0 +1,249 @@
+"""Runs in, tidy rows out: one number a row, in the columns of the published tables."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cliqa_bench.reports.measure import SUMMARY, Cell, Measured, Measurer, Setting, is_joint, setting_of
+from cliqa_bench.store import AnswerReader, RunRecord, canonical, digest, read_records
+from cliqa_bench.types import TIDY_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GENERATED = "generated miniatures: not comparable with published numbers"
+ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
+TABLES = ("III", "IV", "V", "VI", "Fig. 4", "")
+SETTINGS: tuple[Setting, ...] = ("Joint", "Task-Aware", "Task-Agnostic")
+
+
+class Row(NamedTuple):
+    """One number; the fields are `TIDY_COLUMNS`. `table` is "" for what the paper does not show."""
+
+    table: str
+    setting: str
+    backbone: str
+    method: str
+    variant: str
+    order: str
+    length: int | str
+    train_dataset: str
+    test_dataset: str
+    metric: str
+    value: float
+    std: float
+    note: str
+
+
+def order_rank(order: str) -> tuple[int, str]:
+    """Sorts the paper's orders first, the others after them by their sequence."""
+    return (ORDERS.index(order) if order in ORDERS else len(ORDERS), order)
+
+
+@dataclass
+class Group:
+    """Runs whose numbers may stand side by side: same protocol, split and data.
+
+    Attributes:
+        key: Preset, split, training protocol, weights and whether data is generated, as JSON.
+        records: The runs, the newest first.
+        fingerprints: Dataset -> fingerprint of its data and split.
+    """
+
+    key: str
+    records: list[RunRecord] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def generated(self) -> bool:
+        """Whether any of the data is generated."""
+        return any(record.generated for record in self.records)
+
+    @property
+    def main_order(self) -> str:
+        """The order of Tables III and IV: I, or the first there is."""
+        return min((r.order for r in self.records), key=order_rank)
+
+    @property
+    def id(self) -> str:
+        """Eight hex digits of the protocol and the data."""
+        return digest([self.key, self.fingerprints], 8)
+
+    @property
+    def description(self) -> str:
+        """Preset, split and data in a few words."""
+        facts = self.records[0].facts
+        data = "generated miniatures" if self.generated else "real data"
+        return f"preset {facts.get('preset', '?')}, split {facts.get('split', '?')}, {data}, group {self.id}"
+
+
+def _protocol(record: RunRecord) -> str:
+    facts = record.facts
+    config: dict[str, Any] = facts.get("config") or {}
+    told = [facts.get("preset"), facts.get("split"), config.get("training"), config.get("weights")]
+    return canonical([*told, record.generated])
+
+
+def group_records(records: Iterable[RunRecord]) -> list[Group]:
+    """Sorts runs into groups that may be compared; the group with the newest run comes first.
+
+    Two runs belong together if their protocols agree and so does every dataset that both use.
+    """
+    groups: list[Group] = []
+    by_name = sorted(records, key=lambda r: r.id)
+    for record in sorted(by_name, key=lambda r: str(r.facts.get("created", "")), reverse=True):
+        key, prints = _protocol(record), dict(record.facts.get("fingerprints") or {})
+        for group in groups:
+            shared = prints.keys() & group.fingerprints.keys()
+            if group.key == key and all(prints[d] == group.fingerprints[d] for d in shared):
+                break
+        else:
+            group = Group(key)
+            groups.append(group)
+        group.records.append(record)
+        group.fingerprints.update(prints)
+    return groups
+
+
+@dataclass
+class Tidy:
+    """A group's numbers.
+
+    Attributes:
+        group: The runs.
+        rows: One number each, in the order of `results.csv`.
+        notes: One line each: missing answers with the command that fills them, superseded runs, predictions
+            without a correlation.
+    """
+
+    group: Group
+    rows: list[Row]
+    notes: list[str]
+
+
+class _Line(NamedTuple):
+    """What the values of several seeds have in common."""
+
+    setting: Setting
+    backbone: str
+    method: str
+    variant: str
+    order: str
+
+
+def tidy(group: Group, reader: AnswerReader) -> Tidy:
+    """Measures the runs of a group and puts seeds together.
+
+    Raises:
+        UserError: If an answer file is broken.
+    """
+    measurer = Measurer(reader)
+    lines: dict[_Line, dict[int, dict[Cell, float]]] = {}
+    notes: list[str] = []
+    done: list[tuple[RunRecord, Measured]] = []
+    for record in group.records:
+        measured: Measured | None = None
+        for readout, method in record.rows.items():
+            order = "" if is_joint(record) else record.order
+            line = _Line(setting_of(record, readout), record.backbone, method, record.variant, order)
+            seeds = lines.setdefault(line, {})
+            if record.seed in seeds:  # the newer one stands already
+                continue
+            measured = measured or measurer.measure(record)
+            seeds[record.seed] = measured.values[readout]
+        if measured is not None:
+            done.append((record, measured))
+        elif not is_joint(record):
+            notes.append(f"an older run of the same name is left out: {record.id}")
+    rows = [row for line, seeds in lines.items() for row in _rows(group, line, seeds)]
+    first = {line: i for i, line in enumerate(sorted(lines, key=_line_rank))}
+    rows.sort(key=lambda r: (TABLES.index(r.table), first[_line_of(r)]))
+    return Tidy(
+        group, rows, _gaps(done) + notes + list(dict.fromkeys(p for _, m in done for p in m.problems))
+    )
+
+
+def _line_rank(line: _Line) -> tuple[Any, ...]:
+    return (order_rank(line.order) if line.order else (-1, ""), SETTINGS.index(line.setting), *line[1:4])
+
+
+def _line_of(row: Row) -> _Line:
+    return _Line(*row[1:6])  # type: ignore[arg-type]
+
+
+def _tables(group: Group, line: _Line, cell: Cell, steps: int) -> list[str]:
+    """Returns the paper's tables in which a number stands; [""] for none."""
+    main, agnostic = line.order == group.main_order, line.setting == "Task-Agnostic"
+    tables = []
+    if cell.metric in SUMMARY and cell.length == steps:
+        tables += ["III"] * main + ["V"] * agnostic
+    if cell.metric == "SRCC" and ((main and agnostic) or line.setting == "Joint"):
+        tables.append("IV")
+    if agnostic and (cell.metric == "mPSI" or cell.length == "Mean"):
+        tables.append("VI")
+    if cell.metric == "PSI_t" and main:
+        tables.append("Fig. 4")
+    return tables or [""]
+
+
+def _rows(group: Group, line: _Line, seeds: dict[int, dict[Cell, float]]) -> Iterable[Row]:
+    """Means over the seeds; a seed without a value makes the mean nan, and is not left out of it."""
+    per_seed = [seeds[seed] for seed in sorted(seeds)]
+    n = len(per_seed)
+    steps = max((c.length for c in per_seed[0] if isinstance(c.length, int)), default=0)
+    for cell in per_seed[0]:
+        values = [values.get(cell, math.nan) for values in per_seed]
+        complete = all(math.isfinite(v) for v in values)
+        value = statistics.fmean(values) if complete else math.nan
+        std = statistics.stdev(values) if complete and n > 1 else math.nan
+        notes = [cell.note, f"n={n} seeds" if n > 1 else "", GENERATED if group.generated else ""]
+        note = "; ".join(part for part in notes if part)
+        for table in _tables(group, line, cell, steps):
+            yield Row(table, *line, cell.length, cell.train, cell.test, cell.metric, value, std, note)
+
+
+def _gaps(done: list[tuple[RunRecord, Measured]]) -> list[str]:
+    """One line for each command that would fill what is missing."""
+    by_command: dict[str, list[tuple[RunRecord, Measured]]] = {}
+    for record, measured in done:
+        if measured.missing:
+            again = f"run --strategy {record.strategy} --orders {record.order} --seeds {record.seed}"
+            command = str(record.facts.get("command") or f"python -m cliqa_bench {again}")
+            by_command.setdefault(command, []).append((record, measured))
+    lines = []
+    for command, runs in by_command.items():
+        missing, expected = sum(m.missing for _, m in runs), sum(m.expected for _, m in runs)
+        orders = ", ".join(sorted({r.order for r, _ in runs}, key=order_rank))
+        names = ", ".join(sorted({r.strategy for r, _ in runs}))
+        lines.append(
+            f"unfinished: {names}, order {orders}: {missing} of {expected} answers are missing and stand as "
+            f"dashes; to fill them: {command}"
+        )
+    return lines
+
+
+def load(out: str | Path) -> pd.DataFrame:
+    """Returns the numbers of an output folder as tidy rows, unrounded.
+
+    Where the folder holds runs that cannot be compared (another preset, split, protocol or data), the rows
+    are those of the group with the newest run, as in `<out>/report/`.
+
+    Args:
+        out: Folder of the results.
+
+    Returns:
+        One number a row, columns `TIDY_COLUMNS`; value and std are float64, nan where undefined.
+
+    Raises:
+        UserError: If there are no runs or a file is broken.
+    """
+    import pandas as pd
+
+    folder = Path(out)
+    rows = tidy(group_records(read_records(folder))[0], AnswerReader(folder)).rows
+    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))

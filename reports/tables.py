@@ -1,0 +1,215 @@
+"""Tidy rows in, the shapes of the paper's tables out; how they look is the renderer's business."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.rows import GENERATED, Group, Row, Tidy, order_rank
+
+DIGITS = 3
+
+
+class Value(NamedTuple):
+    """A number in a table.
+
+    Attributes:
+        mean: The number, nan for a dash.
+        std: Spread over seeds (ddof=1), nan where it is not shown.
+        bold: Whether it is the best of its column in its section.
+        gray: Whether it is the result of a future task.
+    """
+
+    mean: float = math.nan
+    std: float = math.nan
+    bold: bool = False
+    gray: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that are compared with each other, each a name and one value per column."""
+
+    label: str
+    rows: list[tuple[str, list[Value]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper's shape.
+
+    Attributes:
+        number: As in the paper ("III").
+        caption: What it shows, in sentences.
+        corner: What the section labels and the row names are ("Setting", "Method").
+        columns: Names of the columns.
+        sections: The rows.
+        spans: Names over several columns and how many; empty for none.
+    """
+
+    number: str
+    caption: str
+    corner: tuple[str, str]
+    columns: list[str]
+    sections: list[Section]
+    spans: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Name of its files, without the suffix."""
+        return f"table_{self.number}"
+
+
+def make_tables(tidy: Tidy) -> list[Table]:
+    """Returns Tables III to VI, as far as there are rows for them."""
+    makers = {"III": _summary, "IV": _matrix, "V": _orders, "VI": _lengths}
+    tables = []
+    for number, maker in makers.items():
+        rows = [row for row in tidy.rows if row.table == number]
+        if rows:
+            table = maker(rows)
+            tables.append(replace(table, caption=f"{table.caption} {_about(tidy.group, number)}"))
+    return tables
+
+
+def main_sequence(group: Group) -> list[str]:
+    """Returns the titles of the datasets in the order of Tables III and IV."""
+    record = next(r for r in group.records if r.order == group.main_order)
+    return [record.titles.get(name, name) for name in record.sequence]
+
+
+def _about(group: Group, number: str) -> str:
+    """The end of every caption: order, backbone, seeds, protocol, and the generated label."""
+    records = group.records
+    sentences = []
+    if number in ("III", "IV"):
+        sentences.append(f"Order {group.main_order}: {', '.join(main_sequence(group))}.")
+    backbones = sorted({r.backbone for r in records})
+    if number != "III" and len(backbones) == 1:
+        sentences.append(f"Backbone: {backbones[0]}.")
+    seeds = sorted({r.seed for r in records})
+    if len(seeds) > 1:
+        spread = "mean ± standard deviation (ddof = 1)" if number == "III" else "mean"
+        sentences.append(f"Seeds {', '.join(map(str, seeds))}: {spread}.")
+    sentences.append(f"{group.description[0].upper()}{group.description[1:]}.")
+    if group.generated:
+        sentences.append(f"{GENERATED[0].upper()}{GENERATED[1:]}.")
+    return " ".join(sentences)
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _namer(rows: list[Row], with_backbone: bool = True) -> Callable[[Row], str]:
+    """Returns how rows are called: the method, with its variant, and its backbone where there are several."""
+    several = with_backbone and len({row.backbone for row in rows}) > 1
+
+    def name(row: Row) -> str:
+        variant = f" ({row.variant})" if row.variant else ""
+        return f"{row.method}{variant}" + (f" [{row.backbone}]" if several else "")
+
+    return name
+
+
+def _section(label: str, names: Iterable[str], columns: list[list[Value]]) -> Section:
+    """Puts columns of values together and marks the best of each column; ties are decided as printed."""
+    marked = []
+    for column in columns:
+        printed = [round(v.mean, DIGITS) for v in column]
+        best = max((p for p in printed if math.isfinite(p)), default=math.nan)
+        several = len(column) > 1  # the best of one is no distinction
+        marked.append([v._replace(bold=several and p == best) for v, p in zip(column, printed, strict=True)])
+    return Section(label, [(name, [c[i] for c in marked]) for i, name in enumerate(names)])
+
+
+def _grid(
+    rows: list[Row], name: Callable[[Row], str], column: Callable[[Row], str]
+) -> dict[tuple[str, str], Row]:
+    return {(name(row), column(row)): row for row in rows}
+
+
+def _value(row: Row | None, spread: bool = False) -> Value:
+    if row is None:
+        return Value()
+    return Value(row.value, row.std if spread else math.nan, gray=row.note.startswith("future task"))
+
+
+def _build(
+    label: str,
+    rows: list[Row],
+    name: Callable[[Row], str],
+    column: Callable[[Row], str],
+    columns: list[str],
+    spread: bool = False,
+) -> Section:
+    cells, names = _grid(rows, name, column), _unique(name(row) for row in rows)
+    return _section(label, names, [[_value(cells.get((n, c)), spread) for n in names] for c in columns])
+
+
+def _summary(rows: list[Row]) -> Table:
+    """Table III: a section per setting, a block of four columns per backbone."""
+    backbones = _unique(row.backbone for row in rows)
+    columns = [f"{b}\t{metric}" for b in backbones for metric in SUMMARY]
+    name = _namer(rows, with_backbone=False)
+    sections = [
+        _build(
+            s, [r for r in rows if r.setting == s], name, lambda r: f"{r.backbone}\t{r.metric}", columns, True
+        )
+        for s in _unique(row.setting for row in rows)
+    ]
+    caption = (
+        "Performance comparison in terms of mSRCC, mPI, mSI and mPSI. Task-aware and task-agnostic "
+        "correspond to quality prediction with and without the task oracle. Best results of each section in "
+        "bold."
+    )
+    plain = [column.split("\t")[1] for column in columns]
+    return Table(
+        "III", caption, ("Setting", "Method"), plain, sections, [(b, len(SUMMARY)) for b in backbones]
+    )
+
+
+def _matrix(rows: list[Row]) -> Table:
+    """Table IV: a section per dataset learned, a column per test set."""
+    columns, name = _unique(row.test_dataset for row in rows), _namer(rows)
+    trained = sorted(_unique(row.train_dataset for row in rows), key=lambda t: t != "All")
+    sections = [
+        _build(t, [r for r in rows if r.train_dataset == t], name, lambda r: r.test_dataset, columns)
+        for t in trained
+    ]
+    caption = (
+        "Performance comparison in terms of SRCC on all test sets after learning each dataset. Best results "
+        "of each section in bold, results of future tasks in gray."
+    )
+    return Table("IV", caption, ("Dataset", "Method"), columns, sections)
+
+
+def _orders(rows: list[Row]) -> Table:
+    """Table V: a section per metric, a column per task order."""
+    orders, name = sorted(_unique(row.order for row in rows), key=order_rank), _namer(rows)
+    sections = [
+        _build(m, [r for r in rows if r.metric == m], name, lambda r: r.order, orders) for m in SUMMARY
+    ]
+    caption = (
+        "Task-order robustness measured by mSRCC, mPI, mSI and mPSI. Best results of each section in bold."
+    )
+    return Table("V", caption, ("Metric", "Method"), orders, sections)
+
+
+def _lengths(rows: list[Row]) -> Table:
+    """Table VI: a section per task order, a column per length and their mean."""
+    name = _namer(rows)
+    lengths = sorted({row.length for row in rows if isinstance(row.length, int)})
+    columns = [str(length) for length in lengths] + ["Mean"]
+    sections = [
+        _build(o, [r for r in rows if r.order == o], name, lambda r: str(r.length), columns)
+        for o in sorted(_unique(row.order for row in rows), key=order_rank)
+    ]
+    caption = (
+        "Task-length robustness measured by mPSI after the first 1, 2, ... experiences of each task order. "
+        "Best results of each section in bold."
+    )
+    return Table("VI", caption, ("Order", "Method"), columns, sections)

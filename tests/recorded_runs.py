@@ -1,0 +1,167 @@
+"""Tiny recorded runs for the tests of the reports, and the command that renews what they expect.
+
+Run `python tests/recorded_runs.py` from the checkout's root to write `tests/golden_report/` anew; look at the
+difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cliqa_bench.seeds import rng_for
+from cliqa_bench.store import Node, RunRecord, Step, write_answers, write_record
+
+GOLDEN = Path(__file__).parent / "golden_report"
+TITLES = {"live": "LIVE", "csiq": "CSIQ", "bid": "BID", "clive": "CLIVE"}
+ORDERS = {"I": ["live", "csiq", "bid", "clive"], "V": ["clive", "bid", "csiq", "live"]}
+IMAGES = 12
+TSN_ROWS = {
+    "gate": "TSN-IQA",
+    "oracle": "TSN-IQA-O",
+    "gate-hard": "TSN-IQA (hard)",
+    "last": "TSN-IQA (last head)",
+}
+
+
+def _answer(
+    out: Path, slug: str, spec: Mapping[str, object], test: str, skill: float | None, images: int
+) -> str:
+    """Writes the answers of one head (skill: how much of the truth it sees) or of one gate (None)."""
+    node = Node(out, "answers", slug, {**spec, "test": test})
+    if not node.done:
+        rng = rng_for("recorded", slug, str(sorted(spec.items())), test)
+        mos = rng_for("mos", test).uniform(0, 100, images)
+        keys = np.array([f"{test}/{i:03d}.png" for i in range(images)])
+        with node.building({}) as folder:
+            path = folder / "answers.npz"
+            if skill is None:
+                far = np.zeros(4) if spec["dataset"] == test else np.full(4, 0.05)
+                write_answers(path, keys, mos, distances=rng.uniform(0.3, 0.4, (images, 4)) + far)
+            else:
+                told = skill * (mos - 50) / 30 + (1 - skill) * rng.normal(size=images)
+                write_answers(path, keys, mos, scores=told[:, None].astype(np.float32))
+    return node.id
+
+
+def record_tsn(
+    out: Path,
+    order: str = "I",
+    sequence: list[str] | None = None,
+    seed: int = 0,
+    images: int = IMAGES,
+    generated: bool = True,
+    **facts: object,
+) -> RunRecord:
+    """Records a run of several heads with gates; orders share their nodes."""
+    sequence = sequence or ORDERS[order]
+    answers: dict[str, dict[str, str]] = {}
+    gates: dict[str, str] = {}
+    for name in sequence:
+        gates[name] = f"gate-{name}"
+        spec = {"dataset": name}
+        answers[gates[name]] = {t: _answer(out, gates[name], spec, t, None, images) for t in sequence}
+        head = f"train-{name}-{seed}"
+        skill = {t: 0.8 if t == name else 0.45 for t in sequence}
+        answers[head] = {t: _answer(out, head, {**spec, "seed": seed}, t, skill[t], images) for t in sequence}
+    heads = [(f"train-{name}-{seed}", 0) for name in sequence]
+    return _record(
+        out, "tsn", TSN_ROWS, order, sequence, seed, generated, facts, answers, gates,
+        [Step(name, heads[: t + 1]) for t, name in enumerate(sequence)],
+    )  # fmt: skip
+
+
+def record_single(
+    out: Path, strategy: str = "sl", order: str = "I", seed: int = 0, generated: bool = True, **facts: object
+) -> RunRecord:
+    """Records separate learning ("sl": one head a step) or joint learning ("jl": one step)."""
+    sequence = ORDERS[order]
+    steps = sequence if strategy == "sl" else ["all"]
+    answers = {}
+    for name in steps:
+        head = f"{strategy}-{name}-{seed}"
+        skill = {t: 0.75 if t == name or strategy == "jl" else 0.3 for t in sequence}
+        spec: dict[str, object] = {"dataset": name, "seed": seed}
+        answers[head] = {t: _answer(out, head, spec, t, skill[t], IMAGES) for t in sequence}
+    made = [
+        Step(name if name != "all" else sequence[-1], [(f"{strategy}-{name}-{seed}", 0)]) for name in steps
+    ]
+    rows = {"last": strategy.upper()}
+    return _record(out, strategy, rows, order, sequence, seed, generated, facts, answers, {}, made)
+
+
+def _record(
+    out: Path,
+    strategy: str,
+    rows: dict[str, str],
+    order: str,
+    sequence: list[str],
+    seed: int,
+    generated: bool,
+    facts: dict[str, object],
+    answers: dict[str, dict[str, str]],
+    gates: dict[str, str],
+    steps: list[Step],
+) -> RunRecord:
+    record = RunRecord(
+        strategy=strategy,
+        variant="",
+        rows=rows,
+        backbone="S-CNN",
+        seed=seed,
+        order=order,
+        sequence=sequence,
+        tests=sequence,
+        titles={name: TITLES[name] for name in sequence},
+        steps=steps,
+        gates=gates,
+        answers=answers,
+        tau=32.0,
+        stages=[3, 4],
+        generated=generated,
+        facts={
+            "preset": "quick",
+            "split": "1",
+            "fingerprints": {name: f"print-of-{name}" for name in sequence},
+            "created": "2024-01-01T00:00:00+00:00",
+            **facts,
+        },
+    )
+    write_record(out, record)
+    return record
+
+
+def record_golden(out: Path) -> None:
+    """Records what the golden report is made of: three strategies, two orders, two seeds of one of them."""
+    for order in ORDERS:
+        for seed in (0, 1):
+            record_tsn(out, order, seed=seed)
+        record_single(out, "sl", order)
+        record_single(out, "sl", order, seed=1)
+    record_single(out, "jl")
+
+
+def main() -> None:
+    """Writes `tests/golden_report/`."""
+    from cliqa_bench.reports.report import write_report
+
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name) / "runs"
+        record_golden(out)
+        result = write_report(out, figures=False)
+        shutil.rmtree(GOLDEN, ignore_errors=True)
+        GOLDEN.mkdir()
+        for path in result.files:
+            shutil.copy(path, GOLDEN / path.name)
+        (GOLDEN / "summary.txt").write_text(result.summary.replace(str(out), "runs") + "\n", encoding="utf-8")
+    sys.stdout.write(result.summary + "\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    main()
