@@ -149,7 +149,11 @@ class _Terminated(BaseException):
 def _terminable() -> Iterator[None]:
     """Turns SIGTERM into an exception; only the main thread may do so."""
 
+    owner = os.getpid()
+
     def stop(signum: int, frame: FrameType | None) -> NoReturn:
+        if os.getpid() != owner:  # a forked worker dies of it at once, as it would without us
+            os._exit(128 + signum)
         raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():

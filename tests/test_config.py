@@ -52,9 +52,7 @@ def test_paper_preset_is_the_protocol() -> None:
     ],
 )
 def test_numbers_out_of_range_are_refused(field: str, value: float) -> None:
-    with pytest.raises(
-        UserError, match=rf"^training\.{field} must be (at least|above) "
-    ):
+    with pytest.raises(UserError, match=rf"^training\.{field} must be (at least|above) "):
         Training(**{field: value})
 
 
