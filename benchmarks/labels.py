@@ -187,13 +187,13 @@ def _xlsx_rows(path: Path, sheet: str | None) -> Iterator[Sequence[Any]]:
     import openpyxl
 
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        names = book.sheetnames
-        _require_sheet(path, sheet, names)
-        table = book[sheet or names[0]]
-        table.reset_dimensions()  # some writers state dimensions that cut the table
-        rows = [list(row) for row in table.iter_rows(values_only=True)]
-        book.close()
+        with path.open("rb") as file:  # given a path, openpyxl would judge by the file's name
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            names = book.sheetnames
+            _require_sheet(path, sheet, names)
+            table = book[sheet or names[0]]
+            table.reset_dimensions()  # some writers state dimensions that cut the table
+            rows = [list(row) for row in table.iter_rows(values_only=True)]
     except UserError:
         raise
     except Exception as error:  # zipfile, ElementTree and openpyxl each raise their own

@@ -1,0 +1,144 @@
+"""The data check: one table, every fault found, and an answer of yes or no."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import layouts
+import pytest
+from PIL import Image
+
+from cliqa_bench.benchmarks import check, suites
+from cliqa_bench.benchmarks.splits import seeded_split
+from cliqa_bench.errors import UserError
+from cliqa_bench.types import SUBSETS
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    layouts.write_all(root)
+    return root
+
+
+@pytest.fixture
+def data(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "data"))
+
+
+def one(root: Path, name: str) -> tuple[check.CheckReport, check.DatasetCheck]:
+    report = check.check_data(root, [name])
+    return report, report.rows[0]
+
+
+def test_whole_data_is_well(whole: Path) -> None:
+    report = check.check_data(whole)
+    assert report.ok, report.render()
+    assert [row.cls.name for row in report.rows] == list(suites.ORDERS["I"])
+    lines = report.render().splitlines()
+    assert lines[0].split()[:5] == ["dataset", "found", "expected", "present", "unreadable"]
+    live = dict(zip(check.HEADER, report.rows[0].cells(), strict=True))
+    assert live["found"] == "databaserelease2 (generated)"
+    assert live["expected"] == live["present"] == "80"
+    assert live["unreadable"] == live["unlabelled"] == live["duplicates"] == "0"
+    assert live["authors' label"] == "lower is better"
+    assert live["sizes"] == "12x9"
+    assert live["groups"] == "8"
+    assert live["train/val/test"].count("/") == 2
+    assert live["score (higher is better)"].startswith("0 to ")
+    assert lines[-1] == "all is well"
+
+
+def test_a_missing_dataset_is_a_problem_unless_it_is_not_asked_for(data: Path) -> None:
+    shutil.rmtree(data / "CSIQ")
+    report = check.check_data(data)
+    assert not report.ok
+    assert [row.cls.name for row in report.rows if row.problems] == ["csiq"]
+    assert "CSIQ: not found in" in report.render()
+    assert check.check_data(data, ["bid", "live"]).ok
+    with pytest.raises(UserError, match="does not exist"):
+        check.check_data(data / "none")
+    with pytest.raises(UserError, match="unknown dataset"):
+        check.check_data(data, ["csik"])
+
+
+def test_missing_truncated_and_foreign_files_are_counted_and_named(data: Path) -> None:
+    images = sorted((data / "koniq-10k/1024x768").iterdir())
+    images[0].unlink()
+    images[1].write_bytes(images[1].read_bytes()[:200])
+    images[2].write_bytes(b"")
+    images[3].with_name("99.jpg").write_bytes(images[3].read_bytes())
+    report, row = one(data, "koniq10k")
+    assert not report.ok
+    assert row.missing == [f"1024x768/{images[0].name}"]
+    assert set(row.unreadable) == {f"1024x768/{p.name}" for p in images[1:3]}
+    assert row.unlabelled == ["1024x768/99.jpg"]
+    cells = dict(zip(check.HEADER, row.cells(), strict=True))
+    assert [cells[k] for k in ("expected", "present", "unreadable", "unlabelled")] == ["20", "19", "2", "1"]
+    text = report.render()
+    for path in images[:3]:
+        assert path.name in text
+    assert "1 images without a label are left out: 1024x768/99.jpg" in text
+
+
+def test_an_unlabelled_image_alone_is_no_problem(data: Path) -> None:
+    layouts.write_image(data / "CSIQ/dst_imgs/contrast/elk.contrast.4.png", 7)
+    report, row = one(data, "csiq")
+    assert report.ok
+    assert row.unlabelled == ["dst_imgs/contrast/elk.contrast.4.png"]
+
+
+def test_equal_pixels_across_subsets_are_found_in_whatever_format(data: Path) -> None:
+    dataset = suites.find_datasets(data, ["clive"])["clive"]
+    split = seeded_split(dataset.ratings(), "clive", 1)
+    train, test = ([key for key in split.keys(s) if key.endswith(".bmp")] for s in ("train", "test"))
+    source = dataset.path(train[0])
+    Image.open(source).save(dataset.path(test[0]), format="PNG")  # other bytes, the same pixels
+    shutil.copy(source, dataset.path(train[1]))  # within train: no leak by itself
+    report, row = one(data, "clive")
+    assert not report.ok
+    assert [sorted(keys) for keys in row.duplicates] == [sorted([train[0], train[1], test[0]])]
+    assert f"{test[0]} (test)" in report.render()
+    assert f"{train[0]} (train)" in report.render()
+
+
+def test_equal_pixels_within_a_subset_are_no_leak(data: Path) -> None:
+    dataset = suites.find_datasets(data, ["clive"])["clive"]
+    split = seeded_split(dataset.ratings(), "clive", 1)
+    first, second, *_ = [key for key in split.keys("train") if key.endswith(".bmp")]
+    shutil.copy(dataset.path(first), dataset.path(second))
+    report, row = one(data, "clive")
+    assert report.ok
+    assert row.duplicates == []
+
+
+def test_broken_labels_stop_one_dataset_and_no_other(data: Path) -> None:
+    path = data / "kadid10k/dmos.csv"
+    path.write_text(path.read_text().replace(",I02.png,", ",I02.png,x", 1))
+    report = check.check_data(data)
+    assert [row.cls.name for row in report.rows if row.problems] == ["kadid10k"]
+    assert f"{path} row 5" in report.render()
+    assert all(row.pictures for row in report.rows[:5])
+
+
+def test_a_broken_split_is_a_problem_of_the_dataset(data: Path) -> None:
+    report = check.check_data(data, ["bid"], split=str(data))
+    assert not report.ok
+    assert "no split files of BID" in report.render()
+    assert len(report.rows[0].pictures) == 20
+    other = check.check_data(data, ["bid"], split="2").rows[0].split
+    assert other is not None
+    assert other.name == "seeded-2"
+    assert [len(other.keys(s)) for s in SUBSETS] == [14, 2, 4]
+
+
+def test_sizes_and_variant_are_shown(data: Path) -> None:
+    folder = data / "koniq-10k"
+    (folder / "1024x768").rename(folder / "512x384")
+    layouts.write_image(sorted((folder / "512x384").iterdir())[0], 1, size=(10, 20))
+    report, row = one(data, "koniq10k")
+    assert report.ok
+    assert row.cells()[check.HEADER.index("sizes")] == "12x9 to 10x20 (2 sizes)"
+    assert "512x384 release" in report.render()
+    assert check.sizes(set()) == "-"
