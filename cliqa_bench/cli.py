@@ -148,7 +148,6 @@ class _Terminated(BaseException):
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Turns SIGTERM into an exception; only the main thread may do so."""
-
     owner = os.getpid()
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:

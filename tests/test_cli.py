@@ -268,10 +268,13 @@ def test_stopped(fake: Any, sent: signal.Signals, code: int, capsys: pytest.Capt
 
 def test_a_forked_worker_dies_of_sigterm_quietly(fake: Any, capfd: pytest.CaptureFixture[str]) -> None:
     def work(*_: Any) -> int:
+        ready, alive = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(alive, b"!")
             threading.Event().wait(10)
             os._exit(99)
+        os.read(ready, 1)  # a signal that comes amid the fork is lost
         os.kill(child, signal.SIGTERM)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
