@@ -4,45 +4,49 @@ import multiprocessing
 import os
 import shutil
 from collections import namedtuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from tiny_dataset import Tiny, make_tiny, pixels_of
 
-from cliqa_bench.benchmarks import cache as cache_module
 from cliqa_bench.benchmarks.cache import MEAN, STD, ImageCache, batches_by_shape, to_float
+from cliqa_bench.benchmarks.images import decode_bytes
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
 
+MODULE = "cliqa_bench.benchmarks.cache"
+
 
 @pytest.fixture
-def tiny(tmp_path):
+def tiny(tmp_path: Path) -> Tiny:
     return make_tiny(tmp_path / "tiny")
 
 
-def keys_of(dataset):
+def keys_of(dataset: Tiny) -> list[str]:
     return [rating.key for rating in dataset.ratings()]
 
 
-def open_cache(dataset, folder, resize=0, keys=None):
+def open_cache(dataset: Tiny, folder: Path, resize: int = 0, keys: list[str] | None = None) -> ImageCache:
     return ImageCache.open(dataset, keys or keys_of(dataset), resize, folder)
 
 
-def count_decoded(monkeypatch):
-    seen = []
-    decode = cache_module.decode_bytes
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    seen: list[str] = []
 
-    def counting(data, path, *rest):
+    def counting(data: bytes, path: Path, *rest: float) -> NDArray[np.uint8]:
         seen.append(path.name)
-        return decode(data, path, *rest)
+        return decode_bytes(data, path, *rest)
 
-    monkeypatch.setattr(cache_module, "decode_bytes", counting)
+    monkeypatch.setattr(f"{MODULE}.decode_bytes", counting)
     return seen
 
 
-def test_cache_holds_the_pixels_of_the_files(tiny, tmp_path):
+def test_cache_holds_the_pixels_of_the_files(tiny: Tiny, tmp_path: Path) -> None:
     cache = open_cache(tiny, tmp_path)
     assert cache.keys == keys_of(tiny) and len(cache) == 24
     for place, key in enumerate(cache.keys):
@@ -52,7 +56,7 @@ def test_cache_holds_the_pixels_of_the_files(tiny, tmp_path):
     assert not cache.image(0).flags.writeable
 
 
-def test_images_are_resized_by_the_rule(tiny, tmp_path):
+def test_images_are_resized_by_the_rule(tiny: Tiny, tmp_path: Path) -> None:
     cache = open_cache(tiny, tmp_path, resize=40)
     expected = Image.open(tiny.path("000.png")).resize((53, 40), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(cache.image(0), np.asarray(expected))
@@ -60,7 +64,7 @@ def test_images_are_resized_by_the_rule(tiny, tmp_path):
     assert len(list(tmp_path.glob("*.images"))) == 2
 
 
-def test_second_opening_decodes_nothing(tiny, tmp_path, monkeypatch):
+def test_second_opening_decodes_nothing(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_cache(tiny, tmp_path)
     decoded = count_decoded(monkeypatch)
     second = open_cache(tiny, tmp_path)
@@ -68,7 +72,9 @@ def test_second_opening_decodes_nothing(tiny, tmp_path, monkeypatch):
     np.testing.assert_array_equal(second.shapes, first.shapes)
 
 
-def test_only_a_changed_file_is_decoded_again(tiny, tmp_path, monkeypatch):
+def test_only_a_changed_file_is_decoded_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = open_cache(tiny, tmp_path)
     Image.new("RGB", (70, 60), (1, 2, 3)).save(tiny.path("005.png"))
     decoded = count_decoded(monkeypatch)
@@ -81,7 +87,9 @@ def test_only_a_changed_file_is_decoded_again(tiny, tmp_path, monkeypatch):
     assert before.shapes[5].tolist() == [100, 50] and before.image(5).shape == (100, 50, 3)
 
 
-def test_a_new_time_alone_is_noticed_and_the_digest_stays(tiny, tmp_path, monkeypatch):
+def test_a_new_time_alone_is_noticed_and_the_digest_stays(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = open_cache(tiny, tmp_path)
     os.utime(tiny.path("003.png"), ns=(1, 1))
     decoded = count_decoded(monkeypatch)
@@ -89,7 +97,7 @@ def test_a_new_time_alone_is_noticed_and_the_digest_stays(tiny, tmp_path, monkey
     assert decoded == ["003.png"]
 
 
-def test_digest_depends_on_contents_order_and_size_but_not_on_the_place(tiny, tmp_path):
+def test_digest_depends_on_contents_order_and_size_but_not_on_the_place(tiny: Tiny, tmp_path: Path) -> None:
     shutil.copytree(tiny.root, tmp_path / "copy")
     keys = keys_of(tiny)
     digest = open_cache(tiny, tmp_path).digest
@@ -98,14 +106,16 @@ def test_digest_depends_on_contents_order_and_size_but_not_on_the_place(tiny, tm
     assert open_cache(tiny, tmp_path, resize=40).digest != digest
 
 
-def test_any_selection_and_order_of_keys(tiny, tmp_path):
+def test_any_selection_and_order_of_keys(tiny: Tiny, tmp_path: Path) -> None:
     open_cache(tiny, tmp_path)
     cache = open_cache(tiny, tmp_path, keys=["007.png", "002.png"])
     np.testing.assert_array_equal(cache.image(1), pixels_of(tiny, "002.png"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "short"])
-def test_a_half_written_or_foreign_file_does_not_count(tiny, tmp_path, monkeypatch, damage):
+def test_a_half_written_or_foreign_file_does_not_count(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     path = open_cache(tiny, tmp_path).path
     content = path.read_bytes()
     damaged = {"cut": content[:-1], "empty": b"", "foreign": b"x" * 1000, "short": b"x"}[damage]
@@ -115,15 +125,17 @@ def test_a_half_written_or_foreign_file_does_not_count(tiny, tmp_path, monkeypat
     assert len(decoded) == 24 and path.read_bytes() == content
 
 
-def test_another_decoder_version_decodes_again(tiny, tmp_path, monkeypatch):
+def test_another_decoder_version_decodes_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_cache(tiny, tmp_path)
-    monkeypatch.setattr(cache_module, "DECODER", 99)
+    monkeypatch.setattr(f"{MODULE}.DECODER", 99)
     decoded = count_decoded(monkeypatch)
     open_cache(tiny, tmp_path)
     assert len(decoded) == 24
 
 
-def test_a_failed_build_leaves_nothing(tiny, tmp_path):
+def test_a_failed_build_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
     path = tiny.path("020.png")
     path.write_bytes(path.read_bytes()[:100])
     folder = tmp_path / "folder"
@@ -132,7 +144,7 @@ def test_a_failed_build_leaves_nothing(tiny, tmp_path):
     assert [p.suffix for p in folder.iterdir()] == [".lock"]
 
 
-def test_leftovers_of_a_killed_builder_are_removed(tiny, tmp_path):
+def test_leftovers_of_a_killed_builder_are_removed(tiny: Tiny, tmp_path: Path) -> None:
     path = open_cache(tiny, tmp_path).path
     leftover = tmp_path / f".{path.stem}-abc123.images"
     leftover.write_bytes(b"half")
@@ -141,7 +153,7 @@ def test_leftovers_of_a_killed_builder_are_removed(tiny, tmp_path):
     assert path.is_file() and not leftover.exists()
 
 
-def test_a_missing_image_is_named(tiny, tmp_path):
+def test_a_missing_image_is_named(tiny: Tiny, tmp_path: Path) -> None:
     open_cache(tiny, tmp_path)
     tiny.path("011.png").unlink()
     with pytest.raises(UserError, match=r"011\.png"):
@@ -150,24 +162,26 @@ def test_a_missing_image_is_named(tiny, tmp_path):
         open_cache(Tiny(tiny.root), tmp_path)
 
 
-def test_too_little_space_is_told_before_anything_is_written(tiny, tmp_path, monkeypatch):
+def test_too_little_space_is_told_before_anything_is_written(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage(1, 1, 1000))
+    monkeypatch.setattr(f"{MODULE}.shutil.disk_usage", lambda _: usage(1, 1, 1000))
     with pytest.raises(UserError, match=r"Tiny need .* GB, and 0\.0 GB are free; .*CLIQA_CACHE"):
         open_cache(tiny, tmp_path / "folder")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tiny, tmp_path):
+def test_a_folder_that_cannot_be_written_is_told(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         open_cache(tiny, tmp_path / "file" / "folder")
 
 
-def _digest_in_process(root, folder, queue):
+def _digest_in_process(root: Path, folder: Path, queue: Any) -> None:
     queue.put(open_cache(Tiny(root), folder).digest)
 
 
-def test_two_processes_at_once(tiny, tmp_path):
+def test_two_processes_at_once(tiny: Tiny, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     folder = tmp_path / "folder"
@@ -181,7 +195,7 @@ def test_two_processes_at_once(tiny, tmp_path):
     assert len(list(folder.glob("*.images"))) == 1 and not list(folder.glob(".*"))
 
 
-def test_crops_are_slices_mirrored_where_asked(tiny, tmp_path):
+def test_crops_are_slices_mirrored_where_asked(tiny: Tiny, tmp_path: Path) -> None:
     cache = open_cache(tiny, tmp_path)
     rng = np.random.default_rng(0)
     indices = rng.integers(0, 24, 40)
@@ -197,22 +211,24 @@ def test_crops_are_slices_mirrored_where_asked(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(("top", "left"), [(-1, 0), (0, -1), (17, 0), (0, 33)])
-def test_a_crop_outside_its_image_is_refused(tiny, tmp_path, top, left):
+def test_a_crop_outside_its_image_is_refused(tiny: Tiny, tmp_path: Path, top: int, left: int) -> None:
     cache = open_cache(tiny, tmp_path)
     with pytest.raises(ValueError, match="inside its image"):
         cache.crops(np.array([0]), np.array([top]), np.array([left]), 32)
 
 
-def test_reading_survives_the_release_of_pages(tiny, tmp_path, monkeypatch):
+def test_reading_survives_the_release_of_pages(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = open_cache(tiny, tmp_path)
-    monkeypatch.setattr(cache_module, "_RELEASE_BYTES", 20_000)
+    monkeypatch.setattr(f"{MODULE}._RELEASE_BYTES", 20_000)
     view = cache.image(0)
     for place in range(24):
         np.testing.assert_array_equal(cache.image(place), pixels_of(tiny, cache.keys[place]))
     np.testing.assert_array_equal(view, pixels_of(tiny, "000.png"))
 
 
-def test_batches_by_shape_cover_everything_once_within_the_budget():
+def test_batches_by_shape_cover_everything_once_within_the_budget() -> None:
     rng = np.random.default_rng(1)
     shapes = rng.choice([10, 20, 30], (200, 2)).astype(np.int64)
     shapes[0] = (1000, 1000)
@@ -225,7 +241,7 @@ def test_batches_by_shape_cover_everything_once_within_the_budget():
     assert batches_by_shape(np.empty((0, 2), np.int64), 100) == []
 
 
-def test_to_float_is_torchvisions_normalisation():
+def test_to_float_is_torchvisions_normalisation() -> None:
     x = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
     for batch in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, 1:, ::2]):
         got = to_float(batch)
@@ -234,7 +250,7 @@ def test_to_float_is_torchvisions_normalisation():
         assert got.dtype == torch.float32 and got.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_cache_root_follows_the_environment(monkeypatch, tmp_path):
+def test_cache_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLIQA_CACHE", str(tmp_path))
     assert cache_root() == tmp_path
     monkeypatch.delenv("CLIQA_CACHE")

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from cliqa_bench.benchmarks.images import adaptive_resize, adaptive_size, decode, image_size
@@ -13,12 +17,12 @@ RNG = np.random.default_rng(3)
 RGB = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
 
-def save(path, image, **options):
+def save(path: Path, image: Image.Image, **options: Any) -> Path:
     image.save(path, **options)
     return path
 
 
-def test_rgb_is_given_as_it_is(tmp_path):
+def test_rgb_is_given_as_it_is(tmp_path: Path) -> None:
     pixels = decode(save(tmp_path / "a.png", Image.fromarray(RGB)))
     assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous
     np.testing.assert_array_equal(pixels, RGB)
@@ -26,14 +30,14 @@ def test_rgb_is_given_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "tif", "webp", "png"])
-def test_lossless_formats_agree(tmp_path, suffix):
+def test_lossless_formats_agree(tmp_path: Path, suffix: str) -> None:
     options = {"lossless": True} if suffix == "webp" else {}
     np.testing.assert_array_equal(
         decode(save(tmp_path / f"a.{suffix}", Image.fromarray(RGB), **options)), RGB
     )
 
 
-def test_gray_and_bilevel_are_repeated(tmp_path):
+def test_gray_and_bilevel_are_repeated(tmp_path: Path) -> None:
     gray = RGB[:, :, 0]
     np.testing.assert_array_equal(
         decode(save(tmp_path / "g.png", Image.fromarray(gray))), np.stack([gray] * 3, 2)
@@ -42,7 +46,7 @@ def test_gray_and_bilevel_are_repeated(tmp_path):
     np.testing.assert_array_equal(bits, np.stack([(gray > 100) * 255] * 3, 2))
 
 
-def test_palette_is_looked_up(tmp_path):
+def test_palette_is_looked_up(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), mode="P")
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     expected = [[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]]
@@ -50,7 +54,7 @@ def test_palette_is_looked_up(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_lies_over_white(tmp_path, mode):
+def test_transparency_lies_over_white(tmp_path: Path, mode: str) -> None:
     channels = 2 if mode == "LA" else 4
     pixels = RNG.integers(0, 256, (5, 7, channels), dtype=np.uint8)
     pixels[0, :3, -1] = [0, 255, 128]
@@ -61,14 +65,14 @@ def test_transparency_lies_over_white(tmp_path, mode):
     assert (got[0, 0] == 255).all() and (got[0, 1] == colour[0, 1]).all()
 
 
-def test_transparent_palette_entry_is_white(tmp_path):
+def test_transparent_palette_entry_is_white(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
     image.putpalette([10, 20, 30, 40, 50, 60])
     got = decode(save(tmp_path / "p.png", image, transparency=0))
     np.testing.assert_array_equal(got, [[[255, 255, 255], [40, 50, 60]]])
 
 
-def test_sixteen_bit_gray_is_scaled(tmp_path):
+def test_sixteen_bit_gray_is_scaled(tmp_path: Path) -> None:
     values = np.array([[0, 128, 129, 257, 65535, 65406, 65407, 40000]], np.uint16)
     got = decode(save(tmp_path / "h.png", Image.fromarray(values)))
     np.testing.assert_array_equal(got[0, :, 0], np.round(values[0] / 257.0))
@@ -76,14 +80,14 @@ def test_sixteen_bit_gray_is_scaled(tmp_path):
     np.testing.assert_array_equal(decode(save(tmp_path / "h.tif", Image.fromarray(values))), got)
 
 
-def test_integers_beyond_sixteen_bits_and_floats_are_refused(tmp_path):
+def test_integers_beyond_sixteen_bits_and_floats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"wide\.tif has values from -1 to 70000"):
         decode(save(tmp_path / "wide.tif", Image.fromarray(np.array([[-1, 70000]], np.int32))))
     with pytest.raises(UserError, match=r"float\.tif has floating-point"):
         decode(save(tmp_path / "float.tif", Image.fromarray(np.ones((2, 2), np.float32))))
 
 
-def test_cmyk_is_converted(tmp_path):
+def test_cmyk_is_converted(tmp_path: Path) -> None:
     image = Image.fromarray(RGB).resize((32, 32)).convert("CMYK")
     got = decode(save(tmp_path / "c.jpg", image, quality=100, subsampling=0))
     np.testing.assert_allclose(got.astype(int), np.asarray(image.convert("RGB")), atol=12)
@@ -92,7 +96,7 @@ def test_cmyk_is_converted(tmp_path):
 
 
 # EXIF orientation -> what numpy does to a picture to set it upright
-UPRIGHT = {
+UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
@@ -107,25 +111,25 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_orientation_is_applied_once(tmp_path, orientation, suffix):
+def test_orientation_is_applied_once(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / f"o.{suffix}", Image.fromarray(RGB), exif=exif)
     np.testing.assert_array_equal(decode(path), UPRIGHT[orientation](RGB))
 
 
-def test_damaged_exif_counts_as_none(tmp_path):
+def test_damaged_exif_counts_as_none(tmp_path: Path) -> None:
     path = save(tmp_path / "e.jpg", Image.fromarray(RGB), exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
     assert decode(path).shape == (6, 9, 3)
 
 
-def test_first_picture_of_a_cameras_mpo_is_taken(tmp_path):
+def test_first_picture_of_a_cameras_mpo_is_taken(tmp_path: Path) -> None:
     photo, other = (Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
     pixels = decode(save(tmp_path / "m.jpg", photo, format="MPO", save_all=True, append_images=[other]))
     assert pixels.shape == (8, 16, 3) and pixels[0, 0, 0] > 240 and pixels[0, 0, 2] < 20
 
 
-def test_animations_are_refused(tmp_path):
+def test_animations_are_refused(tmp_path: Path) -> None:
     frames = [Image.new("L", (4, 4), v) for v in (0, 200)]
     for suffix in ("gif", "tif"):
         path = tmp_path / f"moving.{suffix}"
@@ -135,7 +139,7 @@ def test_animations_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif"])
-def test_truncated_files_are_refused(tmp_path, suffix):
+def test_truncated_files_are_refused(tmp_path: Path, suffix: str) -> None:
     pixels = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = save(tmp_path / f"cut.{suffix}", Image.fromarray(pixels))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -144,7 +148,7 @@ def test_truncated_files_are_refused(tmp_path, suffix):
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_no_pictures_are_refused(tmp_path):
+def test_files_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zero.bmp").write_bytes(b"")
     with pytest.raises(UserError, match=r"zero\.bmp is empty"):
         decode(tmp_path / "zero.bmp")
@@ -155,7 +159,7 @@ def test_files_that_are_no_pictures_are_refused(tmp_path):
         decode(tmp_path / "none.png")
 
 
-def test_too_many_pixels_are_refused_unread(tmp_path):
+def test_too_many_pixels_are_refused_unread(tmp_path: Path) -> None:
     path = save(tmp_path / "big.png", Image.new("L", (300, 200)))
     with pytest.raises(UserError, match=r"big\.png has 300 x 200 pixels, more than 0\.05 megapixels"):
         decode(path, max_megapixels=0.05)
@@ -163,7 +167,7 @@ def test_too_many_pixels_are_refused_unread(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_bomb_is_refused(tmp_path):
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("1", (8, 8)).save(buffer, "BMP")
     header = bytearray(buffer.getvalue())
@@ -174,7 +178,7 @@ def test_a_bomb_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow on damaged tags
-def test_any_cut_of_any_format_is_a_picture_or_a_user_error(tmp_path):
+def test_any_cut_of_any_format_is_a_picture_or_a_user_error(tmp_path: Path) -> None:
     path = tmp_path / "fuzz"
     image = Image.fromarray(RGB)
     for suffix in ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000"):
@@ -193,13 +197,13 @@ def test_any_cut_of_any_format_is_a_picture_or_a_user_error(tmp_path):
                 assert str(path) in str(error) and "\n" not in str(error)
 
 
-def test_size_rule_is_the_published_one(shared):
+def test_size_rule_is_the_published_one(shared: Path) -> None:
     golden = np.load(shared / "golden" / "adaptive_resize.npz")
     got = [adaptive_size(int(w), int(h), 768) for w, h in golden["size_wh"]]
     np.testing.assert_array_equal(got, golden["resized_wh"])
 
 
-def test_size_rule_at_its_edges():
+def test_size_rule_at_its_edges() -> None:
     assert adaptive_size(4000, 3000, 0) == (4000, 3000)
     assert adaptive_size(192, 5000, 192) == (192, 5000)
     assert adaptive_size(193, 193, 192) == (192, 192)
@@ -207,7 +211,7 @@ def test_size_rule_at_its_edges():
     assert adaptive_size(1, 1, 768) == (1, 1)
 
 
-def test_resizing_is_torchvisions(tmp_path):
+def test_resizing_is_torchvisions(tmp_path: Path) -> None:
     functional = pytest.importorskip("torchvision.transforms.functional")
     for shape in ((230, 301, 3), (301, 230, 3)):
         pixels = RNG.integers(0, 256, shape, dtype=np.uint8)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,18 +20,18 @@ from cliqa_bench.benchmarks.pairs import (
 )
 
 
-def test_unranking_lists_every_pair_once():
+def test_unranking_lists_every_pair_once() -> None:
     expected = [(i, j) for j in range(60) for i in range(j)]
     np.testing.assert_array_equal(unrank_pairs(np.arange(count_pairs(60))), expected)
 
 
 @given(st.integers(0, 2**52 - 1))
-def test_unranking_is_exact_for_large_ranks(rank):
+def test_unranking_is_exact_for_large_ranks(rank: int) -> None:
     ((first, second),) = unrank_pairs(np.array([rank], np.int64)).tolist()
     assert 0 <= first < second and math.comb(second, 2) + first == rank
 
 
-def test_ranks_at_the_edge_of_a_column():
+def test_ranks_at_the_edge_of_a_column() -> None:
     second = np.array([3, 10_125, 94_906_265], np.int64)
     edge = second * (second - 1) // 2
     np.testing.assert_array_equal(unrank_pairs(edge), np.stack([0 * second, second], 1))
@@ -38,14 +39,14 @@ def test_ranks_at_the_edge_of_a_column():
 
 
 @given(st.integers(0, 40), st.integers(0, 1000), st.integers(0, 5))
-def test_samples_are_different_pairs_of_different_images(n_images, n_pairs, seed):
+def test_samples_are_different_pairs_of_different_images(n_images: int, n_pairs: int, seed: int) -> None:
     pairs = sample_pairs(n_images, n_pairs, np.random.default_rng(seed))
     assert pairs.dtype == np.int64 and pairs.shape == (min(n_pairs, count_pairs(n_images)), 2)
     assert len({tuple(pair) for pair in pairs.tolist()}) == len(pairs)
     assert (pairs[:, 0] < pairs[:, 1]).all() and (pairs >= 0).all() and (pairs < n_images).all()
 
 
-def test_sampling_is_uniform():
+def test_sampling_is_uniform() -> None:
     rng = np.random.default_rng(0)
     counts = np.zeros((6, 6), int)
     for _ in range(3000):
@@ -54,14 +55,14 @@ def test_sampling_is_uniform():
     assert counts[np.tril_indices(6)].sum() == 0
 
 
-def test_images_appear_as_often_as_in_the_published_list():
+def test_images_appear_as_often_as_in_the_published_list() -> None:
     # LIVE's list: 7,000 pairs of 538 images, each in 10 to 41 of them, 26.0 in the mean
     often = np.bincount(sample_pairs(538, 7000, np.random.default_rng(0)).reshape(-1), minlength=538)
     assert often.mean() == pytest.approx(26.02, abs=0.01)
     assert 6 <= often.min() <= 14 and 38 <= often.max() <= 48
 
 
-def test_published_lists_are_of_this_kind(shared):
+def test_published_lists_are_of_this_kind(shared: Path) -> None:
     folder = shared / "data" / "splits"
     lists = sorted(folder.rglob("*_train.txt"))
     if not lists:
@@ -79,7 +80,7 @@ def test_published_lists_are_of_this_kind(shared):
             assert stats.ks_2samp(ours[:, column], pairs[:, column]).pvalue > 1e-4
 
 
-def test_large_sets_need_no_list_of_all_pairs():
+def test_large_sets_need_no_list_of_all_pairs() -> None:
     import tracemalloc
 
     tracemalloc.start()
@@ -90,30 +91,30 @@ def test_large_sets_need_no_list_of_all_pairs():
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 32])
-def test_batch_pairs_are_all_pairs(n):
+def test_batch_pairs_are_all_pairs(n: int) -> None:
     pairs = batch_pairs(n)
     assert pairs.dtype == np.int64 and pairs.shape == (2, count_pairs(n))
     assert set(zip(*pairs.tolist(), strict=True)) == {(i, j) for i in range(n) for j in range(i + 1, n)}
 
 
-def test_labels_differ_on_ties_alone():
+def test_labels_differ_on_ties_alone() -> None:
     first, second = np.array([1.0, 2.0, 2.0]), np.array([2.0, 1.0, 2.0])
     assert pair_labels(first, second).tolist() == [0, 1, 1]
     assert pair_labels(first, second, "code").tolist() == [0, 1, 0]
     assert pair_labels(first, second).dtype == np.float32
 
 
-def test_number_of_pairs(tmp_path):
+def test_number_of_pairs(tmp_path: Path) -> None:
     real = make_tiny(tmp_path / "real", 10)
     assert n_pairs_for(real, "paper", 100) == 40
     assert n_pairs_for(real, "files", 100) == 30
     assert n_pairs_for(real, 17, 100) == 17
     assert n_pairs_for(real, "paper", 5) == 10
-    real.n_pairs_files = None  # type: ignore[misc]
+    real.n_pairs_files = None  # type: ignore[misc, assignment]
     assert n_pairs_for(real, "files", 100) == 40
 
 
-def test_generated_sets_have_as_many_pairs_an_image_as_real_ones(tmp_path):
+def test_generated_sets_have_as_many_pairs_an_image_as_real_ones(tmp_path: Path) -> None:
     made = make_tiny(tmp_path / "made", 10)
     (made.root / "generated.json").write_text('{"n_images": 10}')
     made.n_images = 200  # type: ignore[misc]

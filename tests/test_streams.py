@@ -2,26 +2,31 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tiny_dataset import make_tiny, pixels_of
 
 from cliqa_bench.benchmarks.cache import ImageCache, to_float
 from cliqa_bench.benchmarks.pairs import count_pairs
-from cliqa_bench.benchmarks.source import Source, prefetch
+from cliqa_bench.benchmarks.source import Batch, Source, prefetch
 from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.benchmarks.streams import CropAndFlip, iqa_benchmark, quality_benchmark
-from cliqa_bench.config import PRESETS
+from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.errors import UserError
+from cliqa_bench.types import SUBSETS
 
 IN_BATCH = replace(PRESETS["quick"], crop=32, resize=0)
 SAMPLED = replace(IN_BATCH, pairs="sampled", n_pairs=50)
 
 
-def make_source(root, name="tiny", n=40, **options):
+def make_source(root: Path, name: str = "tiny", n: int = 40, **options: Any) -> Source:
     dataset = make_tiny(root / name, n, **options)
     dataset.name = name  # type: ignore[misc]
     ratings = dataset.ratings()
@@ -30,28 +35,30 @@ def make_source(root, name="tiny", n=40, **options):
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return make_source(tmp_path_factory.mktemp("source"))
 
 
-def epoch_of(source, training, epoch=0, seed=0, batch=8):
+def epoch_of(
+    source: Source, training: Training, epoch: int = 0, seed: int = 0, batch: int = 8
+) -> list[Batch]:
     return list(source.train_batches(training, epoch, seed, batch))
 
 
-def occurs_in(patch, image):
+def occurs_in(patch: NDArray[np.uint8], image: NDArray[np.uint8]) -> bool:
     """Whether (h, w, 3) pixels are a part of an image, as they are or mirrored."""
     windows = np.lib.stride_tricks.sliding_window_view(image, patch.shape)[:, :, 0]
     return any((windows == p).all(axis=(2, 3, 4)).any() for p in (patch, patch[:, ::-1]))
 
 
-def test_subsets_partition_the_images(source):
-    indices = [source.indices(subset) for subset in ("train", "val", "test")]
+def test_subsets_partition_the_images(source: Source) -> None:
+    indices = [source.indices(subset) for subset in SUBSETS]
     np.testing.assert_array_equal(np.sort(np.concatenate(indices)), np.arange(40))
-    for subset, part in zip(("train", "val", "test"), indices, strict=True):
+    for subset, part in zip(SUBSETS, indices, strict=True):
         assert [source.ratings[i].key for i in part] == source.keys(subset)
 
 
-def test_batches_hold_every_training_image_once_and_all_pairs(source):
+def test_batches_hold_every_training_image_once_and_all_pairs(source: Source) -> None:
     batches = epoch_of(source, IN_BATCH)
     assert len(batches) == source.n_batches(IN_BATCH, 8)
     train = source.indices("train")
@@ -68,7 +75,7 @@ def test_batches_hold_every_training_image_once_and_all_pairs(source):
             assert occurs_in(patch, pixels_of(source.dataset, source.ratings[image].key))
 
 
-def test_a_single_image_left_over_is_not_a_batch(source):
+def test_a_single_image_left_over_is_not_a_batch(source: Source) -> None:
     n = len(source.indices("train"))
     sizes = [len(b.images) for b in epoch_of(source, IN_BATCH, batch=n - 1)]
     assert sizes == [n - 1] and source.n_batches(IN_BATCH, n - 1) == 1
@@ -76,9 +83,9 @@ def test_a_single_image_left_over_is_not_a_batch(source):
     assert len(epoch_of(source, IN_BATCH, batch=n - 2)) == source.n_batches(IN_BATCH, n - 2) == 2
 
 
-def test_sampled_pairs_stay_and_their_order_changes(source):
-    def pairs(epoch, seed=0):
-        found = []
+def test_sampled_pairs_stay_and_their_order_changes(source: Source) -> None:
+    def pairs(epoch: int, seed: int = 0) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
         for batch in epoch_of(source, SAMPLED, epoch, seed):
             assert len(batch.x) == 2 * len(batch.first)
             found += zip(batch.images[batch.first].tolist(), batch.images[batch.second].tolist(), strict=True)
@@ -91,9 +98,9 @@ def test_sampled_pairs_stay_and_their_order_changes(source):
     assert {i for pair in first for i in pair} <= set(source.indices("train").tolist())
 
 
-def test_images_of_a_pair_are_cut_independently(source):
+def test_images_of_a_pair_are_cut_independently(source: Source) -> None:
     batches = epoch_of(source, replace(SAMPLED, n_pairs=300))
-    cuts = {}
+    cuts: dict[int, set[bytes]] = {}
     for batch in batches:
         for row, image in enumerate(batch.images.tolist()):
             cuts.setdefault(image, set()).add(batch.x[row].numpy().tobytes())
@@ -101,7 +108,7 @@ def test_images_of_a_pair_are_cut_independently(source):
 
 
 @pytest.mark.parametrize("training", [IN_BATCH, SAMPLED])
-def test_an_epoch_depends_on_seed_and_number_alone(source, training):
+def test_an_epoch_depends_on_seed_and_number_alone(source: Source, training: Training) -> None:
     placed_elsewhere = replace(source, task=4)
     base, same = epoch_of(source, training, 2, 3), epoch_of(placed_elsewhere, training, 2, 3)
     for ours, theirs in zip(base, same, strict=True):
@@ -111,7 +118,7 @@ def test_an_epoch_depends_on_seed_and_number_alone(source, training):
         assert not torch.equal(base[0].x, other[0].x)
 
 
-def test_crops_are_uniform_and_half_of_them_mirrored(tmp_path):
+def test_crops_are_uniform_and_half_of_them_mirrored(tmp_path: Path) -> None:
     source = make_source(tmp_path, n=10, shapes=((34, 36),))
     rng = np.random.default_rng(0)
     tops, lefts, flips = source._cuts(np.zeros(9000, np.int64), IN_BATCH, rng)
@@ -120,7 +127,7 @@ def test_crops_are_uniform_and_half_of_them_mirrored(tmp_path):
     assert abs(flips.mean() - 0.5) < 0.03
 
 
-def test_centre_crops_without_augmentation(source):
+def test_centre_crops_without_augmentation(source: Source) -> None:
     for batch in epoch_of(source, replace(IN_BATCH, augment="none")):
         for row, image in enumerate(batch.images.tolist()):
             pixels = pixels_of(source.dataset, source.ratings[image].key)
@@ -129,8 +136,8 @@ def test_centre_crops_without_augmentation(source):
             np.testing.assert_array_equal(batch.x[row].permute(1, 2, 0), expected)
 
 
-def test_evaluation_gives_every_whole_image_once(source):
-    seen = []
+def test_evaluation_gives_every_whole_image_once(source: Source) -> None:
+    seen: list[str] = []
     for places, x in source.eval_batches("train", max_pixels=10_000):
         keys = [source.keys("train")[place] for place in places]
         seen += keys
@@ -139,7 +146,7 @@ def test_evaluation_gives_every_whole_image_once(source):
     assert sorted(seen) == sorted(source.keys("train"))
 
 
-def test_an_image_smaller_than_the_crop_is_named(source):
+def test_an_image_smaller_than_the_crop_is_named(source: Source) -> None:
     training = replace(IN_BATCH, crop=49)
     with pytest.raises(UserError, match=r"Tiny: training image \d+\.png has .* less than the crop of 49"):
         source.train_batches(training, 0, 0, 8)
@@ -147,16 +154,16 @@ def test_an_image_smaller_than_the_crop_is_named(source):
         quality_benchmark([source], training)
 
 
-def test_a_mini_batch_without_a_pair_is_refused(source):
+def test_a_mini_batch_without_a_pair_is_refused(source: Source) -> None:
     with pytest.raises(UserError, match="mini-batch of 1 "):
         source.train_batches(IN_BATCH, 0, 0, 1)
 
 
-def test_prefetching_keeps_order_and_passes_errors_on():
+def test_prefetching_keeps_order_and_passes_errors_on() -> None:
     assert list(prefetch(iter(range(50)))) == list(range(50))
     assert list(prefetch(iter([]))) == []
 
-    def failing():
+    def failing() -> Iterator[int]:
         yield 1
         raise UserError("from the thread")
 
@@ -166,15 +173,20 @@ def test_prefetching_keeps_order_and_passes_errors_on():
         next(items)
 
 
-def test_prefetching_stops_with_its_reader():
+def test_prefetching_stops_with_its_reader() -> None:
     made = []
-    items = prefetch(made.append(i) or i for i in range(100))
-    next(items)
-    items.close()
+
+    def counting() -> Iterator[int]:
+        for i in range(100):
+            made.append(i)
+            yield i
+
+    for _ in prefetch(counting()):
+        break
     assert len(made) <= 3
 
 
-def test_training_transform_draws_anew_and_is_seeded():
+def test_training_transform_draws_anew_and_is_seeded() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
     one, two, other = (CropAndFlip(32, "crop-flip", "tiny", seed) for seed in (0, 0, 1))
     first = [one(pixels) for _ in range(5)]
@@ -184,15 +196,15 @@ def test_training_transform_draws_anew_and_is_seeded():
 
 
 @pytest.fixture(scope="module")
-def benchmark(tmp_path_factory):
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("avalanche")
     root = tmp_path_factory.mktemp("benchmark")
     sources = [make_source(root, name, 20 + 4 * i) for i, name in enumerate(("one", "two", "three"))]
     return quality_benchmark(sources, IN_BATCH)
 
 
-def test_streams_follow_the_order(benchmark):
-    for subset in ("train", "val", "test"):
+def test_streams_follow_the_order(benchmark: Any) -> None:
+    for subset in SUBSETS:
         stream = getattr(benchmark, f"{subset}_stream")
         assert [e.dataset_name for e in stream] == ["one", "two", "three"]
         assert [e.current_experience for e in stream] == [e.task_label for e in stream] == [0, 1, 2]
@@ -203,7 +215,7 @@ def test_streams_follow_the_order(benchmark):
             assert targets == source.mos[source.indices(subset)].tolist()
 
 
-def test_training_items_are_crops_and_test_items_whole_images(benchmark):
+def test_training_items_are_crops_and_test_items_whole_images(benchmark: Any) -> None:
     experience = benchmark.train_stream[1]
     x, y, task = experience.dataset[3]
     assert x.shape == (3, 32, 32) and x.dtype == torch.float32
@@ -217,7 +229,7 @@ def test_training_items_are_crops_and_test_items_whole_images(benchmark):
     assert tuple(again.shape[1:]) == tuple(source.cache.shapes[source.indices("train")[3]])
 
 
-def test_loaders_stack_equal_sizes_and_refuse_mixed_ones(benchmark):
+def test_loaders_stack_equal_sizes_and_refuse_mixed_ones(benchmark: Any) -> None:
     data = benchmark.train_stream[0].dataset
     x, y, task = next(iter(torch.utils.data.DataLoader(data, 8, collate_fn=data.collate_fn)))
     assert x.shape == (8, 3, 32, 32) and y.dtype == torch.float32 and task.tolist() == [0] * 8
@@ -228,16 +240,17 @@ def test_loaders_stack_equal_sizes_and_refuse_mixed_ones(benchmark):
 class Mean(torch.nn.Module):
     """Predicts a score from the mean colour."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.head = torch.nn.Linear(3, 1)
 
-    def forward(self, x):
-        return self.head(x.mean((2, 3))).squeeze(1)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(x.mean((2, 3)))
+        return scores.squeeze(1)
 
 
 @pytest.mark.parametrize("name", ["Naive", "Cumulative", "JointTraining", "ReplayPlugin", "EWCPlugin", "SI"])
-def test_avalanches_own_strategies_train_on_the_streams(benchmark, name):
+def test_avalanches_own_strategies_train_on_the_streams(benchmark: Any, name: str) -> None:
     from avalanche.training import plugins, supervised
     from avalanche.training.plugins import EvaluationPlugin
 
@@ -268,7 +281,7 @@ def test_avalanches_own_strategies_train_on_the_streams(benchmark, name):
     assert torch.isfinite(model.head.weight).all() and not torch.equal(before, model.head.weight)
 
 
-def test_benchmark_of_generated_data(miniatures):
+def test_benchmark_of_generated_data(miniatures: Path) -> None:
     made = iqa_benchmark("bid,live", miniatures, split="2")
     assert [e.dataset_name for e in made.train_stream] == ["bid", "live"]
     x, y, task = made.train_stream[1].dataset[0]
@@ -280,6 +293,6 @@ def test_benchmark_of_generated_data(miniatures):
         iqa_benchmark(["live"], miniatures, preset="quik")  # type: ignore[arg-type]
 
 
-def test_importing_the_streams_does_not_import_avalanche():
+def test_importing_the_streams_does_not_import_avalanche() -> None:
     code = "import cliqa_bench.benchmarks.streams, sys; sys.exit('avalanche' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

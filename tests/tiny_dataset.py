@@ -53,6 +53,6 @@ def make_tiny(
     return Tiny(root)
 
 
-def pixels_of(dataset: Tiny, key: str) -> np.ndarray:
+def pixels_of(dataset: Dataset, key: str) -> np.ndarray:
     """Reads a picture with Pillow alone."""
     return np.asarray(Image.open(dataset.path(key)))
