@@ -78,9 +78,10 @@ class Dataset(ABC):
     def _unnested(cls, root: Path) -> Path:
         names = {folded(name) for name in cls.folders}
         for _ in range(2):  # unpacked into a folder of its own, the archive may nest it twice
-            if any(find_file(root, name) for name in cls.label_files) or not root.is_dir():
+            if any(find_file(root, name) for name in cls.label_files):
                 return root
-            nested = sorted(p for p in root.iterdir() if p.is_dir() and folded(p.name) in names)
+            children = [root / name for name in next(os.walk(root), (root, [], []))[1]]
+            nested = sorted(child for child in children if folded(child.name) in names)
             if not nested:
                 return root
             root = nested[0]

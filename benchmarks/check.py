@@ -28,7 +28,7 @@ HEADER = (
     "present",
     "unreadable",
     "unlabelled",
-    "score (higher is better)",
+    "score",
     "authors' label",
     "sizes",
     "groups",
@@ -101,8 +101,8 @@ class DatasetCheck:
             str(len(self.pictures)),
             str(len(self.unreadable)),
             str(len(self.unlabelled)),
-            f"{min(scores):.4g} to {max(scores):.4g}",
-            f"{self.cls.direction} is better",
+            f"{min(scores):.4g}..{max(scores):.4g}",
+            f"{self.cls.direction} better",
             sizes({p.size for p in self.pictures.values() if p.size is not None}),
             str(len(groups)) if groups else "-",
             "/".join(str(len(split.keys(s))) for s in SUBSETS) if split else "-",
@@ -200,10 +200,14 @@ def _decode_all(rows: Sequence[DatasetCheck]) -> None:
         if not gone
     ]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, bar(len(jobs), "decoding", "image") as shown:
-        pictures = pool.map(picture, [path for _, _, path in jobs])
-        for (row, key, _), decoded in zip(jobs, pictures, strict=True):
-            row.pictures[key] = decoded
-            shown.update()
+        try:
+            pictures = pool.map(picture, [path for _, _, path in jobs])
+            for (row, key, _), decoded in zip(jobs, pictures, strict=True):
+                row.pictures[key] = decoded
+                shown.update()
+        except BaseException:  # Ctrl-C must not wait for the images that are queued
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _with_missing(row: DatasetCheck) -> list[tuple[Rating, bool]]:
@@ -271,13 +275,13 @@ def sizes(found: set[tuple[int, int]]) -> str:
 
     Example:
         >>> sizes({(768, 512), (480, 720), (640, 512)})
-        '640x512 to 768x512 (3 sizes)'
+        '640x512..768x512 (3)'
     """
     ordered = sorted(found, key=lambda size: (size[0] * size[1], size))
     if not ordered:
         return "-"
     first, last = (f"{width}x{height}" for width, height in (ordered[0], ordered[-1]))
-    return first if len(ordered) == 1 else f"{first} to {last} ({len(ordered)} sizes)"
+    return first if len(ordered) == 1 else f"{first}..{last} ({len(ordered)})"
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ filled in or skipped. pandas, scipy and openpyxl are imported only when a file o
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,26 +107,32 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[Row]:
     Raises:
         UserError: If the file cannot be read, a column is missing, or a row has another number of cells.
     """
+    reader = csv.reader(io.StringIO(_text(path)))
+    rows = []
     try:
-        text = path.read_text(encoding="utf-8-sig")  # universal newlines: a lone CR ends a line, too
+        header = [name.strip().lower() for name in next(reader, [])]
+        _require(path, header, columns)
+        for cells in reader:
+            if not cells:  # an empty line
+                continue
+            if len(cells) != len(header):
+                raise UserError(
+                    f"{path} row {reader.line_num} has {len(cells)} cells, the header names {len(header)}; "
+                    "get the file anew"
+                )
+            rows.append(Row(path, reader.line_num, dict(zip(header, cells, strict=True))))
+    except csv.Error as error:
+        raise UserError(f"{path} row {reader.line_num} is broken ({error}); get the file anew") from error
+    return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # universal newlines: a lone CR ends a line, too
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file ({error.reason} at byte {error.start})") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    reader = csv.reader(text.splitlines())
-    header = [name.strip().lower() for name in next(reader, [])]
-    _require(path, header, columns)
-    rows = []
-    for cells in reader:
-        if not cells:  # an empty line
-            continue
-        if len(cells) != len(header):
-            raise UserError(
-                f"{path} row {reader.line_num} has {len(cells)} cells, the header names {len(header)}; "
-                "get the file anew"
-            )
-        rows.append(Row(path, reader.line_num, dict(zip(header, cells, strict=True))))
-    return rows
 
 
 def read_sheet(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[Row]:
@@ -318,15 +325,9 @@ def read_records(path: Path, widths: Iterable[int]) -> list[tuple[int, list[str]
     Raises:
         UserError: If the file cannot be read or a record has another number of cells.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # universal newlines
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     allowed = set(widths)
     records = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         cells = [cell.strip() for cell in line.split("\t")]

@@ -127,7 +127,10 @@ def find_datasets(data_root: Path, names: Iterable[str]) -> dict[str, Dataset]:
 def _folders(data_root: Path) -> list[Path]:
     if not data_root.is_dir():
         raise UserError(f"the data folder {data_root} does not exist (--data, or CLIQA_DATA)")
-    return sorted(p for p in data_root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        return sorted(p for p in data_root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read the data folder {data_root}: {error.strerror or error}") from error
 
 
 def _is_own(folder: Path, cls: type[Dataset]) -> bool:

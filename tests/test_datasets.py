@@ -130,12 +130,13 @@ def test_a_tree_in_the_authors_layout_is_read(tmp_path: Path, name: str) -> None
 
 
 def test_synthetic_files_of_full_size_pass_without_a_description(tmp_path: Path) -> None:
-    for name, options in {
+    full: dict[str, dict[str, Any]] = {
         "live": {"blocks": layouts.LIVE_BLOCKS, "n_refs": 29},
         "bid": {"n": 586},
         "clive": {"n": 1162},
         "koniq10k": {"n": 10073},
-    }.items():
+    }
+    for name, options in full.items():
         dataset, truth = made(tmp_path, name, images=False, **options)
         assert dataset.generated is None
         assert {r.key: r.score for r in dataset.ratings()} == pytest.approx(
