@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from avalanche.core import SupervisedPlugin
-from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
+    from avalanche.core import SupervisedPlugin
+    from avalanche.training.templates import SupervisedTemplate
+
 from cliqa_bench.benchmarks.cache import to_float
-from cliqa_bench.benchmarks.pairs import pair_labels
 from cliqa_bench.config import Training
 from cliqa_bench.evaluate import score_images
 from cliqa_bench.losses import fidelity, pair_probability
@@ -63,7 +66,7 @@ class _EpochLoader:
         batch = self.training.warmup_batch if warm else self.training.batch
         for b in self.source.train_batches(self.training, self.epoch, self.seed, batch):
             # Avalanche reads the input at 0, the target at 1 and the task label at the end
-            yield [b.x, b.y, b.first, b.second, torch.full((len(b.x),), self.source.task)]
+            yield [b.x, b.y, b.first, b.second, b.labels, torch.full((len(b.x),), self.source.task)]
         self.epoch += 1
 
 
@@ -78,6 +81,7 @@ class Learner(SupervisedTemplate):
         task: Index of the head that learns.
         warming_up: Whether only that head learns.
         history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
+        last_state: The model's own state after the last epoch, which need not be the best.
 
     Args:
         model: The model; heads are added as experiences come.
@@ -105,15 +109,24 @@ class Learner(SupervisedTemplate):
         self.task = -1
         self.warming_up = False
         self.history: list[dict[str, Any]] = []
+        self.last_state: dict[str, Tensor] = {}
         self._best: tuple[float, dict[str, Tensor]] = (-math.inf, {})
         self._losses: list[Tensor] = []
+        with warnings.catch_warnings():
+            # the learner keeps its own history; metrics and loggers come as plug-ins where they are wanted
+            warnings.filterwarnings("ignore", "No loggers specified")
+            self._init_template(model, plugins, device)
+
+    def _init_template(
+        self, model: QualityModel, plugins: Sequence[SupervisedPlugin], device: str | torch.device
+    ) -> None:
         super().__init__(
             model=model,
-            optimizer=torch.optim.Adam(model.parameters(), training.lr),
+            optimizer=torch.optim.Adam(model.parameters(), self.training.lr),
             criterion=_unused,
-            train_epochs=training.warmup_epochs + training.epochs,
+            train_epochs=self.training.warmup_epochs + self.training.epochs,
             device=device,
-            plugins=[strategy.as_plugin(), *plugins],
+            plugins=[self.strategy.as_plugin(), *plugins],
             evaluator=None,
         )
 
@@ -169,10 +182,9 @@ class Learner(SupervisedTemplate):
 
     def criterion(self) -> Tensor:
         """Returns the fidelity loss of the mini-batch's pairs under the newest head."""
-        _, mos, first, second, _ = self.mbatch
+        _, _, first, second, labels, _ = self.mbatch
         scores = self.mb_output[:, -1]
-        probability = pair_probability(scores[first], scores[second], self.training.slope)
-        return fidelity(probability, pair_labels(mos[first], mos[second], self.training.ties))
+        return fidelity(pair_probability(scores[first], scores[second], self.training.slope), labels)
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
@@ -212,6 +224,7 @@ class Learner(SupervisedTemplate):
     # -- after the last epoch --------------------------------------------------------------------------------
 
     def _after_training_exp(self, **kwargs: Any) -> None:
+        self.last_state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
         self.model.load_own_state(self._best[1])
         self.model.eval()
         super()._after_training_exp(**kwargs)

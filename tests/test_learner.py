@@ -1,0 +1,184 @@
+"""The learner on a handful of small pictures: schedule, what moves and what does not, selection, repetition."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_dataset import make_tiny
+
+
+from cliqa_bench import registry
+from cliqa_bench.benchmarks.cache import ImageCache
+from cliqa_bench.benchmarks.source import Source
+from cliqa_bench.benchmarks.splits import seeded_split
+from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.config import PRESETS
+from cliqa_bench.evaluate import score_images
+from cliqa_bench.learner import Learner
+from cliqa_bench.losses import fidelity, pair_probability
+from cliqa_bench.metrics import srcc
+from cliqa_bench.model import QualityModel
+from cliqa_bench.strategies.tsn import TSN
+
+TRAINING = replace(
+    PRESETS["quick"], crop=32, resize=0, batch=8, warmup_batch=8, warmup_epochs=1, epochs=2, decay_epochs=(2,), lr=0.01
+)
+
+
+def open_source(dataset, folder):
+    ratings = dataset.ratings()
+    cache = ImageCache.open(dataset, [r.key for r in ratings], 0, folder / "images")
+    return Source(dataset, ratings, seeded_split(ratings, "tiny", 1), cache)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learner")
+    return open_source(make_tiny(folder / "tiny", 30), folder)
+
+
+def new_model(seed=0):
+    scnn = registry.load("backbones", "scnn")
+    return QualityModel(scnn.build("random", 3), scnn.feature_size, task_norms=True, seed=seed)
+
+
+def learn(source, training=TRAINING, seed=0, model=None, strategy=None):
+    model = model or new_model(seed)
+    learner = Learner(model=model, strategy=strategy or TSN(), training=training, seed=seed)
+    learner.train(quality_benchmark([source], training).train_stream[0], eval_streams=[])
+    return learner
+
+
+def test_convolutions_stay_and_task_parameters_move(source):
+    model = new_model()
+    before = copy.deepcopy(model.state_dict())
+    learner = learn(source, model=model)
+    after = model.state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), f"{name} was frozen and moved"
+    fresh = new_model()
+    fresh.add_task()
+    still = [k for k, v in fresh.own_state().items() if torch.equal(v, learner.last_state[k])]
+    assert not still, "every gamma, beta, statistic and head learns"
+
+
+def test_two_stages_learning_rates_and_history(source):
+    history = learn(source).history
+    assert [h["stage"] for h in history] == ["warm-up", "main", "main"]
+    assert [h["lr"] for h in history] == pytest.approx([0.01, 0.01, 0.001])
+    assert all(np.isfinite(h["loss"]) for h in history)
+
+
+def test_in_the_warm_up_only_the_head_learns(source):
+    learner = learn(source, replace(TRAINING, warmup_epochs=2, epochs=0))
+    fresh = new_model()
+    fresh.add_task()
+    state = learner.model.own_state()
+    for name, tensor in fresh.own_state().items():
+        assert torch.equal(tensor, state[name]) != name.startswith("heads."), name
+
+
+@pytest.mark.parametrize(("bn_adapts", "batches"), [("all", 6), ("first", 3)])
+def test_statistics_adapt_in_all_epochs_or_only_in_the_first(source, bn_adapts, batches):
+    learner = learn(source, replace(TRAINING, bn_adapts=bn_adapts, lr=1e-12))
+    # with a rate of next to nothing every epoch scores alike, and the first of equals is kept: look at the end
+    counts = {v.item() for k, v in learner.last_state.items() if k.endswith("num_batches_tracked")}
+    assert counts == {batches}
+
+
+def test_the_best_epoch_is_what_stays(source):
+    learner = learn(source, replace(TRAINING, epochs=5, lr=0.05))
+    best = max(h["val_srcc"] for h in learner.history if h["val_srcc"] is not None)
+    model = learner.model.eval()
+    scores = score_images(model, source, "val", 1, "cpu")
+    assert srcc(source.mos[source.indices("val")], scores[:, 0].astype(float)) == pytest.approx(best)
+
+
+def test_it_learns_which_pictures_are_brighter(tmp_path):
+    dataset = make_tiny(tmp_path / "tiny", 30)
+    for i, rating in enumerate(dataset.ratings()):
+        Image.new("RGB", (40, 40), (round(20 + 200 * rating.score / 3),) * 3).save(tmp_path / "tiny" / f"{i:03}.png")
+    history = learn(open_source(dataset, tmp_path), replace(TRAINING, epochs=8, decay_epochs=())).history
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(source):
+    first, again, other = (learn(source, seed=s).model.own_state() for s in (0, 0, 1))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not all(torch.equal(first[k], other[k]) for k in first)
+
+
+def test_a_task_trains_alike_wherever_it_stands_in_an_order(source):
+    alone = learn(source)
+    second = new_model()
+    learner = learn(source, replace(TRAINING, lr=0.03), model=second)
+    first_task = {k: v.clone() for k, v in second.own_state().items()}
+    learner = Learner(model=second, strategy=TSN(), training=TRAINING)
+    learner.train(quality_benchmark([source], TRAINING).train_stream[0], eval_streams=[])
+    assert all(torch.equal(v, second.own_state()[k]) for k, v in first_task.items()), "task 0 moved"
+    images = torch.randn(3, 3, 40, 40)
+    assert torch.equal(second.eval().score(images, 1), alone.model.eval().score(images, 0))
+
+
+def test_the_loss_is_the_mean_over_all_pairs_of_the_batch(source):
+    learner = learn(source, replace(TRAINING, warmup_epochs=1, epochs=0))
+    batch = next(source.train_batches(TRAINING, 0, 0, 8))
+    learner.mbatch = [batch.x, batch.y, batch.first, batch.second, batch.labels, torch.zeros(8)]
+    learner.mb_output = torch.randn(8, 1)
+    s, y = learner.mb_output[:, 0], batch.y
+    pairs = [(i, j) for i in range(8) for j in range(i + 1, 8)]
+    expected = torch.stack(
+        [fidelity(pair_probability(s[i], s[j]), (y[i] >= y[j]).float()) for i, j in pairs]
+    ).mean()
+    assert float(learner.criterion()) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_sampled_pairs_train_too(source):
+    history = learn(source, replace(TRAINING, pairs="sampled", n_pairs=20)).history
+    assert all(np.isfinite(h["loss"]) for h in history)
+
+
+def test_a_penalty_and_the_verbs_are_called_after_the_warm_up_only(source):
+    calls = []
+
+    class Noted(TSN):
+        def penalty(self, learner):
+            calls.append("penalty")
+            return 0 * learner.model.heads[0].weight.sum()
+
+        def after_step(self, learner):
+            calls.append("step")
+
+        def consolidate(self, learner):
+            calls.append("consolidate")
+
+    learn(source, strategy=Noted())
+    batches = len(list(source.train_batches(TRAINING, 0, 0, 8)))
+    assert calls == ["penalty", "step"] * (2 * batches) + ["consolidate"]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training(source):
+    class Broken(TSN):
+        def penalty(self, learner):
+            return torch.tensor(float("nan"))
+
+    with pytest.raises(FloatingPointError, match=r"Tiny, epoch 2"):
+        learn(source, strategy=Broken())
+
+
+def test_scores_do_not_depend_on_the_batches(source):
+    model = learn(source).model.eval()
+    together = score_images(model, source, "test", 1, "cpu")
+    alone = [
+        model(_normalised(source, i))[0].detach().numpy() for i in source.indices("test")
+    ]
+    np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
+
+
+def _normalised(source, index):
+    pixels = torch.from_numpy(source.cache.image(int(index)).copy()).permute(2, 0, 1)[None].float() / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (pixels - mean[:, None, None]) / std[:, None, None]
