@@ -364,26 +364,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def batches_by_shape(shapes: NDArray[np.int64], max_pixels: int) -> list[NDArray[np.int64]]:
-    """Groups images of equal shape into batches of bounded size.
-
-    Args:
-        shapes: (n, 2) height and width.
-        max_pixels: Most pixels (height times width, summed over its images) in a batch; an image that has
-            more is a batch of its own.
-
-    Returns:
-        Arrays of positions, each position once; inside a shape in ascending order.
-    """
-    batches = []
-    kinds, kind_of = np.unique(shapes, axis=0, return_inverse=True)
-    for kind, (height, width) in enumerate(kinds):
-        members = np.flatnonzero(kind_of.reshape(-1) == kind)
-        step = max(1, int(max_pixels // max(1, height * width)))
-        batches += [members[start : start + step] for start in range(0, len(members), step)]
-    return batches
-
-
 def to_float(batch: torch.Tensor, device: torch.device | str | None = None) -> torch.Tensor:
     """Turns pixels into what a network takes: scaled to [0, 1], then normalised by ImageNet's mean and std.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.cache import ImageCache, batches_by_shape
+from cliqa_bench.benchmarks.cache import ImageCache
 from cliqa_bench.benchmarks.pairs import batch_pairs, n_pairs_for, pair_labels, sample_pairs
 from cliqa_bench.config import Training
 from cliqa_bench.errors import UserError
@@ -221,6 +221,26 @@ class Source:
         indices = self.indices(subset)
         groups = batches_by_shape(self.cache.shapes[indices], max_pixels)
         return prefetch((group, self.cache.images(indices[group])) for group in groups)
+
+
+def batches_by_shape(shapes: NDArray[np.int64], max_pixels: int) -> list[NDArray[np.int64]]:
+    """Groups images of equal shape into batches of bounded size.
+
+    Args:
+        shapes: (n, 2) height and width.
+        max_pixels: Most pixels (height times width, summed over its images) in a batch; an image that has
+            more is a batch of its own.
+
+    Returns:
+        Arrays of positions, each position once; inside a shape in ascending order.
+    """
+    batches = []
+    kinds, kind_of = np.unique(shapes, axis=0, return_inverse=True)
+    for kind, (height, width) in enumerate(kinds):
+        members = np.flatnonzero(kind_of.reshape(-1) == kind)
+        step = max(1, int(max_pixels // max(1, height * width)))
+        batches += [members[start : start + step] for start in range(0, len(members), step)]
+    return batches
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_dataset import Tiny, make_tiny, pixels_of
 
-from cliqa_bench.benchmarks.cache import MEAN, STD, ImageCache, batches_by_shape, to_float
+from cliqa_bench.benchmarks.cache import MEAN, STD, ImageCache, to_float
 from cliqa_bench.benchmarks.images import decode_bytes
+from cliqa_bench.benchmarks.source import batches_by_shape
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
 
