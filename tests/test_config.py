@@ -51,7 +51,7 @@ def test_paper_preset_is_the_protocol() -> None:
         ("weight_decay", math.nan),
     ],
 )
-def test_numbers_out_of_range_are_refused(field: str, value: float) -> None:
+def test_numbers_out_of_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"^training\.{field} must be (at least|above) "):
         Training(**{field: value})
 
