@@ -64,7 +64,7 @@ def gaussian_blur(x: Float, sigma: float, unit: float, _: Rng) -> Float:
     return out
 
 
-def _convolve(x: Float, kernel: NDArray[np.float64]) -> Float:
+def convolve(x: Float, kernel: NDArray[np.float64]) -> Float:
     """Convolves every channel with a kernel that sums to one; borders are continued."""
     pad = kernel.shape[0] // 2
     padded = np.pad(x, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
@@ -78,7 +78,7 @@ def lens_blur(x: Float, radius: float, unit: float, _: Rng) -> Float:
     half = int(np.ceil(radius + 0.5))
     y, z = np.mgrid[-half : half + 1, -half : half + 1]
     kernel = np.clip(radius + 0.5 - np.hypot(y, z), 0, 1)
-    return _convolve(x, kernel / kernel.sum())
+    return convolve(x, kernel / kernel.sum())
 
 
 def motion_blur(x: Float, length: float, unit: float, rng: Rng) -> Float:
@@ -89,7 +89,7 @@ def motion_blur(x: Float, length: float, unit: float, rng: Rng) -> Float:
     y, z = np.mgrid[-half : half + 1, -half : half + 1]
     along, across = z * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - z * np.sin(angle)
     kernel = np.clip(length / 2 + 0.5 - np.abs(along), 0, 1) * np.clip(1 - np.abs(across), 0, 1)
-    return _convolve(x, kernel / kernel.sum())
+    return convolve(x, kernel / kernel.sum())
 
 
 # ------------------------------------------------------------------ colour
@@ -168,7 +168,8 @@ def fast_fading(x: Float, psnr: float, _unit: float, rng: Rng) -> Float:
     """
     clean = _jp2k_stream(x, 6.0, 16)
     start = clean.find(b"\xff\x93") + 2  # start of data: headers arrive safely
-    best, nearest, flips = x, np.inf, 4.0
+    best = _float(np.asarray(Pil.open(io.BytesIO(clean)).convert("RGB")))
+    nearest, flips = np.inf, 4.0
     for _ in range(12):
         stream = bytearray(clean)
         # the lowest resolutions come first in the stream and are the best protected
@@ -352,28 +353,28 @@ KADID: dict[str, Distortion] = {
     "gaussian_blur": Distortion(gaussian_blur, (0.45, 0.75, 1.2, 2.0, 3.4)),
     "lens_blur": Distortion(lens_blur, (0.8, 1.3, 2.0, 3.2, 5.0)),
     "motion_blur": Distortion(motion_blur, (2.0, 3.2, 5.0, 8.0, 13.0)),
-    "color_diffusion": Distortion(colour_diffusion, (1.5, 3.0, 5.5, 9.0, 14.0)),
-    "color_shift": Distortion(colour_shift, (0.7, 1.3, 2.2, 3.4, 5.0)),
-    "color_quantization": Distortion(colour_quantization, (40, 26, 16, 9, 5)),
+    "color_diffusion": Distortion(colour_diffusion, (2.0, 4.5, 9.0, 15.0, 24.0)),
+    "color_shift": Distortion(colour_shift, (0.4, 0.9, 1.6, 2.6, 4.0)),
+    "color_quantization": Distortion(colour_quantization, (64, 40, 24, 14, 8)),
     "color_saturation_1": Distortion(saturation_hsv, (0.7, 0.45, 0.25, 0.0, -0.5)),
     "color_saturation_2": Distortion(saturation_lab, (1.4, 1.9, 2.7, 4.0, 6.0)),
-    "jpeg2000": Distortion(jpeg2000, (5.0, 9.0, 16.0, 28.0, 50.0)),
+    "jpeg2000": Distortion(jpeg2000, (4.0, 7.0, 12.0, 24.0, 50.0)),
     "jpeg": Distortion(jpeg, (45, 28, 16, 9, 4)),
-    "white_noise": Distortion(white_noise, (0.001, 0.0025, 0.006, 0.014, 0.035)),
-    "white_noise_color": Distortion(colour_noise, (0.001, 0.0025, 0.006, 0.014, 0.035)),
-    "impulse_noise": Distortion(impulse_noise, (0.004, 0.012, 0.03, 0.07, 0.15)),
-    "multiplicative_noise": Distortion(multiplicative_noise, (0.005, 0.013, 0.03, 0.07, 0.16)),
+    "white_noise": Distortion(white_noise, (0.0008, 0.0018, 0.0035, 0.007, 0.015)),
+    "white_noise_color": Distortion(colour_noise, (0.0004, 0.001, 0.0022, 0.005, 0.011)),
+    "impulse_noise": Distortion(impulse_noise, (0.003, 0.008, 0.018, 0.04, 0.08)),
+    "multiplicative_noise": Distortion(multiplicative_noise, (0.004, 0.009, 0.02, 0.045, 0.1)),
     "denoise": Distortion(denoise, (0.002, 0.006, 0.014, 0.032, 0.07)),
     "brighten": Distortion(brighten, (0.15, 0.35, 0.65, 1.1, 2.0)),
-    "darken": Distortion(darken, (0.15, 0.35, 0.65, 1.1, 2.0)),
-    "mean_shift": Distortion(mean_shift, (0.05, 0.1, 0.16, 0.24, 0.34)),
+    "darken": Distortion(darken, (0.12, 0.28, 0.55, 0.95, 1.8)),
+    "mean_shift": Distortion(mean_shift, (0.03, 0.07, 0.11, 0.17, 0.25)),
     "jitter": Distortion(jitter, (0.3, 0.5, 0.85, 1.4, 2.4)),
     "non_eccentricity_patch": Distortion(patches, (4, 9, 16, 28, 48)),
-    "pixelate": Distortion(pixelate, (1.4, 2.0, 3.0, 4.5, 7.0)),
-    "quantization": Distortion(quantization, (14, 9, 6, 4, 3)),
+    "pixelate": Distortion(pixelate, (1.25, 1.6, 2.2, 3.2, 5.0)),
+    "quantization": Distortion(quantization, (20, 14, 10, 7, 5)),
     "color_block": Distortion(colour_blocks, (1, 3, 6, 11, 20)),
     "high_sharpen": Distortion(sharpen, (1.0, 2.0, 3.5, 6.0, 11.0)),
-    "contrast_change": Distortion(contrast, (0.15, 0.3, 0.45, 0.62, 0.8)),
+    "contrast_change": Distortion(contrast, (0.08, 0.18, 0.3, 0.45, 0.65)),
 }
 KADID_TYPES: tuple[str, ...] = tuple(f"kadid:{name}" for name in KADID)
 """The 25 types of KADID-10k in the order of the numbers 01 to 25 in its file names."""

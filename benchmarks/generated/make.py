@@ -1,0 +1,134 @@
+"""Makes the six miniatures: bit-identical for a seed, whatever the number of processes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
+from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
+from cliqa_bench.benchmarks.generated.scenes import Scene, make_scene
+from cliqa_bench.benchmarks.generated.synthetic import CsiqLayout, KadidLayout, LiveLayout
+from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.paths import cache_root
+from cliqa_bench.progress import bar
+from cliqa_bench.store import read_json, write_json
+
+VERSION = 1
+"""Raised whenever the pictures or labels of a seed change."""
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (LiveLayout(), CsiqLayout(), BidLayout(), CliveLayout(), KoniqLayout(), KadidLayout())
+}
+
+
+def default_root(seed: int = 0, scale: float = 1.0) -> Path:
+    """Returns where the miniatures of a seed and scale lie: in $CLIQA_CACHE, else ~/.cache/cliqa_bench."""
+    return cache_root() / f"miniatures-v{VERSION}-seed{seed}-scale{scale:g}"
+
+
+def _facts(scale: float, seed: int) -> dict[str, str | int | float]:
+    return {"generator": "cliqa_bench", "version": VERSION, "seed": seed, "scale": float(scale)}
+
+
+def _finished(folder: Path, scale: float, seed: int) -> bool:
+    """Says whether a folder holds this very miniature.
+
+    Raises:
+        UserError: If something else lies there, which must not be overwritten.
+    """
+    marker = folder / "generated.json"
+    if not folder.exists():
+        return False
+    found = read_json(marker) if marker.is_file() else {}
+    wanted = _facts(scale, seed)
+    if isinstance(found, dict) and all(found.get(k) == v for k, v in wanted.items()):
+        return True
+    what = "is not a generated dataset" if not found else "was generated with another version, seed or scale"
+    raise UserError(f"{folder} exists and {what}; choose another folder or remove it")
+
+
+def make_miniatures(
+    root: Path,
+    scale: float = 1.0,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    processes: int | None = None,
+) -> None:
+    """Makes the miniatures that are not there yet; each appears whole or not at all.
+
+    Args:
+        root: Folder that will hold `databaserelease2`, `CSIQ`, ...
+        scale: Multiplies the number of references and photographs; 1 gives about 1700 pictures.
+        seed: Same seed, same bytes (for the same versions of numpy, scipy and Pillow).
+        names: Datasets to make; all six by default.
+        processes: Number of processes, by default one per core, at most eight; 1 makes all in this process.
+
+    Raises:
+        UserError: If a name is unknown, a folder is taken by something else, or cannot be written.
+    """
+    wanted = list(LAYOUTS) if names is None else list(names)
+    for name in wanted:
+        if name not in LAYOUTS:
+            raise unknown("dataset", name, LAYOUTS)
+    if not 0 < scale <= 100:
+        raise UserError(f"scale is {scale:g}; it must lie above 0 and at most at 100")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        missing = [LAYOUTS[n] for n in wanted if not _finished(root / LAYOUTS[n].folder, scale, seed)]
+        if missing:
+            _make(root, missing, scale, seed, processes or min(8, os.cpu_count() or 1))
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or root}: {error.strerror or error}") from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that made pictures was killed (memory?); run the same command again"
+        ) from error
+
+
+def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, processes: int) -> None:
+    plans = {layout.name: layout.scenes(scale, seed) for layout in layouts}
+    total = sum(len(scene.pictures) for scenes in plans.values() for scene in scenes)
+    # spawned, not forked: a forked child can inherit locked thread pools
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        shown = stack.enter_context(bar(total, "making miniatures", "image"))
+        pool = stack.enter_context(ProcessPoolExecutor(processes, context)) if processes > 1 else None
+        for layout in layouts:
+            scenes = plans[layout.name]
+            partial = Path(tempfile.mkdtemp(prefix=f".{layout.folder}-", dir=root))
+            stack.callback(shutil.rmtree, partial, ignore_errors=True)
+            partial.chmod(0o755)
+            measured = (pool.map if pool else map)(functools.partial(make_scene, partial), scenes)
+            measures = []
+            for scene, measure in zip(scenes, measured, strict=True):
+                measures.append(measure)
+                shown.update(len(scene.pictures))
+            _label(partial, layout, scenes, measures, scale, seed)
+            partial.rename(root / layout.folder)
+
+
+def _label(
+    folder: Path,
+    layout: Layout,
+    scenes: Sequence[Scene],
+    measures: Sequence[NDArray[np.float64]],
+    scale: float,
+    seed: int,
+) -> None:
+    """Writes labels, the note that the data are generated, and `generated.json`."""
+    found = layout.write_labels(folder, scenes, measures, seed)
+    (folder / layout.readme).write_text(NOTE.format(title=layout.title), newline="\n")
+    write_json(folder / "generated.json", {**_facts(scale, seed), **found})
