@@ -1,4 +1,4 @@
-"""A dataset as a run meets it: labels, split and fingerprint, before any image is opened. Imports no torch."""
+"""A dataset as a run meets it: labels, split, fingerprint, before an image is opened. Imports no torch."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def score_images(
     width: int,
     device: torch.device | str,
     precision: str = "fp32",
-    tick: Callable[[int], None] | None = None,
+    tick: Callable[[int], object] | None = None,
 ) -> NDArray[np.float32]:
     """Applies a network to every image of a subset.
 

@@ -20,7 +20,9 @@ MAX_ITER = 1000
 """K-means restarts and iterations of the published code."""
 
 
-def fit_centroids(features: NDArray[np.float32], k: int, dataset: str, stage: int, seed: int) -> NDArray[np.float32]:
+def fit_centroids(
+    features: NDArray[np.float32], k: int, dataset: str, stage: int, seed: int
+) -> NDArray[np.float32]:
     """Clusters one stage's features of a task's training images.
 
     Args:
@@ -35,7 +37,9 @@ def fit_centroids(features: NDArray[np.float32], k: int, dataset: str, stage: in
     """
     if len(features) < k:
         # said once per dataset, not once per stage
-        warnings.warn(f"{dataset} has {len(features)} training images: K = {len(features)}, not {k}", stacklevel=2)
+        warnings.warn(
+            f"{dataset} has {len(features)} training images: K = {len(features)}, not {k}", stacklevel=2
+        )
         k = len(features)
     state = seed_for("kmeans", dataset, stage, seed) % 2**32
     means = KMeans(k, n_init=N_INIT, max_iter=MAX_ITER, random_state=state).fit(features.astype(np.float64))

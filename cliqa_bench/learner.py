@@ -74,8 +74,8 @@ class Learner(SupervisedTemplate):
     """Learns experiences from pairs of images with the fidelity loss (Eq. 4 and 5).
 
     Two stages (protocol of the published code): `warmup_epochs` in which only the new head learns and the
-    normalisation stands still, then `epochs` in which whatever the strategy names learns. After every epoch the
-    new head is validated on the experience's own validation images, and the best weights are what stays.
+    normalisation stands still, then `epochs` in which whatever the strategy names learns. After every epoch
+    the new head is validated on the experience's own validation images, and the best weights are what stays.
 
     Attributes:
         task: Index of the head that learns.
@@ -168,15 +168,15 @@ class Learner(SupervisedTemplate):
         super()._before_training_epoch(**kwargs)
 
     def _unpack_minibatch(self) -> None:
-        batch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
-        batch[0] = to_float(batch[0])
-        self.mbatch = batch
+        self.mbatch: list[Tensor] = [part.to(self.device, non_blocking=True) for part in self.mbatch]
+        self.mbatch[0] = to_float(self.mbatch[0])
 
     def forward(self) -> Tensor:
         """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
             if self.model.task_norms:
-                return self.model.score(self.mb_x, self.task)[:, None]
+                alone: Tensor = self.model.score(self.mb_x, self.task)[:, None]
+                return alone
             scores: Tensor = self.model(self.mb_x)
             return scores
 
@@ -208,11 +208,12 @@ class Learner(SupervisedTemplate):
         super()._after_training_epoch(**kwargs)
 
     def validate(self) -> float:
-        """Returns the SRCC of the newest head on the experience's validation images; nan if it is constant."""
+        """Returns the SRCC of the newest head on the experience's validation images; nan if constant."""
         self.model.eval()
 
         def newest(images: Tensor) -> Tensor:
-            return self.model.score(images, self.task)[:, None]
+            scores: Tensor = self.model.score(images, self.task)[:, None]
+            return scores
 
         scores = score_images(newest, self.source, "val", 1, self.device, self.training.precision)
         mos = self.source.mos[self.source.indices("val")]

@@ -1,4 +1,4 @@
-"""The pairwise learning-to-rank losses of TSN-IQA (Eq. 4 and 5). Shapes are free; all means are over pairs."""
+"""The pairwise learning-to-rank loss of TSN-IQA (Eq. 4 and 5). Shapes are free; means are over pairs."""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str
         facts: Goes into every run record (versions, command, ...).
 
     Raises:
-        UserError: If a strategy, hyper-parameter or backbone is unknown, or the backbone's weights are missing.
+        UserError: If a strategy or backbone is unknown, a hyper-parameter is out of range, or the
+            backbone's weights are missing.
     """
     backbone = cast("type[Backbone]", registry.load("backbones", config.backbone))
     plan = Plan(config, backbone, materials)
@@ -132,7 +133,9 @@ def _train_nodes(
     previous: TrainWork | None = None
     for length in range(1, len(order) + 1):
         prefix = tuple(order[:length])
-        sequence = {"nothing": prefix[-1:], "set": tuple(sorted(prefix)), "prefix": prefix}[strategy.depends_on]
+        sequence = {"nothing": prefix[-1:], "set": tuple(sorted(prefix)), "prefix": prefix}[
+            strategy.depends_on
+        ]
         spec = _spec(
             plan,
             weights,

@@ -1,7 +1,7 @@
-"""Teaches a backbone to tell distortions apart: S-CNN from nothing, or the normalisation of another backbone.
+"""Teaches a backbone to tell distortions apart: S-CNN from nothing, or another backbone's normalisation.
 
-The task is the one of DBCNN (Zhang et al., 2020): which of 39 pairs of distortion type and level a picture was
-given. Pictures and distortions are generated, so nothing is downloaded.
+The task is the one of DBCNN (Zhang et al., 2020): which of 39 pairs of distortion type and level a picture
+was given. Pictures and distortions are generated, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Classifier(nn.Module):
 
 
 class _Whole(nn.Module):
-    """Backbone and classifier; unlike `StagedNet` it reads the pooled features before they get unit length."""
+    """Backbone and classifier; unlike `StagedNet` it reads pooled features before they get unit length."""
 
     def __init__(self, net: StagedNet, channels: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def train(backbone: type[Backbone], net: StagedNet, config: PretrainConfig, devi
         The accuracy on distorted pictures never seen, in [0, 1]; chance is 1/39.
     """
     torch.manual_seed(seed_for("classifier", config.seed) % 2**63)
-    whole = _Whole(net, backbone.feature_size).to(device, memory_format=torch.channels_last)
+    whole = _Whole(net, backbone.feature_size).to(device).to(memory_format=torch.channels_last)
     if config.norms_only:
         net.requires_grad_(False)
         for module in net.modules():
@@ -148,14 +148,19 @@ def train(backbone: type[Backbone], net: StagedNet, config: PretrainConfig, devi
 
 
 def _step(
-    whole: nn.Module, adam: torch.optim.Adam, images: Tensor, labels: Tensor, device: torch.device, config: PretrainConfig
+    whole: nn.Module,
+    adam: torch.optim.Adam,
+    images: Tensor,
+    labels: Tensor,
+    device: torch.device,
+    config: PretrainConfig,
 ) -> Tensor:
     whole.train()
     adam.zero_grad()
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         logits = whole(to_float(images.to(device)))
     loss = functional.cross_entropy(logits.float(), labels.to(device))
-    loss.backward()
+    torch.autograd.backward(loss)
     adam.step()
     return loss.detach()
 
@@ -166,7 +171,9 @@ def _accuracy(whole: nn.Module, config: PretrainConfig, device: torch.device) ->
     n = max(1, min(60, config.steps))
     right = [
         (whole(to_float(images.to(device))).argmax(1).cpu() == labels).float().mean()
-        for images, labels in track(_loader(config, "test", config.pictures // 5, range(n)), n, "test", "batch")
+        for images, labels in track(
+            _loader(config, "test", config.pictures // 5, range(n)), n, "test", "batch"
+        )
     ]
     return float(torch.stack(right).mean())
 
@@ -210,7 +217,11 @@ def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, comm
     backbone: type[Backbone] = registry.load("backbones", "scnn")
     net = backbone.build("random", seed_for("scnn", config.seed) % 2**32)
     accuracy = train(backbone, net, config, device)
-    facts: dict[str, Any] = {**asdict(config), "accuracy": round(accuracy, 4), "classes": len(PRETRAIN_CLASSES)}
+    facts: dict[str, Any] = {
+        **asdict(config),
+        "accuracy": round(accuracy, 4),
+        "classes": len(PRETRAIN_CLASSES),
+    }
     with atomic_path(to) as temporary:
         state = {k: v.contiguous().cpu() for k, v in net.state_dict().items()}
         save_file(state, temporary, {"command": command, "made_by": canonical(facts)})

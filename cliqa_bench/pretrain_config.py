@@ -1,4 +1,4 @@
-"""How `pretrain` teaches a backbone to tell distortions apart. Apart from the code, so that plans need no torch."""
+"""How `pretrain` teaches a backbone to tell distortions apart; by itself, so that plans need no torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class PretrainConfig:
         steps: Optimiser steps.
         batch: Crops in a mini-batch, two from each distorted picture.
         lr: Peak learning rate of Adam; warmed up and annealed to zero along a cosine.
-        norms_only: Whether only the normalisation (and the classifier) learns: the paper's distortion-aware BN
-            (Section III-C), whose objective and schedule neither the paper nor its code gives.
+        norms_only: Whether only the normalisation (and the classifier) learns: the paper's distortion-aware
+            BN (Section III-C), whose objective and schedule neither the paper nor its code gives.
         precision: "fp32", or "bf16" autocast.
         seed: Seed of pictures, distortions and weights.
     """

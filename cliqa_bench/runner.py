@@ -20,7 +20,16 @@ from cliqa_bench.planner import Plan, images_of, make_plan
 from cliqa_bench.settings import config_dict
 from cliqa_bench.store import clean_partial, write_record, write_text
 
-PACKAGES = ("torch", "torchvision", "avalanche-lib", "numpy", "scipy", "scikit-learn", "pillow", "safetensors")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "avalanche-lib",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "safetensors",
+)
 
 GMACS_PER_SECOND = 20.0
 """Speed of one CPU core that `plan` assumes; a guess, and called one."""
@@ -101,7 +110,7 @@ def _headline(plan: Plan, n_train: int) -> str:
     experiences = sum(len(record.steps) for record in plan.records)
     return (
         f"{len(plan.records)} runs of {', '.join(plan.config.strategy)} on {plan.backbone.title}, {kind}: "
-        f"{experiences} experiences, {len(plan.train)} to be trained, {len(plan.train) - n_train} already there"
+        f"{experiences} experiences, {len(plan.train)} trainings, {len(plan.train) - n_train} already there"
     )
 
 
@@ -115,7 +124,7 @@ def plan(config: RunConfig) -> str:
         UserError: As `prepare`.
     """
     laid_out = prepare(config, " ".join(sys.argv))
-    train, gates, answers = laid_out.missing()
+    train, _, answers = laid_out.missing()
     lines = [_headline(laid_out, len(train)), ""]
     lines.append(f"{'node':<52} {'images':>9}  state")
     for work in laid_out.train.values():
@@ -126,7 +135,9 @@ def plan(config: RunConfig) -> str:
         state = "done" if gate.node.done else "to fit"
         lines.append(f"{'gate/' + gate.node.id:<52} {n:>9,}  {state}")
     todo = len(answers)
-    lines.append(f"{'answers/':<52} {_answer_images(laid_out):>9,}  {len(laid_out.answers) - todo} done, {todo} to do")
+    lines.append(
+        f"{'answers/':<52} {_answer_images(laid_out):>9,}  {len(laid_out.answers) - todo} done, {todo} to do"
+    )
     lines += ["", _estimate(laid_out)]
     return "\n".join(lines)
 
@@ -137,7 +148,7 @@ def _answer_images(laid_out: Plan) -> int:
 
 
 def _estimate(laid_out: Plan) -> str:
-    """Estimates time and disk from multiply-adds; measured speeds of finished nodes are better where known."""
+    """Estimates time and disk of what is missing from multiply-adds."""
     train, gates, answers = laid_out.missing()
     training = laid_out.config.training
     per_pixel = laid_out.backbone.gmacs / 224**2
@@ -146,7 +157,9 @@ def _estimate(laid_out: Plan) -> str:
     tests = {name: len(m.split.keys("test")) for name, m in laid_out.materials.items()}
     side = training.resize or 1024
     answer_gmacs = sum(tests[w.test] for w in answers) * per_pixel * side * side * 4 / 3 * 0.5
-    gate_gmacs = sum(len(laid_out.materials[g.dataset].split.keys("train")) for g in gates) * per_pixel * side**2
+    gate_gmacs = (
+        sum(len(laid_out.materials[g.dataset].split.keys("train")) for g in gates) * per_pixel * side**2
+    )
     seconds = (train_gmacs + answer_gmacs + gate_gmacs) / GMACS_PER_SECOND / (os.cpu_count() or 1)
     size = 4 * laid_out.backbone.task_parameters() * 2 + 400 * sum(laid_out.backbone.stage_sizes)
     disk = len(train) * size + len(answers) * 20_000

@@ -2,10 +2,10 @@
 
 Layout of an output folder::
 
-    <out>/train/<id>/     spec.json  state.safetensors  history.json ...  done.json   one trained experience
-    <out>/gate/<id>/      spec.json  state.safetensors                    done.json   K-means of one dataset
-    <out>/answers/<id>/   spec.json  answers.npz                          done.json   one model on one test set
-    <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it is made of
+    <out>/train/<id>/     spec.json  state.safetensors  history.json  done.json   one trained experience
+    <out>/gate/<id>/      spec.json  state.safetensors  done.json                 K-means of one dataset
+    <out>/answers/<id>/   spec.json  answers.npz  done.json                       one model on one test set
+    <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it consists of
     <out>/report/         tables and figures, made from the above alone
 
 A node without `done.json` does not exist. Only numpy and the standard library are used here.

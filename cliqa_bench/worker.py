@@ -70,7 +70,9 @@ class Worker:
         of: dict[str, list[AnswerWork]] = {}
         for work in answers:
             of.setdefault(work.of.node.id, []).append(work)
-        for name in sorted({d for w in train for d in w.sequence} | {g.dataset for g in gates} | {a.test for a in answers}):
+        for name in sorted(
+            {d for w in train for d in w.sequence} | {g.dataset for g in gates} | {a.test for a in answers}
+        ):
             self.source(name)
         self._finish_gates(gates, of)
         self._finish_training(train)
@@ -99,9 +101,10 @@ class Worker:
         net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
         if self.plan.backbone.gate_net == "distortion-bn":
             distortion_aware(self.plan.backbone, net, self.config.weights, self.device)
-        return net.to(self.device, memory_format=torch.channels_last).eval()
+        ready: nn.Module = net.to(self.device).to(memory_format=torch.channels_last).eval()
+        return ready
 
-    def _features(self, name: str, subset: Subset, tick: Callable[[int], None]) -> NDArray[np.float32]:
+    def _features(self, name: str, subset: Subset, tick: Callable[[int], object]) -> NDArray[np.float32]:
         """Returns (n, all stages' channels) gate features; every image is described once a run."""
         if (name, subset) not in self._gate_features:
             net = self._gate_net
@@ -152,9 +155,7 @@ class Worker:
         centroids = load_file(gate.node.file("state.safetensors"))
         for work in answers:
             stages = self._split_stages(self._features(work.test, "test", lambda n: None))
-            distances = [
-                nearest_distance(x, centroids[f"stage{s}"].numpy()) for s, x in enumerate(stages, 1)
-            ]
+            distances = [nearest_distance(x, centroids[f"stage{s}"].numpy()) for s, x in enumerate(stages, 1)]
             self._write_answers(work, distances=np.stack(distances, axis=1))
 
     # -- training --------------------------------------------------------------------------------------------
@@ -202,8 +203,16 @@ class Worker:
             state = {k: v.cpu().contiguous() for k, v in model.own_state().items()}
             save_file(state, folder / "state.safetensors")
             write_json(folder / "history.json", learner.history)
-        best = max((h for h in learner.history if h["val_srcc"] is not None), key=lambda h: h["val_srcc"], default=None)
-        srcc = "undefined (constant scores)" if best is None else f"{best['val_srcc']:.3f} at epoch {best['epoch']}"
+        best = max(
+            (h for h in learner.history if h["val_srcc"] is not None),
+            key=lambda h: h["val_srcc"],
+            default=None,
+        )
+        srcc = (
+            "undefined (constant scores)"
+            if best is None
+            else f"{best['val_srcc']:.3f} at epoch {best['epoch']}"
+        )
         seconds = time.perf_counter() - start
         tqdm.write(
             f"{work.strategy.name} on {self.source(work.dataset).title} (seed {work.seed}): "

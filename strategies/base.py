@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def reading(default: Any) -> Any:
-    """Declares a hyper-parameter that is used only while reading answers, so that no training depends on it."""
+    """Declares a hyper-parameter that only matters when answers are read: no training depends on it."""
     return field(default=default, metadata={"reading": True})
 
 
@@ -94,4 +94,3 @@ class Strategy:
         from cliqa_bench.learner import StrategyPlugin
 
         return StrategyPlugin(self)
-

@@ -21,7 +21,9 @@ def test_golden_distances_lead_to_the_published_weights(shared):
     golden = np.load(shared / "golden" / "gate.npz")
     d = np.stack(
         [
-            np.stack([nearest_distance(golden[f"features_stage{s}"], c) for c in golden[f"centroids_stage{s}"]], 1)
+            np.stack(
+                [nearest_distance(golden[f"features_stage{s}"], c) for c in golden[f"centroids_stage{s}"]], 1
+            )
             for s in (3, 4)
         ],
         axis=2,

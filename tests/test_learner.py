@@ -1,4 +1,4 @@
-"""The learner on a handful of small pictures: schedule, what moves and what does not, selection, repetition."""
+"""The learner on a handful of small pictures: schedule, what moves, selection, repetition."""
 
 import copy
 from dataclasses import replace
@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 from tiny_dataset import make_tiny
-
 
 from cliqa_bench import registry
 from cliqa_bench.benchmarks.cache import ImageCache
@@ -24,7 +23,15 @@ from cliqa_bench.model import QualityModel
 from cliqa_bench.strategies.tsn import TSN
 
 TRAINING = replace(
-    PRESETS["quick"], crop=32, resize=0, batch=8, warmup_batch=8, warmup_epochs=1, epochs=2, decay_epochs=(2,), lr=0.01
+    PRESETS["quick"],
+    crop=32,
+    resize=0,
+    batch=8,
+    warmup_batch=8,
+    warmup_epochs=1,
+    epochs=2,
+    decay_epochs=(2,),
+    lr=0.01,
 )
 
 
@@ -84,7 +91,7 @@ def test_in_the_warm_up_only_the_head_learns(source):
 @pytest.mark.parametrize(("bn_adapts", "batches"), [("all", 6), ("first", 3)])
 def test_statistics_adapt_in_all_epochs_or_only_in_the_first(source, bn_adapts, batches):
     learner = learn(source, replace(TRAINING, bn_adapts=bn_adapts, lr=1e-12))
-    # with a rate of next to nothing every epoch scores alike, and the first of equals is kept: look at the end
+    # with a rate of next to nothing every epoch scores alike and the first is kept: look at the end
     counts = {v.item() for k, v in learner.last_state.items() if k.endswith("num_batches_tracked")}
     assert counts == {batches}
 
@@ -100,7 +107,9 @@ def test_the_best_epoch_is_what_stays(source):
 def test_it_learns_which_pictures_are_brighter(tmp_path):
     dataset = make_tiny(tmp_path / "tiny", 30)
     for i, rating in enumerate(dataset.ratings()):
-        Image.new("RGB", (40, 40), (round(20 + 200 * rating.score / 3),) * 3).save(tmp_path / "tiny" / f"{i:03}.png")
+        Image.new("RGB", (40, 40), (round(20 + 200 * rating.score / 3),) * 3).save(
+            tmp_path / "tiny" / f"{i:03}.png"
+        )
     history = learn(open_source(dataset, tmp_path), replace(TRAINING, epochs=8, decay_epochs=())).history
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
 
@@ -172,9 +181,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training(source):
 def test_scores_do_not_depend_on_the_batches(source):
     model = learn(source).model.eval()
     together = score_images(model, source, "test", 1, "cpu")
-    alone = [
-        model(_normalised(source, i))[0].detach().numpy() for i in source.indices("test")
-    ]
+    alone = [model(_normalised(source, i))[0].detach().numpy() for i in source.indices("test")]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
 
 

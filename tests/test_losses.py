@@ -10,7 +10,9 @@ from cliqa_bench.losses import fidelity, pair_probability
 
 def test_golden_probability_and_loss(shared):
     golden = np.load(shared / "golden" / "fidelity.npz")
-    first, second, label, soft = (torch.from_numpy(golden[k]) for k in ("score_1", "score_2", "label", "soft_label"))
+    first, second, label, soft = (
+        torch.from_numpy(golden[k]) for k in ("score_1", "score_2", "label", "soft_label")
+    )
     p = pair_probability(first, second, "code")
     np.testing.assert_allclose(p, golden["probability"], atol=1e-6)
     np.testing.assert_allclose(fidelity(p, label), golden["loss"], atol=1e-6)
@@ -21,7 +23,9 @@ def test_the_paper_s_slope_is_the_normal_distribution_of_the_difference_over_roo
     first, second = torch.randn(2, 50, dtype=torch.float64)
     expected = norm.cdf((first - second).numpy() / np.sqrt(2))
     np.testing.assert_allclose(pair_probability(first, second), expected, atol=1e-6)
-    np.testing.assert_allclose(pair_probability(first, second, "code"), norm.cdf((first - second).numpy()), atol=1e-6)
+    np.testing.assert_allclose(
+        pair_probability(first, second, "code"), norm.cdf((first - second).numpy()), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("p", "g", "expected"), [(1.0, 1.0, 0.0), (0.0, 1.0, 1.0), (0.5, 1.0, 1 - 0.5**0.5)])
@@ -32,4 +36,4 @@ def test_fidelity_of_certain_and_of_even_pairs(p, g, expected):
 def test_the_gradient_is_finite_where_a_pair_is_certain():
     scores = torch.tensor([40.0, -40.0], requires_grad=True)
     fidelity(pair_probability(scores[:1], scores[1:]), torch.tensor([0.0])).backward()
-    assert torch.isfinite(scores.grad).all()
+    assert scores.grad is not None and torch.isfinite(scores.grad).all()

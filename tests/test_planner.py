@@ -12,26 +12,31 @@ from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import PRESETS, RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.types import Dependence
 
 NAMES = ORDERS["I"]
 
 
 @dataclass
 class OnPrefix(Strategy):
-    depends_on: ClassVar = "prefix"
+    depends_on: ClassVar[Dependence] = "prefix"
     rows: ClassVar = {"last": "P"}
     strength: float = 1.0
 
 
 @dataclass
 class OnSet(OnPrefix):
-    depends_on: ClassVar = "set"
+    depends_on: ClassVar[Dependence] = "set"
 
 
 def material(name, fingerprint="f"):
-    dataset = SimpleNamespace(name=name, title=name.upper(), generated={}, n_pairs_paper=100, n_pairs_files=None)
+    dataset = SimpleNamespace(
+        name=name, title=name.upper(), generated={}, n_pairs_paper=100, n_pairs_files=None
+    )
     split = SimpleNamespace(keys=lambda subset: [subset] * {"train": 70, "val": 10, "test": 20}[subset])
-    return SimpleNamespace(name=name, dataset=dataset, split=split, fingerprint=name + fingerprint, generated=True)
+    return SimpleNamespace(
+        name=name, dataset=dataset, split=split, fingerprint=name + fingerprint, generated=True
+    )
 
 
 def config(tmp_path: Path, **more) -> RunConfig:

@@ -32,12 +32,14 @@ class ResNet18(Backbone):
             return None
         if weights is not None:
             return cls.existing(weights)
-        home = Path(os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"))
+        home = Path(
+            os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch")
+        )
         path = home.expanduser() / "hub" / "checkpoints" / FILE
         if not path.is_file():
             raise UserError(
-                f"no ImageNet weights for ResNet-18 at {path}: download {URL} to there, or name the file with "
-                "--weights PATH (--weights random trains from nothing, for trying things out)"
+                f"no ImageNet weights for ResNet-18 at {path}: download {URL} to there, or name the file "
+                "with --weights PATH (--weights random trains from nothing, for trying things out)"
             )
         return path
 

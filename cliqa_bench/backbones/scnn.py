@@ -1,4 +1,4 @@
-"""S-CNN, pre-trained by `cliqa-bench pretrain` on generated distortions: small, and shipped with the package."""
+"""S-CNN, pre-trained by `cliqa-bench pretrain` on generated distortions; its weights are in the package."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class SCNN(Backbone):
         if weights is not None:
             return cls.existing(weights)
         if not SHIPPED.is_file():
-            raise UserError(f"S-CNN's weights are missing: make them with cliqa-bench pretrain --to {SHIPPED}")
+            raise UserError(
+                f"S-CNN's weights are missing: make them with cliqa-bench pretrain --to {SHIPPED}"
+            )
         return SHIPPED
 
     @classmethod
