@@ -149,7 +149,7 @@ def bid_shot(rng: Rng) -> Shot:
 
 def clive_shot(rng: Rng) -> Shot:
     """LIVE Challenge: phones of their time; any faults together, exposure and noise before all."""
-    much = float(rng.beta(1.2, 1.2))  # how bad the phone and the light are: faults come together
+    much = float(rng.beta(1.1, 1.5))  # how bad the phone and the light are: faults come together
 
     def fault(chance: float, low: float, high: float) -> float:
         hit, size = rng.random() < chance, rng.uniform(0.3, 1.3)
@@ -159,8 +159,8 @@ def clive_shot(rng: Rng) -> Shot:
         defocus=fault(0.25, 0.5, 3.5),
         motion=fault(0.2, 1.5, 9.0),
         soft=fault(0.35, 0.3, 1.4),
-        stops=fault(0.6, 0.2, 2.6) * float(rng.choice((-1, -1, 1))),
-        noise=fault(0.6, 0.05, 0.55),
+        stops=fault(0.55, 0.2, 2.2) * float(rng.choice((-1, -1, 1))),
+        noise=fault(0.5, 0.02, 0.28),
         cast=fault(0.4, 0.05, 0.5) * float(rng.choice((-1, 1))),
         haze=fault(0.2, 0.1, 0.6),
         colour=1 - fault(0.25, 0.1, 0.7),
@@ -182,11 +182,11 @@ def koniq_shot(rng: Rng) -> Shot:
         motion=fault(0.1, 1.2, 5.0),
         soft=fault(0.4, 0.3, 1.1),
         stops=fault(0.3, 0.1, 1.0) * float(rng.choice((-1, 1))),
-        noise=fault(0.3, 0.03, 0.25),
+        noise=fault(0.25, 0.02, 0.16),
         contrast=float(np.exp(rng.normal(0, 0.12))) * (1 - fault(0.25, 0.05, 0.5)),
         colour=float(np.exp(rng.normal(0, 0.3))) * (1 - fault(0.2, 0.2, 0.9)),
         sharpening=fault(0.25, 0.3, 2.0),
-        quality=max(4, round(92 - fault(0.75, 10, 88))),
+        quality=max(7, round(92 - fault(0.8, 15, 88))),
     )
 
 

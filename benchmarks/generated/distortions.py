@@ -356,7 +356,7 @@ KADID: dict[str, Distortion] = {
     "color_diffusion": Distortion(colour_diffusion, (2.0, 4.5, 9.0, 15.0, 24.0)),
     "color_shift": Distortion(colour_shift, (0.4, 0.9, 1.6, 2.6, 4.0)),
     "color_quantization": Distortion(colour_quantization, (64, 40, 24, 14, 8)),
-    "color_saturation_1": Distortion(saturation_hsv, (0.7, 0.45, 0.25, 0.0, -0.5)),
+    "color_saturation_1": Distortion(saturation_hsv, (0.7, 0.45, 0.25, 0.1, 0.0)),
     "color_saturation_2": Distortion(saturation_lab, (1.4, 1.9, 2.7, 4.0, 6.0)),
     "jpeg2000": Distortion(jpeg2000, (4.0, 7.0, 12.0, 24.0, 50.0)),
     "jpeg": Distortion(jpeg, (45, 28, 16, 9, 4)),
@@ -390,7 +390,7 @@ CSIQ: dict[str, Distortion] = {
     "awgn": Distortion(white_noise, (0.0005, 0.002, 0.006, 0.02, 0.06)),
     "jpeg": Distortion(jpeg, (55, 30, 15, 8, 3)),
     "jpeg2000": Distortion(jpeg2000, (4.0, 8.0, 16.0, 30.0, 55.0)),
-    "fnoise": Distortion(pink_noise, (0.025, 0.05, 0.09, 0.15, 0.24)),
+    "fnoise": Distortion(pink_noise, (0.02, 0.04, 0.065, 0.1, 0.155)),
     "blur": Distortion(gaussian_blur, (0.45, 0.8, 1.3, 2.2, 3.8)),
     "contrast": Distortion(contrast_loss, (0.2, 0.4, 0.62, 0.82)),
 }

@@ -25,7 +25,7 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar
 from cliqa_bench.store import read_json, write_json
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the pictures or labels of a seed change."""
 
 LAYOUTS: dict[str, Layout] = {

@@ -75,7 +75,7 @@ class CliveLayout:
 
     name, title, folder, readme = "clive", "CLIVE", "ChallengeDB_release", "README.txt"
     panel = Panel(
-        weights=(1.0, 1.0, 0.4), raters=40, middle=0.46, slope=0.19, bias=0.1, use=0.2, noise=0.2, taste=0.03
+        weights=(1.0, 1.0, 0.4), raters=40, middle=0.55, slope=0.19, bias=0.1, use=0.2, noise=0.2, taste=0.03
     )
     practice = 7
 
@@ -117,7 +117,7 @@ class KoniqLayout:
 
     name, title, folder, readme = "koniq10k", "KonIQ-10K", "koniq-10k", "README.txt"
     panel = Panel(
-        weights=(0.7, 1.0, 0.5), colour=0.07, raters=160, middle=0.44, slope=0.2, bias=0.1, use=0.2,
+        weights=(0.7, 1.0, 0.5), colour=0.07, raters=160, middle=0.5, slope=0.2, bias=0.1, use=0.2,
         noise=0.18, taste=0.03,
     )  # fmt: skip
     size = (128, 96)

@@ -59,7 +59,7 @@ class LiveLayout:
     """LIVE release 2: five folders of BMP with copies of the references among them; DMOS, lower is better."""
 
     name, title, folder, readme = "live", "LIVE", "databaserelease2", "README.txt"
-    panel = Panel(weights=(1.0, 0.4, 1.0), raters=23, taste=0.025)
+    panel = Panel(weights=(1.0, 0.4, 1.0), middle=0.5, raters=23, taste=0.025)
 
     def scenes(self, scale: float, seed: int) -> list[Scene]:
         """Four versions of every reference in each of the five folders, at irregular levels."""
@@ -142,7 +142,7 @@ class CsiqLayout:
     """CSIQ: folders of PNG by type and a workbook; DMOS in 0..1, lower is better."""
 
     name, title, folder, readme = "csiq", "CSIQ", "CSIQ", "README.txt"
-    panel = Panel(weights=(1.0, 1.0, 0.3), raters=35, middle=0.42)
+    panel = Panel(weights=(1.0, 1.0, 0.3), middle=0.5, slope=0.17, raters=35)
     size = (112, 112)
 
     def scenes(self, scale: float, seed: int) -> list[Scene]:
@@ -211,7 +211,7 @@ class KadidLayout:
 
     name, title, folder, readme = "kadid10k", "KADID-10K", "kadid10k", "readme.txt"
     panel = Panel(
-        weights=(1.0, 1.0, 0.15), raters=30, middle=0.48, slope=0.17, bias=0.09, noise=0.16, taste=0.03
+        weights=(1.0, 1.0, 0.3), raters=30, middle=0.5, slope=0.17, bias=0.09, noise=0.16, taste=0.03
     )
     size = (128, 96)
 
