@@ -33,7 +33,7 @@ def test_room_is_a_relative_symlink_into_the_checkout(room: str) -> None:
 def test_room_refuses_its_bare_name(room: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"import cliqa_bench.{room}, not {room}" in done.stderr.splitlines()[-1]
+    assert f"import cliqa_bench.{room}" in done.stderr.splitlines()[-1]
 
 
 def test_setup_names_every_package() -> None:
