@@ -116,7 +116,7 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
 
     Both sides are standardised for the fit, which starts from VQEG's values (b1, b2 the extremes of the
     opinions, b3 the middle and b4 the spread of the predictions). Where the data lie at a limit of the family
-    (a straight line, an exponential), the parameters run away without end; the search then stops after 2000
+    (a straight line, an exponential), the parameters run away without end; the search then stops after 300
     evaluations and its last curve is used, which is that limit to several digits.
 
     Args:
@@ -129,6 +129,7 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
         that falls (the predictions rank the wrong way; turning them over would hide it).
     """
     from scipy.optimize import least_squares
+    from scipy.special import expit
 
     pair = _defined(scores, mos)
     if pair is None or len(pair[0]) < 5:
@@ -140,11 +141,17 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
     start = np.array([v.max(), v.min(), np.median(u), 1.0])
 
     def errors(b: Float) -> Float:
-        return logistic(u, *b) - v
+        return np.asarray((b[0] - b[1]) * expit((u - b[2]) / abs(b[3])) + b[1] - v)
+
+    def slopes(b: Float) -> Float:
+        z, rise = (u - b[2]) / abs(b[3]), b[0] - b[1]
+        s = expit(z)
+        by_z = rise * s * (1 - s)
+        return np.stack([s, 1 - s, -by_z / abs(b[3]), -by_z * z / b[3]], axis=1)
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        fit = least_squares(errors, start, method="lm", max_nfev=2000)
+        fit = least_squares(errors, start, slopes, method="lm", max_nfev=300)
     b = np.asarray(fit.x, np.float64)
     if not (np.isfinite(b).all() and np.isfinite(fit.cost) and b[0] > b[1] and b[3] != 0):
         return None

@@ -33,6 +33,7 @@ _STYLE: Any = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4.5,
     "legend.frameon": False,
+    "figure.constrained_layout.w_pad": 0.1,
     # text stays text, in embedded TrueType fonts
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
@@ -49,11 +50,12 @@ _METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def psi_caption(order: str) -> str:
+def psi_caption(rows: Sequence[Row]) -> str:
     """Returns the caption of the PSI curves."""
-    return (
-        f"PSI_t as a function of the task index t, order {order}. Error bars: standard deviation over seeds."
-    )
+    text = f"PSI_t as a function of the task index t, order {rows[0].order}."
+    if any(math.isfinite(row.std) for row in rows):
+        text += " Error bars: standard deviation over seeds (ddof = 1)."
+    return text + (f" {GENERATED.capitalize()}." if GENERATED in rows[0].note else "")
 
 
 def draw_psi(rows: Sequence[Row], sequence: Sequence[str], folder: Path) -> list[Path]:

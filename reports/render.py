@@ -14,6 +14,7 @@ from cliqa_bench.reports.tables import DIGITS, Table, Value
 from cliqa_bench.types import TIDY_COLUMNS
 
 DASH = "—"
+_ROMAN = ("I", "II", "III", "IV", "V", "VI")
 
 
 def csv_text(rows: Iterable[Row]) -> str:
@@ -98,6 +99,9 @@ def _markdown_value(value: Value) -> str:
 
 # --------------------------------------------------------------------------------------------------- LaTeX
 
+# what is wider than the text shrinks to it, what is narrower keeps its size
+_TEX_FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}"
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -126,8 +130,7 @@ def latex(table: Table) -> str:
         "\\centering",
         f"\\caption{{{escape_tex(table.caption)}}}",
         f"\\label{{tab:{table.number}}}",
-        # a wide table shrinks to the text, a narrow one keeps its size
-        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+        _TEX_FIT + "{%",
         f"\\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
         "\\toprule",
     ]
@@ -157,7 +160,7 @@ def _latex_spans(table: Table) -> list[str]:
 
 
 def _latex_value(value: Value) -> str:
-    text = escape_tex(_plain(value))
+    text = escape_tex(_plain(value)).replace("-0.", "$-$0.").replace("-1.", "$-$1.")
     if value.bold:
         text = f"\\textbf{{{text}}}"
     return f"\\textcolor{{gray}}{{{text}}}" if value.gray else text
@@ -178,13 +181,16 @@ def latex_document(tables: Sequence[Table], figures: Sequence[tuple[Path, str]])
         "\\usepackage[margin=2cm]{geometry}",
         "\\usepackage{booktabs,graphicx,xcolor}",
         "\\begin{document}",
-        *(f"\\input{{{table.name}}}" for table in tables),
+        "\\setlength{\\belowcaptionskip}{6pt}",
+        "\\renewcommand{\\thetable}{\\Roman{table}}",  # the paper's numbers
     ]
+    for table in tables:
+        lines += [f"\\setcounter{{table}}{{{_ROMAN.index(table.number)}}}", f"\\input{{{table.name}}}"]
     for path, caption in figures:
         lines += [
             "\\begin{figure}[htbp]",
             "\\centering",
-            f"\\includegraphics[width=\\linewidth]{{{path.name}}}",
+            f"{_TEX_FIT}{{\\includegraphics{{{path.name}}}}}",
             f"\\caption{{{escape_tex(caption)}}}",
             "\\end{figure}",
         ]

@@ -85,10 +85,7 @@ def _write(numbers: Tidy, folder: Path, formats: Sequence[str], figures: bool) -
     curves = [row for row in numbers.rows if row.table == "Fig. 4"]
     drawn = draw_psi(curves, main_sequence(numbers.group), folder) if figures and curves else []
     if "tex" in formats:
-        caption = psi_caption(numbers.group.main_order) + (
-            f" {GENERATED}." if numbers.group.generated else ""
-        )
-        pictures = [(path, caption) for path in drawn if path.suffix == ".pdf"]
+        pictures = [(path, psi_caption(curves)) for path in drawn if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)
     for name, text in texts.items():
         write_text(folder / name, text)

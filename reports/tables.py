@@ -63,14 +63,19 @@ class Table:
         return f"table_{self.number}"
 
 
+def shape(number: str, rows: list[Row]) -> Table:
+    """Puts the rows of one of the tables III to VI, ours or the published ones, into its shape."""
+    makers = {"III": _summary, "IV": _matrix, "V": _orders, "VI": _lengths}
+    return makers[number](rows)
+
+
 def make_tables(tidy: Tidy) -> list[Table]:
     """Returns Tables III to VI, as far as there are rows for them."""
-    makers = {"III": _summary, "IV": _matrix, "V": _orders, "VI": _lengths}
     tables = []
-    for number, maker in makers.items():
+    for number in ("III", "IV", "V", "VI"):
         rows = [row for row in tidy.rows if row.table == number]
         if rows:
-            table = maker(rows)
+            table = shape(number, rows)
             tables.append(replace(table, caption=f"{table.caption} {_about(tidy.group, number)}"))
     return tables
 

@@ -1,7 +1,7 @@
 """Tiny recorded runs for the tests of the reports, and the command that renews what they expect.
 
-Run `python tests/recorded_runs.py` from the checkout's root to write `tests/golden_report/` anew; look at the
-difference before you commit it.
+Run `PYTHONPATH=. python tests/recorded_runs.py` in the checkout's root to write `tests/golden_report/` anew;
+look at the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -163,5 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     main()
