@@ -11,7 +11,7 @@ from cliqa_bench.reports import render
 from cliqa_bench.reports.figures import FORMATS as FIGURE_FORMATS
 from cliqa_bench.reports.figures import draw_psi, psi_caption
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.rows import GENERATED, Row, Tidy, group_records, order_rank, tidy
+from cliqa_bench.reports.rows import GENERATED, SETTINGS, Row, Tidy, group_records, order_rank, tidy
 from cliqa_bench.reports.tables import main_sequence, make_tables
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
@@ -117,7 +117,7 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
     heads = ["order", "method", "setting", *(["backbone"] if several else []), *SUMMARY]
     body = [
         [*line, *(render.number(found[line][metric].value) for metric in SUMMARY)]
-        for line in sorted(found, key=lambda line: (order_rank(line[0]), list(found).index(line)))
+        for line in sorted(found, key=lambda line: (order_rank(line[0]), SETTINGS.index(line[2]), line[1]))
     ]
     lines = [f"{len(numbers.group.records)} runs ({numbers.group.description})"]
     if numbers.group.generated:

@@ -218,11 +218,12 @@ def _gaps(done: list[tuple[RunRecord, Measured]]) -> list[str]:
     lines = []
     for command, runs in by_command.items():
         missing, expected = sum(m.missing for _, m in runs), sum(m.expected for _, m in runs)
-        orders = ", ".join(sorted({r.order for r, _ in runs}, key=order_rank))
+        orders = sorted({r.order for r, _ in runs}, key=order_rank)
         names = ", ".join(sorted({r.strategy for r, _ in runs}))
+        where = f"{'orders' if len(orders) > 1 else 'order'} {', '.join(orders)}"
         lines.append(
-            f"unfinished: {names}, order {orders}: {missing} of {expected} answers are missing and stand as "
-            f"dashes; to fill them: {command}"
+            f"unfinished: {names}, {where}: {missing} of {expected} answers are missing and stand as dashes; "
+            f"to fill them: {command}"
         )
     return lines
 
