@@ -19,7 +19,9 @@ def bar(total: int | None, what: str, unit: str = "it") -> tqdm[Any]:
         what: What is going on, in a few words.
         unit: What is counted ("image", "epoch", ...).
     """
-    return tqdm(total=total, desc=what, unit=unit, delay=1, file=sys.stderr, dynamic_ncols=True, mininterval=0.3)
+    return tqdm(
+        total=total, desc=what, unit=unit, delay=1, file=sys.stderr, dynamic_ncols=True, mininterval=0.3
+    )
 
 
 def track(items: Iterable[T], total: int, what: str, unit: str = "it") -> Iterator[T]:
