@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +28,9 @@ from cliqa_bench.store import read_json, write_json
 
 VERSION = 2
 """Raised whenever the pictures or labels of a seed change."""
+
+LEFTOVER_AGE = 3600.0
+"""Seconds after which a half-made folder is taken for dead."""
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -87,6 +91,7 @@ def make_miniatures(
         raise UserError(f"scale is {scale:g}; it must lie above 0 and at most at 100")
     try:
         root.mkdir(parents=True, exist_ok=True)
+        _clean(root)
         missing = [LAYOUTS[n] for n in wanted if not _finished(root / LAYOUTS[n].folder, scale, seed)]
         if missing:
             _make(root, missing, scale, seed, processes or min(8, os.cpu_count() or 1))
@@ -117,7 +122,24 @@ def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, proces
                 measures.append(measure)
                 shown.update(len(scene.pictures))
             _label(partial, layout, scenes, measures, scale, seed)
-            partial.rename(root / layout.folder)
+            _move(partial, root / layout.folder, scale, seed)
+
+
+def _move(partial: Path, folder: Path, scale: float, seed: int) -> None:
+    """Gives a finished dataset its name; if another process was faster, the same bytes are there already."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not _finished(folder, scale, seed):
+            raise
+
+
+def _clean(root: Path) -> None:
+    """Removes what killed runs left behind, but nothing that another process may be working on."""
+    for layout in LAYOUTS.values():
+        for leftover in root.glob(f".{layout.folder}-*"):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _label(
