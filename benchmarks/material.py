@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,25 +56,40 @@ class Material:
         return digest([self.name, self.split.fingerprint, sizes], length=64)
 
 
-def load_materials(names: Sequence[str], data: Path | None, split: str) -> dict[str, Material]:
-    """Loads the labels and splits of datasets.
+def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, Dataset]:
+    """Opens datasets by their names.
+
+    Args:
+        names: As on the command line.
+        data: Folder that holds the datasets; None for `$CLIQA_DATA` or, without it, for the generated
+            miniatures, which are made where they are not yet.
+
+    Raises:
+        UserError: If a dataset is unknown or missing.
+    """
+    if data is None and os.environ.get("CLIQA_DATA"):
+        data = Path(os.environ["CLIQA_DATA"]).expanduser()
+    if data is None:
+        from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
+
+        data = default_root()
+        make_miniatures(data, names=names)
+    return find_datasets(data, names)
+
+
+def load_materials(names: Sequence[str], data: Path | None = None, split: str = "1") -> dict[str, Material]:
+    """Loads the labels and splits of datasets, and sees that the images are there.
 
     Args:
         names: Dataset names.
-        data: Folder of the real datasets, or None for the generated miniatures, which are made if needed.
+        data: As in `open_datasets`.
         split: "1", "2", ... or a path, see `resolve_split`.
 
     Raises:
         UserError: If a dataset is missing or incomplete, or its labels or split files are broken.
     """
-    root = data
-    if root is None:
-        from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
-
-        root = default_root()
-        make_miniatures(root, names=names)
     materials = {}
-    for name, dataset in find_datasets(root, names).items():
+    for name, dataset in open_datasets(names, data).items():
         ratings = dataset.ratings()
         dataset.verify_files(ratings)
         materials[name] = Material(dataset, ratings, resolve_split(split, dataset, ratings))

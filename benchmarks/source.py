@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from cliqa_bench.benchmarks.base import Dataset
+    from cliqa_bench.benchmarks.material import Material
     from cliqa_bench.benchmarks.splits import Split
 
 T = TypeVar("T")
@@ -241,6 +243,21 @@ def batches_by_shape(shapes: NDArray[np.int64], max_pixels: int) -> list[NDArray
         step = max(1, int(max_pixels // max(1, height * width)))
         batches += [members[start : start + step] for start in range(0, len(members), step)]
     return batches
+
+
+def open_source(material: Material, resize: int, folder: Path | None = None) -> Source:
+    """Decodes a dataset's images, where that is not done yet.
+
+    Args:
+        material: The dataset, its labels and its split.
+        resize: As in `images.adaptive_size`.
+        folder: Where decoded images lie, by default in the cache folder.
+
+    Raises:
+        UserError: If an image is missing or refused.
+    """
+    cache = ImageCache.open(material.dataset, [r.key for r in material.ratings], resize, folder)
+    return Source(material.dataset, material.ratings, material.split, cache)
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

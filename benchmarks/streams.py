@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from cliqa_bench.benchmarks.cache import ImageCache, to_float
-from cliqa_bench.benchmarks.source import Batch, Source
-from cliqa_bench.benchmarks.suites import find_datasets, parse_orders
+from cliqa_bench.benchmarks.cache import to_float
+from cliqa_bench.benchmarks.material import load_materials
+from cliqa_bench.benchmarks.source import Batch, Source, open_source
+from cliqa_bench.benchmarks.suites import parse_orders
 from cliqa_bench.config import PRESETS, PresetName, Training
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.seeds import seed_for
@@ -24,15 +24,11 @@ from cliqa_bench.types import SUBSETS, Subset
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
 
-    from cliqa_bench.benchmarks.base import Dataset
-
 __all__ = [
     "Batch",
     "QualityDataset",
     "Source",
     "iqa_benchmark",
-    "load_source",
-    "open_datasets",
     "quality_benchmark",
 ]
 
@@ -124,45 +120,6 @@ def collate(items: Sequence[Sequence[Any]]) -> list[torch.Tensor]:
     return [torch.stack(images), scores, torch.tensor([int(item[2]) for item in items])]
 
 
-def open_datasets(names: Iterable[str], data: Path | None = None) -> dict[str, Dataset]:
-    """Opens datasets by their names.
-
-    Args:
-        names: As on the command line.
-        data: Folder that holds the datasets; None for `$CLIQA_DATA` or, without it, for the generated
-            miniatures, which are made where they are not yet.
-
-    Raises:
-        UserError: If a dataset is unknown or missing.
-    """
-    names = list(names)
-    if data is None and os.environ.get("CLIQA_DATA"):
-        data = Path(os.environ["CLIQA_DATA"]).expanduser()
-    if data is None:
-        from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
-
-        data = default_root()
-        make_miniatures(data, names=names)
-    return find_datasets(data, names)
-
-
-def load_source(dataset: Dataset, split: str, training: Training, folder: Path | None = None) -> Source:
-    """Reads a dataset's ratings and split, and decodes its images where that is not done yet.
-
-    Args:
-        dataset: Which one.
-        split: "1", "2", ... or a path with published split files.
-        training: Says how images are resized.
-        folder: Where decoded images lie, by default in the cache folder.
-    """
-    from cliqa_bench.benchmarks.splits import resolve_split
-
-    ratings = dataset.ratings()
-    parts = resolve_split(split, dataset, ratings)
-    cache = ImageCache.open(dataset, [rating.key for rating in ratings], training.resize, folder)
-    return Source(dataset, ratings, parts, cache)
-
-
 def quality_benchmark(sources: Sequence[Source], training: Training, seed: int = 0) -> CLScenario:
     """Makes an Avalanche benchmark of datasets in the order given; see `iqa_benchmark`.
 
@@ -238,10 +195,10 @@ def iqa_benchmark(
     if len(orders) != 1:
         raise UserError(f"a benchmark has one order, not {len(orders)} ({', '.join(orders)}); name one")
     (names,) = orders.values()
-    datasets = open_datasets(names, data)
+    materials = load_materials(names, data, split)
     if preset is None:
-        preset = "quick" if all(d.generated is not None for d in datasets.values()) else "paper"
+        preset = "quick" if all(m.generated for m in materials.values()) else "paper"
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     training = PRESETS[preset]
-    return quality_benchmark([load_source(datasets[n], split, training) for n in names], training, seed)
+    return quality_benchmark([open_source(materials[n], training.resize) for n in names], training, seed)

@@ -218,7 +218,7 @@ class Learner(SupervisedTemplate):
         scores = score_images(newest, self.source, "val", 1, self.device, self.training.precision)
         mos = self.source.mos[self.source.indices("val")]
         self.tick(len(mos), "")
-        value = srcc(mos, np.asarray(scores[:, 0], dtype=np.float64))
+        value = srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
         self.tick(0, f"val SRCC {value:.3f}")
         return value
 

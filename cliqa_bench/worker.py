@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cliqa_bench.benchmarks.cache import ImageCache
-from cliqa_bench.benchmarks.source import Source
+from cliqa_bench.benchmarks.source import Source, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
@@ -81,9 +80,8 @@ class Worker:
     def source(self, name: str) -> Source:
         """Returns a dataset's decoded images and labels, decoding them if they are not cached."""
         if name not in self._sources:
-            m = self.plan.materials[name]
-            cache = ImageCache.open(m.dataset, [r.key for r in m.ratings], self.config.training.resize)
-            self._sources[name] = Source(m.dataset, m.ratings, m.split, cache)
+            material = self.plan.materials[name]
+            self._sources[name] = open_source(material, self.config.training.resize)
         return self._sources[name]
 
     @contextmanager
