@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cliqa_bench.benchmarks.generated.colour import from_lab, luma, to_lab
-from cliqa_bench.benchmarks.generated.distortions import (
+from cliqa_bench.benchmarks.generated.filters import (
     convolve,
     gaussian_blur,
     lens_blur,
     motion_blur,
     sharpen,
+    to_float,
     to_uint8,
     unit_of,
 )
@@ -107,7 +108,7 @@ def shoot(scene: Image, shot: Shot, rng: Rng) -> Image:
         (H, W, 3) uint8.
     """
     unit = unit_of(scene)
-    x = scene.astype(np.float32) / np.float32(255)
+    x = to_float(scene)
     if shot.defocus > 0:
         x = lens_blur(x, shot.defocus, unit, rng)
     if shot.motion > 0:

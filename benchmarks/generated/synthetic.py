@@ -46,8 +46,6 @@ CSIQ_TYPES = {
     "blur": ("BLUR", "blur"),
     "contrast": ("contrast", "contrast"),
 }
-KADID_LEVELS = ((1, 3), (2, 4), (3, 5), (1, 4), (2, 5))
-"""Two of the five levels for a reference and a type; five references together show every level of a type."""
 
 
 def numbered(names: Sequence[str], count: int) -> list[str]:
@@ -216,15 +214,18 @@ class KadidLayout:
     size = (128, 96)
 
     def scenes(self, scale: float, seed: int) -> list[Scene]:
-        """All 25 types of every reference, at two of their five levels."""
+        """All 25 types of every reference, each at one of its five levels; levels go round.
+
+        Five references together show all levels of all types, and every reference has five types at each
+        level. With so few pictures, more contents teach more than more levels of one content.
+        """
         found = []
-        for index in range(how_many(10, scale, 3)):
+        for index in range(how_many(20, scale, 3)):
             name = f"I{index + 1:02d}"
-            files = [
-                Picture(f"images/{name}_{number:02d}_{level:02d}.png", kind, level)
-                for number, kind in enumerate(KADID_TYPES, 1)
-                for level in KADID_LEVELS[(index + number) % 5]
-            ]
+            files = []
+            for number, kind in enumerate(KADID_TYPES, 1):
+                level = 1 + (index + number) % 5
+                files.append(Picture(f"images/{name}_{number:02d}_{level:02d}.png", kind, level))
             photo = photo_of(self.name, index, self.size)
             content = seed_for("scene", self.name, seed, index)
             found.append(Scene(self.name, content, self.size, photo, f"images/{name}.png", tuple(files)))
