@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
 
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, unknown
 
 Add = Callable[..., Any]
 Handler = Callable[[Namespace, str], int]
@@ -116,6 +116,7 @@ def _pretrain_arguments(add: Add) -> None:
     add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
     add("--steps", type=int, metavar="N", help="optimiser steps (default: what the shipped weights had)")
+    add("--precision", type=str, default="fp32", metavar="P", help="fp32, or bf16 autocast (default: fp32)")
 
 
 def _pretrain(args: Namespace, command: str) -> int:
@@ -123,7 +124,9 @@ def _pretrain(args: Namespace, command: str) -> int:
 
     if args.steps is not None and args.steps < 1:
         raise UserError(f"--steps must be at least 1, not {args.steps}")
-    config = replace(SCNN, seed=args.seed, steps=args.steps or SCNN.steps)
+    if args.precision not in ("fp32", "bf16"):
+        raise unknown("precision", args.precision, ("fp32", "bf16"))
+    config = replace(SCNN, seed=args.seed, steps=args.steps or SCNN.steps, precision=args.precision)
     from cliqa_bench.pretrain import pretrain
     from cliqa_bench.worker import resolve_device
 

@@ -27,6 +27,7 @@ from cliqa_bench.backbones.staged import StagedNet
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
+from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.model import NORMS
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import DISTORTION_BN, SCNN, PretrainConfig
@@ -119,6 +120,7 @@ def train(backbone: type[Backbone], net: StagedNet, config: PretrainConfig, devi
     Returns:
         The accuracy on distorted pictures never seen, in [0, 1]; chance is 1/39.
     """
+    keep_freed_memory()
     torch.manual_seed(seed_for("classifier", config.seed) % 2**63)
     whole = _Whole(net, backbone.feature_size).to(device).to(memory_format=torch.channels_last)
     if config.norms_only:

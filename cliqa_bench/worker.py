@@ -22,6 +22,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.evaluate import score_images
 from cliqa_bench.gates import fit_centroids, nearest_distance
 from cliqa_bench.learner import Learner
+from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.model import QualityModel
 from cliqa_bench.planner import AnswerWork, GateWork, Plan, TrainWork, images_of
 from cliqa_bench.pretrain import distortion_aware
@@ -57,6 +58,7 @@ class Worker:
     """
 
     def __init__(self, plan: Plan, facts: dict[str, Any]) -> None:
+        keep_freed_memory()
         self.plan, self.facts = plan, facts
         self.config: RunConfig = plan.config
         self.device = resolve_device(plan.config.device)

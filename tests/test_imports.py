@@ -20,7 +20,7 @@ LEVELS = (
     "strategies",
     "benchmarks learner evaluate pretrain",
     "model gates backbones",
-    "metrics losses readouts store registry seeds progress paths config pretrain_config",
+    "metrics losses readouts store registry seeds progress memory paths config pretrain_config",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
