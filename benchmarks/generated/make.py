@@ -7,7 +7,9 @@ import functools
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -110,7 +112,11 @@ def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, proces
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         shown = stack.enter_context(bar(total, "making miniatures", "image"))
-        pool = stack.enter_context(ProcessPoolExecutor(processes, context)) if processes > 1 else None
+        pool = (
+            stack.enter_context(ProcessPoolExecutor(processes, context, _attend, (os.getpid(),)))
+            if processes > 1
+            else None
+        )
         for layout in layouts:
             scenes = plans[layout.name]
             partial = Path(tempfile.mkdtemp(prefix=f".{layout.folder}-", dir=root))
@@ -140,6 +146,18 @@ def _clean(root: Path) -> None:
         for leftover in root.glob(f".{layout.folder}-*"):
             if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE:
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _attend(parent: int) -> None:
+    """Prepares a process of the pool: Ctrl-C is the parent's business, and without parent it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _label(
