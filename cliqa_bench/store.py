@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,25 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _temporary_prefix(name: str) -> str:
+    """Returns how a temporary name starts: hidden, and naming the process that may still be writing it."""
+    return f".{name}~{platform.node()}~{os.getpid()}~"
+
+
+def _is_orphan(path: Path) -> bool:
+    """Tells whether a temporary file or folder belongs to a process of this machine that is gone."""
+    parts = path.name.rsplit("~", 3)
+    if len(parts) != 4 or parts[1] != platform.node() or not parts[2].isdigit():
+        return False
+    try:
+        os.kill(int(parts[2]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # alive, and somebody else's
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`; when the block ends well, it becomes `path` in one step.
@@ -62,7 +82,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # the suffix is kept: numpy and matplotlib choose the format by it
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(path.suffix, _temporary_prefix(path.stem), path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -138,7 +158,7 @@ class Node:
         partial: Path | None = None
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{self.id}-", dir=self.folder.parent))
+            partial = Path(tempfile.mkdtemp(prefix=_temporary_prefix(self.id), dir=self.folder.parent))
             partial.chmod(0o755)
             yield partial
             write_json(partial / "spec.json", self.spec)
@@ -161,10 +181,15 @@ class Node:
 
 
 def clean_partial(out: Path) -> None:
-    """Removes what killed runs left behind under temporary names."""
-    for kind in ("train", "gate", "answers"):
-        for leftover in (out / kind).glob(".*-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    """Removes what killed runs left behind under temporary names; what a living one writes is left alone."""
+    for folder in (out, *(out / name for name in ("train", "gate", "answers", "runs", "report"))):
+        for leftover in folder.glob(".*~*~*~*"):
+            if not _is_orphan(leftover):
+                continue
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def write_answers(

@@ -1,0 +1,192 @@
+"""Nothing half-written ever counts, and what belongs together is put together."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cliqa_bench import store
+from cliqa_bench.errors import UserError
+from cliqa_bench.store import AnswerReader, Node, RunRecord, Step
+
+
+def test_a_node_is_named_by_its_spec_alone(tmp_path):
+    assert (
+        Node(tmp_path, "train", "a", {"x": 1, "y": [2]}).id
+        == Node(tmp_path, "train", "a", {"y": [2], "x": 1}).id
+    )
+    assert Node(tmp_path, "train", "a", {"x": 1}).id != Node(tmp_path, "train", "a", {"x": 2}).id
+
+
+def test_a_finished_node_carries_the_hashes_of_its_files(tmp_path):
+    node = Node(tmp_path, "train", "a", {"x": 1})
+    facts = {"device": "cpu"}
+    with node.building(facts) as folder:
+        (folder / "weights").write_bytes(b"123")
+        assert not node.done
+        facts["seconds"] = 1.5
+    assert node.done
+    done = json.loads(node.file("done.json").read_text())
+    assert done["facts"] == {"device": "cpu", "seconds": 1.5}
+    assert done["files"] == {name: store.file_digest(node.file(name)) for name in ("spec.json", "weights")}
+
+
+def test_a_node_that_fails_leaves_nothing(tmp_path):
+    node = Node(tmp_path, "train", "a", {"x": 1})
+    with pytest.raises(ZeroDivisionError), node.building({}) as folder:
+        (folder / "weights").write_bytes(b"123")
+        raise ZeroDivisionError
+    assert not node.done
+    assert not list((tmp_path / "train").iterdir())
+
+
+def test_a_node_finished_by_somebody_else_stays(tmp_path):
+    node = Node(tmp_path, "train", "a", {"x": 1})
+    with node.building({}) as mine:
+        (mine / "weights").write_bytes(b"mine")
+        with node.building({}) as theirs:
+            (theirs / "weights").write_bytes(b"theirs")
+    assert node.file("weights").read_bytes() == b"theirs"
+
+
+def test_a_folder_without_done_is_no_node_and_is_replaced(tmp_path):
+    node = Node(tmp_path, "train", "a", {"x": 1})
+    node.folder.mkdir(parents=True)
+    node.file("weights").write_bytes(b"half")
+    assert not node.done
+    with node.building({}) as folder:
+        (folder / "weights").write_bytes(b"whole")
+    assert node.file("weights").read_bytes() == b"whole"
+
+
+def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
+    program = (
+        "import os, sys; from pathlib import Path; from cliqa_bench.store import *\n"
+        f"out = Path({str(tmp_path)!r})\n"
+        "with Node(out, 'train', 'a', {}).building({}), atomic_path(out / 'runs' / 'x.json'): os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[1])
+    assert len(list(tmp_path.rglob(".*~*"))) == 2, "a killed process leaves its temporary names behind"
+    with Node(tmp_path, "train", "b", {}).building({}) as alive:
+        store.clean_partial(tmp_path)
+        assert alive.is_dir()
+        assert list(tmp_path.rglob(".*~*")) == [alive]
+
+
+def test_a_text_file_is_whole_or_absent(tmp_path):
+    path = tmp_path / "deep" / "a.json"
+    store.write_json(path, {"b": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        store.write_json(path, {"b": float("nan")})
+    assert store.read_json(path) == {"b": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}"):
+        store.write_text(tmp_path / "a", "b")
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "train").write_text("")
+    with (
+        pytest.raises(UserError, match=r"cannot write .*train"),
+        Node(tmp_path, "train", "a", {}).building({}),
+    ):
+        pass
+
+
+def write_columns(out: Path, name: str, keys: list[str], **arrays: np.ndarray) -> None:
+    folder = out / "answers" / name
+    mos = np.arange(len(keys), dtype=np.float64)
+    store.write_answers(folder / "answers.npz", np.array(keys), mos, **arrays)
+    store.write_json(folder / "done.json", {})
+
+
+@pytest.fixture
+def record(tmp_path):
+    keys = ["a", "b", "c"]
+    columns = np.arange(6, dtype=np.float32).reshape(3, 2)
+    write_columns(tmp_path, "n1-on-x", keys, scores=columns)
+    write_columns(tmp_path, "n2-on-x", keys, scores=10 + columns)
+    for gate in ("gx", "gy"):
+        write_columns(
+            tmp_path, f"{gate}-on-x", keys, distances=np.tile(np.arange(4, dtype=np.float32), (3, 1))
+        )
+    return RunRecord(
+        strategy="s", variant="", rows={"last": "S"}, backbone="B", seed=0, order="x,y", sequence=["x", "y"],
+        tests=["x"], titles={"x": "X", "y": "Y"},
+        steps=[Step("x", [("n1", 1)]), Step("y", [("n1", 0), ("n2", 1)])],
+        gates={"x": "gx", "y": "gy"}, answers={n: {"x": f"{n}-on-x"} for n in ("n1", "n2", "gx", "gy")},
+        tau=32.0, stages=[3, 4], generated=True,
+    )  # fmt: skip
+
+
+def test_heads_come_from_the_nodes_and_columns_that_the_record_names(tmp_path, record):
+    answers = AnswerReader(tmp_path).answers(record, 1, "x")
+    assert answers.scores.tolist() == [[0, 11], [2, 13], [4, 15]]
+    assert answers.mos.tolist() == [0, 1, 2]
+    assert answers.distances.shape == (3, 2, 2)
+    assert answers.distances[0, 0].tolist() == [2, 3], "stages 3 and 4 are the third and the fourth column"
+
+
+def test_an_unfinished_node_is_no_answer(tmp_path, record):
+    (tmp_path / "answers" / "n2-on-x" / "done.json").unlink()
+    reader = AnswerReader(tmp_path)
+    assert reader.answers(record, 1, "x") is None
+    assert reader.answers(record, 0, "x") is not None
+
+
+def test_without_all_gates_there_are_no_distances(tmp_path, record):
+    (tmp_path / "answers" / "gy-on-x" / "done.json").unlink()
+    assert AnswerReader(tmp_path).answers(record, 1, "x").distances is None
+    assert AnswerReader(tmp_path).answers(record, 0, "x").distances is not None
+
+
+def test_answers_about_other_images_are_refused(tmp_path, record):
+    write_columns(tmp_path, "n2-on-x", ["a", "c", "b"], scores=np.zeros((3, 2), np.float32))
+    with pytest.raises(UserError, match="name different images"):
+        AnswerReader(tmp_path).answers(record, 1, "x")
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 broken"])
+def test_a_broken_answer_file_is_named(tmp_path, record, content):
+    path = tmp_path / "answers" / "n1-on-x" / "answers.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=str(path)):
+        AnswerReader(tmp_path).answers(record, 0, "x")
+
+
+def test_a_pickle_is_never_unpacked(tmp_path, record):
+    path = tmp_path / "answers" / "n1-on-x" / "answers.npz"
+    np.savez(path, keys=np.array([{}], dtype=object), mos=np.zeros(1))
+    with pytest.raises(UserError, match="not an answer file"):
+        AnswerReader(tmp_path).answers(record, 0, "x")
+
+
+def test_records_come_back_as_they_went(tmp_path, record):
+    store.write_record(tmp_path, record)
+    assert store.read_records(tmp_path) == [record]
+    facts = replace(record, facts={"created": "today"})
+    assert facts.id == record.id, "facts are no part of what a run is"
+    assert replace(record, seed=1).id != record.id
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"steps": 3}', "[]", '{"steps": [{}]}'])
+def test_a_broken_record_is_named(tmp_path, text):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "x.json").write_text(text)
+    with pytest.raises(UserError, match=r"x\.json"):
+        store.read_records(tmp_path)
+
+
+def test_no_runs_at_all_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"no runs in .* make some"):
+        store.read_records(tmp_path)
