@@ -28,7 +28,7 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar
 from cliqa_bench.store import read_json, write_json
 
-VERSION = 3
+VERSION = 1
 """Raised whenever the pictures or labels of a seed change."""
 
 LEFTOVER_AGE = 3600.0

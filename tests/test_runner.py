@@ -1,0 +1,158 @@
+"""The main job on small miniatures: what a run leaves, that it goes on where it stopped, what `plan` says."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cliqa_bench import cli, store
+from cliqa_bench.metrics import srcc
+from cliqa_bench.reports import load
+
+ROOT = Path(__file__).resolve().parents[1]
+ORDERS = "live,bid;bid,live"
+
+
+def arguments(data, out, *more):
+    return [
+        "run", "--strategy", "tsn", "--orders", ORDERS, "--data", str(data), "--out", str(out),
+        "--set", "training.epochs=1", "--set", "training.warmup_epochs=1", "--weights", "random", *more,
+    ]  # fmt: skip
+
+
+def content(out: Path) -> dict[str, str]:
+    """Returns a hash of every file that results are made of; times, in done.json, are no result."""
+    files = (
+        p for p in sorted(out.rglob("*")) if p.is_file() and p.name != "done.json" and p.parent.name != "runs"
+    )
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def finished(miniatures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "runs"
+    assert cli.main(arguments(miniatures, out)) == 0
+    return out
+
+
+def test_two_orders_of_two_datasets_are_two_trainings_two_gates_eight_answers(finished):
+    assert {
+        kind: len(list((finished / kind).iterdir())) for kind in ("train", "gate", "answers", "runs")
+    } == {
+        "train": 2,
+        "gate": 2,
+        "answers": 8,
+        "runs": 2,
+    }
+
+
+def test_every_node_says_what_it_is_made_of(finished):
+    for done in finished.glob("*/*/done.json"):
+        body = json.loads(done.read_text())
+        assert body["files"] == {n: store.file_digest(done.parent / n) for n in body["files"]}
+        assert {"torch", "avalanche-lib", "python"} <= body["facts"]["versions"].keys()
+    for record in store.read_records(finished):
+        assert record.generated
+        assert record.facts["config"]["training"]["epochs"] == 1
+        assert set(record.facts["fingerprints"]) == {"live", "bid"}
+
+
+def test_the_report_s_numbers_are_those_of_the_answer_files(finished):
+    record = next(r for r in store.read_records(finished) if r.sequence == ["live", "bid"])
+    answers = store.AnswerReader(finished).answers(record, 1, "live")
+    weights = np.exp(-32 * (answers.distances - answers.distances.min(1, keepdims=True)))
+    weights = (weights / weights.sum(1, keepdims=True)).mean(2)
+    expected = {
+        "TSN-IQA": srcc((weights * answers.scores).sum(1), answers.mos),
+        "TSN-IQA-O": srcc(answers.scores[:, 0], answers.mos),
+        "TSN-IQA (last head)": srcc(answers.scores[:, 1], answers.mos),
+    }
+    frame = load(finished)
+    for method, value in expected.items():
+        rows = frame[
+            (frame.metric == "SRCC") & (frame.method == method) & (frame.order == "live,bid")
+            & (frame.length.astype(str) == "2") & (frame.test_dataset == "LIVE")
+        ]  # fmt: skip
+        assert rows.value.astype(float).iloc[0] == pytest.approx(value, abs=1e-6), method
+
+
+def test_order_does_not_matter_to_what_is_learned(finished):
+    frame = load(finished)
+    values = frame[(frame.metric == "mSRCC") & (frame.method == "TSN-IQA")].value.astype(float)
+    assert len(set(values)) == 1
+
+
+def test_run_again_it_trains_nothing(finished, miniatures, capsys, monkeypatch):
+    from cliqa_bench import worker
+
+    before = content(finished)
+    monkeypatch.setattr(worker, "Worker", None)  # nothing may ask for it
+    assert cli.main(arguments(miniatures, finished)) == 0
+    assert "2 trainings, 2 already there" in capsys.readouterr().out
+    assert content(finished) == before
+
+
+def test_killed_and_run_again_it_ends_with_the_same_bytes(finished, miniatures, tmp_path):
+    out = tmp_path / "runs"
+    command = [sys.executable, "-m", "cliqa_bench", *arguments(miniatures, out)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    # the moment at which the first training is there and the second is under way
+    while len(list(out.glob("train/*/done.json"))) < 1 and process.poll() is None and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list(out.glob("train/*/done.json"))) == 1, "killed in the middle"
+    assert cli.main(arguments(miniatures, out)) == 0
+    assert content(out) | {"config.yaml": ""} == content(finished) | {"config.yaml": ""}
+
+
+def test_plan_counts_what_is_there_and_starts_nothing(finished, miniatures, tmp_path, capsys):
+    for out, there in ((finished, 2), (tmp_path / "none", 0)):
+        assert cli.main(["plan", *arguments(miniatures, out)[1:]]) == 0
+        said = capsys.readouterr().out
+        assert f"2 trainings, {there} already there" in said
+        assert said.count("to train") == 2 - there
+        assert "MB in" in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_another_tau_is_another_row_and_no_training(finished, miniatures, tmp_path, capsys):
+    assert cli.main(["plan", *arguments(miniatures, finished, "--set", "tsn.tau=16")[1:]]) == 0
+    assert "left to do: 0 trainings, 0 gates, 0 answer files" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--device", "cuda:7"], "--device cuda:7"),
+        (["--weights", "/no/such/file"], "/no/such/file"),
+        (["--data", "/no/such/folder"], "/no/such/folder"),
+        (["--set", "tsn.stages=[7]"], "stages 1 to 4"),
+    ],
+)
+def test_misuse_is_one_line_and_exit_code_2(miniatures, tmp_path, capsys, more, message):
+    assert cli.main(arguments(miniatures, tmp_path / "runs", *more)) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1]
+    assert said[-1].startswith("cliqa-bench: error: ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_output_is_said_before_anything_else(miniatures, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert cli.main(arguments(miniatures, tmp_path)) == 2
+    assert "not writable" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_said(miniatures, tmp_path, capsys):
+    (tmp_path / "runs").write_text("")
+    assert cli.main(arguments(miniatures, tmp_path / "runs")) == 2
+    assert "cannot make this folder" in capsys.readouterr().err
