@@ -47,11 +47,20 @@ class Backbone(ABC):
 
     @classmethod
     @abstractmethod
+    def usual_weights(cls) -> tuple[Path, str]:
+        """Returns where the pre-trained weights usually are, and what to do if they are not there."""
+
+    @classmethod
+    @abstractmethod
+    def network(cls, weights: Path | None) -> StagedNet:
+        """Builds the network and loads weights into it, if any; whatever goes wrong may be raised."""
+
+    @classmethod
     def weights_file(cls, weights: str | None) -> Path | None:
         """Finds the pre-trained weights.
 
         Args:
-            weights: A path, "random", or None for the usual places.
+            weights: A path, "random", or None for the usual place.
 
         Returns:
             The file, or None for "random".
@@ -59,11 +68,42 @@ class Backbone(ABC):
         Raises:
             UserError: If there is no such file; the line says where to get it and where to put it.
         """
+        if weights == "random":
+            return None
+        if weights is not None:
+            file = Path(weights).expanduser()
+            if not file.is_file():
+                raise UserError(f"--weights {weights}: no such file")
+            return file
+        file, remedy = cls.usual_weights()
+        if not file.is_file():
+            raise UserError(f"no weights of {cls.title} at {file}: {remedy}")
+        return file
 
     @classmethod
-    @abstractmethod
     def build(cls, weights: str | None, seed: int = 0) -> StagedNet:
-        """Builds the network with its pre-trained weights ("random": initialised from `seed`)."""
+        """Builds the network.
+
+        Args:
+            weights: As in `weights_file`.
+            seed: Seeds the network that "random" asks for.
+
+        Raises:
+            UserError: If the weights are missing, or are those of something else.
+        """
+        import torch
+
+        path = cls.weights_file(weights)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                return cls.network(path)
+            except (
+                Exception
+            ) as error:  # torch and safetensors raise many kinds for a file that is something else
+                if path is None:
+                    raise
+                raise UserError(f"{path} does not hold {cls.title}: {str(error).splitlines()[0]}") from error
 
     @classmethod
     def weights_id(cls, weights: str | None) -> str:
@@ -75,15 +115,3 @@ class Backbone(ABC):
     def task_parameters(cls) -> int:
         """Returns the learnable parameters TSN-IQA adds per task: gamma, beta and a bias-free head."""
         return 2 * cls.norm_channels + cls.feature_size
-
-    @staticmethod
-    def existing(path: str) -> Path:
-        """Returns a path given by the user.
-
-        Raises:
-            UserError: If it is not a file.
-        """
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise UserError(f"--weights {path}: no such file")
-        return file

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cliqa_bench.backbones.base import Backbone
-from cliqa_bench.errors import UserError
 
 if TYPE_CHECKING:
     from cliqa_bench.backbones.staged import StagedNet
@@ -26,25 +25,19 @@ class ResNet18(Backbone):
     gmacs = 1.81
 
     @classmethod
-    def weights_file(cls, weights: str | None) -> Path | None:
-        """See the base class; the usual place is torch's hub cache."""
-        if weights == "random":
-            return None
-        if weights is not None:
-            return cls.existing(weights)
+    def usual_weights(cls) -> tuple[Path, str]:
+        """See the base class: torch's hub cache."""
         home = Path(
             os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch")
         )
-        path = home.expanduser() / "hub" / "checkpoints" / FILE
-        if not path.is_file():
-            raise UserError(
-                f"no ImageNet weights for ResNet-18 at {path}: download {URL} to there, or name the file "
-                "with --weights PATH (--weights random trains from nothing, for trying things out)"
-            )
-        return path
+        remedy = (
+            f"download {URL} to there, or name the file with --weights PATH "
+            "(--weights random trains from nothing, for trying things out)"
+        )
+        return home.expanduser() / "hub" / "checkpoints" / FILE, remedy
 
     @classmethod
-    def build(cls, weights: str | None, seed: int = 0) -> StagedNet:
+    def network(cls, weights: Path | None) -> StagedNet:
         """See the base class."""
         import torch
         from torch import nn
@@ -52,15 +45,8 @@ class ResNet18(Backbone):
 
         from cliqa_bench.backbones.staged import StagedNet
 
-        path = cls.weights_file(weights)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = resnet18(weights=None)
-        if path is not None:
-            try:
-                net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            except Exception as error:  # torch.load raises many kinds for a file that is something else
-                reason = str(error).splitlines()[0]
-                raise UserError(f"{path} does not hold torchvision's ResNet-18: {reason}") from error
+        net = resnet18(weights=None)
+        if weights is not None:
+            net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         return StagedNet(stem, [net.layer1, net.layer2, net.layer3, net.layer4])

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cliqa_bench.backbones.base import Backbone
-from cliqa_bench.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,35 +44,19 @@ class SCNN(Backbone):
     gate_net = "own"
 
     @classmethod
-    def weights_file(cls, weights: str | None) -> Path | None:
-        """See the base class; the usual place is the package itself."""
-        if weights == "random":
-            return None
-        if weights is not None:
-            return cls.existing(weights)
-        if not SHIPPED.is_file():
-            raise UserError(
-                f"S-CNN's weights are missing: make them with cliqa-bench pretrain --to {SHIPPED}"
-            )
-        return SHIPPED
+    def usual_weights(cls) -> tuple[Path, str]:
+        """See the base class: the package itself."""
+        return SHIPPED, f"make them with cliqa-bench pretrain --to {SHIPPED}"
 
     @classmethod
-    def build(cls, weights: str | None, seed: int = 0) -> StagedNet:
+    def network(cls, weights: Path | None) -> StagedNet:
         """See the base class."""
-        import torch
         from safetensors.torch import load_file
         from torch import nn
 
         from cliqa_bench.backbones.staged import StagedNet
 
-        path = cls.weights_file(weights)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = StagedNet(nn.Identity(), make_stages())
-        if path is not None:
-            try:
-                state = load_file(path)
-                net.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier.")})
-            except Exception as error:  # safetensors and torch raise their own kinds for a wrong file
-                raise UserError(f"{path} does not hold S-CNN: {str(error).splitlines()[0]}") from error
+        net = StagedNet(nn.Identity(), make_stages())
+        if weights is not None:
+            net.load_state_dict(load_file(weights))
         return net
