@@ -103,7 +103,8 @@ class Backbone(ABC):
             ) as error:  # torch and safetensors raise many kinds for a file that is something else
                 if path is None:
                     raise
-                raise UserError(f"{path} does not hold {cls.title}: {str(error).splitlines()[0]}") from error
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise UserError(f"{path} does not hold {cls.title}: {reason}") from error
 
     @classmethod
     def weights_id(cls, weights: str | None) -> str:
