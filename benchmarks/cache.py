@@ -359,7 +359,7 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError:  # some network disks
             yield
             return
-        for leftover in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+        for leftover in path.parent.glob(f".{path.stem}~*{path.suffix}"):
             leftover.unlink(missing_ok=True)  # of a builder that was killed: a living one would hold the lock
         yield
 

@@ -49,8 +49,8 @@ class Material:
         """SHA-256 (hex) over labels, split and the sizes of the image files.
 
         Sizes stand for the pixels: they are the same on every machine, unlike times, and reading them takes a
-        tenth of a second where reading ten thousand files takes a minute. The content hash of the decoded
-        images goes with the results.
+        tenth of a second where reading ten thousand files takes a minute. A hash of the files' contents,
+        which decoding reads anyway, goes with every result.
         """
         sizes = sorted((r.key, path.stat().st_size) for r, path in zip(self.ratings, self.paths, strict=True))
         return digest([self.name, self.split.fingerprint, sizes], length=64)

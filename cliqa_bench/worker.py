@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from cliqa_bench.planner import AnswerWork, GateWork, Plan, TrainWork, images_of
 from cliqa_bench.pretrain import distortion_aware
 from cliqa_bench.progress import bar
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.store import write_answers, write_json
+from cliqa_bench.store import Node, write_answers, write_json
 from cliqa_bench.types import Subset
 
 
@@ -87,8 +88,10 @@ class Worker:
         return self._sources[name]
 
     @contextmanager
-    def _building(self, node: Any) -> Iterator[Any]:
-        facts = dict(self.facts, device=str(self.device))
+    def _building(self, node: Node, *names: str) -> Iterator[Path]:
+        """As `Node.building`, with what is worth knowing about a computation on the datasets named."""
+        pixels = {name: self.source(name).cache.digest for name in names}
+        facts = dict(self.facts, device=str(self.device), pixels=pixels)
         start = time.perf_counter()
         with node.building(facts) as folder:
             yield folder
@@ -144,7 +147,7 @@ class Worker:
         n = len(stages[0])
         if n < gate.k:
             tqdm.write(f"gate of {gate.dataset}: {n} training images, so K = {n} instead of {gate.k}")
-        with self._building(gate.node) as folder:
+        with self._building(gate.node, gate.dataset) as folder:
             centroids = {
                 f"stage{s}": torch.from_numpy(fit_centroids(x, min(gate.k, n), gate.dataset, s, gate.seed))
                 for s, x in enumerate(stages, 1)
@@ -197,7 +200,7 @@ class Worker:
             seed=work.seed, tick=tick,
         )  # fmt: skip
         benchmark = quality_benchmark([self.source(work.dataset)], self.config.training, work.seed)
-        with self._building(work.node) as folder:
+        with self._building(work.node, *work.sequence) as folder:
             start = time.perf_counter()
             learner.train(benchmark.train_stream[0], eval_streams=[])
             state = {k: v.cpu().contiguous() for k, v in model.own_state().items()}
@@ -235,6 +238,6 @@ class Worker:
 
     def _write_answers(self, work: AnswerWork, **arrays: NDArray[np.float32]) -> None:
         source = self.source(work.test)
-        with self._building(work.node) as folder:
+        with self._building(work.node, work.test) as folder:
             mos = source.mos[source.indices("test")]
             write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)

@@ -147,7 +147,7 @@ def test_a_failed_build_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_builder_are_removed(tiny: Tiny, tmp_path: Path) -> None:
     path = open_cache(tiny, tmp_path).path
-    leftover = tmp_path / f".{path.stem}-abc123.images"
+    leftover = tmp_path / f".{path.stem}~host~1~abc123.images"
     leftover.write_bytes(b"half")
     path.unlink()
     open_cache(tiny, tmp_path)
