@@ -86,6 +86,7 @@ def run(config: RunConfig, command: str) -> int:
     write_text(config.out / "config.yaml", yaml.safe_dump(config_dict(config), sort_keys=False))
     print(_headline(plan, len(train)), flush=True)
     if train or gates or answers:
+        print("loading PyTorch and Avalanche (some seconds)", file=sys.stderr, flush=True)
         from cliqa_bench.worker import Worker
 
         Worker(plan, {"versions": versions()}).finish()
