@@ -84,9 +84,9 @@ class Training:
 
 PRESETS: dict[PresetName, Training] = {
     "paper": Training(),
-    # A quarter of the paper's lengths, for the generated miniatures. They give a fiftieth of the paper's steps:
-    # with its rate a head would stay too short to tell a pair apart, hence a rate twenty times as high, chosen
-    # on the validation sets of two splits.
+    # A quarter of the paper's lengths, for the generated miniatures. They give a fiftieth of the paper's
+    # steps: with its rate a head would stay too short to tell a pair apart. Hence a rate twenty times as
+    # high, chosen on the validation sets of two splits.
     "quick": replace(
         Training(), crop=96, resize=192, pairs="batch", warmup_batch=16, batch=16, warmup_epochs=2, epochs=6,
         lr=2e-2, decay_epochs=(6,),

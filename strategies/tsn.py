@@ -1,8 +1,8 @@
 """TSN-IQA: frozen convolutions, batch normalisation and a head per task, heads mixed by K-means gating.
 
 Zhang, Ma, Zhai, Yang: "Task-Specific Normalization for Continual Learning of Blind Image Quality Models",
-IEEE TIP 33:1898-1910, 2024. Nothing that a task learns touches another task, so the order of the tasks does not matter
-to the training: eight orders of six datasets are six trainings.
+IEEE TIP 33:1898-1910, 2024. Nothing that a task learns touches another task, so the order of the tasks does
+not matter to the training: eight orders of six datasets are six trainings.
 """
 
 from __future__ import annotations
