@@ -39,7 +39,7 @@ def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
     straight, resumed = (scnn.build("random", 1) for _ in range(2))
     pretrain.train(scnn, straight, TINY, CPU)
     step = pretrain._step
-    calls = []
+    calls: list[int] = []
 
     def killed(*args):
         if len(calls) == 4:

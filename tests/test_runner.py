@@ -67,6 +67,7 @@ def test_every_node_says_what_it_is_made_of(finished):
 def test_the_report_s_numbers_are_those_of_the_answer_files(finished):
     record = next(r for r in store.read_records(finished) if r.sequence == ["live", "bid"])
     answers = store.AnswerReader(finished).answers(record, 1, "live")
+    assert answers is not None and answers.distances is not None
     weights = np.exp(-32 * (answers.distances - answers.distances.min(1, keepdims=True)))
     weights = (weights / weights.sum(1, keepdims=True)).mean(2)
     expected = {
