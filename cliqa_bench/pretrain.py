@@ -23,12 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from cliqa_bench import registry
 from cliqa_bench.backbones.base import Backbone
-from cliqa_bench.backbones.staged import StagedNet
+from cliqa_bench.backbones.staged import NORMS, FeatureNet
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.memory import keep_freed_memory
-from cliqa_bench.model import NORMS
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import DISTORTION_BN, SCNN, PretrainConfig
 from cliqa_bench.progress import bar, track
@@ -78,17 +77,14 @@ class _Classifier(nn.Module):
 
 
 class _Whole(nn.Module):
-    """Backbone and classifier; unlike `StagedNet` it reads pooled features before they get unit length."""
+    """Backbone and classifier; the classifier reads pooled features before they get unit length."""
 
-    def __init__(self, net: StagedNet, channels: int) -> None:
+    def __init__(self, net: FeatureNet, channels: int) -> None:
         super().__init__()
         self.net, self.classifier = net, _Classifier(channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.net.stem(images)
-        for stage in self.net.stages:
-            maps = stage(maps)
-        out: Tensor = self.classifier(maps.mean(dim=(2, 3)))
+        out: Tensor = self.classifier(self.net.pooled(images).final)
         return out
 
 
@@ -108,7 +104,7 @@ def _rate(config: PretrainConfig, step: int) -> float:
     return config.lr * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
-def train(backbone: type[Backbone], net: StagedNet, config: PretrainConfig, device: torch.device) -> float:
+def train(backbone: type[Backbone], net: FeatureNet, config: PretrainConfig, device: torch.device) -> float:
     """Trains a network in place; killed and called again, it goes on from its last checkpoint.
 
     Args:
@@ -174,7 +170,7 @@ def _accuracy(whole: nn.Module, config: PretrainConfig, device: torch.device) ->
     right = [
         (whole(to_float(images.to(device))).argmax(1).cpu() == labels).float().mean()
         for images, labels in track(
-            _loader(config, "test", config.pictures // 5, range(n)), n, "test", "batch"
+            _loader(config, "test", max(1, config.pictures // 5), range(n)), n, "test", "batch"
         )
     ]
     return float(torch.stack(right).mean())
@@ -232,7 +228,7 @@ def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, comm
 
 def distortion_aware(
     backbone: type[Backbone],
-    net: StagedNet,
+    net: FeatureNet,
     weights: str | None,
     device: torch.device,
     config: PretrainConfig = DISTORTION_BN,

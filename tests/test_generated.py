@@ -516,3 +516,15 @@ def test_contact_sheets_show_the_best_first(miniatures, tmp_path):
     assert np.array_equal(shown, np.asarray(Image.open(dataset.path(best.key)).convert("RGB")))
     with pytest.raises(UserError, match="no dataset in"):
         contact_sheet(tmp_path, tmp_path / "none")
+
+
+def test_measuring_leaves_the_number_of_threads_alone():
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        raters.measure(*np.zeros((2, 1, 48, 48, 3), np.uint8))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -32,10 +32,22 @@ def measure(references: Image, pictures: Image) -> NDArray[np.float64]:
     Returns:
         (n, 4): `MEASURES`; the first three compare, the last is the colourfulness of the picture itself.
     """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the pictures are small, and results must not depend on the machine's cores
+    try:
+        compared = _compare(references, pictures)
+    finally:
+        torch.set_num_threads(threads)
+    return np.stack([*compared, colourfulness(pictures)], 1)
+
+
+def _compare(references: Image, pictures: Image) -> list[Column]:
+    """Returns HaarPSI, MDSI and VIFp of every picture."""
     import piq
     import torch
 
-    torch.set_num_threads(1)  # the pictures are small, and results must not depend on the machine's cores
     step = max(1, round(float(np.sqrt(pictures.shape[1] * pictures.shape[2] / (128 * 96)))))
     x, y = (
         torch.nn.functional.avg_pool2d(torch.from_numpy(a).permute(0, 3, 1, 2).float() / 255, step)
@@ -47,8 +59,7 @@ def measure(references: Image, pictures: Image) -> NDArray[np.float64]:
             piq.mdsi(x, y, reduction="none"),
             piq.vif_p(x, y, reduction="none"),
         ]
-    compared = [column.numpy().astype(np.float64) for column in columns]
-    return np.stack([*compared, colourfulness(pictures)], 1)
+    return [column.numpy().astype(np.float64) for column in columns]
 
 
 def colourfulness(pictures: Image) -> Column:
