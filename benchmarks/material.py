@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset
+from cliqa_bench.benchmarks.content import content_hashes
 from cliqa_bench.benchmarks.splits import Split, resolve_split
 from cliqa_bench.benchmarks.suites import find_datasets
 from cliqa_bench.store import digest
@@ -46,14 +47,10 @@ class Material:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over labels, split and the sizes of the image files.
-
-        Sizes stand for the pixels: they are the same on every machine, unlike times, and reading them takes a
-        tenth of a second where reading ten thousand files takes a minute. A hash of the files' contents,
-        which decoding reads anyway, goes with every result.
-        """
-        sizes = sorted((r.key, path.stat().st_size) for r, path in zip(self.ratings, self.paths, strict=True))
-        return digest([self.name, self.split.fingerprint, sizes], length=64)
+        """SHA-256 (hex) over labels, split and the content of the image files."""
+        hashes = content_hashes(self.dataset.root, self.paths, self.dataset.title)
+        images = sorted((r.key, h) for r, h in zip(self.ratings, hashes, strict=True))
+        return digest([self.name, self.split.fingerprint, images], length=64)
 
 
 def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, Dataset]:

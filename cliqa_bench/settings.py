@@ -12,7 +12,7 @@ from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -53,16 +53,27 @@ def typed_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument(f"--{key}", type=hints[key])
         try:
-            typed[key] = parser.parse_object({key: value})[key]
+            typed[key] = parser.parse_object({key: _listed(hints[key], value)})[key]
         except ArgumentError as error:
             raise UserError(f"{where}.{key} must be {_spoken(known[key])}, not {value!r}") from error
     return typed
 
 
+def _listed(hint: Any, value: Any) -> Any:
+    """Lets `4` and `4,8` stand for a list where one is needed."""
+    if get_origin(hint) is not tuple or isinstance(value, list | tuple) or str(value).startswith("["):
+        return value
+    return f"[{value}]"
+
+
 def _spoken(annotation: Any) -> str:
-    """Writes a type as in the source, its literals without the word Literal."""
+    """Says what a field takes, in words."""
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
-    return re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace(", ", " | "), text)
+    text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace(", ", " | "), text)
+    text = re.sub(r"tuple\[int, \.\.\.\]", "a list of whole numbers, such as [4, 8]", text)
+    for kind, words in (("int", "a whole number"), ("float", "a number"), ("bool", "true or false")):
+        text = re.sub(rf"\b{kind}\b", words, text)
+    return text
 
 
 def data_root(given: str | None) -> Path | None:
@@ -178,10 +189,11 @@ def _split(value: str | int | None) -> str:
     text = "1" if value is None else str(value)
     if re.fullmatch("[1-9][0-9]*", text):
         return text
-    path = Path(text).expanduser()
+    folder, mark, number = text.partition("#")  # PATH#3: the third of several published splits
+    path = Path(folder).expanduser()
     if not path.is_dir():
         raise UserError(f"no folder {path} (--split); give a number from 1, or a folder of split files")
-    return str(path)
+    return f"{path}{mark}{number}"
 
 
 def _device(value: str | None) -> str:

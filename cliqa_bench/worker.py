@@ -88,10 +88,9 @@ class Worker:
         return self._sources[name]
 
     @contextmanager
-    def _building(self, node: Node, *names: str) -> Iterator[Path]:
-        """As `Node.building`, with what is worth knowing about a computation on the datasets named."""
-        pixels = {name: self.source(name).cache.digest for name in names}
-        facts = dict(self.facts, device=str(self.device), pixels=pixels)
+    def _building(self, node: Node) -> Iterator[Path]:
+        """As `Node.building`, with what is worth knowing about the computation."""
+        facts = dict(self.facts, device=str(self.device))
         start = time.perf_counter()
         with node.building(facts) as folder:
             yield folder
@@ -147,7 +146,7 @@ class Worker:
         n = len(stages[0])
         if n < gate.k:
             tqdm.write(f"gate of {gate.dataset}: {n} training images, so K = {n} instead of {gate.k}")
-        with self._building(gate.node, gate.dataset) as folder:
+        with self._building(gate.node) as folder:
             centroids = {
                 f"stage{s}": torch.from_numpy(fit_centroids(x, min(gate.k, n), gate.dataset, s, gate.seed))
                 for s, x in enumerate(stages, 1)
@@ -200,7 +199,7 @@ class Worker:
             seed=work.seed, tick=tick,
         )  # fmt: skip
         benchmark = quality_benchmark([self.source(work.dataset)], self.config.training, work.seed)
-        with self._building(work.node, *work.sequence) as folder:
+        with self._building(work.node) as folder:
             start = time.perf_counter()
             learner.train(benchmark.train_stream[0], eval_streams=[])
             state = {k: v.cpu().contiguous() for k, v in model.own_state().items()}
@@ -238,6 +237,6 @@ class Worker:
 
     def _write_answers(self, work: AnswerWork, **arrays: NDArray[np.float32]) -> None:
         source = self.source(work.test)
-        with self._building(work.node, work.test) as folder:
+        with self._building(work.node) as folder:
             mos = source.mos[source.indices("test")]
             write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)

@@ -1,0 +1,65 @@
+"""Hashes of image files, each file read once: a table in the cache folder remembers size, time and hash."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.paths import cache_root
+from cliqa_bench.progress import track
+from cliqa_bench.store import digest, read_json, write_json
+
+Facts = tuple[int, int, str]
+"""Size, time of the last change in nanoseconds, and BLAKE2b (16 bytes, hex) of a file."""
+
+
+def content_hashes(root: Path, paths: Sequence[Path], what: str) -> list[str]:
+    """Returns a hash of the content of each file.
+
+    Args:
+        root: The dataset's folder; names the table.
+        paths: The files.
+        what: What they are, for the progress bar.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    table = cache_root() / "hashes" / f"{digest(str(root.resolve()))}.json"
+    known = _read_table(table)
+    now = {str(path): _stat(path) for path in paths}
+    stale = [path for path in paths if known.get(str(path), (0, 0, ""))[:2] != now[str(path)]]
+    if stale:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            hashed = track(pool.map(_hash, stale), len(stale), f"read {what}", "image")
+            known |= {str(p): (*now[str(p)], h) for p, h in zip(stale, hashed, strict=True)}
+        with contextlib.suppress(UserError):  # a folder that cannot be written only costs time
+            write_json(table, known)
+    return [known[str(path)][2] for path in paths]
+
+
+def _read_table(path: Path) -> dict[str, Facts]:
+    try:
+        return {name: (int(s), int(t), str(h)) for name, (s, t, h) in read_json(path).items()}
+    except (UserError, AttributeError, TypeError, ValueError):  # missing or broken: made anew
+        return {}
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror or error}") from error
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror or error}") from error
