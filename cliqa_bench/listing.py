@@ -5,6 +5,7 @@ from __future__ import annotations
 from cliqa_bench import registry
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.readouts import READOUTS
+from cliqa_bench.strategies.base import Strategy
 
 READOUT_TEXTS = {
     "gate": "heads weighted by the gate's softmin (TSN-IQA, -KG)",
@@ -21,7 +22,10 @@ def listing() -> str:
         for title, rows in (
             ("strategies (--strategy)", _strategies()),
             ("datasets (--orders, below --data)", _datasets()),
-            ("backbones (--backbone)", _backbones()),
+            (
+                "backbones (--backbone), what TSN-IQA adds per task (parameters, centroid values)",
+                _backbones(),
+            ),
             ("orders (--orders)", [[label, ", ".join(names)] for label, names in suites.ORDERS.items()]),
             (
                 "readouts (rows of the tables, chosen while reading)",
@@ -43,7 +47,14 @@ def _strategies() -> list[list[str]]:
 
 
 def _backbones() -> list[list[str]]:
-    return [[name, registry.describe("backbones", name)] for name in registry.names("backbones")]
+    rows = []
+    for name in registry.names("backbones"):
+        backbone = registry.load("backbones", name)
+        learnable, kept = backbone.task_parameters(), backbone.centroid_values(Strategy.centroids)
+        rows.append([name, f"{learnable:,}", f"{kept:,}", registry.describe("backbones", name)])
+    for name in registry.families("backbones"):
+        rows.append([name, "-", "-", registry.describe("backbones", name)])
+    return rows
 
 
 def _datasets() -> list[list[str]]:

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cliqa_bench.backbones.staged import Features, StagedNet
+from cliqa_bench.backbones.staged import NORMS, FeatureNet, Features
 from cliqa_bench.seeds import seed_for
-
-NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
 class TaskNorm(nn.Module):
@@ -60,7 +58,9 @@ class QualityModel(nn.Module):
         seed: Seeds the head that every task starts from; all start alike, as in the published code.
     """
 
-    def __init__(self, net: StagedNet, feature_size: int, *, task_norms: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, net: FeatureNet, feature_size: int, *, task_norms: bool = False, seed: int = 0
+    ) -> None:
         super().__init__()
         self.net = net
         self.heads = nn.ModuleList()
@@ -68,7 +68,7 @@ class QualityModel(nn.Module):
         self._feature_size = feature_size
         self._seed = seed_for("head", seed)
         if task_norms:
-            _install_task_norms(net)
+            _install_task_norms(net.plastic)
 
     @property
     def n_tasks(self) -> int:
@@ -80,6 +80,7 @@ class QualityModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed % 2**63)
             head = nn.Linear(self._feature_size, 1, bias=False)
+            self.net.init_head(head)
         device = next(self.net.parameters()).device
         self.heads.append(head.to(device))
         for norm in self._norms():
@@ -123,6 +124,10 @@ class QualityModel(nn.Module):
             return torch.stack([self.score(images, task) for task in range(self.n_tasks)], dim=1)
         final = self.features(images).final
         return torch.stack([self.head(task, final) for task in range(self.n_tasks)], dim=1)
+
+    def learnable_parameters(self) -> list[nn.Parameter]:
+        """Returns all parameters but those of a part of the backbone that never learns."""
+        return [*self.net.plastic.parameters(), *self.heads.parameters()]
 
     def train_only(self, parameters: list[nn.Parameter]) -> None:
         """Lets these parameters learn and no others."""

@@ -115,7 +115,7 @@ def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str
 
 def _check_stages(strategy: Strategy, backbone: type[Backbone]) -> None:
     wrong = [s for s in strategy.stages if not 1 <= s <= len(backbone.stage_sizes)]
-    if wrong or not strategy.stages:
+    if wrong:
         n = len(backbone.stage_sizes)
         raise UserError(f"{strategy.name}.stages = {strategy.stages}: {backbone.title} has stages 1 to {n}")
     if strategy.centroids < 1:
@@ -210,7 +210,7 @@ def _record(
         gates={name: gate.node.id for name, gate in gates.items()},
         answers=answers,
         tau=strategy.tau,
-        stages=list(strategy.stages),
+        stages=list(strategy.stages or plan.backbone.gate_stages),
         generated=any(plan.materials[name].generated for name in tests),
         facts={**facts, "fingerprints": fingerprints},
     )

@@ -1,5 +1,6 @@
 """The folder is the registry: one file is one strategy, dataset or backbone, and its name is the file's name.
 
+A library can bring a whole family of names, such as `timm:NAME`: the file `_timm.py` finds the class of each.
 Names and descriptions are read from the files without importing them, so that `--help`, `list` and a misspelt
 name cost milliseconds.
 """
@@ -29,18 +30,21 @@ class _Room:
         base: The base class, defined in the sub-package's `base.py`.
         shared: Whether helper modules lie in the same folder; then only a file with a line
             `class ...(<base>)` counts.
+        families: Prefixes of names that a library defines; `_<prefix>.py` has a function `find` that returns
+            the class of a name, or raises a UserError.
     """
 
     noun: str
     folder: str
     base: str
     shared: bool
+    families: tuple[str, ...] = ()
 
 
 _ROOMS: dict[Kind, _Room] = {
     "strategies": _Room("strategy", "strategies", "Strategy", shared=False),
     "datasets": _Room("dataset", "benchmarks", "Dataset", shared=True),
-    "backbones": _Room("backbone", "backbones", "Backbone", shared=True),
+    "backbones": _Room("backbone", "backbones", "Backbone", shared=True, families=("timm",)),
 }
 _PACKAGE = Path(__file__).parent
 
@@ -56,19 +60,38 @@ def _files(kind: Kind) -> Iterator[Path]:
 
 
 def names(kind: Kind) -> list[str]:
-    """Returns the names of a kind in alphabetical order, without importing any of them."""
+    """Returns the names of a kind in alphabetical order, without importing any of them; no families."""
     return [path.stem for path in _files(kind)]
 
 
+def families(kind: Kind) -> list[str]:
+    """Returns how the names of a kind's families are written: ["timm:NAME"]."""
+    return [f"{family}:NAME" for family in _ROOMS[kind].families]
+
+
+def _family(kind: Kind, name: str) -> str | None:
+    """Returns the file's name of the family that a name belongs to, if it belongs to one."""
+    family, colon, _ = name.partition(":")
+    return f"_{family}" if colon and family in _ROOMS[kind].families else None
+
+
+def _find(kind: Kind, family: str, name: str) -> type[Any]:
+    module = importlib.import_module(f"cliqa_bench.{_ROOMS[kind].folder}.{family}")
+    found: type[Any] = module.find(name.partition(":")[2])
+    return found
+
+
 def check(kind: Kind, name: str) -> str:
-    """Returns the name if it exists.
+    """Returns the name if it exists; for a name of a family its library is asked, and imported.
 
     Raises:
         UserError: If it does not; names the nearest match and what exists.
     """
     known = names(kind)
-    if name not in known:
-        raise errors.unknown(_ROOMS[kind].noun, name, known)
+    if family := _family(kind, name):
+        _find(kind, family, name)
+    elif name not in known:
+        raise errors.unknown(_ROOMS[kind].noun, name, [*known, *families(kind)])
     return name
 
 
@@ -77,15 +100,17 @@ def load(kind: Kind, name: str) -> type[Any]:
 
     Args:
         kind: "strategies", "datasets" or "backbones".
-        name: The file's name without `.py`.
+        name: The file's name without `.py`, or a name of a family.
 
     Returns:
-        The subclass of `Strategy`, `Dataset` or `Backbone` that the file defines.
+        The subclass of `Strategy`, `Dataset` or `Backbone` that the file defines, or the library's.
 
     Raises:
         UserError: If there is no such file, or it does not define exactly one such class.
     """
     room = _ROOMS[kind]
+    if family := _family(kind, name):
+        return _find(kind, family, name)
     package = f"cliqa_bench.{room.folder}"
     module = importlib.import_module(f"{package}.{check(kind, name)}")
     base = getattr(importlib.import_module(f"{package}.base"), room.base)
@@ -102,7 +127,10 @@ def load(kind: Kind, name: str) -> type[Any]:
 
 
 def describe(kind: Kind, name: str) -> str:
-    """Returns the first line of the docstring of a file, without importing it; "" where it has none."""
-    path = _PACKAGE / _ROOMS[kind].folder / f"{check(kind, name)}.py"
+    """Returns the first line of the docstring of a file, without importing it; "" where it has none.
+
+    A name of a family is described by the family's file, whether or not the name exists.
+    """
+    path = _PACKAGE / _ROOMS[kind].folder / f"{_family(kind, name) or check(kind, name)}.py"
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0]

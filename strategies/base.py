@@ -36,7 +36,8 @@ class Strategy:
     Attributes:
         centroids: K of the gate's K-means.
         tau: Temperature of the gate's softmin (Eq. 8).
-        stages: Stages whose distances the gate averages (Eq. 9), counted from 1.
+        stages: Stages whose distances the gate averages (Eq. 9), counted from 1; none for the backbone's own
+            choice, the paper's 3 and 4 where it has them.
     """
 
     depends_on: ClassVar[Dependence] = "prefix"
@@ -46,7 +47,7 @@ class Strategy:
 
     centroids: int = reading(128)
     tau: float = reading(32.0)
-    stages: tuple[int, ...] = reading((3, 4))
+    stages: tuple[int, ...] = reading(())
 
     def __init_subclass__(cls) -> None:
         """Names the strategy after its file."""
@@ -70,7 +71,7 @@ class Strategy:
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
         """Returns the parameters that learn, in the warm-up (only the new head) and after it."""
-        return list(model.heads[task].parameters()) if warmup else list(model.parameters())
+        return list(model.heads[task].parameters()) if warmup else model.learnable_parameters()
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns what is added to the loss of the current mini-batch after the warm-up, if anything."""

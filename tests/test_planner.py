@@ -131,9 +131,18 @@ def test_reading_choices_are_told_apart_in_the_records(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("change", "stages"),
+    [({}, [3, 4]), ({"backbone": "two_stream"}, [1]), ({"params": {"tsn": {"stages": (2, 4)}}}, [2, 4])],
+)
+def test_the_gate_reads_the_backbone_s_stages_unless_others_are_named(tmp_path, change, stages):
+    assert lay_out(config(tmp_path, **change)).records[0].stages == stages
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"params": {"tsn": {"stages": (5,)}}}, "stages 1 to 4"),
+        ({"params": {"tsn": {"stages": (0,)}}}, "stages 1 to 4"),
         ({"params": {"tsn": {"centroids": 0}}}, "at least 1"),
         ({"weights": "/no/such/file"}, "no such file"),
     ],

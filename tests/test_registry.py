@@ -23,7 +23,7 @@ EVERYTHING: list[tuple[Kind, str]] = [
 def test_names_of_the_paper_are_there() -> None:
     assert set(SIX) <= set(registry.names("datasets"))
     assert "tsn" in registry.names("strategies")
-    assert {"resnet18", "scnn"} <= set(registry.names("backbones"))
+    assert {"resnet18", "resnet50", "scnn", "two_stream", "vgg16"} <= set(registry.names("backbones"))
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERYTHING)
@@ -65,7 +65,9 @@ def test_names_import_nothing() -> None:
         ("datasets", "splits", "unknown dataset 'splits'"),
         ("strategies", "base", "unknown strategy 'base'"),
         ("strategies", "TSN", "unknown strategy 'TSN' (did you mean 'tsn'?); there is: "),
-        ("backbones", "resnet", "unknown backbone 'resnet' (did you mean 'resnet18'?); there is: "),
+        ("backbones", "resnet1", "unknown backbone 'resnet1' (did you mean 'resnet18'?); there is: "),
+        ("backbones", "torchvision:x", "unknown backbone 'torchvision:x'; there is: resnet18, "),
+        ("backbones", "_timm", "unknown backbone '_timm' (did you mean 'timm:NAME'?); there is: "),
     ],
 )
 def test_unknown_names(kind: Kind, name: str, line: str) -> None:

@@ -1,4 +1,4 @@
-"""What a backbone is: stages of convolutions whose pooled outputs describe an image.
+"""What a backbone is: a network in stages whose pooled outputs describe an image.
 
 A backbone's file describes it without importing torch, so that `list` and `plan` stay quick; the network is
 built by `build`.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.store import file_digest
 
 if TYPE_CHECKING:
-    from cliqa_bench.backbones.staged import StagedNet
+    from cliqa_bench.backbones.staged import FeatureNet
 
 GateNet = Literal["own", "distortion-bn"]
 
@@ -28,6 +29,8 @@ class Backbone(ABC):
         feature_size: Length of the feature vector that the heads read.
         norm_channels: Channels of all normalisation layers together.
         gmacs: Billions of multiply-adds for one image of 224 x 224.
+        gate_stages: Stages that the gate reads unless a strategy names others, counted from 1; the paper's
+            are the last two.
         gate_net: Which normalisation the gate's features use: the backbone's "own" (it was pre-trained on
             distortions), or a "distortion-bn" that `pretrain` makes (the paper's distortion-aware BN).
     """
@@ -38,6 +41,7 @@ class Backbone(ABC):
     feature_size: ClassVar[int]
     norm_channels: ClassVar[int]
     gmacs: ClassVar[float]
+    gate_stages: ClassVar[tuple[int, ...]] = (3, 4)
     gate_net: ClassVar[GateNet] = "distortion-bn"
 
     def __init_subclass__(cls) -> None:
@@ -52,7 +56,7 @@ class Backbone(ABC):
 
     @classmethod
     @abstractmethod
-    def network(cls, weights: Path | None) -> StagedNet:
+    def network(cls, weights: Path | None) -> FeatureNet:
         """Builds the network and loads weights into it, if any; whatever goes wrong may be raised."""
 
     @classmethod
@@ -81,7 +85,7 @@ class Backbone(ABC):
         return file
 
     @classmethod
-    def build(cls, weights: str | None, seed: int = 0) -> StagedNet:
+    def build(cls, weights: str | None, seed: int = 0) -> FeatureNet:
         """Builds the network.
 
         Args:
@@ -103,7 +107,7 @@ class Backbone(ABC):
             ) as error:  # torch and safetensors raise many kinds for a file that is something else
                 if path is None:
                     raise
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+                reason = shorten(str(error) or type(error).__name__, 160)
                 raise UserError(f"{path} does not hold {cls.title}: {reason}") from error
 
     @classmethod
@@ -116,3 +120,8 @@ class Backbone(ABC):
     def task_parameters(cls) -> int:
         """Returns the learnable parameters TSN-IQA adds per task: gamma, beta and a bias-free head."""
         return 2 * cls.norm_channels + cls.feature_size
+
+    @classmethod
+    def centroid_values(cls, centroids: int) -> int:
+        """Returns the numbers that TSN-IQA's gate keeps per task, with so many centroids a stage."""
+        return centroids * sum(cls.stage_sizes[stage - 1] for stage in cls.gate_stages)

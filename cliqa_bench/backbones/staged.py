@@ -1,12 +1,15 @@
-"""The network behind a backbone: an image in, pooled features of every stage out."""
+"""The networks behind backbones: an image in, pooled features of every stage out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+"""Normalisation layers, with their subclasses (timm has several), that tasks can own."""
 
 
 class Features(NamedTuple):
@@ -21,11 +24,41 @@ class Features(NamedTuple):
     stages: tuple[Tensor, ...]
 
 
-class StagedNet(nn.Module):
-    """A chain of stages; every stage's output is averaged over the image and scaled to unit length.
+class FeatureNet(nn.Module):
+    """A network that describes images by vectors of unit length.
 
     The scaling is in the published code (BaseCNN_all.py) and not in the paper; it puts the heads of all tasks
-    on one scale.
+    on one scale. A network says what it pools (`pooled`) and, if a part of it never learns, which part does.
+    """
+
+    @property
+    def plastic(self) -> nn.Module:
+        """The part that may learn and whose normalisation tasks may own; nothing else ever changes."""
+        return self
+
+    def init_head(self, head: nn.Linear) -> None:
+        """Draws the first weights of a head that reads the final features; by default torch's are kept."""
+
+    def pooled(self, images: Tensor) -> Features:
+        """Returns the features of images, (B, 3, H, W), before they get unit length."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Features:
+        """Describes images.
+
+        Args:
+            images: (B, 3, H, W), ImageNet-normalised; any H and W the strides allow.
+        """
+        final, stages = self.pooled(images)
+        return Features(_unit(final), tuple(_unit(stage) for stage in stages))
+
+
+def _unit(x: Tensor) -> Tensor:
+    return functional.normalize(x.float(), dim=1)
+
+
+class StagedNet(FeatureNet):
+    """A chain of stages; every stage's output is averaged over the image.
 
     Args:
         stem: What comes before the first stage.
@@ -37,15 +70,14 @@ class StagedNet(nn.Module):
         self.stem = stem
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, images: Tensor) -> Features:
-        """Describes images.
-
-        Args:
-            images: (B, 3, H, W), ImageNet-normalised; any H and W the strides allow.
-        """
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
+        """Yields the output (B, c_s, H_s, W_s) of every stage, one at a time."""
         maps = self.stem(images)
-        pooled = []
         for stage in self.stages:
             maps = stage(maps)
-            pooled.append(functional.normalize(maps.mean(dim=(2, 3)).float(), dim=1))
-        return Features(pooled[-1], tuple(pooled))
+            yield maps
+
+    def pooled(self, images: Tensor) -> Features:
+        """See the base class."""
+        stages = tuple(maps.mean(dim=(2, 3)) for maps in self.maps(images))
+        return Features(stages[-1], stages)
