@@ -14,6 +14,7 @@ A node without `done.json` does not exist. Only numpy and the standard library a
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -50,6 +51,18 @@ def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says in one line that a path cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _temporary_prefix(name: str) -> str:
@@ -155,25 +168,39 @@ class Node:
         Raises:
             UserError: If the output folder cannot be written.
         """
-        partial: Path | None = None
-        try:
+        with _writing(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=_temporary_prefix(self.id), dir=self.folder.parent))
             partial.chmod(0o755)
+        try:
             yield partial
-            write_json(partial / "spec.json", self.spec)
-            files = {p.name: file_digest(p) for p in sorted(partial.iterdir()) if not p.name.startswith(".")}
-            write_json(partial / "done.json", {"id": self.id, "files": files, "facts": dict(facts)})
-            if not self.done:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                with contextlib.suppress(FileExistsError):
-                    partial.rename(self.folder)
+            with _writing(self.folder):
+                write_json(partial / "spec.json", self.spec)
+                files = [p for p in sorted(partial.iterdir()) if not p.name.startswith(".")]
+                hashes = {path.name: file_digest(path) for path in files}
+                write_json(partial / "done.json", {"id": self.id, "files": hashes, "facts": dict(facts)})
+                self._take(partial)
         except OSError as error:
-            where = error.filename or self.folder
-            raise UserError(f"cannot write {where}: {error.strerror or error}") from error
+            if error.errno not in _DISK_ERRORS:
+                raise
+            raise UserError(f"cannot write {self.folder}: {error.strerror}") from error
         finally:
-            if partial is not None:
-                shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _take(self, partial: Path) -> None:
+        """Gives a whole folder the node's name, unless another process was faster."""
+        while not self.done:
+            try:
+                partial.rename(self.folder)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if not self.done:  # a folder without `done.json` is nobody's: out of the way, in one step
+                    aside = Path(tempfile.mkdtemp(prefix=_temporary_prefix(self.id), dir=self.folder.parent))
+                    with contextlib.suppress(OSError):
+                        self.folder.rename(aside / "old")
+                    shutil.rmtree(aside, ignore_errors=True)
 
     def file(self, name: str) -> Path:
         """Returns the path of one of the node's files."""

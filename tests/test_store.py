@@ -1,5 +1,6 @@
 """Nothing half-written ever counts, and what belongs together is put together."""
 
+import errno
 import json
 import os
 import subprocess
@@ -63,6 +64,14 @@ def test_a_folder_without_done_is_no_node_and_is_replaced(tmp_path):
     with node.building({}) as folder:
         (folder / "weights").write_bytes(b"whole")
     assert node.file("weights").read_bytes() == b"whole"
+
+
+def test_a_mistake_of_ours_is_not_blamed_on_the_disk(tmp_path):
+    node = Node(tmp_path, "train", "a", {})
+    with pytest.raises(FileNotFoundError), node.building({}):
+        Path(tmp_path / "missing").read_text()
+    with pytest.raises(UserError, match=r"cannot write .*a-.*: No space left"), node.building({}):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
