@@ -6,8 +6,6 @@ so that all strategies of a backbone share them. The weights (Eq. 8 and 9) are c
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
@@ -27,7 +25,7 @@ def fit_centroids(
 
     Args:
         features: (n, c), rows of unit length.
-        k: Number of centroids; lowered to n, with a warning, where there are fewer images.
+        k: Number of centroids; lowered to n where there are fewer images.
         dataset: Name of the dataset, for the seed.
         stage: Number of the stage, for the seed.
         seed: Seed of the run.
@@ -35,12 +33,7 @@ def fit_centroids(
     Returns:
         (min(k, n), c) centroids.
     """
-    if len(features) < k:
-        # said once per dataset, not once per stage
-        warnings.warn(
-            f"{dataset} has {len(features)} training images: K = {len(features)}, not {k}", stacklevel=2
-        )
-        k = len(features)
+    k = min(k, len(features))
     state = seed_for("kmeans", dataset, stage, seed) % 2**32
     means = KMeans(k, n_init=N_INIT, max_iter=MAX_ITER, random_state=state).fit(features.astype(np.float64))
     return np.asarray(means.cluster_centers_, dtype=np.float32)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cliqa_bench.strategies.base import Strategy
 
 Tick = Callable[[int, str], None]
-"""Called after every mini-batch with the number of images seen and the current loss or validation SRCC."""
+"""Called with a number of images that passed, and a text to show: the validation SRCC, after an epoch."""
 
 
 class StrategyPlugin(SupervisedPlugin):

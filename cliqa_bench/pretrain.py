@@ -104,12 +104,15 @@ def _rate(config: PretrainConfig, step: int) -> float:
     return config.lr * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
-def train(backbone: type[Backbone], net: FeatureNet, config: PretrainConfig, device: torch.device) -> float:
+def train(
+    backbone: type[Backbone], net: FeatureNet, weights: str, config: PretrainConfig, device: torch.device
+) -> float:
     """Trains a network in place; killed and called again, it goes on from its last checkpoint.
 
     Args:
         backbone: What the network is.
         net: The network, on the CPU.
+        weights: What tells its weights from others, so that no checkpoint of another network is gone on from.
         config: How to train it.
         device: Where.
 
@@ -126,7 +129,7 @@ def train(backbone: type[Backbone], net: FeatureNet, config: PretrainConfig, dev
                 module.requires_grad_(True)
     learnable = [p for p in whole.parameters() if p.requires_grad]
     adam = torch.optim.Adam(learnable, config.lr)
-    made_by = canonical({"backbone": backbone.name, **asdict(config)})
+    made_by = {"backbone": backbone.name, "weights": weights, **asdict(config)}
     checkpoint = cache_root() / "pretrain" / f"{backbone.name}-{digest(made_by)}.safetensors"
     start = _resume(checkpoint, whole, adam)
     batches = _loader(config, "train", config.pictures, range(start, config.steps))
@@ -137,7 +140,7 @@ def train(backbone: type[Backbone], net: FeatureNet, config: PretrainConfig, dev
             loss = _step(whole, adam, *next(batches), device, config)
             shown.update()
             if (step + 1) % CHECKPOINT_EVERY == 0:
-                shown.set_postfix_str(f"loss {loss.item():.3f}")
+                shown.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
                 _save(checkpoint, whole, adam, step + 1)
     accuracy = _accuracy(whole, config, device)
     checkpoint.unlink(missing_ok=True)
@@ -214,7 +217,7 @@ def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, comm
     """
     backbone: type[Backbone] = registry.load("backbones", "scnn")
     net = backbone.build("random", seed_for("scnn", config.seed) % 2**32)
-    accuracy = train(backbone, net, config, device)
+    accuracy = train(backbone, net, "random", config, device)
     facts: dict[str, Any] = {
         **asdict(config),
         "accuracy": round(accuracy, 4),
@@ -245,7 +248,7 @@ def distortion_aware(
     made_by = {"backbone": backbone.name, "weights": backbone.weights_id(weights), **asdict(config)}
     path = cache_root() / "distortion-bn" / f"{backbone.name}-{digest(made_by)}.safetensors"
     if not path.is_file():
-        accuracy = train(backbone, net, config, device)
+        accuracy = train(backbone, net, made_by["weights"], config, device)
         norms = {k for k in net.state_dict() if k in _norm_names(net)}
         state = {k: v.contiguous().cpu() for k, v in net.state_dict().items() if k in norms}
         with atomic_path(path) as temporary:

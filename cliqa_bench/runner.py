@@ -12,13 +12,14 @@ from typing import Any
 
 import yaml
 
+from cliqa_bench import registry
 from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.material import load_materials
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.planner import Plan, images_of, make_plan
 from cliqa_bench.settings import config_dict
-from cliqa_bench.store import clean_partial, write_record, write_text
+from cliqa_bench.store import clean_partial, read_json, write_record, write_text
 
 PACKAGES = (
     "torch",
@@ -59,6 +60,7 @@ def prepare(config: RunConfig, command: str) -> Plan:
         "command": command,
         "config": config_dict(config),
         "preset": config.preset,
+        "weights": registry.load("backbones", config.backbone).weights_id(config.weights),
         "split": config.split,
         "device": config.device,
         "versions": versions(),
@@ -79,22 +81,35 @@ def run(config: RunConfig, command: str) -> int:
     plan = prepare(config, command)
     train, gates, answers = plan.missing()
     clean_partial(config.out)
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    for record in plan.records:
-        record.facts["created"] = created
-        write_record(config.out, record)
-    write_text(config.out / "config.yaml", yaml.safe_dump(config_dict(config), sort_keys=False))
     print(_headline(plan, len(train)), flush=True)
+    worker = None
     if train or gates or answers:
         print("loading PyTorch and Avalanche (some seconds)", file=sys.stderr, flush=True)
         from cliqa_bench.worker import Worker
 
-        Worker(plan, {"versions": versions()}).finish()
+        worker = Worker(plan, {"versions": versions()})
+        worker.open()
+    # only now: a run that cannot start must not stand in the reports as an unfinished one
+    _write_records(plan)
+    write_text(config.out / "config.yaml", yaml.safe_dump(config_dict(config), sort_keys=False))
+    if worker is not None:
+        worker.finish()
     from cliqa_bench.reports.report import write_report
 
     result = write_report(config.out)
     print(result.summary)
     return 0
+
+
+def _write_records(plan: Plan) -> None:
+    """Writes the run records; one that is there keeps its facts, but for when it was last asked for."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    for record in plan.records:
+        path = plan.config.out / "runs" / f"{record.id}.json"
+        if path.is_file():
+            record.facts.update(read_json(path).get("facts", {}))
+        record.facts["asked"] = now
+        write_record(plan.config.out, record)
 
 
 def _check_writable(out: Path) -> None:
@@ -109,10 +124,16 @@ def _check_writable(out: Path) -> None:
 def _headline(plan: Plan, n_train: int) -> str:
     kind = "generated miniatures" if any(m.generated for m in plan.materials.values()) else "real data"
     experiences = sum(len(record.steps) for record in plan.records)
+    names = ", ".join(plan.config.strategy)
     return (
-        f"{len(plan.records)} runs of {', '.join(plan.config.strategy)} on {plan.backbone.title}, {kind}: "
-        f"{experiences} experiences, {len(plan.train)} trainings, {len(plan.train) - n_train} already there"
+        f"{_count(len(plan.records), 'run')} of {names} on {plan.backbone.title}, {kind}: "
+        f"{_count(experiences, 'experience')}, {_count(len(plan.train), 'training')}, "
+        f"{len(plan.train) - n_train} already there"
     )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
 def plan(config: RunConfig) -> str:

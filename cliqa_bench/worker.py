@@ -66,16 +66,28 @@ class Worker:
         self._sources: dict[str, Source] = {}
         self._gate_features: dict[tuple[str, Subset], NDArray[np.float32]] = {}
 
+    def open(self) -> None:
+        """Opens all that the missing work needs, so that what is wrong is said before anything is trained.
+
+        Raises:
+            UserError: If the weights are those of something else, or an image is broken or too small.
+        """
+        train, gates, answers = self.plan.missing()
+        self.plan.backbone.build(self.config.weights)
+        names = (
+            {d for w in train for d in w.sequence} | {g.dataset for g in gates} | {a.test for a in answers}
+        )
+        for name in sorted(names):
+            self.source(name)
+        for work in train:
+            self.source(work.dataset).check_crop(self.config.training.crop)
+
     def finish(self) -> None:
         """Does all that is missing."""
         train, gates, answers = self.plan.missing()
         of: dict[str, list[AnswerWork]] = {}
         for work in answers:
             of.setdefault(work.of.node.id, []).append(work)
-        for name in sorted(
-            {d for w in train for d in w.sequence} | {g.dataset for g in gates} | {a.test for a in answers}
-        ):
-            self.source(name)
         self._finish_gates(gates, of)
         self._finish_training(train)
         self._finish_scores([w for w in self.plan.train.values() if w.node.id in of], of)
@@ -148,7 +160,7 @@ class Worker:
             tqdm.write(f"gate of {gate.dataset}: {n} training images, so K = {n} instead of {gate.k}")
         with self._building(gate.node) as folder:
             centroids = {
-                f"stage{s}": torch.from_numpy(fit_centroids(x, min(gate.k, n), gate.dataset, s, gate.seed))
+                f"stage{s}": torch.from_numpy(fit_centroids(x, gate.k, gate.dataset, s, gate.seed))
                 for s, x in enumerate(stages, 1)
             }
             save_file(centroids, folder / "state.safetensors")
@@ -183,14 +195,17 @@ class Worker:
         with bar(total, "train", "image") as shown:
             for number, work in enumerate(works, 1):
                 title = self.source(work.dataset).title
-                shown.set_description(f"train {work.strategy.name} on {title} ({number}/{len(works)})")
+                what = f"train {work.strategy.name} on {title} ({number}/{len(works)})"
+                # refreshed with the next step: before the bar is due it must not appear
+                shown.set_description(what, refresh=False)
 
                 def tick(images: int, text: str) -> None:
                     shown.update(images)
                     if text:
-                        shown.set_postfix_str(text)
+                        shown.set_postfix_str(text, refresh=False)
 
-                self._train(work, tick)
+                if not work.node.done:  # another run on this folder may have been faster
+                    self._train(work, tick)
 
     def _train(self, work: TrainWork, tick: Callable[[int, str], None]) -> None:
         model = self._new_model(work) if work.previous is None else self._trained(work.previous)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,7 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
         files = _write(numbers, folder, formats, figures)
         result.files += files
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
+    _remove_other(out / "report", {group.id for group in groups[1:]})
     result.summary = "\n".join(parts)
     return result
 
@@ -92,6 +94,15 @@ def _write(numbers: Tidy, folder: Path, formats: Sequence[str], figures: bool) -
     written = [folder / name for name in texts] + drawn
     _remove_stale(folder, {path.name for path in written})
     return written
+
+
+def _remove_other(folder: Path, kept: set[str]) -> None:
+    """Removes the sub-folders of groups that are no longer reported apart; foreign files in them stay."""
+    for other in folder.glob("other-*"):
+        if other.is_dir() and other.name.removeprefix("other-") not in kept:
+            _remove_stale(other, set())
+            with contextlib.suppress(OSError):
+                other.rmdir()
 
 
 def _remove_stale(folder: Path, kept: set[str]) -> None:

@@ -52,7 +52,7 @@ class Group:
     Attributes:
         key: Preset, split, training protocol, weights and whether data is generated, as JSON.
         records: The runs, the newest first.
-        fingerprints: Dataset -> fingerprint of its data and split.
+        fingerprints: Dataset -> fingerprint of its data and split; likewise each backbone's weights.
     """
 
     key: str
@@ -85,19 +85,25 @@ class Group:
 def _protocol(record: RunRecord) -> str:
     facts = record.facts
     config: dict[str, Any] = facts.get("config") or {}
-    told = [facts.get("preset"), facts.get("split"), config.get("training"), config.get("weights")]
+    told = [facts.get("preset"), facts.get("split"), config.get("training")]
     return canonical([*told, record.generated])
+
+
+def _fingerprints(record: RunRecord) -> dict[str, str]:
+    """Returns what every dataset and the backbone's weights are, by content: paths say nothing of it."""
+    prints = dict(record.facts.get("fingerprints") or {})
+    return prints | {f"weights of {record.backbone}": str(record.facts.get("weights"))}
 
 
 def group_records(records: Iterable[RunRecord]) -> list[Group]:
     """Sorts runs into groups that may be compared; the group with the newest run comes first.
 
-    Two runs belong together if their protocols agree and so does every dataset that both use.
+    Two runs belong together if their protocols agree and so do the datasets and weights that both use.
     """
     groups: list[Group] = []
     by_name = sorted(records, key=lambda r: r.id)
-    for record in sorted(by_name, key=lambda r: str(r.facts.get("created", "")), reverse=True):
-        key, prints = _protocol(record), dict(record.facts.get("fingerprints") or {})
+    for record in sorted(by_name, key=lambda r: str(r.facts.get("asked", "")), reverse=True):
+        key, prints = _protocol(record), _fingerprints(record)
         for group in groups:
             shared = prints.keys() & group.fingerprints.keys()
             if group.key == key and all(prints[d] == group.fingerprints[d] for d in shared):

@@ -128,7 +128,7 @@ def _record(
             "preset": "quick",
             "split": "1",
             "fingerprints": {name: f"print-of-{name}" for name in sequence},
-            "created": "2024-01-01T00:00:00+00:00",
+            "asked": "2024-01-01T00:00:00+00:00",
             **facts,
         },
     )

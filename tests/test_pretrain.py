@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cliqa_bench import pretrain, registry
+from cliqa_bench.benchmarks.cache import to_float
+from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
+from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.pretrain_config import SCNN, PretrainConfig
-from cliqa_bench.seeds import seed_for
 
 TINY = PretrainConfig(pictures=4, size=32, steps=6, batch=8)
 CPU = torch.device("cpu")
@@ -37,7 +39,7 @@ def test_a_batch_depends_on_its_number_and_the_seed(monkeypatch):
 def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
     monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
     straight, resumed = (scnn.build("random", 1) for _ in range(2))
-    pretrain.train(scnn, straight, TINY, CPU)
+    pretrain.train(scnn, straight, "w", TINY, CPU)
     step = pretrain._step
     calls: list[int] = []
 
@@ -49,10 +51,10 @@ def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
 
     monkeypatch.setattr(pretrain, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.train(scnn, resumed, TINY, CPU)
+        pretrain.train(scnn, resumed, "w", TINY, CPU)
     monkeypatch.setattr(pretrain, "_step", step)
     resumed = scnn.build("random", 1)
-    pretrain.train(scnn, resumed, TINY, CPU)
+    pretrain.train(scnn, resumed, "w", TINY, CPU)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in straight.state_dict().items())
 
 
@@ -87,10 +89,49 @@ def test_the_rate_warms_up_and_ends_near_zero():
     assert rates[-1] < 1e-3 * SCNN.lr
 
 
+def test_a_killed_training_of_other_weights_is_not_gone_on_from(monkeypatch, tmp_path):
+    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
+    config = replace(TINY, norms_only=True)
+    paths = []
+    for seed in (1, 2):
+        paths.append(tmp_path / f"{seed}.safetensors")
+        save_file(scnn.build("random", seed).state_dict(), paths[-1])
+    step = pretrain._step
+    calls: list[int] = []
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(pretrain, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.distortion_aware(scnn, scnn.build(str(paths[0])), str(paths[0]), CPU, config)
+    net = scnn.build(str(paths[1]))
+    pretrain.distortion_aware(scnn, net, str(paths[1]), CPU, config)
+    convolution = scnn.build(str(paths[1])).stages[0][0]
+    assert torch.equal(net.stages[0][0].weight, convolution.weight)
+    assert len(calls) == 3 + config.steps, "it began anew"
+
+
+def pooled(net, name, count=16):
+    rng = np.random.default_rng(3)
+    pictures = (distort(reference(seed, (128, 96)), name, 3, rng) for seed in range(900, 900 + count))
+    images = torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        return net(to_float(images)).final.numpy()
+
+
 def test_the_shipped_weights_tell_distortions_apart():
     with safe_open(scnn.weights_file(None), "pt") as file:
         facts = file.metadata()
     assert facts["command"].startswith("python -m cliqa_bench pretrain")
-    assert seed_for("scnn", 0) != seed_for("scnn", 1)
     net = scnn.build(None).eval()
-    assert all(torch.isfinite(v).all() for v in net.state_dict().values())
+    types = [n for n, level in PRETRAIN_CLASSES if level == 3]
+    features = np.stack([pooled(net, name) for name in types])
+    # the nearest mean of the first half's features names the type of the second half's
+    means = features[:, :8].mean(1)
+    distance = np.linalg.norm(features[:, 8:, None] - means, axis=-1)
+    right = (distance.argmin(-1) == np.arange(len(types))[:, None]).mean()
+    assert right > 0.7, f"{right:.2f} right of {len(types)} types; chance is {1 / len(types):.2f}"

@@ -254,13 +254,13 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
         {"split": "2"},
         {"fingerprints": {"live": "another", "csiq": "print-of-csiq"}},
         {"config": {"training": {"epochs": 99}}},
-        {"config": {"weights": "random"}},
+        {"weights": "those of another file"},
     ],
     ids=["preset", "split", "data", "protocol", "weights"],
 )
 def test_runs_that_cannot_be_compared_are_reported_apart(tmp_path: Path, other: dict[str, Any]) -> None:
     recorded.record_tsn(tmp_path, seed=0)
-    recorded.record_tsn(tmp_path, seed=1, created="2024-06-01T00:00:00+00:00", **other)
+    recorded.record_tsn(tmp_path, seed=1, asked="2024-06-01T00:00:00+00:00", **other)
     result = write_report(tmp_path, figures=False)
     assert "not comparable with these, reported apart" in result.summary
     (apart,) = (tmp_path / "report").glob("other-*")
@@ -271,9 +271,19 @@ def test_runs_that_cannot_be_compared_are_reported_apart(tmp_path: Path, other: 
     assert newest.value == one(alone, "TSN-IQA", "mSRCC") and math.isnan(newest.std)
 
 
+def test_what_is_no_longer_reported_apart_is_removed(tmp_path: Path) -> None:
+    recorded.record_tsn(tmp_path, seed=0)
+    record = recorded.record_tsn(tmp_path, seed=1, asked="2024-06-01T00:00:00+00:00", preset="paper")
+    write_report(tmp_path, figures=False)
+    (apart,) = (tmp_path / "report").glob("other-*")
+    (tmp_path / "runs" / f"{record.id}.json").unlink()
+    write_report(tmp_path, figures=False)
+    assert not apart.exists()
+
+
 def test_real_and_generated_data_are_never_in_one_table(tmp_path: Path) -> None:
     recorded.record_tsn(tmp_path, generated=True)
-    recorded.record_tsn(tmp_path, seed=1, generated=False, created="2025-01-01T00:00:00+00:00")
+    recorded.record_tsn(tmp_path, seed=1, generated=False, asked="2025-01-01T00:00:00+00:00")
     write_report(tmp_path, figures=False)
     texts = [p.read_text() for p in (tmp_path / "report").glob("*.*")]
     assert len(texts) > 10 and not any("iniature" in text for text in texts)
@@ -301,7 +311,7 @@ def test_variants_are_rows_of_their_own(tmp_path: Path) -> None:
 
 def test_a_second_run_of_the_same_name_is_not_taken_for_a_seed(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
-    newer = replace(record, tau=1.0, facts={**record.facts, "created": "2030-01-01"})
+    newer = replace(record, tau=1.0, facts={**record.facts, "asked": "2030-01-01"})
     write_record(tmp_path, newer)
     result = write_report(tmp_path, figures=False)
     assert f"an older run of the same name is left out: {record.id}" in result.summary
