@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from cliqa_bench import registry
-from cliqa_bench.backbones import _timm
+from cliqa_bench.backbones import _timm, staged
 from cliqa_bench.benchmarks import cache
 from cliqa_bench.errors import UserError
 from cliqa_bench.model import QualityModel, TaskNorm
@@ -152,7 +153,6 @@ def test_timm_s_resnet_agrees_with_torchvision_s(tmp_path):
             "unknown model of timm 'convnext_atto.made_up' (did you mean 'convnext",
         ),
         ("", "unknown model of timm ''"),
-        ("nfnet_f0", "timm:nfnet_f0 has no BatchNorm, LayerNorm or GroupNorm that tasks could own"),
         ("mixer_s32_224", "timm:mixer_s32_224 cannot be a backbone: it must give"),
     ],
 )
@@ -162,6 +162,13 @@ def test_what_cannot_be_a_backbone(name, line):
             ask("backbones", f"timm:{name}")
         assert str(caught.value).startswith(line)
         assert "\n" not in str(caught.value)
+
+
+@needs_timm
+def test_a_model_without_normalisation_cannot_be_a_backbone(monkeypatch):
+    monkeypatch.setattr(staged, "NORMS", (nn.InstanceNorm3d,))  # what ConvNeXt has none of
+    with pytest.raises(UserError, match=r"^timm:convnext_atto has no BatchNorm, LayerNorm or GroupNorm"):
+        _timm.find.__wrapped__("convnext_atto")
 
 
 @needs_timm
