@@ -121,17 +121,19 @@ class ImageCache:
         Raises:
             UserError: If an image is missing or refused, or the cache does not fit on the disk.
         """
-        folder = folder or cache_root() / "decoded"
-        # one dataset in two places is two caches: they must not take turns in overwriting each other
-        place = digest([str(dataset.root.resolve()), resize])
-        path = folder / f"{dataset.name}-{resize}-{place}.images"
-        build = _Build(path, dataset, keys, resize)
+        build = _Build(dataset, keys, resize, folder)
         cache = build.current()
         if cache is None:
-            with _locked(path):
+            with _locked(build.path):
                 # another process may have made it while this one waited for the lock
                 cache = build.current() or build.run()
         return cache
+
+    @staticmethod
+    def missing_bytes(dataset: Dataset, keys: Sequence[str], resize: int) -> int:
+        """Estimates the disk space that `open` would take; 0 where all is decoded already."""
+        build = _Build(dataset, keys, resize, None)
+        return 0 if build.current() else build.estimated_bytes()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -201,8 +203,10 @@ class ImageCache:
 class _Build:
     """The making of one cache file: what there is of it, and how to get the rest."""
 
-    def __init__(self, path: Path, dataset: Dataset, keys: Sequence[str], resize: int) -> None:
-        self.path = path
+    def __init__(self, dataset: Dataset, keys: Sequence[str], resize: int, folder: Path | None) -> None:
+        # one dataset in two places is two caches: they must not take turns in overwriting each other
+        place = digest([str(dataset.root.resolve()), resize])
+        self.path = (folder or cache_root() / "decoded") / f"{dataset.name}-{resize}-{place}.images"
         self.dataset = dataset
         self.keys = keys
         self.resize = resize
@@ -267,13 +271,16 @@ class _Build:
                 fresh[key] = entry
         return fresh
 
-    def _check_space(self) -> None:
-        """Estimates the size of the file from the headers of some images, before anything is written."""
+    def estimated_bytes(self) -> int:
+        """Estimates the size of the file from the headers of some images."""
         sizes = []
         for key in self.keys[:: max(1, len(self.keys) // _SAMPLED_SIZES)]:
             with contextlib.suppress(UserError):  # decoding will say it better
                 sizes.append(adaptive_size(*image_size(self.files[key]), self.resize))
-        needed = int(np.mean([w * h * 3 for w, h in sizes]) * len(self.keys)) if sizes else 0
+        return int(np.mean([w * h * 3 for w, h in sizes]) * len(self.keys)) if sizes else 0
+
+    def _check_space(self) -> None:
+        needed = self.estimated_bytes()
         folder = next(p for p in self.path.parents if p.exists())
         free = shutil.disk_usage(folder).free
         if needed > free:

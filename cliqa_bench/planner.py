@@ -6,6 +6,7 @@ Nothing here imports torch: `plan` answers at once, and a run with nothing left 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -106,20 +107,22 @@ def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str
     for name, seed, (label, order) in itertools.product(config.strategy, config.seeds, config.orders.items()):
         cls = cast("type[Strategy]", registry.load("strategies", name))
         strategy = cls(**config.params.get(name, {}))
-        _check_stages(strategy, backbone)
+        _check_gate(strategy, backbone)
         steps = list(_train_nodes(plan, strategy, weights, order, seed))
         gates = {d: _gate_node(plan, strategy, weights, d, seed) for d in order} if "gate" in cls.rows else {}
         plan.records.append(_record(plan, strategy, seed, label, order, steps, gates, facts))
     return plan
 
 
-def _check_stages(strategy: Strategy, backbone: type[Backbone]) -> None:
+def _check_gate(strategy: Strategy, backbone: type[Backbone]) -> None:
     wrong = [s for s in strategy.stages if not 1 <= s <= len(backbone.stage_sizes)]
     if wrong:
         n = len(backbone.stage_sizes)
         raise UserError(f"{strategy.name}.stages = {strategy.stages}: {backbone.title} has stages 1 to {n}")
     if strategy.centroids < 1:
         raise UserError(f"{strategy.name}.centroids = {strategy.centroids}: at least 1 is needed")
+    if not 0 <= strategy.tau < math.inf:
+        raise UserError(f"{strategy.name}.tau = {strategy.tau}: 0 (equal weights) or more is needed")
 
 
 def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:

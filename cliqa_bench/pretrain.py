@@ -29,7 +29,7 @@ from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, disto
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.paths import cache_root
-from cliqa_bench.pretrain_config import DISTORTION_BN, SCNN, PretrainConfig
+from cliqa_bench.pretrain_config import DISTORTION_BN, SCNN, PretrainConfig, distortion_bn_file
 from cliqa_bench.progress import bar, track
 from cliqa_bench.seeds import rng_for, seed_for
 from cliqa_bench.store import atomic_path, canonical, digest
@@ -130,7 +130,9 @@ def train(
     learnable = [p for p in whole.parameters() if p.requires_grad]
     adam = torch.optim.Adam(learnable, config.lr)
     made_by = {"backbone": backbone.name, "weights": weights, **asdict(config)}
-    checkpoint = cache_root() / "pretrain" / f"{backbone.name}-{digest(made_by)}.safetensors"
+    checkpoint = (
+        cache_root() / "pretrain" / f"{backbone.name.replace(':', '-')}-{digest(made_by)}.safetensors"
+    )
     start = _resume(checkpoint, whole, adam)
     batches = _loader(config, "train", config.pictures, range(start, config.steps))
     with bar(config.steps, f"pre-train {backbone.title}", "step") as shown:
@@ -245,14 +247,16 @@ def distortion_aware(
         device: Where to train.
         config: How to train.
     """
-    made_by = {"backbone": backbone.name, "weights": backbone.weights_id(weights), **asdict(config)}
-    path = cache_root() / "distortion-bn" / f"{backbone.name}-{digest(made_by)}.safetensors"
+    weights_id = backbone.weights_id(weights)
+    path = distortion_bn_file(backbone.name, weights_id, config)
     if not path.is_file():
-        accuracy = train(backbone, net, made_by["weights"], config, device)
+        accuracy = train(backbone, net, weights_id, config, device)
         norms = {k for k in net.state_dict() if k in _norm_names(net)}
         state = {k: v.contiguous().cpu() for k, v in net.state_dict().items() if k in norms}
         with atomic_path(path) as temporary:
-            save_file(state, temporary, {"made_by": canonical({**made_by, "accuracy": round(accuracy, 4)})})
+            save_file(
+                state, temporary, {"made_by": canonical({**asdict(config), "accuracy": round(accuracy, 4)})}
+            )
     net.load_state_dict(load_file(path), strict=False)
 
 

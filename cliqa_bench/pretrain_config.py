@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
+
+from cliqa_bench.paths import cache_root
+from cliqa_bench.store import digest
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,15 @@ class PretrainConfig:
 
 SCNN = PretrainConfig()
 DISTORTION_BN = PretrainConfig(size=224, steps=600, batch=32, lr=1e-3, norms_only=True)
+
+
+def distortion_bn_file(backbone: str, weights: str, config: PretrainConfig = DISTORTION_BN) -> Path:
+    """Returns where a backbone's distortion-aware normalisation is kept once it is trained.
+
+    Args:
+        backbone: Name of the backbone.
+        weights: What tells its weights from others (`Backbone.weights_id`).
+        config: How it is trained.
+    """
+    made_by = {"backbone": backbone, "weights": weights, **asdict(config)}
+    return cache_root() / "distortion-bn" / f"{backbone.replace(':', '-')}-{digest(made_by)}.safetensors"

@@ -14,12 +14,17 @@ import yaml
 
 from cliqa_bench import registry
 from cliqa_bench._version import __version__
+from cliqa_bench.benchmarks.cache import ImageCache
+from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.material import load_materials
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
+from cliqa_bench.paths import cache_root
 from cliqa_bench.planner import Plan, images_of, make_plan
+from cliqa_bench.pretrain_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.settings import config_dict
 from cliqa_bench.store import clean_partial, read_json, write_record, write_text
+from cliqa_bench.types import Subset
 
 PACKAGES = (
     "torch",
@@ -32,7 +37,7 @@ PACKAGES = (
     "safetensors",
 )
 
-GMACS_PER_SECOND = 20.0
+GMACS_PER_SECOND = 30.0
 """Speed of one CPU core that `plan` assumes; a guess, and called one."""
 
 
@@ -137,7 +142,7 @@ def _count(n: int, noun: str) -> str:
 
 
 def plan(config: RunConfig) -> str:
-    """Describes what `run` would do, and does nothing.
+    """Describes what `run` would do, and does nothing; images are read to know whether they have changed.
 
     Returns:
         Text for the terminal.
@@ -145,51 +150,73 @@ def plan(config: RunConfig) -> str:
     Raises:
         UserError: As `prepare`.
     """
+    names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
+    if config.data is None and not made(default_root(), names):
+        return (
+            f"the generated miniatures of {', '.join(names)} are not there yet: run makes them first, in less "
+            "than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
+        )
     laid_out = prepare(config, " ".join(sys.argv))
     train, _, answers = laid_out.missing()
-    lines = [_headline(laid_out, len(train)), ""]
-    lines.append(f"{'node':<52} {'images':>9}  state")
+    lines = [_headline(laid_out, len(train)), "", f"{'node':<52} {'images':>9}  state"]
     for work in laid_out.train.values():
         state = "done" if work.node.done else "to train"
         lines.append(f"{'train/' + work.node.id:<52} {images_of(laid_out, work):>9,}  {state}")
     for gate in laid_out.gates.values():
-        n = len(laid_out.materials[gate.dataset].split.keys("train"))
         state = "done" if gate.node.done else "to fit"
-        lines.append(f"{'gate/' + gate.node.id:<52} {n:>9,}  {state}")
+        lines.append(f"{'gate/' + gate.node.id:<52} {_size(laid_out, gate.dataset, 'train'):>9,}  {state}")
+    images = sum(_size(laid_out, work.test, "test") for work in laid_out.answers.values())
     todo = len(answers)
-    lines.append(
-        f"{'answers/':<52} {_answer_images(laid_out):>9,}  {len(laid_out.answers) - todo} done, {todo} to do"
-    )
-    lines += ["", _estimate(laid_out)]
-    return "\n".join(lines)
+    lines.append(f"{'answers/':<52} {images:>9,}  {len(laid_out.answers) - todo} done, {todo} to do")
+    return "\n".join([*lines, "", *_estimate(laid_out)])
 
 
-def _answer_images(laid_out: Plan) -> int:
-    tests = {name: len(m.split.keys("test")) for name, m in laid_out.materials.items()}
-    return sum(tests[work.test] for work in laid_out.answers.values())
+def _size(laid_out: Plan, name: str, subset: Subset) -> int:
+    return len(laid_out.materials[name].split.keys(subset))
 
 
-def _estimate(laid_out: Plan) -> str:
-    """Estimates time and disk of what is missing from multiply-adds."""
+def _estimate(laid_out: Plan) -> list[str]:
+    """Estimates time, from multiply-adds, and disk space of what is missing."""
     train, gates, answers = laid_out.missing()
-    training = laid_out.config.training
-    per_pixel = laid_out.backbone.gmacs / 224**2
+    config, backbone = laid_out.config, laid_out.backbone
     # forward and backward cost about twice a forward pass when only normalisation learns
-    train_gmacs = sum(images_of(laid_out, w) for w in train) * per_pixel * training.crop**2 * 2
-    tests = {name: len(m.split.keys("test")) for name, m in laid_out.materials.items()}
-    side = training.resize or 1024
-    answer_gmacs = sum(tests[w.test] for w in answers) * per_pixel * side * side * 4 / 3 * 0.5
-    gate_gmacs = (
-        sum(len(laid_out.materials[g.dataset].split.keys("train")) for g in gates) * per_pixel * side**2
+    crops = 2 * sum(images_of(laid_out, work) for work in train) * config.training.crop**2
+    whole = sum(_size(laid_out, g.dataset, "train") for g in gates)
+    whole += sum(_size(laid_out, a.test, "test") for a in answers)
+    side = config.training.resize or 1024
+    gmacs = (crops + whole * side * side) * backbone.gmacs / 224**2
+    lines = []
+    if gates and not _has_gate_net(laid_out):
+        b = DISTORTION_BN
+        first = 2 * b.steps * b.batch * b.size**2 * backbone.gmacs / 224**2
+        gmacs += first
+        lines.append(f"first, once: distortion-aware BN of {backbone.title}, about {_time(_seconds(first))}")
+    n_bytes = {
+        name: ImageCache.missing_bytes(m.dataset, [r.key for r in m.ratings], config.training.resize)
+        for name, m in laid_out.materials.items()
+        if train or gates or answers
+    }
+    decoded = sum(n_bytes.values())
+    if decoded:
+        lines.append(f"first, once: decoded images, {decoded / 1e9:.2f} GB in {cache_root()}")
+    node = 8 * backbone.task_parameters() + 400 * sum(backbone.stage_sizes)
+    disk = len(train) * node + len(answers) * 20_000
+    lines.append(
+        f"left to do: {_count(len(train), 'training')}, {_count(len(gates), 'gate')}, "
+        f"{_count(len(answers), 'answer file')}; roughly {_time(_seconds(gmacs))} on this machine's CPU "
+        f"(a guess from multiply-adds), {disk / 1e6:.1f} MB in {config.out}"
     )
-    seconds = (train_gmacs + answer_gmacs + gate_gmacs) / GMACS_PER_SECOND / (os.cpu_count() or 1)
-    size = 4 * laid_out.backbone.task_parameters() * 2 + 400 * sum(laid_out.backbone.stage_sizes)
-    disk = len(train) * size + len(answers) * 20_000
-    return (
-        f"left to do: {len(train)} trainings, {len(gates)} gates, {len(answers)} answer files; roughly "
-        f"{_time(seconds)} on this machine's CPU (a guess from multiply-adds), {disk / 1e6:.1f} MB in "
-        f"{laid_out.config.out}"
-    )
+    return lines
+
+
+def _has_gate_net(laid_out: Plan) -> bool:
+    backbone = laid_out.backbone
+    weights = backbone.weights_id(laid_out.config.weights)
+    return backbone.gate_net == "own" or distortion_bn_file(backbone.name, weights).is_file()
+
+
+def _seconds(gmacs: float) -> float:
+    return gmacs / GMACS_PER_SECOND / (os.cpu_count() or 1)
 
 
 def _time(seconds: float) -> str:

@@ -144,6 +144,7 @@ def test_the_gate_reads_the_backbone_s_stages_unless_others_are_named(tmp_path, 
         ({"params": {"tsn": {"stages": (5,)}}}, "stages 1 to 4"),
         ({"params": {"tsn": {"stages": (0,)}}}, "stages 1 to 4"),
         ({"params": {"tsn": {"centroids": 0}}}, "at least 1"),
+        ({"params": {"tsn": {"tau": -5.0}}}, "0 .* or more"),
         ({"weights": "/no/such/file"}, "no such file"),
     ],
 )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,30 @@ def test_plan_counts_what_is_there_and_starts_nothing(finished, miniatures, tmp_
         assert said.count("to train") == 2 - there
         assert "MB in" in said
     assert not (tmp_path / "none").exists()
+
+
+def test_plan_makes_no_miniatures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLIQA_CACHE", str(tmp_path))
+    assert cli.main(["plan", "--strategy", "tsn", "--orders", "bid"]) == 0
+    assert "not there yet" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_start_leaves_no_record(miniatures, tmp_path, capsys):
+    assert cli.main(arguments(miniatures, tmp_path, "--set", "training.crop=180")) == 2
+    assert "less than the crop of 180" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_changed_pixels_are_noticed_though_the_file_has_its_size(finished, miniatures, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(miniatures, data)
+    image = sorted((data / "databaserelease2" / "wn").glob("*.bmp"))[0]
+    pixels = bytearray(image.read_bytes())
+    pixels[-1] ^= 1
+    image.write_bytes(pixels)
+    assert cli.main(["plan", *arguments(data, finished)[1:]]) == 0
+    assert "2 trainings, 1 already there" in capsys.readouterr().out
 
 
 def test_another_tau_is_another_row_and_no_training(finished, miniatures, tmp_path, capsys):

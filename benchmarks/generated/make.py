@@ -66,6 +66,11 @@ def _finished(folder: Path, scale: float, seed: int) -> bool:
     raise UserError(f"{folder} exists and {what}; choose another folder or remove it")
 
 
+def made(root: Path, names: Sequence[str], scale: float = 1.0, seed: int = 0) -> bool:
+    """Tells whether all of these miniatures are there; see `make_miniatures`."""
+    return all(_finished(root / LAYOUTS[name].folder, scale, seed) for name in names)
+
+
 def make_miniatures(
     root: Path,
     scale: float = 1.0,
