@@ -186,7 +186,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
         row.unlabelled = row.dataset.unlabelled_files()
         row.split = resolve_split(split, row.dataset, row.ratings)
     except UserError as error:
-        row.problems.append(str(error))
+        row.problems.append(str(error).removeprefix(f"{cls.title}: "))
     return row
 
 

@@ -53,7 +53,9 @@ def parse_orders(text: str) -> dict[str, list[str]]:
         if name in names:
             continue
         if word.upper() in ORDERS or word.lower() == "all":
-            raise UserError(f"orders {text!r} mix the label {word!r} with dataset names; give one kind")
+            raise UserError(
+                f"orders {text!r} mix {word!r} with other names; give labels (I,III), or dataset names, or 'all'"
+            )
         raise unknown("order or dataset", word, ["all", *ORDERS, *names])
     twice = next((name for i, name in enumerate(sequence) if name in sequence[:i]), None)
     if twice is not None:

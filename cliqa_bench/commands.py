@@ -189,7 +189,7 @@ def _ratings(args: Namespace, command: str) -> int:
     from cliqa_bench.benchmarks.splits import ratings_csv, resolve_split
     from cliqa_bench.benchmarks.suites import find_datasets
 
-    dataset = find_datasets(_data(args.data), [name])[name]
+    dataset = find_datasets(_data(args.data, [name]), [name])[name]
     ratings = dataset.ratings()
     split = resolve_split(args.split, dataset, ratings) if args.split else None
     print(ratings_csv(dataset, ratings, split), end="")
@@ -210,8 +210,8 @@ def _sheet(args: Namespace, command: str) -> int:
     return 0
 
 
-def _data(given: str | None) -> Path:
-    """Returns the folder of the real datasets, or that of the miniatures, which are made if need be."""
+def _data(given: str | None, names: list[str] | None = None) -> Path:
+    """Returns the folder of the real datasets, or that of the miniatures, made if need be (all, or some)."""
     from cliqa_bench.settings import data_root
 
     root = data_root(given)
@@ -219,7 +219,7 @@ def _data(given: str | None) -> Path:
         from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
 
         root = default_root()
-        make_miniatures(root)
+        make_miniatures(root, names=names)
     return root
 
 

@@ -153,8 +153,8 @@ def plan(config: RunConfig) -> str:
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
     if config.data is None and not made(default_root(), names):
         return (
-            f"the generated miniatures of {', '.join(names)} are not there yet: run makes them first, in less "
-            "than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
+            f"the generated miniatures of {', '.join(names)} are not there yet: run makes them first, in "
+            "less than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
         )
     laid_out = prepare(config, " ".join(sys.argv))
     train, _, answers = laid_out.missing()
