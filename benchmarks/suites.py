@@ -54,7 +54,7 @@ def parse_orders(text: str) -> dict[str, list[str]]:
             continue
         if word.upper() in ORDERS or word.lower() == "all":
             raise UserError(
-                f"orders {text!r} mix {word!r} with other names; give labels (I,III), or dataset names, or 'all'"
+                f"orders {text!r} mix {word!r} with other names; give labels (I,III), datasets, or 'all'"
             )
         raise unknown("order or dataset", word, ["all", *ORDERS, *names])
     twice = next((name for i, name in enumerate(sequence) if name in sequence[:i]), None)

@@ -110,7 +110,7 @@ def test_data_check_without_a_folder_checks_the_miniatures(fake: Any, tmp_path: 
     report = types.SimpleNamespace(ok=True, render=lambda: "a table")
     check = fake("cliqa_bench.benchmarks.check", check_data=report)["check_data"]
     assert main(["data", "check"]) == 0
-    make["make_miniatures"].assert_called_once_with(tmp_path)
+    make["make_miniatures"].assert_called_once_with(tmp_path, names=None)
     check.assert_called_once_with(tmp_path, None, "1")
 
 

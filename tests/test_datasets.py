@@ -436,7 +436,7 @@ def test_parse_orders() -> None:
     [
         ("IX", "unknown order or dataset 'IX'.*VIII"),
         ("live,cisq", "'cisq' .did you mean 'csiq'"),
-        ("I,live", "mix the label 'I'"),
+        ("I,live", "mix 'I' with other names"),
         ("live,bid,live", "names live twice"),
         (" , ", "no orders given"),
     ],
