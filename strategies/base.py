@@ -31,7 +31,7 @@ class Strategy:
     Class attributes:
         depends_on: What the training on a dataset depends on besides the dataset itself.
         task_norms: Whether every task owns its normalisation layers.
-        rows: Readout -> the name of its row in the tables.
+        rows: Readout -> the name of its row in the tables; see `table_rows`.
 
     Attributes:
         centroids: K of the gate's K-means.
@@ -57,6 +57,20 @@ class Strategy:
         """Returns the hyper-parameters that the trained weights depend on."""
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("reading")}
 
+    def table_rows(self) -> dict[str, str]:
+        """Returns readout -> name of its row; to be overridden where that depends on a hyper-parameter."""
+        return dict(self.rows)
+
+    @property
+    def single_head(self) -> bool:
+        """Whether all tasks share one head, instead of having one each."""
+        return False
+
+    @property
+    def memory_size(self) -> int:
+        """Most training images of earlier experiences that it may see again."""
+        return 0
+
     def variant(self) -> str:
         """Names the hyper-parameters that differ from the defaults: "tau=16, stages=(4,)"; "" for none."""
         changed = [f for f in fields(self) if f.default is not MISSING and getattr(self, f.name) != f.default]
@@ -66,11 +80,18 @@ class Strategy:
 
     def prepare(self, model: QualityModel) -> int:
         """Readies the model for a new task and returns the index of its head."""
-        return model.add_task()
+        return 0 if self.single_head and model.n_tasks else model.add_task()
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
-        """Returns the parameters that learn, in the warm-up (only the new head) and after it."""
-        return list(model.heads[task].parameters()) if warmup else list(model.parameters())
+        """Returns the parameters that learn: in the warm-up the new head, after it the backbone too.
+
+        Heads of earlier tasks stay as they are, as in the published code, where no gradient reaches them.
+        """
+        head = list(model.heads[task].parameters())
+        return head if warmup else [*model.net.parameters(), *head]
+
+    def after_warmup(self, learner: Learner) -> None:
+        """Is called before the first epoch that follows the warm-up."""
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns what is added to the loss of the current mini-batch after the warm-up, if anything."""
@@ -83,7 +104,12 @@ class Strategy:
         """Is called once the best weights of an experience are back in the model; must not change them."""
 
     def state(self) -> dict[str, Tensor]:
-        """Returns what the next experience needs beyond the weights."""
+        """Returns what a strategy has learned beyond the weights: name -> tensor.
+
+        The learner asks for it when an epoch is the best so far, and gives it back with that epoch's weights
+        before `consolidate`; after that it goes into a file, and from there to the next experience. A tensor
+        that was handed out is not to be changed in place.
+        """
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
