@@ -230,15 +230,15 @@ class _Watch:
         for group in self._experiences:
             if strategy.depends_on == "nothing":
                 model, seen = new_model(strategy, seed), []
-            self._learn(strategy, model, group, seed, seen)
+            states.append(self._learn(strategy, model, group, seed, seen))
             seen += group
-            states.append(_copy(model.own_state()))
             self._check_answers(model)
         return states
 
     def _learn(
         self, strategy: Strategy, model: QualityModel, group: list[Source], seed: int, seen: list[Source]
-    ) -> None:
+    ) -> State:
+        """Trains an experience; returns the model's best and last state."""
         before = _copy(model.state_dict())
         for read in self.read:
             read.clear()
@@ -254,6 +254,7 @@ class _Watch:
             assert not (tensor.ndim >= 3 and min(tensor.shape[-2:]) >= TRAINING.crop), (
                 f"{self.name}: its state {name} of shape {tuple(tensor.shape)} looks like images"
             )
+        return _copy(model.own_state()) | {f"last {n}": t for n, t in learner.last_state.items()}
 
     def _check_frozen(self, strategy: Strategy, model: QualityModel, task: int, before: State) -> None:
         learns = {id(p) for p in strategy.trainable(model, task, False)}
@@ -286,10 +287,9 @@ class _Watch:
                 strategy.load_state(load(saved[1]))
             else:
                 seen = []
-            self._learn(strategy, model, group, seed, seen)
+            states.append(self._learn(strategy, model, group, seed, seen))
             seen += group
-            states.append(_copy(model.own_state()))
-            saved = (_bytes(states[-1]), _bytes(strategy.state()))
+            saved = (_bytes(model.own_state()), _bytes(strategy.state()))
         return states
 
     def check_penalties(self) -> None:
