@@ -203,8 +203,9 @@ class Learner(SupervisedTemplate):
         adapts = not self.warming_up and (t.bn_adapts == "all" or epoch == t.warmup_epochs)
         self.model.net.train(adapts)
         self.model.train_only(self.strategy.trainable(self.model, self.task, self.warming_up))
+        factor = self.strategy.warmup_rate if self.warming_up else self.strategy.main_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = t.lr * 0.1 ** sum(epoch >= decay for decay in t.decay_epochs)
+            group["lr"] = t.lr * factor * 0.1 ** sum(epoch >= decay for decay in t.decay_epochs)
         self._losses = []
         if epoch == t.warmup_epochs:
             self.strategy.after_warmup(self)

@@ -248,7 +248,7 @@ def images_of(plan: Plan, work: TrainWork) -> int:
     per_epoch = 0
     for material in (plan.materials[name] for name in work.datasets):
         n_train = len(material.split.keys("train"))
-        sampled = 2 * n_pairs_for(material.dataset, training.n_pairs, n_train)
-        per_epoch += sampled if training.pairs == "sampled" else n_train
-        per_epoch += len(material.split.keys("val"))
+        if training.pairs == "sampled":
+            n_train = 2 * n_pairs_for(material.dataset, training.n_pairs, n_train)
+        per_epoch += n_train + len(material.split.keys("val"))
     return epochs * per_epoch

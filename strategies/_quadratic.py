@@ -45,8 +45,9 @@ class Quadratic(Strategy):
         """Starts without importances.
 
         Raises:
-            UserError: If `reg_weight` is negative.
+            UserError: If a hyper-parameter is out of its range.
         """
+        super().__post_init__()
         if not self.reg_weight >= 0:
             raise UserError(f"{self.name}.reg_weight must be at least 0, not {self.reg_weight}")
         self.omega: Named = {}

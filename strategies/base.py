@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cliqa_bench.errors import UserError
 from cliqa_bench.types import Dependence
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Strategy:
         centroids: K of the gate's K-means.
         tau: Temperature of the gate's softmin (Eq. 8).
         stages: Stages whose distances the gate averages (Eq. 9), counted from 1.
+        warmup_rate: Factor of the protocol's learning rate in the warm-up; above 0.
+        main_rate: The same after the warm-up. The paper gives the rate of TSN-IQA alone (1e-3); what trains
+            the whole network has 2e-4 and, after the warm-up, 2e-5 in the published code.
     """
 
     depends_on: ClassVar[Dependence] = "prefix"
@@ -47,11 +51,23 @@ class Strategy:
     centroids: int = reading(128)
     tau: float = reading(32.0)
     stages: tuple[int, ...] = reading((3, 4))
+    warmup_rate: float = 0.2
+    main_rate: float = 0.02
 
     def __init_subclass__(cls) -> None:
         """Names the strategy after its file."""
         super().__init_subclass__()
         cls.name = cls.__module__.rpartition(".")[2]
+
+    def __post_init__(self) -> None:
+        """Checks the learning rates.
+
+        Raises:
+            UserError: If one is not above 0.
+        """
+        for name in ("warmup_rate", "main_rate"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{self.name}.{name} must be above 0, not {getattr(self, name)}")
 
     def training_params(self) -> dict[str, Any]:
         """Returns the hyper-parameters that the trained weights depend on."""

@@ -17,7 +17,7 @@ from cliqa_bench.types import Dependence
 
 @dataclass
 class JL(Strategy):
-    """Joint learning. After the head's warm-up everything learns; there are no hyper-parameters."""
+    """Joint learning. After the head's warm-up everything learns."""
 
     depends_on: ClassVar[Dependence] = "set"
     rows: ClassVar[dict[str, str]] = {"last": "JL"}

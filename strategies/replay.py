@@ -46,6 +46,7 @@ class Replay(Strategy):
         Raises:
             UserError: If a hyper-parameter is out of its range.
         """
+        super().__post_init__()
         if self.memory < 2:
             raise UserError(f"{self.name}.memory must be at least 2 (a pair), not {self.memory}")
         if not self.reg_weight >= 0:

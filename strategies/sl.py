@@ -15,7 +15,7 @@ from cliqa_bench.types import Dependence
 
 @dataclass
 class SL(Strategy):
-    """Separate learning. After the head's warm-up everything learns; there are no hyper-parameters."""
+    """Separate learning. After the head's warm-up everything learns."""
 
     depends_on: ClassVar[Dependence] = "nothing"
     rows: ClassVar[dict[str, str]] = {"last": "SL"}
