@@ -101,3 +101,30 @@ def pair_labels(
     """
     better = mos_first >= mos_second if ties == "paper" else mos_first > mos_second
     return np.asarray(better, dtype=np.float32)
+
+
+def true_probability(
+    mos_first: NDArray[np.float64],
+    mos_second: NDArray[np.float64],
+    std_first: NDArray[np.float64],
+    std_second: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Returns how probable it is that the first image of each pair is the better one (Thurstone).
+
+    Phi((m1 - m2) / sqrt(s1**2 + s2**2)), the third column of the published pair lists.
+
+    Args:
+        mos_first: (p,) mean opinion scores, higher is better.
+        mos_second: (p,) likewise.
+        std_first: (p,) standard deviations of the opinions; one that is not known counts as 0.
+        std_second: (p,) likewise.
+
+    Returns:
+        (p,) float32 in [0, 1]; 0.5 where neither scores nor opinions differ.
+    """
+    from scipy.special import ndtr
+
+    spread = np.hypot(np.nan_to_num(std_first), np.nan_to_num(std_second))
+    # as in the published code, which so avoids a division by zero
+    z = (mos_first - mos_second) / (spread + np.finfo(np.float64).eps)
+    return np.asarray(ndtr(z), dtype=np.float32)

@@ -93,6 +93,11 @@ class Source:
         return np.array([rating.score for rating in self.ratings], np.float64)
 
     @cached_property
+    def std(self) -> NDArray[np.float64]:
+        """(n,) standard deviations of the opinions on all images, in the unit of `mos`; nan where unknown."""
+        return np.array([rating.std for rating in self.ratings], np.float64)
+
+    @cached_property
     def _places(self) -> dict[str, int]:
         return {rating.key: place for place, rating in enumerate(self.ratings)}
 
@@ -159,17 +164,40 @@ class Source:
         return prefetch(self._batches(training, epoch, seed, batch))
 
     def _batches(self, training: Training, epoch: int, seed: int, batch: int) -> Iterator[Batch]:
+        cuts = rng_for("crops", self.name, seed, epoch)
+        for images, first, second in self._groups(training, epoch, seed, batch):
+            yield self._batch(images, first, second, training, cuts)
+
+    def batch_of(self, images: NDArray[np.int64], training: Training, rng: np.random.Generator) -> Batch:
+        """Cuts images of the caller's choice.
+
+        Args:
+            images: (n,) positions in `ratings`.
+            training: Crop and augmentation.
+            rng: Source of crops and flips.
+
+        Returns:
+            The mini-batch, with all pairs among the images.
+        """
+        first, second = batch_pairs(len(images))
+        return self._batch(images, first, second, training, rng)
+
+    def _batch(
+        self,
+        images: NDArray[np.int64],
+        first: NDArray[np.int64],
+        second: NDArray[np.int64],
+        training: Training,
+        rng: np.random.Generator,
+    ) -> Batch:
         import torch
 
-        groups = self._groups(training, epoch, seed, batch)
-        cuts = rng_for("crops", self.name, seed, epoch)
-        for images, first, second in groups:
-            tops, lefts, flips = self._cuts(images, training, cuts)
-            x = self.cache.crops(images, tops, lefts, training.crop, flips)
-            mos = self.mos[images]
-            labels = pair_labels(mos[first], mos[second], training.ties)
-            arrays = (mos.astype(np.float32), first, second, images, labels)
-            yield Batch(x, *map(torch.from_numpy, arrays))
+        tops, lefts, flips = self._cuts(images, training, rng)
+        x = self.cache.crops(images, tops, lefts, training.crop, flips)
+        mos = self.mos[images]
+        labels = pair_labels(mos[first], mos[second], training.ties)
+        arrays = (mos.astype(np.float32), first, second, images, labels)
+        return Batch(x, *map(torch.from_numpy, arrays))
 
     def _groups(
         self, training: Training, epoch: int, seed: int, batch: int

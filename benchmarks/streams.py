@@ -120,8 +120,16 @@ def collate(items: Sequence[Sequence[Any]]) -> list[torch.Tensor]:
     return [torch.stack(images), scores, torch.tensor([int(item[2]) for item in items])]
 
 
-def quality_benchmark(sources: Sequence[Source], training: Training, seed: int = 0) -> CLScenario:
+def quality_benchmark(
+    sources: Sequence[Source], training: Training, seed: int = 0, *, joint: bool = False
+) -> CLScenario:
     """Makes an Avalanche benchmark of datasets in the order given; see `iqa_benchmark`.
+
+    Args:
+        sources: The datasets.
+        training: Crop and augmentation.
+        seed: Seed of the augmentation.
+        joint: Whether all datasets are one experience, instead of one each.
 
     Raises:
         UserError: If a training image is smaller than the crop.
@@ -129,16 +137,25 @@ def quality_benchmark(sources: Sequence[Source], training: Training, seed: int =
     from avalanche.benchmarks import benchmark_from_datasets
     from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 
-    placed = [replace(source, task=task) for task, source in enumerate(sources)]
+    placed = [replace(source, task=0 if joint else task) for task, source in enumerate(sources)]
     for source in placed:
         source.check_crop(training.crop)
-    streams = {name: [_avalanche(source, name, training, seed) for source in placed] for name in SUBSETS}
+    groups = [tuple(placed)] if joint else [(source,) for source in placed]
+    streams = {name: [_experience(g, name, training, seed) for g in groups] for name in SUBSETS}
     benchmark = with_task_labels(benchmark_from_datasets(**streams))
     for stream in benchmark.streams.values():
-        for experience, source in zip(stream, placed, strict=True):
-            experience.dataset_name = source.name
-            experience.source = source
+        for experience, group in zip(stream, groups, strict=True):
+            experience.dataset_name = ",".join(source.name for source in group)
+            experience.source = group[0]
+            experience.sources = group
     return benchmark
+
+
+def _experience(group: Sequence[Source], subset: Subset, training: Training, seed: int) -> Any:
+    from avalanche.benchmarks.utils.utils import concat_datasets
+
+    parts = [_avalanche(source, subset, training, seed) for source in group]
+    return parts[0] if len(parts) == 1 else concat_datasets(parts)
 
 
 def _avalanche(source: Source, subset: Subset, training: Training, seed: int) -> Any:
@@ -173,7 +190,8 @@ def iqa_benchmark(
     opinion score (higher is better, in the authors' unit), and the dataset's position in the order. Training
     items are random crops of one size, mirrored half of the time; the others are whole images, whose sizes
     differ: evaluate them with `eval_mb_size=1`. Every experience also has `dataset_name`, `task_label` and
-    `source`, a `Source` with quicker ways to the same images.
+    `source`, a `Source` with quicker ways to the same images (`sources` names it in a tuple, because a joint
+    experience has several).
 
     Args:
         order: Dataset names in the order of learning, one of "I" to "VIII", or comma-separated names.

@@ -24,8 +24,11 @@ from cliqa_bench.metrics import srcc
 from cliqa_bench.model import QualityModel
 
 if TYPE_CHECKING:
-    from cliqa_bench.benchmarks.source import Source
+    from cliqa_bench.benchmarks.source import Batch, Source
     from cliqa_bench.strategies.base import Strategy
+
+_Best = tuple[float, dict[str, Tensor], dict[str, Tensor]]
+"""Validation SRCC of the best epoch, with the state of the model and of the strategy."""
 
 Tick = Callable[[int, str], None]
 """Called with a number of images that passed, and a text to show: the validation SRCC, after an epoch."""
@@ -58,16 +61,34 @@ class StrategyPlugin(SupervisedPlugin):
 class _EpochLoader:
     """Gives the mini-batches of the next epoch each time it is iterated, as Avalanche does every epoch."""
 
-    def __init__(self, source: Source, training: Training, seed: int) -> None:
-        self.source, self.training, self.seed, self.epoch = source, training, seed, 0
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        warm = self.epoch < self.training.warmup_epochs
-        batch = self.training.warmup_batch if warm else self.training.batch
-        for b in self.source.train_batches(self.training, self.epoch, self.seed, batch):
+        learner, t = self.learner, self.learner.training
+        batch = t.warmup_batch if learner.warming_up else t.batch
+        epochs = [s.train_batches(t, learner.epoch, learner.seed, batch) for s in learner.sources]
+        for i in mixed_evenly([s.n_batches(t, batch) for s in learner.sources]):
+            b = next(epochs[i])
             # Avalanche reads the input at 0, the target at 1 and the task label at the end
-            yield [b.x, b.y, b.first, b.second, b.labels, torch.full((len(b.x),), self.source.task)]
-        self.epoch += 1
+            yield [b.x, b.y, b.first, b.second, b.labels, torch.full((len(b.x),), learner.sources[i].task)]
+
+
+def mixed_evenly(counts: Sequence[int]) -> list[int]:
+    """Mixes several sequences, each spread evenly over the whole.
+
+    Args:
+        counts: Length of each sequence.
+
+    Returns:
+        Which sequence gives the next item; number i comes `counts[i]` times.
+
+    Example:
+        >>> mixed_evenly([4, 2])
+        [0, 1, 0, 0, 1, 0]
+    """
+    places = [((k + 0.5) / n, i) for i, n in enumerate(counts) for k in range(n)]
+    return [i for _, i in sorted(places)]
 
 
 class Learner(SupervisedTemplate):
@@ -76,10 +97,16 @@ class Learner(SupervisedTemplate):
     Two stages (protocol of the published code): `warmup_epochs` in which only the new head learns and the
     normalisation stands still, then `epochs` in which whatever the strategy names learns. After every epoch
     the new head is validated on the experience's own validation images, and the best weights are what stays.
+    A head that has learned before needs no warm-up: its epochs start after it.
+
+    An experience is a dataset, or several that are learned at once: then every mini-batch is of one dataset,
+    all are mixed evenly, and the validation SRCC is the mean over the datasets.
 
     Attributes:
         task: Index of the head that learns.
         warming_up: Whether only that head learns.
+        epoch: Number of the epoch, counted from the start of the warm-up.
+        seen: Dataset name -> source, of all experiences before this one, in their order.
         history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
         last_state: The model's own state after the last epoch, which need not be the best.
 
@@ -91,6 +118,7 @@ class Learner(SupervisedTemplate):
         seed: Seed of crops, flips, shuffles and pairs.
         tick: Called after every mini-batch, for progress bars.
         plugins: Further Avalanche plug-ins.
+        seen: Sources of the experiences that the model has learned already.
     """
 
     def __init__(
@@ -103,14 +131,17 @@ class Learner(SupervisedTemplate):
         seed: int = 0,
         tick: Tick | None = None,
         plugins: Sequence[SupervisedPlugin] = (),
+        seen: Sequence[Source] = (),
     ) -> None:
         self.strategy, self.training, self.seed = strategy, training, seed
         self.tick: Tick = tick or (lambda images, text: None)
+        self.seen = {source.name: source for source in seen}
         self.task = -1
+        self.epoch = 0
         self.warming_up = False
         self.history: list[dict[str, Any]] = []
         self.last_state: dict[str, Tensor] = {}
-        self._best: tuple[float, dict[str, Tensor]] = (-math.inf, {})
+        self._best: _Best = (-math.inf, {}, {})
         self._losses: list[Tensor] = []
         with warnings.catch_warnings():
             # the learner keeps its own history; metrics and loggers come as plug-ins where they are wanted
@@ -131,40 +162,53 @@ class Learner(SupervisedTemplate):
         )
 
     @property
+    def sources(self) -> tuple[Source, ...]:
+        """Images and labels of the current experience: of one dataset, or of several."""
+        sources: tuple[Source, ...] = self.experience.sources
+        return sources
+
+    @property
     def source(self) -> Source:
-        """Images and labels of the current experience."""
-        source: Source = self.experience.source
+        """The only source of an experience of one dataset."""
+        (source,) = self.sources
         return source
 
     # -- what happens before the first epoch -----------------------------------------------------------------
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
         """Reads whole mini-batches from the decoded cache instead of collating single images."""
-        self.dataloader = _EpochLoader(self.source, self.training, self.seed)
+        self.dataloader = _EpochLoader(self)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Adds the new task to the model, and starts Adam afresh: its state must not leak between tasks."""
+        heads, t = self.model.n_tasks, self.training
         self.task = self.strategy.prepare(self.model)
+        new_head = self.model.n_tasks > heads
+        self.epoch = 0 if new_head or not t.epochs else t.warmup_epochs
+        self.train_epochs = t.warmup_epochs + t.epochs - self.epoch
         self.model.to(self.device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), self.training.lr, weight_decay=self.training.weight_decay
         )
         self.history = []
-        self._best = (-math.inf, {})
+        self._best = (-math.inf, {}, {})
 
     # -- an epoch --------------------------------------------------------------------------------------------
 
     def _before_training_epoch(self, **kwargs: Any) -> None:
-        epoch, t = len(self.history), self.training
+        epoch, t = self.epoch, self.training
         self.warming_up = epoch < t.warmup_epochs
         self.model.train()
         # the published code forgets to go back to training mode after its first evaluation ("first")
         adapts = not self.warming_up and (t.bn_adapts == "all" or epoch == t.warmup_epochs)
         self.model.net.train(adapts)
         self.model.train_only(self.strategy.trainable(self.model, self.task, self.warming_up))
+        factor = self.strategy.warmup_rate if self.warming_up else self.strategy.main_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = t.lr * 0.1 ** sum(epoch >= decay for decay in t.decay_epochs)
+            group["lr"] = t.lr * factor * 0.1 ** sum(epoch >= decay for decay in t.decay_epochs)
         self._losses = []
+        if epoch == t.warmup_epochs:
+            self.strategy.after_warmup(self)
         super()._before_training_epoch(**kwargs)
 
     def _unpack_minibatch(self) -> None:
@@ -173,17 +217,27 @@ class Learner(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
+        if self.model.task_norms:
+            return self.scores(self.model, self.mb_x, self.task)[:, None]
+        return self.scores(self.model, self.mb_x)
+
+    def scores(self, model: QualityModel, images: Tensor, task: int | None = None) -> Tensor:
+        """Applies a model in the training's precision: (B, heads) scores, or (B,) of one task's head."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
-            if self.model.task_norms:
-                alone: Tensor = self.model.score(self.mb_x, self.task)[:, None]
-                return alone
-            scores: Tensor = self.model(self.mb_x)
+            scores: Tensor = model(images) if task is None else model.score(images, task)
             return scores
 
     def criterion(self) -> Tensor:
         """Returns the fidelity loss of the mini-batch's pairs under the newest head."""
         _, _, first, second, labels, _ = self.mbatch
-        scores = self.mb_output[:, -1]
+        return self._pair_loss(self.mb_output[:, -1], first, second, labels)
+
+    def loss_on(self, batch: Batch, task: int) -> Tensor:
+        """Returns the fidelity loss of another mini-batch's pairs under the head of a task."""
+        x, _, first, second, _, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        return self._pair_loss(self.scores(self.model, to_float(x), task), first, second, labels)
+
+    def _pair_loss(self, scores: Tensor, first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
         return fidelity(pair_probability(scores[first], scores[second], self.training.slope), labels)
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
@@ -192,43 +246,59 @@ class Learner(SupervisedTemplate):
         self.tick(len(self.mb_x), "")
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
-        epoch = len(self.history)
         loss = float(torch.stack(self._losses).mean())
         if not math.isfinite(loss):
-            raise FloatingPointError(f"{self.source.title}, epoch {epoch + 1}: the loss is {loss}")
+            titles = ", ".join(source.title for source in self.sources)
+            raise FloatingPointError(f"{titles}, epoch {self.epoch + 1}: the loss is {loss}")
         value = self.validate()
         lr = self.optimizer.param_groups[0]["lr"]
         stage = "warm-up" if self.warming_up else "main"
         self.history.append(
-            {"epoch": epoch + 1, "stage": stage, "lr": lr, "loss": loss, "val_srcc": _finite_or_none(value)}
+            {
+                "epoch": self.epoch + 1,
+                "stage": stage,
+                "lr": lr,
+                "loss": loss,
+                "val_srcc": _finite_or_none(value),
+            }
         )
         if value > self._best[0] or not self._best[1]:
             state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
-            self._best = (value if math.isfinite(value) else -math.inf, state)
+            self._best = (value if math.isfinite(value) else -math.inf, state, self.strategy.state())
+        self.epoch += 1
         super()._after_training_epoch(**kwargs)
 
     def validate(self) -> float:
-        """Returns the SRCC of the newest head on the experience's validation images; nan if constant."""
+        """Returns the SRCC of the newest head on the validation images, the mean over the datasets.
+
+        It is nan where the scores of a dataset are constant.
+        """
         self.model.eval()
+        value = float(np.mean([self._validate(source) for source in self.sources]))
+        self.tick(0, f"val SRCC {value:.3f}")
+        return value
+
+    def _validate(self, source: Source) -> float:
 
         def newest(images: Tensor) -> Tensor:
             scores: Tensor = self.model.score(images, self.task)[:, None]
             return scores
 
-        scores = score_images(newest, self.source, "val", 1, self.device, self.training.precision)
-        mos = self.source.mos[self.source.indices("val")]
+        scores = score_images(newest, source, "val", 1, self.device, self.training.precision)
+        mos = source.mos[source.indices("val")]
         self.tick(len(mos), "")
-        value = srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
-        self.tick(0, f"val SRCC {value:.3f}")
-        return value
+        return srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
 
     # -- after the last epoch --------------------------------------------------------------------------------
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         self.last_state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
-        self.model.load_own_state(self._best[1])
+        _, weights, learned = self._best
+        self.model.load_own_state(weights)
+        self.strategy.load_state(learned)
         self.model.eval()
         super()._after_training_exp(**kwargs)
+        self.seen |= {source.name: source for source in self.sources}
 
 
 def _unused(*args: Any) -> Tensor:

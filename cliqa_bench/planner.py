@@ -32,7 +32,7 @@ class TrainWork:
     Attributes:
         node: Where it goes.
         strategy: The strategy, with its hyper-parameters.
-        sequence: Datasets learned, the last being this experience's.
+        sequence: Datasets learned, the last being this experience's; of joint learning, all of them.
         seed: Seed of the run.
         previous: The node it goes on from; None for a fresh model.
     """
@@ -45,8 +45,18 @@ class TrainWork:
 
     @property
     def dataset(self) -> str:
-        """The dataset of this experience."""
+        """The dataset of this experience, of joint learning the last one."""
         return self.sequence[-1]
+
+    @property
+    def joint(self) -> bool:
+        """Whether all datasets of the sequence are one experience."""
+        return self.strategy.depends_on == "set"
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The datasets of this experience."""
+        return self.sequence if self.joint else self.sequence[-1:]
 
 
 @dataclass
@@ -108,8 +118,9 @@ def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str
         cls = cast("type[Strategy]", registry.load("strategies", name))
         strategy = cls(**config.params.get(name, {}))
         _check_gate(strategy, backbone)
+        rows = strategy.table_rows()
         steps = list(_train_nodes(plan, strategy, weights, order, seed))
-        gates = {d: _gate_node(plan, strategy, weights, d, seed) for d in order} if "gate" in cls.rows else {}
+        gates = {d: _gate_node(plan, strategy, weights, d, seed) for d in order} if "gate" in rows else {}
         plan.records.append(_record(plan, strategy, seed, label, order, steps, gates, facts))
     return plan
 
@@ -132,9 +143,13 @@ def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:
 def _train_nodes(
     plan: Plan, strategy: Strategy, weights: str, order: Sequence[str], seed: int
 ) -> Iterator[TrainWork]:
-    """Yields the train node behind each experience of an order; nodes that orders share are made once."""
+    """Yields the train node behind each experience of an order; nodes that orders share are made once.
+
+    Joint learning has one experience, whatever the order.
+    """
     previous: TrainWork | None = None
-    for length in range(1, len(order) + 1):
+    joint = strategy.depends_on == "set"
+    for length in [len(order)] if joint else range(1, len(order) + 1):
         prefix = tuple(order[:length])
         sequence = {"nothing": prefix[-1:], "set": tuple(sorted(prefix)), "prefix": prefix}[
             strategy.depends_on
@@ -149,7 +164,8 @@ def _train_nodes(
             seed=seed,
             sequence=[[name, plan.materials[name].fingerprint] for name in sequence],
         )
-        slug = f"{strategy.name}-{plan.backbone.name}-{length if len(sequence) > 1 else ''}{sequence[-1]}"
+        last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
+        slug = f"{strategy.name}-{plan.backbone.name}-{last}"
         node = Node(plan.config.out, "train", slug, spec)
         work = plan.train.get(node.id)
         if work is None:
@@ -195,14 +211,17 @@ def _record(
     tests = list(order)
     nodes: list[TrainWork | GateWork] = [*steps, *gates.values()]
     answers = {w.node.id: {test: _answer_node(plan, w, test).node.id for test in tests} for w in nodes}
-    heads = [[(w.node.id, 0) for w in steps[: t + 1]] for t in range(len(steps))]
-    if strategy.depends_on != "nothing":
+    if strategy.single_head:
+        heads = [[(w.node.id, 0)] for w in steps]
+    elif strategy.depends_on == "nothing":
+        heads = [[(w.node.id, 0) for w in steps[: t + 1]] for t in range(len(steps))]
+    else:
         heads = [[(w.node.id, column) for column in range(t + 1)] for t, w in enumerate(steps)]
     fingerprints = {name: plan.materials[name].fingerprint for name in tests}
     return RunRecord(
         strategy=strategy.name,
         variant=strategy.variant(),
-        rows=dict(strategy.rows),
+        rows=strategy.table_rows(),
         backbone=plan.backbone.title,
         seed=seed,
         order=label,
@@ -225,11 +244,14 @@ def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
 
 def images_of(plan: Plan, work: TrainWork) -> int:
     """Returns how many images pass through the network while an experience is trained."""
-    training, material = plan.config.training, plan.materials[work.dataset]
-    n_train = len(material.split.keys("train"))
-    n_val = len(material.split.keys("val"))
+    training = plan.config.training
     epochs = training.warmup_epochs + training.epochs
-    per_epoch = n_train
-    if training.pairs == "sampled":
-        per_epoch = 2 * n_pairs_for(material.dataset, training.n_pairs, n_train)
-    return epochs * (per_epoch + n_val)
+    if work.previous is not None and work.strategy.single_head:
+        epochs = training.epochs or epochs  # its head needs no warm-up
+    per_epoch = 0
+    for material in (plan.materials[name] for name in work.datasets):
+        n_train = len(material.split.keys("train"))
+        if training.pairs == "sampled":
+            n_train = 2 * n_pairs_for(material.dataset, training.n_pairs, n_train)
+        per_epoch += n_train + len(material.split.keys("val"))
+    return epochs * per_epoch

@@ -3,6 +3,7 @@
 Layout of an output folder::
 
     <out>/train/<id>/     spec.json  state.safetensors  history.json  done.json   one trained experience
+                          strategy.safetensors  (where a strategy hands on more than weights)
     <out>/gate/<id>/      spec.json  state.safetensors  done.json                 K-means of one dataset
     <out>/answers/<id>/   spec.json  answers.npz  done.json                       one model on one test set
     <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it consists of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ class Worker:
         )
         for name in sorted(names):
             self.source(name)
-        for work in train:
-            self.source(work.dataset).check_crop(self.config.training.crop)
+        for name in {name for work in train for name in work.sequence}:
+            self.source(name).check_crop(self.config.training.crop)
 
     def finish(self) -> None:
         """Does all that is missing."""
@@ -194,8 +195,7 @@ class Worker:
         total = sum(images_of(self.plan, work) for work in works)
         with bar(total, "train", "image") as shown:
             for number, work in enumerate(works, 1):
-                title = self.source(work.dataset).title
-                what = f"train {work.strategy.name} on {title} ({number}/{len(works)})"
+                what = f"train {work.strategy.name} on {self._title(work)} ({number}/{len(works)})"
                 # refreshed with the next step: before the bar is due it must not appear
                 shown.set_description(what, refresh=False)
 
@@ -207,18 +207,34 @@ class Worker:
                 if not work.node.done:  # another run on this folder may have been faster
                     self._train(work, tick)
 
-    def _train(self, work: TrainWork, tick: Callable[[int, str], None]) -> None:
-        model = self._new_model(work) if work.previous is None else self._trained(work.previous)
-        learner = Learner(
-            model=model, strategy=work.strategy, training=self.config.training, device=self.device,
-            seed=work.seed, tick=tick,
+    def _title(self, work: TrainWork) -> str:
+        titles = [self.source(name).title for name in work.datasets]
+        return titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
+
+    def _learner(self, work: TrainWork, tick: Callable[[int, str], None]) -> Learner:
+        """Goes on from where the previous node ended."""
+        strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
+        if work.previous is None:
+            model, seen = self._new_model(work), tuple[str, ...]()
+        else:
+            model, seen = self._trained(work.previous), work.previous.sequence
+            file = work.previous.node.file("strategy.safetensors")
+            strategy.load_state(load_file(file, str(self.device)) if file.is_file() else {})
+        return Learner(
+            model=model, strategy=strategy, training=self.config.training, device=self.device,
+            seed=work.seed, tick=tick, seen=[self.source(name) for name in seen],
         )  # fmt: skip
-        benchmark = quality_benchmark([self.source(work.dataset)], self.config.training, work.seed)
+
+    def _train(self, work: TrainWork, tick: Callable[[int, str], None]) -> None:
+        learner = self._learner(work, tick)
+        sources = [self.source(name) for name in work.datasets]
+        benchmark = quality_benchmark(sources, self.config.training, work.seed, joint=work.joint)
         with self._building(work.node) as folder:
             start = time.perf_counter()
             learner.train(benchmark.train_stream[0], eval_streams=[])
-            state = {k: v.cpu().contiguous() for k, v in model.own_state().items()}
-            save_file(state, folder / "state.safetensors")
+            _save(learner.model.own_state(), folder / "state.safetensors")
+            if learned := learner.strategy.state():
+                _save(learned, folder / "strategy.safetensors")
             write_json(folder / "history.json", learner.history)
         best = max(
             (h for h in learner.history if h["val_srcc"] is not None),
@@ -232,7 +248,7 @@ class Worker:
         )
         seconds = time.perf_counter() - start
         tqdm.write(
-            f"{work.strategy.name} on {self.source(work.dataset).title} (seed {work.seed}): "
+            f"{work.strategy.name} on {self._title(work)} (seed {work.seed}): "
             f"validation SRCC {srcc}, {seconds:.0f} s"
         )
 
@@ -255,3 +271,7 @@ class Worker:
         with self._building(work.node) as folder:
             mos = source.mos[source.indices("test")]
             write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path)

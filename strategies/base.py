@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cliqa_bench.errors import UserError
 from cliqa_bench.types import Dependence
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ class Strategy:
     Class attributes:
         depends_on: What the training on a dataset depends on besides the dataset itself.
         task_norms: Whether every task owns its normalisation layers.
-        rows: Readout -> the name of its row in the tables.
+        rows: Readout -> the name of its row in the tables; see `table_rows`.
 
     Attributes:
         centroids: K of the gate's K-means.
         tau: Temperature of the gate's softmin (Eq. 8).
         stages: Stages whose distances the gate averages (Eq. 9), counted from 1; none for the backbone's own
             choice, the paper's 3 and 4 where it has them.
+        warmup_rate: Factor of the protocol's learning rate in the warm-up; above 0.
+        main_rate: The same after the warm-up. The paper gives the rate of TSN-IQA alone (1e-3); what trains
+            the whole network has 2e-4 and, after the warm-up, 2e-5 in the published code.
     """
 
     depends_on: ClassVar[Dependence] = "prefix"
@@ -48,15 +52,41 @@ class Strategy:
     centroids: int = reading(128)
     tau: float = reading(32.0)
     stages: tuple[int, ...] = reading(())
+    warmup_rate: float = 0.2
+    main_rate: float = 0.02
 
     def __init_subclass__(cls) -> None:
         """Names the strategy after its file."""
         super().__init_subclass__()
         cls.name = cls.__module__.rpartition(".")[2]
 
+    def __post_init__(self) -> None:
+        """Checks the learning rates.
+
+        Raises:
+            UserError: If one is not above 0.
+        """
+        for name in ("warmup_rate", "main_rate"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{self.name}.{name} must be above 0, not {getattr(self, name)}")
+
     def training_params(self) -> dict[str, Any]:
         """Returns the hyper-parameters that the trained weights depend on."""
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("reading")}
+
+    def table_rows(self) -> dict[str, str]:
+        """Returns readout -> name of its row; to be overridden where that depends on a hyper-parameter."""
+        return dict(self.rows)
+
+    @property
+    def single_head(self) -> bool:
+        """Whether all tasks share one head, instead of having one each."""
+        return False
+
+    @property
+    def memory_size(self) -> int:
+        """Most training images of earlier experiences that it may see again."""
+        return 0
 
     def variant(self) -> str:
         """Names the hyper-parameters that differ from the defaults: "tau=16, stages=(4,)"; "" for none."""
@@ -67,11 +97,18 @@ class Strategy:
 
     def prepare(self, model: QualityModel) -> int:
         """Readies the model for a new task and returns the index of its head."""
-        return model.add_task()
+        return 0 if self.single_head and model.n_tasks else model.add_task()
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
-        """Returns the parameters that learn, in the warm-up (only the new head) and after it."""
-        return list(model.heads[task].parameters()) if warmup else model.learnable_parameters()
+        """Returns the parameters that learn: in the warm-up the new head, after it the backbone too.
+
+        Heads of earlier tasks stay as they are, as in the published code, where no gradient reaches them.
+        """
+        head = list(model.heads[task].parameters())
+        return head if warmup else [*model.net.plastic.parameters(), *head]
+
+    def after_warmup(self, learner: Learner) -> None:
+        """Is called before the first epoch that follows the warm-up."""
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns what is added to the loss of the current mini-batch after the warm-up, if anything."""
@@ -84,7 +121,12 @@ class Strategy:
         """Is called once the best weights of an experience are back in the model; must not change them."""
 
     def state(self) -> dict[str, Tensor]:
-        """Returns what the next experience needs beyond the weights."""
+        """Returns what a strategy has learned beyond the weights: name -> tensor.
+
+        The learner asks for it when an epoch is the best so far, and gives it back with that epoch's weights
+        before `consolidate`; after that it goes into a file, and from there to the next experience. A tensor
+        that was handed out is not to be changed in place.
+        """
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:

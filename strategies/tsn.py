@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TSN(Strategy):
-    """Task-specific normalisation (Section III). The hyper-parameters are those of the gate."""
+    """Task-specific normalisation (Section III). The hyper-parameters are those of the gate and the rates."""
 
     depends_on: ClassVar[Dependence] = "nothing"
     task_norms: ClassVar[bool] = True
@@ -31,6 +31,9 @@ class TSN(Strategy):
         "gate-hard": "TSN-IQA (hard)",
         "last": "TSN-IQA (last head)",
     }
+
+    warmup_rate: float = 1.0
+    main_rate: float = 1.0
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
         """Returns the head; after the warm-up the task's gammas and betas too. Convolutions never learn."""

@@ -74,10 +74,44 @@ def test_eight_orders_of_a_prefix_strategy_are_43_trainings(tmp_path, with_strat
             assert works.index(work.previous) < works.index(work), "a parent comes before its children"
 
 
-def test_a_set_strategy_trains_each_distinct_set_once(tmp_path, with_strategies):
+def test_a_set_strategy_trains_each_distinct_set_of_an_order_once(tmp_path, with_strategies):
     plan = lay_out(config(tmp_path, strategy=["onset"]))
-    distinct = {frozenset(order[: i + 1]) for order in ORDERS.values() for i in range(6)}
-    assert len(plan.train) == len(distinct)
+    assert len(plan.train) == 1, "eight orders of the same six datasets"
+    (work,) = plan.train.values()
+    assert work.datasets == tuple(sorted(NAMES))
+    assert [len(record.steps) for record in plan.records] == [1] * 8
+    orders = {"a": ["bid", "live"], "b": ["live", "bid"], "c": ["bid", "csiq"]}
+    assert len(lay_out(config(tmp_path, strategy=["onset"], orders=orders)).train) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings", "gates"),
+    [("tsn", 6, 6), ("sl", 6, 0), ("jl", 1, 0), *((n, 43, 6) for n in ("lwf", "si", "mas", "ewc", "replay"))],
+)
+def test_trainings_and_gates_of_eight_orders(tmp_path, name, trainings, gates):
+    plan = lay_out(config(tmp_path, strategy=[name]))
+    assert (len(plan.train), len(plan.gates)) == (trainings, gates)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "widths"),
+    [
+        ("tsn", {}, [1, 2, 3]),
+        ("lwf", {}, [1, 2, 3]),
+        ("naive", {"heads": "single"}, [1, 1, 1]),
+        ("sl", {}, [1, 1, 1]),
+        ("jl", {}, [1]),
+    ],
+)
+def test_a_record_names_the_heads_of_every_step(tmp_path, name, params, widths):
+    cfg = config(tmp_path, strategy=[name], orders={"x": list(NAMES[:3])}, params={name: params})
+    plan = lay_out(cfg)
+    (record,) = plan.records
+    assert [len(step.heads) for step in record.steps] == widths
+    newest = [step.heads[-1][0] for step in record.steps]
+    assert newest == [w.node.id for w in plan.train.values()], "the newest head is in the step's own node"
+    assert record.rows == registry.load("strategies", name)(**params).table_rows()
+    assert bool(record.gates) == ("gate" in record.rows)
 
 
 def test_an_order_free_strategy_needs_six_trainings_for_any_order(tmp_path):
@@ -158,3 +192,8 @@ def test_images_counts_training_and_validation_passes(tmp_path):
     plan = lay_out(config(tmp_path))
     epochs = PRESETS["quick"].warmup_epochs + PRESETS["quick"].epochs
     assert planner.images_of(plan, next(iter(plan.train.values()))) == epochs * 80
+    (joint,) = lay_out(config(tmp_path, strategy=["jl"])).train.values()
+    assert planner.images_of(plan, joint) == 6 * epochs * 80
+    single = lay_out(config(tmp_path, strategy=["naive"], params={"naive": {"heads": "single"}}))
+    counts = [planner.images_of(single, work) for work in single.train.values()]
+    assert counts[:2] == [epochs * 80, PRESETS["quick"].epochs * 80]

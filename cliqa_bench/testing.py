@@ -1,0 +1,335 @@
+"""The contract of a strategy, for tests of one's own: `check_strategy(MyStrategy)`.
+
+Everything is tried on three datasets of a dozen small random pictures with an untrained S-CNN: it takes some
+seconds, and needs neither weights nor data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from cliqa_bench import registry
+from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.cache import ImageCache
+from cliqa_bench.benchmarks.source import Source
+from cliqa_bench.benchmarks.splits import seeded_split
+from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.config import PRESETS, Training
+from cliqa_bench.learner import Learner
+from cliqa_bench.model import QualityModel
+from cliqa_bench.settings import typed_fields
+from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.types import Rating
+
+TRAINING: Training = replace(
+    PRESETS["quick"], crop=32, resize=0, batch=8, warmup_batch=8, warmup_epochs=1, epochs=2, decay_epochs=()
+)
+"""The protocol under which strategies are checked."""
+
+N_IMAGES = 24
+SIDE = 40
+
+
+class _Pictures(Dataset):
+    """A dozen pictures of noise in training, the rest for validation and test."""
+
+    name = "pictures"
+    title = "Pictures"
+    folders = ("pictures",)
+    label_files = ()
+    image_folders = ("",)
+    citation = "none"
+    homepage = "nowhere"
+    n_images = N_IMAGES
+    direction = "higher"
+    rule = "the noisier the worse"
+    n_pairs_paper = 40
+    n_pairs_files = None
+
+    def entries(self) -> list[Entry]:
+        """Returns the ratings; noise of strength i has the score -i."""
+        ratings = (Rating(f"{i:02}.png", -float(i), 1.0, None, "noise") for i in range(N_IMAGES))
+        return [Entry(f"picture {r.key}", r) for r in ratings]
+
+
+class _Watched:
+    """An image cache that notes which images are read."""
+
+    def __init__(self, cache: ImageCache, read: set[int]) -> None:
+        self._cache, self._read = cache, read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        self._read.add(index)
+        return self._cache.image(index)
+
+    def images(self, indices: NDArray[np.int64]) -> Tensor:
+        self._read.update(indices.tolist())
+        return self._cache.images(indices)
+
+    def crops(self, images: NDArray[np.int64], *more: Any) -> Tensor:
+        self._read.update(images.tolist())
+        return self._cache.crops(images, *more)
+
+
+@contextmanager
+def tiny_sources(n: int = 3) -> Iterator[list[Source]]:
+    """Gives datasets of small random pictures, of which noise tells the quality.
+
+    Args:
+        n: How many datasets; their pictures differ, and their names are "tiny0", "tiny1", ...
+    """
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        sources = []
+        for number in range(n):
+            root = Path(folder) / f"tiny{number}"
+            root.mkdir()
+            rng = np.random.default_rng(number)
+            for i in range(N_IMAGES):
+                noise = rng.normal(100 + 20 * number, 1 + 2 * i, (SIDE, SIDE + 8 * (i % 2), 3))
+                Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(root / f"{i:02}.png")
+            kind = cast("type[Dataset]", type("Tiny", (_Pictures,), {"name": root.name, "title": root.name}))
+            dataset = kind(root)
+            ratings = dataset.ratings()
+            cache = ImageCache.open(dataset, [r.key for r in ratings], 0, root / "cache")
+            sources.append(Source(dataset, ratings, seeded_split(ratings, root.name, 1), cache))
+        yield sources
+
+
+def new_model(strategy: Strategy, seed: int = 0) -> QualityModel:
+    """Returns an untrained S-CNN as the strategy wants it."""
+    scnn = registry.load("backbones", "scnn")
+    net = scnn.build("random", 3)
+    return QualityModel(net, scnn.feature_size, task_norms=strategy.task_norms, seed=seed)
+
+
+def learn(
+    strategy: Strategy,
+    model: QualityModel,
+    sources: Sequence[Source],
+    training: Training = TRAINING,
+    seed: int = 0,
+    seen: Sequence[Source] = (),
+    joint: bool = False,
+) -> Learner:
+    """Trains experiences in one go, and returns the learner that did."""
+    learner = Learner(model=model, strategy=strategy, training=training, seed=seed, seen=seen)
+    stream = quality_benchmark(sources, training, seed, joint=joint).train_stream
+    learner.train(list(stream), eval_streams=[])
+    return learner
+
+
+def check_strategy(cls: type[Strategy], **hyper_parameters: Any) -> None:
+    """Checks what every strategy must do.
+
+    It can be made without arguments, and its fields survive JSON. It learns three experiences with finite
+    losses; a penalty, where there is one, is positive and reaches the weights on the second. Parameters that
+    do not learn, and in the warm-up all but the head, keep their bits; so does everything while it
+    consolidates. The same seed gives the same bits, another seed does not, and neither does it matter whether
+    it goes on from files. Answers do not depend on the batch. Of earlier datasets it reads no more images
+    than its `memory_size`, and keeps none.
+
+    Args:
+        cls: The strategy.
+        hyper_parameters: Those that differ from the defaults.
+
+    Raises:
+        AssertionError: Says which of these is not so.
+    """
+    cls()
+    strategy = cls(**hyper_parameters)
+    _check_fields(strategy)
+    with tiny_sources() as sources:
+        watch = _Watch(cls, hyper_parameters, sources)
+        states = watch.straight(seed=0)
+        watch.check_penalties()
+        _same(states, watch.from_files(seed=0), f"{cls.name}: going on from files gives other results")
+        other = watch.straight(seed=1)
+        assert any(_differs(a, b) for a, b in zip(states, other, strict=True)), (
+            f"{cls.name}: the seed has no effect"
+        )
+        watch.check_warm_up()
+
+
+def _check_fields(strategy: Strategy) -> None:
+    values = json.loads(json.dumps(asdict(strategy)))
+    again = type(strategy)(**typed_fields(type(strategy), values, strategy.name))
+    assert again == strategy, f"{strategy.name}: its fields do not survive JSON: {again} is not {strategy}"
+    assert strategy.table_rows(), f"{strategy.name}: it names no row of the tables"
+
+
+State = dict[str, Tensor]
+
+
+class _Watch:
+    """Trains a strategy in several ways, and looks at what it does meanwhile."""
+
+    def __init__(self, cls: type[Strategy], params: Mapping[str, Any], sources: Sequence[Source]) -> None:
+        self.cls, self.params, self.name = cls, dict(params), cls.name
+        self.read: list[set[int]] = [set() for _ in sources]
+        self.sources = [
+            replace(s, cache=cast(ImageCache, _Watched(s.cache, self.read[i]))) for i, s in enumerate(sources)
+        ]
+        self.penalties: list[float] = []
+        self.reached = False
+
+    @property
+    def _experiences(self) -> list[list[Source]]:
+        joint = self.cls(**self.params).depends_on == "set"
+        return [list(self.sources)] if joint else [[source] for source in self.sources]
+
+    def _strategy(self) -> Strategy:
+        """Makes one whose `penalty` and `consolidate` are looked at."""
+        strategy = self.cls(**self.params)
+        penalty, consolidate = strategy.penalty, strategy.consolidate
+
+        def watched_penalty(learner: Learner) -> Tensor | None:
+            value = penalty(learner)
+            if value is not None:
+                self._note(value, learner)
+            return value
+
+        def watched_consolidate(learner: Learner) -> None:
+            before = _copy(learner.model.state_dict())
+            consolidate(learner)
+            assert not _differs(before, learner.model.state_dict()), f"{self.name}: consolidate moves weights"
+
+        setattr(strategy, "penalty", watched_penalty)  # noqa: B010 - mypy: a method is not to be assigned to
+        setattr(strategy, "consolidate", watched_consolidate)  # noqa: B010
+        return strategy
+
+    def _note(self, value: Tensor, learner: Learner) -> None:
+        assert value.isfinite(), f"{self.name}: a penalty of {float(value)}"
+        self.penalties.append(float(value.detach()))
+        weights = [p for p in learner.model.parameters() if p.requires_grad]
+        if value.requires_grad and not self.reached:
+            found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+            self.reached = any(g is not None and bool(g.any()) for g in found)
+
+    def straight(self, seed: int) -> list[State]:
+        """Trains all experiences in one process; returns the model's state after each."""
+        strategy, states = self._strategy(), []
+        model, seen = new_model(strategy, seed), list[Source]()
+        for group in self._experiences:
+            if strategy.depends_on == "nothing":
+                model, seen = new_model(strategy, seed), []
+            states.append(self._learn(strategy, model, group, seed, seen))
+            seen += group
+            self._check_answers(model)
+        return states
+
+    def _learn(
+        self, strategy: Strategy, model: QualityModel, group: list[Source], seed: int, seen: list[Source]
+    ) -> State:
+        """Trains an experience; returns the model's best and last state."""
+        before = _copy(model.state_dict())
+        for read in self.read:
+            read.clear()
+        learner = learn(strategy, model, group, seed=seed, seen=seen, joint=len(group) > 1)
+        losses = [h["loss"] for h in learner.history]
+        assert all(math.isfinite(x) for x in losses), f"{self.name}: losses {losses}"
+        self._check_frozen(strategy, model, learner.task, before)
+        again = sum(len(self.read[self.sources.index(source)]) for source in seen)
+        assert again <= strategy.memory_size, (
+            f"{self.name}: it reads {again} images of earlier datasets, and declares {strategy.memory_size}"
+        )
+        for name, tensor in strategy.state().items():
+            assert not (tensor.ndim >= 3 and min(tensor.shape[-2:]) >= TRAINING.crop), (
+                f"{self.name}: its state {name} of shape {tuple(tensor.shape)} looks like images"
+            )
+        return _copy(model.own_state()) | {f"last {n}": t for n, t in learner.last_state.items()}
+
+    def _check_frozen(self, strategy: Strategy, model: QualityModel, task: int, before: State) -> None:
+        learns = {id(p) for p in strategy.trainable(model, task, False)}
+        for name, parameter in model.named_parameters():
+            if name in before and id(parameter) not in learns:
+                assert torch.equal(parameter, before[name]), (
+                    f"{self.name}: {name} moves, and is not trainable"
+                )
+
+    def _check_answers(self, model: QualityModel) -> None:
+        images = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            together, turned = model(images), model(images.flip(0)).flip(0)
+            alone = torch.cat([model(image[None]) for image in images])
+        for other in (turned, alone):
+            assert torch.allclose(together, other, atol=1e-5), f"{self.name}: answers depend on the batch"
+
+    def from_files(self, seed: int) -> list[State]:
+        """As `straight`, each experience with all things new, from what the one before left."""
+        saved: tuple[bytes, bytes] | None = None
+        states, seen = [], list[Source]()
+        for group in self._experiences:
+            strategy = self._strategy()
+            model = new_model(strategy, seed)
+            if saved is not None and strategy.depends_on == "prefix":
+                weights = load(saved[0])
+                for _ in range(sum(name.startswith("heads.") for name in weights)):
+                    model.add_task()
+                model.load_own_state(weights)
+                strategy.load_state(load(saved[1]))
+            else:
+                seen = []
+            states.append(self._learn(strategy, model, group, seed, seen))
+            seen += group
+            saved = (_bytes(model.own_state()), _bytes(strategy.state()))
+        return states
+
+    def check_penalties(self) -> None:
+        """A strategy that has a penalty has one that does something."""
+        if self.penalties:
+            assert max(self.penalties) > 0, f"{self.name}: its penalty is never positive"
+            assert self.reached, f"{self.name}: its penalty has no gradient"
+
+    def check_warm_up(self) -> None:
+        """In the warm-up only the head learns, and the normalisation stands still."""
+        strategy = self._strategy()
+        model, fresh = (new_model(strategy) for _ in range(2))
+        task = strategy.prepare(fresh)
+        learn(
+            strategy,
+            model,
+            self._experiences[0],
+            replace(TRAINING, epochs=0),
+            joint=strategy.depends_on == "set",
+        )
+        head = {f"heads.{task}.{name}" for name, _ in model.heads[task].named_parameters()}
+        for name, tensor in fresh.state_dict().items():
+            assert name in head or torch.equal(tensor, model.state_dict()[name]), (
+                f"{self.name}: {name} moves in the warm-up"
+            )
+
+
+def _copy(state: Mapping[str, Tensor]) -> State:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _bytes(state: Mapping[str, Tensor]) -> bytes:
+    content: bytes = save({name: tensor.contiguous() for name, tensor in state.items()})
+    return content
+
+
+def _differs(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() != other.keys() or any(not torch.equal(one[k], other[k]) for k in one)
+
+
+def _same(some: Sequence[State], others: Sequence[State], complaint: str) -> None:
+    for number, (one, other) in enumerate(zip(some, others, strict=True), 1):
+        assert not _differs(one, other), f"{complaint} (experience {number})"

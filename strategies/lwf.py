@@ -1,0 +1,91 @@
+"""LwF: what the old heads said of pairs before a task is what they shall say of them after it.
+
+Li, Hoiem: "Learning without Forgetting", TPAMI 2018, with the fidelity loss between pair probabilities for
+the distillation ("modified LwF" of the TSN-IQA paper; LwF-KG is Zhang et al., arXiv 2102.09717). The teacher
+is a copy of the model taken after the warm-up of the new head, so it holds the previous backbone; it sees the
+same crops of the new task's images. Its normalisation stands still (evaluation mode), and its heads keep the
+length they have in training.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cliqa_bench.learner import Learner
+    from cliqa_bench.model import QualityModel
+
+
+@dataclass
+class LwF(Strategy):
+    """Learning without forgetting, with fidelity distillation of every old head.
+
+    Attributes:
+        reg_weight: Factor of the distillation loss of each old head (published code; not in the paper).
+    """
+
+    rows: ClassVar[dict[str, str]] = {"last": "LwF", "gate": "LwF-KG", "oracle": "LwF-O"}
+
+    reg_weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Starts without a teacher.
+
+        Raises:
+            UserError: If a hyper-parameter is out of its range.
+        """
+        super().__post_init__()
+        if not self.reg_weight >= 0:
+            raise UserError(f"{self.name}.reg_weight must be at least 0, not {self.reg_weight}")
+        self._teacher: QualityModel | None = None
+
+    def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
+        """Returns the head; after the warm-up the backbone and all heads, because all have a loss."""
+        return super().trainable(model, task, warmup) if warmup else model.learnable_parameters()
+
+    def after_warmup(self, learner: Learner) -> None:
+        """Takes the copy that teaches."""
+        if learner.model.n_tasks > 1:
+            self._teacher = copy.deepcopy(learner.model).requires_grad_(False).train()
+            self._teacher.net.eval()
+
+    def penalty(self, learner: Learner) -> Tensor | None:
+        """Returns the distillation loss of the old heads on the mini-batch's pairs."""
+        import torch
+
+        if self._teacher is None:
+            return None
+        with torch.no_grad():
+            old = learner.scores(self._teacher, learner.mb_x)[:, : learner.task]
+        new = learner.mb_output[:, : learner.task]
+        first, second = learner.mbatch[2], learner.mbatch[3]
+        return self.reg_weight * distillation(new, old, first, second, learner.training.slope)
+
+    def consolidate(self, learner: Learner) -> None:
+        """Lets the teacher go."""
+        self._teacher = None
+
+
+def distillation(
+    new: Tensor, old: Tensor, first: Tensor, second: Tensor, slope: Literal["paper", "code"] = "paper"
+) -> Tensor:
+    """Returns the fidelity loss between what two models say of pairs: mean over pairs, sum over heads.
+
+    Args:
+        new: (n, heads) scores of the model that learns.
+        old: (n, heads) scores of the teacher.
+        first: (p,) rows of the first image of each pair.
+        second: (p,) rows of the second.
+        slope: As in `losses.pair_probability`.
+    """
+    from cliqa_bench.losses import fidelity, pair_probability
+
+    told, meant = (pair_probability(s[first], s[second], slope) for s in (new, old))
+    return fidelity(told, meant) * new.shape[1]

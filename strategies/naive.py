@@ -1,0 +1,35 @@
+"""Naive: one dataset after the other without any remedy; the lower bound.
+
+MH-CL gives every task a head, SH-CL has one head for all (published code of LwF-KG, Zhang et al., arXiv
+2102.09717). In SH-CL the head has learned already when the second task comes, so that only the first has a
+warm-up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from cliqa_bench.strategies.base import Strategy
+
+
+@dataclass
+class Naive(Strategy):
+    """Sequential fine-tuning.
+
+    Attributes:
+        heads: "multi" for a head per task (MH-CL), "single" for one head (SH-CL).
+    """
+
+    rows: ClassVar[dict[str, str]] = {"last": "MH-CL", "gate": "MH-CL-KG", "oracle": "MH-CL-O"}
+
+    heads: Literal["multi", "single"] = "multi"
+
+    def table_rows(self) -> dict[str, str]:
+        """Returns the rows: a single head leaves nothing to choose."""
+        return {"last": "SH-CL"} if self.single_head else dict(self.rows)
+
+    @property
+    def single_head(self) -> bool:
+        """Whether all tasks share one head."""
+        return self.heads == "single"

@@ -1,0 +1,100 @@
+"""ER: experience replay, a few images of earlier datasets are seen again while a new one is learned.
+
+The memory holds the names of at most `memory` training images, an equal share of each dataset learned: a
+fixed random selection, of which less is kept with every new dataset. After the warm-up, each mini-batch comes
+with one from the memory: images of one earlier dataset, chosen at random, all pairs among them (never with
+another dataset's), and their loss under that dataset's head. Pixels are read from the dataset again, none are
+kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.seeds import rng_for
+from cliqa_bench.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cliqa_bench.learner import Learner
+    from cliqa_bench.model import QualityModel
+
+
+@dataclass
+class Replay(Strategy):
+    """Experience replay.
+
+    Attributes:
+        memory: Most images in the memory; at least 2.
+        reg_weight: Factor of the replayed loss; at least 0.
+    """
+
+    rows: ClassVar[dict[str, str]] = {"last": "ER", "gate": "ER-KG", "oracle": "ER-O"}
+
+    memory: int = 100
+    reg_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Starts with an empty memory.
+
+        Raises:
+            UserError: If a hyper-parameter is out of its range.
+        """
+        super().__post_init__()
+        if self.memory < 2:
+            raise UserError(f"{self.name}.memory must be at least 2 (a pair), not {self.memory}")
+        if not self.reg_weight >= 0:
+            raise UserError(f"{self.name}.reg_weight must be at least 0, not {self.reg_weight}")
+        self._kept: dict[str, NDArray[np.int64]] = {}
+        self._step = 0
+
+    @property
+    def memory_size(self) -> int:
+        """Most training images of earlier experiences that it may see again."""
+        return self.memory
+
+    def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
+        """Returns the head; after the warm-up the backbone and all heads, because all have a loss."""
+        return super().trainable(model, task, warmup) if warmup else model.learnable_parameters()
+
+    def after_warmup(self, learner: Learner) -> None:
+        """Counts the steps from here."""
+        self._step = 0
+
+    def penalty(self, learner: Learner) -> Tensor | None:
+        """Returns the loss of a mini-batch from the memory."""
+        tasks = [t for t, name in enumerate(learner.seen) if len(self._kept.get(name, ())) > 1]
+        if not tasks:
+            return None
+        rng = rng_for("replay", learner.source.name, learner.seed, self._step)
+        self._step += 1
+        task = int(rng.choice(tasks))
+        source = list(learner.seen.values())[task]
+        kept = self._kept[source.name]
+        images = rng.choice(kept, min(len(kept), learner.training.batch), replace=False)
+        return self.reg_weight * learner.loss_on(source.batch_of(images, learner.training, rng), task)
+
+    def consolidate(self, learner: Learner) -> None:
+        """Makes room for the dataset just learned, and chooses what to keep of it."""
+        source = learner.source
+        new = rng_for("memory", source.name, learner.seed).permutation(source.indices("train"))
+        everything = {name: self._kept[name] for name in learner.seen} | {source.name: new}
+        n = len(everything)
+        shares = [self.memory // n + (i < self.memory % n) for i in range(n)]
+        self._kept = {name: kept[:m] for (name, kept), m in zip(everything.items(), shares, strict=True)}
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns which images are in the memory: dataset -> their positions in its ratings, int64."""
+        import torch
+
+        return {f"memory.{name}": torch.from_numpy(kept) for name, kept in self._kept.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Takes back what `state` returned."""
+        self._kept = {name.removeprefix("memory."): kept.cpu().numpy() for name, kept in state.items()}

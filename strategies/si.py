@@ -1,0 +1,90 @@
+"""SI: weights are important as far as they lowered the loss on their way (Zenke et al., ICML 2017).
+
+As in the code of TSN-IQA (protocol of the -KG baselines), after each optimiser step of the main stage
+`w -= gradient * (theta_new - theta_old)`; at the end of a task `omega += w / ((theta - theta_start)**2 +
+damping)`, where w belongs to the best epoch, as theta does. Where the best epoch lies in the warm-up nothing
+moved and w is 0; the published code crashes there. Its mixed-precision steps can turn w into nan for good (an
+overflown gradient times a skipped step); bfloat16 needs no loss scale, so there are no such steps here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.strategies._quadratic import Named, Quadratic, fixed, joined, learning, part
+
+if TYPE_CHECKING:
+    from cliqa_bench.learner import Learner
+
+
+@dataclass
+class SI(Quadratic):
+    """Synaptic intelligence.
+
+    Attributes:
+        reg_weight: Factor of the penalty (published code).
+        damping: Keeps the division finite; above 0 (published code).
+        gradient: Which one w adds up: of the "total" loss (published code), or of the "task" loss, without
+            the penalty (Zenke et al.).
+        clamp: Whether a negative importance counts as 0; not so in the published code.
+    """
+
+    rows: ClassVar[dict[str, str]] = {"last": "SI", "gate": "SI-KG", "oracle": "SI-O"}
+
+    reg_weight: float = 1000.0
+    damping: float = 0.1
+    gradient: Literal["total", "task"] = "total"
+    clamp: bool = False
+
+    def __post_init__(self) -> None:
+        """Starts without importances.
+
+        Raises:
+            UserError: If a hyper-parameter is out of its range.
+        """
+        super().__post_init__()
+        if not self.damping > 0:
+            raise UserError(f"{self.name}.damping must be above 0, not {self.damping}")
+        self._path: Named = {}
+        self._start: Named = {}
+        self._last: Named = {}
+
+    def after_warmup(self, learner: Learner) -> None:
+        """Remembers where the way starts: the backbone has not moved yet."""
+        self._start = self._last = fixed(learning(learner))
+
+    def after_step(self, learner: Learner) -> None:
+        """Adds what the step did to the loss, to first order."""
+        weights = learning(learner)
+        now = fixed(weights)
+        for name, parameter in weights.items():
+            if parameter.grad is None:
+                continue
+            gradient, before = parameter.grad, self._last[name]
+            if self.gradient == "task" and name in self.omega:
+                pull = 2 * self.reg_weight * self.omega[name] * (before - self.anchor[name])
+                gradient = gradient - pull
+            lowered = -gradient * (now[name] - before)
+            self._path[name] = self._path[name] + lowered if name in self._path else lowered
+        self._last = now
+
+    def importance(self, learner: Learner) -> Named:
+        """Returns w over the squared way, damped; the weights are those of the best epoch."""
+        weights, path = learning(learner), self._path
+        self._path = {}
+        new = {
+            name: path.get(name, 0 * start) / ((weights[name].detach() - start) ** 2 + self.damping)
+            for name, start in self._start.items()
+        }
+        return {n: o.clamp(min=0) for n, o in new.items()} if self.clamp else new
+
+    def state(self) -> Named:
+        """Returns importances, remembered weights, and w while a task is being learned."""
+        return super().state() | joined({"path": self._path})
+
+    def load_state(self, state: Named) -> None:
+        """Takes back what `state` returned."""
+        super().load_state(state)
+        self._path = part(state, "path")

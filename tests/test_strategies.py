@@ -1,0 +1,628 @@
+"""Every strategy: the contract, its formulas against numpy and the published code, and what it says."""
+
+import itertools
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.stats import norm
+from torch import nn
+
+from cliqa_bench import cli, registry
+from cliqa_bench.benchmarks.material import load_materials
+from cliqa_bench.benchmarks.pairs import batch_pairs, true_probability
+from cliqa_bench.benchmarks.source import Batch, open_source
+from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.config import PRESETS
+from cliqa_bench.errors import UserError
+from cliqa_bench.evaluate import score_images
+from cliqa_bench.learner import Learner, mixed_evenly
+from cliqa_bench.losses import fidelity, pair_probability
+from cliqa_bench.metrics import srcc
+from cliqa_bench.model import QualityModel
+from cliqa_bench.seeds import seed_for
+from cliqa_bench.strategies._quadratic import fixed, sum_over_pairs
+from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.strategies.ewc import EWC
+from cliqa_bench.strategies.jl import JL
+from cliqa_bench.strategies.lwf import LwF, distillation
+from cliqa_bench.strategies.mas import MAS
+from cliqa_bench.strategies.naive import Naive
+from cliqa_bench.strategies.replay import Replay
+from cliqa_bench.strategies.si import SI
+from cliqa_bench.testing import TRAINING, check_strategy, learn, new_model, tiny_sources
+
+VARIANTS = [
+    ("naive", {"heads": "single"}),
+    ("si", {"gradient": "task", "clamp": True}),
+    ("mas", {"pairs": 10}),
+    ("replay", {"memory": 5}),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Pictures of 32 x 32 pixels are not worth a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def sources():
+    with tiny_sources() as made:
+        yield made
+
+
+def load(shared, name):
+    return np.load(shared / "golden" / f"{name}.npz", allow_pickle=False)
+
+
+# -- the contract --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "params"), [*((n, {}) for n in registry.names("strategies")), *VARIANTS])
+def test_it_keeps_the_contract(name, params):
+    check_strategy(registry.load("strategies", name), **params)
+
+
+@dataclass
+class Careless(Strategy):
+    """Trains like naive; what follows does one thing wrong each."""
+
+    rows: ClassVar = {"last": "careless"}
+
+
+@dataclass
+class MovesWeights(Careless):
+    def consolidate(self, learner):
+        with torch.no_grad():
+            learner.model.heads[0].weight += 1
+
+
+@dataclass
+class Forgetful(Careless):
+    """Its penalty hangs on something that `state` does not hand on."""
+
+    def penalty(self, learner):
+        return None if not vars(self).get("past") else 9 * (learner.model.heads[0].weight ** 2).sum()
+
+    def trainable(self, model, task, warmup):
+        return list(model.heads.parameters())
+
+    def consolidate(self, learner):
+        self.past = True
+
+
+@dataclass
+class Hoarder(Careless):
+    def penalty(self, learner):
+        rng = np.random.default_rng(0)
+        batches = [s.batch_of(s.indices("train"), learner.training, rng) for s in learner.seen.values()]
+        return sum(learner.loss_on(b, t) for t, b in enumerate(batches)) if batches else None
+
+
+@dataclass
+class Photographer(Careless):
+    def state(self):
+        return {"crops": torch.zeros(2, 3, 32, 32)}
+
+
+@dataclass
+class Detached(Careless):
+    def penalty(self, learner):
+        return torch.tensor(1.0)
+
+
+@dataclass
+class Pointless(Careless):
+    def penalty(self, learner):
+        return 0 * learner.model.heads[0].weight.sum()
+
+
+@dataclass
+class Restless(Careless):
+    def after_step(self, learner):
+        with torch.no_grad():
+            learner.model.heads[0].weight += 1
+
+
+@dataclass
+class Dicer(Careless):
+    def after_step(self, learner):
+        with torch.no_grad():
+            learner.model.heads[learner.task].weight += 0.1 * torch.randn(128)
+
+
+@dataclass
+class Hasty(Careless):
+    def trainable(self, model, task, warmup):
+        return list(model.parameters())
+
+
+@dataclass
+class Unnamed(Careless):
+    rows: ClassVar = {}
+
+
+@pytest.mark.parametrize(
+    ("cls", "complaint"),
+    [
+        (MovesWeights, "consolidate moves weights"),
+        (Forgetful, "going on from files"),
+        (Hoarder, "images of earlier datasets"),
+        (Photographer, "looks like images"),
+        (Detached, "no gradient"),
+        (Pointless, "never positive"),
+        (Restless, "is not trainable"),
+        (Dicer, "going on from files"),
+        (Hasty, "moves in the warm-up"),
+        (Unnamed, "names no row"),
+    ],
+)
+def test_the_contract_notices(cls, complaint):
+    with pytest.raises(AssertionError, match=complaint):
+        check_strategy(cls)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("si", {"damping": 0.0}, "si.damping must be above 0"),
+        ("lwf", {"reg_weight": -1.0}, "lwf.reg_weight must be at least 0"),
+        ("ewc", {"reg_weight": float("nan")}, "ewc.reg_weight must be at least 0"),
+        ("mas", {"pairs": -1}, "mas.pairs must be at least 0"),
+        ("replay", {"memory": 1}, "replay.memory must be at least 2"),
+        ("sl", {"main_rate": 0.0}, "sl.main_rate must be above 0"),
+    ],
+)
+def test_nonsense_is_refused(name, params, message):
+    with pytest.raises(UserError, match=message):
+        registry.load("strategies", name)(**params)
+
+
+def test_published_constants_are_the_defaults():
+    weights = {n: registry.load("strategies", n)().reg_weight for n in ("lwf", "si", "mas", "ewc")}
+    assert weights == {"lwf": 10, "si": 1000, "mas": 10, "ewc": 10000}
+    assert (SI().damping, SI().gradient, SI().clamp) == (0.1, "total", False)
+
+
+def test_what_trains_the_whole_network_has_the_rates_of_the_published_code(sources):
+    training = replace(TRAINING, lr=1e-3, warmup_epochs=1, epochs=2, decay_epochs=(2,))
+    rates = {"sl": [2e-4, 2e-5, 2e-6], "lwf": [2e-4, 2e-5, 2e-6], "tsn": [1e-3, 1e-3, 1e-4]}
+    for name, expected in rates.items():
+        strategy = registry.load("strategies", name)()
+        history = learn(strategy, new_model(strategy), sources[:1], training).history
+        assert [h["lr"] for h in history] == pytest.approx(expected)
+
+
+# -- LwF -----------------------------------------------------------------------------------------------------
+
+
+def as_rows(pairs):
+    """(p, 2, heads) scores as (2 p, heads), with the rows of the pairs."""
+    rows = torch.from_numpy(pairs).transpose(0, 1).flatten(0, 1)
+    return rows, torch.arange(len(pairs)), torch.arange(len(pairs)) + len(pairs)
+
+
+def test_distillation_is_that_of_the_published_code(shared):
+    golden = load(shared, "lwf")
+    new, first, second = as_rows(golden["new_scores"][:, :, :3])
+    old, _, _ = as_rows(golden["old_scores"])
+    got = float(golden["weight"]) * distillation(new, old, first, second, "code")
+    assert float(got) == pytest.approx(float(golden["penalty"]), rel=1e-6)
+
+
+def test_distillation_in_numpy():
+    rng = np.random.default_rng(1)
+    new, old = rng.normal(size=(2, 9, 4))
+    first, second = batch_pairs(9)
+    expected = 0.0
+    for head in range(4):
+        p, g = (norm.cdf((s[first, head] - s[second, head]) / np.sqrt(2)) for s in (new, old))
+        expected += np.mean(1 - np.sqrt(p * g + 1e-8) - np.sqrt((1 - p) * (1 - g) + 1e-8))
+    rows = torch.from_numpy(first), torch.from_numpy(second)
+    assert float(distillation(torch.tensor(new), torch.tensor(old), *rows)) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_the_teacher_is_the_model_after_the_warm_up_and_its_statistics_stand_still(sources):
+    seen: dict[str, Any] = {}
+
+    class Noted(LwF):
+        def after_warmup(self, learner):
+            super().after_warmup(learner)
+            if self._teacher is not None:
+                seen["teacher"], seen["then"] = self._teacher, fixed(learner.model.state_dict())
+
+        def penalty(self, learner):
+            value = super().penalty(learner)
+            if value is not None and "first" not in seen:
+                seen["first"] = float(value.detach())
+            return value
+
+    learn(Noted(), new_model(LwF()), sources[:2])
+    now = seen["teacher"].state_dict()
+    assert all(torch.equal(now[name], tensor) for name, tensor in seen["then"].items())
+    assert seen["first"] > 0, "the student's normalisation adapts, the teacher's does not"
+
+
+# -- SI, MAS, EWC --------------------------------------------------------------------------------------------
+
+
+def golden_net(golden):
+    net = nn.Sequential(nn.Linear(3, 5, bias=False), nn.Tanh(), nn.Linear(5, 1, bias=False))
+    net.load_state_dict(
+        {"0.weight": torch.from_numpy(golden["W1"]), "2.weight": torch.from_numpy(golden["w2"])}
+    )
+    return net
+
+
+def fake_learner(net):
+    return SimpleNamespace(model=SimpleNamespace(net=net))
+
+
+def test_si_follows_the_published_code_through_two_tasks(shared):
+    golden = load(shared, "si")
+    net = golden_net(golden)
+    learner, si = fake_learner(net), SI(reg_weight=float(golden["weight"]), damping=float(golden["damping"]))
+    optimizer = torch.optim.SGD(net.parameters(), float(golden["lr"]))
+    step = int(golden["batch"])
+    for task in range(2):
+        si.after_warmup(learner)
+        for start in range(0, 30, step):
+            x, y = (torch.from_numpy(golden[k][task, start : start + step]) for k in ("X", "Y"))
+            s = net(x)[..., 0]
+            loss = fidelity(pair_probability(s[:, 0], s[:, 1], "code"), y[:, 0])
+            penalty = si.penalty(learner)
+            assert (penalty is None) == (task == 0)
+            optimizer.zero_grad()
+            total = loss if penalty is None else loss + penalty
+            total.backward()
+            optimizer.step()
+            si.after_step(learner)
+        si.consolidate(learner)
+        for name, weight in net.named_parameters():
+            np.testing.assert_allclose(weight.detach(), golden[f"theta_{task + 1}/{name}"], atol=1e-6)
+            np.testing.assert_allclose(si.omega[name], golden[f"omega_{task + 1}/{name}"], atol=1e-6)
+
+
+def test_si_in_numpy_with_the_gradient_of_the_task_alone_and_the_clamp():
+    rng = np.random.default_rng(3)
+    net = nn.Linear(4, 1, bias=False).double()
+    learner, si = fake_learner(net), SI(reg_weight=2.0, damping=0.5, gradient="task", clamp=True)
+    si.omega = {"weight": torch.tensor(rng.random((1, 4)))}
+    si.anchor = {"weight": torch.tensor(rng.normal(size=(1, 4)))}
+    omega, anchor = si.omega["weight"].numpy(), si.anchor["weight"].numpy()
+    theta = start = net.weight.detach().numpy().copy()
+    w, rate = np.zeros((1, 4)), 0.1
+    si.after_warmup(learner)
+    for pull in rng.normal(size=(5, 4)):
+        net.zero_grad()
+        penalty = si.penalty(learner)
+        assert penalty is not None
+        loss = (net.weight * torch.tensor(pull)).sum() + penalty
+        loss.backward()
+        new = theta - rate * (pull + 4 * omega * (theta - anchor))
+        w -= pull * (new - theta)
+        with torch.no_grad():
+            assert net.weight.grad is not None
+            net.weight -= rate * net.weight.grad
+        si.after_step(learner)
+        theta = new
+    expected = omega + np.maximum(w / ((theta - start) ** 2 + 0.5), 0)
+    si.consolidate(learner)
+    np.testing.assert_allclose(si.omega["weight"], expected, atol=1e-12)
+    assert (expected == omega).any(), "the clamp was needed"
+
+
+def test_si_has_no_importance_where_the_best_epoch_lies_in_the_warm_up(sources, monkeypatch):
+    values = iter([0.9, 0.5, 0.4])
+    monkeypatch.setattr(Learner, "validate", lambda learner: next(values))
+    si = SI()
+    learner = learn(si, new_model(si), sources[:1])
+    assert [h["stage"] for h in learner.history] == ["warm-up", "main", "main"]
+    assert si.omega
+    assert not any(o.any() for o in si.omega.values())
+    assert si.state().keys() == {f"{g}.{n}" for g in ("omega", "anchor") for n in si.omega}
+
+
+def test_the_w_of_si_is_that_of_the_best_epoch(sources):
+    states = []
+
+    class Noted(SI):
+        def state(self):
+            states.append(super().state())
+            return states[-1]
+
+        def load_state(self, state):
+            states.append(state)
+            super().load_state(state)
+
+    training = replace(TRAINING, epochs=4)
+    learner = learn(Noted(), new_model(SI()), sources[:1], training)
+    values = [h["val_srcc"] for h in learner.history]
+    records = sum(v > max(values[:i], default=-2) for i, v in enumerate(values))
+    assert len(states) == records + 1, "one snapshot for every epoch that is the best so far"
+    assert states[-1] is states[-2]
+
+
+def test_mas_is_that_of_the_published_code(shared):
+    golden = load(shared, "mas")
+    net = golden_net(golden)
+    total = {name: torch.zeros_like(w) for name, w in net.named_parameters()}
+    for x in torch.from_numpy(golden["X"]):
+        new = importance_of(net, x.flatten(0, 1), None, lambda d, b: squared(d, "code"), 1, alternating(30))
+        total = {name: total[name] + new[name] for name in total}
+    for name, value in total.items():
+        np.testing.assert_allclose(value, golden[f"importance/{name}"], atol=1e-6)
+
+
+def squared(difference, slope="paper"):
+    return (pair_probability(difference, torch.zeros(()), slope) ** 2).sum()
+
+
+def alternating(n):
+    return torch.arange(n) * 2, torch.arange(n) * 2 + 1
+
+
+def importance_of(net, images, labels, value, power, rows, pairs=0):
+    labels = torch.zeros(len(rows[0])) if labels is None else labels
+    batch = Batch(images, torch.zeros(len(images)), rows[0], rows[1], torch.arange(len(images)), labels)
+
+    def score(weights, image):
+        return torch.func.functional_call(net, weights, (image[None],))[0, 0]
+
+    return sum_over_pairs(score, fixed(dict(net.named_parameters())), [(images, batch)], value, power, pairs)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_importances_by_differences_in_numpy(power):
+    rng = np.random.default_rng(5)
+    x, true = rng.normal(size=(6, 3)), rng.random(15)
+    w1, w2 = rng.normal(size=(4, 3)), rng.normal(size=(1, 4))
+    first, second = batch_pairs(6)
+
+    def values(flat):  # what is differentiated, one number a pair
+        s = np.tanh(x @ flat[:12].reshape(4, 3).T) @ flat[12:]
+        p = norm.cdf((s[first] - s[second]) / np.sqrt(2))
+        if power == 1:
+            return p**2
+        return 1 - np.sqrt(p * true + 1e-8) - np.sqrt((1 - p) * (1 - true) + 1e-8)
+
+    flat = np.concatenate([w1.ravel(), w2.ravel()])
+    steps = 1e-6 * np.eye(16)
+    slopes = np.array([(values(flat + e) - values(flat - e)) / 2e-6 for e in steps])
+    expected = np.mean(np.abs(slopes) ** power, axis=1)
+
+    net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Tanh(), nn.Linear(4, 1, bias=False)).double()
+    net.load_state_dict({"0.weight": torch.tensor(w1), "2.weight": torch.tensor(w2)})
+    rows = torch.from_numpy(first), torch.from_numpy(second)
+
+    def value(difference, batch):
+        if power == 1:
+            return squared(difference)
+        return fidelity(pair_probability(difference, torch.zeros(())), batch.labels) * len(difference)
+
+    got = importance_of(net, torch.tensor(x), torch.tensor(true), value, power, rows)
+    np.testing.assert_allclose(torch.cat([g.flatten() for g in got.values()]), expected, rtol=1e-5, atol=1e-7)
+    some = importance_of(net, torch.tensor(x), torch.tensor(true), value, power, rows, pairs=4)
+    expected = np.mean(np.abs(slopes[:, :4]) ** power, axis=1)
+    np.testing.assert_allclose(
+        torch.cat([g.flatten() for g in some.values()]), expected, rtol=1e-5, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("cls", [MAS, EWC])
+def test_importances_of_a_network_pair_by_pair(sources, cls):
+    """The long way: one pair after the other through autograd, with the true probability by scipy."""
+    source, strategy = sources[0], cls(pairs=6)
+    learner = learn(strategy, new_model(strategy), [source])
+    model, head = learner.model, learner.model.heads[0].weight[0]
+    batch = next(source.train_batches(TRAINING, learner.epoch, 0, 8))
+    x = (batch.x / 255.0 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )[:, None, None]
+    weights = dict(model.net.named_parameters())
+    expected = {name: torch.zeros_like(w) for name, w in weights.items()}
+    for i, j in zip(batch.first[:6], batch.second[:6], strict=True):
+        s = model.net(x[torch.stack([i, j])]).final @ head
+        p = 0.5 * (1 + torch.erf((s[0] - s[1]) / 2))
+        a, b = (source.ratings[int(batch.images[k])] for k in (i, j))
+        g = float(norm.cdf((a.score - b.score) / np.hypot(a.std, b.std)))
+        out = p**2 if cls is MAS else 1 - (p * g + 1e-8).sqrt() - ((1 - p) * (1 - g) + 1e-8).sqrt()
+        for name, d in zip(weights, torch.autograd.grad(out, list(weights.values())), strict=True):
+            expected[name] += (d.abs() if cls is MAS else d**2) / 6
+    for name, value in expected.items():
+        scale = float(value.abs().max())
+        np.testing.assert_allclose(strategy.omega[name], value, rtol=1e-2, atol=1e-3 * scale, err_msg=name)
+
+
+def test_the_penalty_in_numpy_and_its_pull():
+    rng = np.random.default_rng(2)
+    net = nn.Linear(3, 2).double()
+    strategy = EWC(reg_weight=7.0)
+    names = ("weight", "bias")
+    strategy.omega = {n: torch.tensor(rng.random(getattr(net, n).shape)) for n in names}
+    strategy.anchor = {n: torch.tensor(rng.normal(size=getattr(net, n).shape)) for n in names}
+    penalty = strategy.penalty(fake_learner(net))
+    assert penalty is not None
+    penalty.backward()
+    expected = 0.0
+    for n in names:
+        omega, apart = (
+            strategy.omega[n].numpy(),
+            getattr(net, n).detach().numpy() - strategy.anchor[n].numpy(),
+        )
+        expected += 7 * np.sum(omega * apart**2)
+        np.testing.assert_allclose(getattr(net, n).grad, 14 * omega * apart)
+    assert float(penalty.detach()) == pytest.approx(expected)
+
+
+def test_importances_add_up_over_tasks_and_leave_heads_out(sources):
+    strategy = MAS(pairs=5)
+    learner = learn(strategy, new_model(strategy), sources[:1])
+    first = dict(strategy.omega)
+    learner.train(quality_benchmark(sources[1:2], TRAINING).train_stream[0], eval_streams=[])
+    assert first.keys() == {n for n, _ in learner.model.net.named_parameters()}
+    assert all((strategy.omega[n] >= o).all() for n, o in first.items())
+    assert any((strategy.omega[n] > o).any() for n, o in first.items())
+    weights = dict(learner.model.net.named_parameters())
+    assert all(torch.equal(strategy.anchor[n], w) for n, w in weights.items()), (
+        "the best weights of the latest"
+    )
+
+
+def test_true_probabilities_are_those_of_the_published_lists(shared):
+    lists = sorted((shared / "data" / "splits").rglob("*_train.txt"))
+    if not lists:
+        pytest.skip(f"no published pair lists in {shared / 'data' / 'splits'}")
+    checked = 0
+    for path in lists:
+        scores = path.with_name(path.name.replace("_train", "_train_score"))
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        if not scores.is_file() or len(rows[0]) != 6:
+            continue
+        mos = {r[0]: float(r[1]) for r in (line.split("\t") for line in scores.read_text().splitlines())}
+        m1, m2 = (np.array([mos[r[k]] for r in rows]) for k in (0, 1))
+        p, s1, s2 = (np.array([float(r[k]) for r in rows]) for k in (2, 3, 4))
+        np.testing.assert_allclose(true_probability(m1, m2, s1, s2), p, atol=2e-6)
+        checked += len(rows)
+    assert checked
+
+
+def test_true_probabilities_at_the_edges():
+    nan = float("nan")
+    m1, m2 = np.array([1.0, 2.0, 1.0, 1.0]), np.array([1.0, 1.0, 2.0, 2.0])
+    s1, s2 = np.array([0.0, 0.0, nan, nan]), np.array([0.0, 0.0, nan, 1.0])
+    expected = [0.5, 1.0, 0.0, norm.cdf(-1)]
+    np.testing.assert_allclose(true_probability(m1, m2, s1, s2), expected, atol=1e-6)
+
+
+# -- naive, joint, replay ------------------------------------------------------------------------------------
+
+
+def test_one_head_learns_on_without_a_warm_up_and_has_one_row(sources):
+    strategy = Naive(heads="single")
+    learner = learn(strategy, new_model(strategy), sources[:1])
+    assert [h["stage"] for h in learner.history] == ["warm-up", "main", "main"]
+    learner.train(quality_benchmark(sources[1:2], TRAINING).train_stream[0], eval_streams=[])
+    assert [(h["epoch"], h["stage"]) for h in learner.history] == [(2, "main"), (3, "main")]
+    assert learner.model.n_tasks == 1
+    assert strategy.table_rows() == {"last": "SH-CL"}
+    assert Naive().table_rows() == {"last": "MH-CL", "gate": "MH-CL-KG", "oracle": "MH-CL-O"}
+
+
+def test_old_heads_stay_without_a_loss_of_their_own_and_move_with_one(sources):
+    for cls, stays in ((Naive, True), (SI, True), (LwF, False), (Replay, False)):
+        learner = learn(cls(), new_model(cls()), sources[:1])
+        head = learner.model.heads[0].weight.detach().clone()
+        learner.train(quality_benchmark(sources[1:2], TRAINING).train_stream[0], eval_streams=[])
+        moved_backbone = learner.history[-1]["val_srcc"] is not None
+        assert moved_backbone
+        assert torch.equal(head, learner.last_state["heads.0.weight"]) == stays, cls.__name__
+
+
+@pytest.mark.parametrize("counts", [(4, 2), (1, 1, 1), (10, 1, 5), (7,)])
+def test_mixing_is_complete_and_even(counts):
+    order = mixed_evenly(counts)
+    assert sorted(order) == [i for i, n in enumerate(counts) for _ in range(n)]
+    for i, n in enumerate(counts):
+        seen = np.cumsum(np.array(order) == i)
+        expected = n * np.arange(1, len(order) + 1) / len(order)
+        assert np.abs(seen - expected).max() <= len(counts) / 2 + 0.5
+
+
+def test_joint_learning_mixes_mini_batches_of_one_dataset_and_validates_on_all(sources):
+    batches = []
+
+    class Noted(JL):
+        def penalty(self, learner):  # the pictures of dataset i have a mean brightness of 100 + 20 i
+            brightness = 255 * (learner.mb_x.mean(dim=(1, 2, 3)) * 0.226 + 0.449)
+            batches.append(set(((brightness - 100) / 20).round().int().tolist()))
+
+    learner = learn(Noted(), new_model(JL()), sources, replace(TRAINING, epochs=1), joint=True)
+    assert learner.model.n_tasks == 1
+    n = sources[0].n_batches(TRAINING, TRAINING.batch)
+    assert batches == [{0}, {1}, {2}] * n
+    learner.model.load_own_state(learner.last_state)
+    model, values = learner.model.eval(), []
+    for source in sources:
+        scores = score_images(model, source, "val", 1, "cpu")[:, 0].astype(np.float64)
+        values.append(srcc(scores, source.mos[source.indices("val")]))
+    assert learner.history[-1]["val_srcc"] == pytest.approx(np.mean(values))
+
+
+def test_the_memory_is_shared_equally_and_shrinks_to_a_part_of_itself(sources):
+    strategy, kept = Replay(memory=10), []
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=TRAINING)
+    for experience in quality_benchmark(sources, TRAINING).train_stream:
+        learner.train(experience, eval_streams=[])
+        kept.append({n.removeprefix("memory."): set(k.tolist()) for n, k in strategy.state().items()})
+    assert [[len(k) for k in now.values()] for now in kept] == [[10], [5, 5], [4, 3, 3]]
+    for before, after in itertools.pairwise(kept):
+        assert all(after[name] <= chosen for name, chosen in before.items())
+    for source in sources:
+        assert kept[-1][source.name] <= set(source.indices("train").tolist()), "training images only"
+    assert kept[-1]["tiny0"] != kept[-1]["tiny1"], "chosen for each dataset anew"
+
+
+def test_what_is_replayed_is_one_dataset_under_its_own_head(sources):
+    strategy, asked = Replay(memory=9), []
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=TRAINING)
+    loss_on = learner.loss_on
+
+    def noted(batch, task):
+        asked.append((task, set(batch.images.tolist()), len(batch.first)))
+        return loss_on(batch, task)
+
+    learner.loss_on = noted  # type: ignore[method-assign]
+    stream = quality_benchmark(sources, TRAINING).train_stream
+    kept: dict[str, set[int]] = {}
+    for experience in stream:
+        learner.train(experience, eval_streams=[])
+        for task, images, pairs in asked:
+            name = sources[task].name
+            assert images <= kept[name]
+            assert pairs == len(images) * (len(images) - 1) // 2
+        tasks, asked[:] = {task for task, _, _ in asked}, []
+        assert tasks == set(range(learner.task)), "every earlier dataset has its turn, and no other"
+        kept = {n.removeprefix("memory."): set(k.tolist()) for n, k in strategy.state().items()}
+
+
+# -- through the runner --------------------------------------------------------------------------------------
+
+
+def test_nodes_of_a_run_hold_what_a_straight_training_gives(miniatures, tmp_path):
+    order, out = ["live", "bid", "csiq"], tmp_path / "runs"
+    command = [
+        "run", "--strategy", "si,jl,sl", "--orders", ",".join(order), "--data", str(miniatures),
+        "--out", str(out), "--set", "training.epochs=1", "--set", "training.warmup_epochs=1",
+        "--set", "training.crop=48", "--weights", "random", "--device", "cpu",
+    ]  # fmt: skip
+    assert cli.main(command) == 0
+    training = replace(PRESETS["quick"], epochs=1, warmup_epochs=1, crop=48)
+    materials = load_materials(order, miniatures)
+    sources = [open_source(materials[name], training.resize) for name in order]
+    scnn = registry.load("backbones", "scnn")
+    model = QualityModel(scnn.build("random", seed_for("backbone") % 2**32), scnn.feature_size)
+    strategy = SI()
+    learner = Learner(model=model.to(memory_format=torch.channels_last), strategy=strategy, training=training)
+    slugs = ("si-scnn-live", "si-scnn-2bid", "si-scnn-3csiq")
+    for experience, slug in zip(quality_benchmark(sources, training).train_stream, slugs, strict=True):
+        learner.train(experience, eval_streams=[])
+        (node,) = (out / "train").glob(f"{slug}-*")
+        for straight, file in ((model.own_state(), "state"), (strategy.state(), "strategy")):
+            saved = load_file(node / f"{file}.safetensors")
+            assert saved.keys() == straight.keys()
+            assert all(torch.equal(saved[k], straight[k]) for k in saved), (slug, file)
+    names = sorted(p.name.rpartition("-")[0] for p in (out / "train").iterdir())
+    assert names == sorted([*slugs, "jl-scnn-joint3", *(f"sl-scnn-{name}" for name in order)])
+    results = (out / "report" / "results.csv").read_text()
+    assert all(f",{method}," in results for method in ("SI", "SI-KG", "SI-O", "SL", "JL"))
