@@ -300,6 +300,7 @@ def test_si_in_numpy_with_the_gradient_of_the_task_alone_and_the_clamp():
     si.omega = {"weight": torch.tensor(rng.random((1, 4)))}
     si.anchor = {"weight": torch.tensor(rng.normal(size=(1, 4)))}
     omega, anchor = si.omega["weight"].numpy(), si.anchor["weight"].numpy()
+    net.weight.data = torch.tensor(rng.normal(size=(1, 4), scale=3.0))
     theta = start = net.weight.detach().numpy().copy()
     w, rate = np.zeros((1, 4)), 0.1
     si.after_warmup(learner)
