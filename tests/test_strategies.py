@@ -298,7 +298,7 @@ def test_si_in_numpy_with_the_gradient_of_the_task_alone_and_the_clamp():
     net = nn.Linear(4, 1, bias=False).double()
     learner, si = fake_learner(net), SI(reg_weight=2.0, damping=0.5, gradient="task", clamp=True)
     si.omega = {"weight": torch.tensor(rng.random((1, 4)))}
-    si.anchor = {"weight": torch.tensor(rng.normal(size=(1, 4)))}
+    si.anchor = {"weight": torch.tensor(rng.normal(size=(1, 4), scale=20.0))}
     omega, anchor = si.omega["weight"].numpy(), si.anchor["weight"].numpy()
     net.weight.data = torch.tensor(rng.normal(size=(1, 4), scale=3.0))
     theta = start = net.weight.detach().numpy().copy()
