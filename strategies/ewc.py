@@ -1,9 +1,9 @@
 """EWC: weights are important by the diagonal of the Fisher information (Kirkpatrick et al., PNAS 2017).
 
-Importances of tasks add up (online). As in the code of TSN-IQA, `omega += mean (d l / d theta)**2` over pairs of the task's training images, where
-l is the fidelity loss of one pair against the true probability that its first image is the better one (from
-the images' mean scores and standard deviations), not against the label 0 or 1. The paper's tables have no
-EWC.
+Importances of tasks add up (online). As in the code of TSN-IQA, `omega += mean (d l / d theta)**2` over pairs
+of the task's training images, where l is the fidelity loss of one pair against the true probability that its
+first image is the better one (from the images' mean scores and standard deviations), not against the label 0
+or 1. The paper's tables have no EWC.
 """
 
 from __future__ import annotations
