@@ -65,6 +65,13 @@ class _Pictures(Dataset):
         return [Entry(f"picture {r.key}", r) for r in ratings]
 
 
+class _Confident(Learner):
+    """Takes every epoch for better than the one before: two pictures cannot tell, and would by chance."""
+
+    def validate(self) -> float:
+        return float(self.epoch)
+
+
 class _Watched:
     """An image cache that notes which images are read."""
 
@@ -128,9 +135,10 @@ def learn(
     seed: int = 0,
     seen: Sequence[Source] = (),
     joint: bool = False,
+    kind: type[Learner] = Learner,
 ) -> Learner:
     """Trains experiences in one go, and returns the learner that did."""
-    learner = Learner(model=model, strategy=strategy, training=training, seed=seed, seen=seen)
+    learner = kind(model=model, strategy=strategy, training=training, seed=seed, seen=seen)
     stream = quality_benchmark(sources, training, seed, joint=joint).train_stream
     learner.train(list(stream), eval_streams=[])
     return learner
@@ -244,7 +252,7 @@ class _Watch:
         before = _copy(model.state_dict())
         for read in self.read:
             read.clear()
-        learner = learn(strategy, model, group, seed=seed, seen=seen, joint=len(group) > 1)
+        learner = learn(strategy, model, group, seed=seed, seen=seen, joint=len(group) > 1, kind=_Confident)
         losses = [h["loss"] for h in learner.history]
         assert all(math.isfinite(x) for x in losses), f"{self.name}: losses {losses}"
         self._check_frozen(strategy, model, learner.task, before)

@@ -1,7 +1,10 @@
 """Every strategy: the contract, its formulas against numpy and the published code, and what it says."""
 
+import importlib
 import itertools
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -627,3 +630,19 @@ def test_nodes_of_a_run_hold_what_a_straight_training_gives(miniatures, tmp_path
     assert names == sorted([*slugs, "jl-scnn-joint3", *(f"sl-scnn-{name}" for name in order)])
     results = (out / "report" / "results.csv").read_text()
     assert all(f",{method}," in results for method in ("SI", "SI-KG", "SI-O", "SL", "JL"))
+
+
+def test_the_strategy_built_in_the_documentation_works(tmp_path, monkeypatch):
+    text = (Path(__file__).resolve().parents[1] / "docs" / "adding_a_strategy.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    (tmp_path / "l2sp.py").write_text(blocks[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("l2sp")
+    assert module.L2SP.name == "l2sp"
+    exec(blocks[1], vars(module))  # the check of the contract
+    net = nn.Linear(2, 1).double()
+    strategy = module.L2SP(reg_weight=3.0)
+    strategy.load_state({"weight": torch.zeros(1, 2)})
+    expected = 3 * np.sum(net.weight.detach().numpy() ** 2)
+    assert float(strategy.penalty(fake_learner(net)).detach()) == pytest.approx(expected)
