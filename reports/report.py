@@ -130,7 +130,8 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
         [*line, *(render.number(found[line][metric].value) for metric in SUMMARY)]
         for line in sorted(found, key=lambda line: (order_rank(line[0]), SETTINGS.index(line[2]), line[1]))
     ]
-    lines = [f"{len(numbers.group.records)} runs ({numbers.group.description})"]
+    n = len(numbers.group.records)
+    lines = [f"{n} {'run' if n == 1 else 'runs'} ({numbers.group.description})"]
     if numbers.group.generated:
         lines.append(GENERATED)
     if body:
