@@ -53,6 +53,15 @@ class Material:
         return digest([self.name, self.split.fingerprint, images], length=64)
 
 
+def miniatures(names: Sequence[str] | None = None) -> Path:
+    """Returns the folder of the generated miniatures; makes those named (None: all) that are missing."""
+    from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
+
+    root = default_root()
+    make_miniatures(root, names=names)
+    return root
+
+
 def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, Dataset]:
     """Opens datasets by their names.
 
@@ -66,12 +75,7 @@ def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, D
     """
     if data is None and os.environ.get("CLIQA_DATA"):
         data = Path(os.environ["CLIQA_DATA"]).expanduser()
-    if data is None:
-        from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
-
-        data = default_root()
-        make_miniatures(data, names=names)
-    return find_datasets(data, names)
+    return find_datasets(data or miniatures(names), names)
 
 
 def load_materials(names: Sequence[str], data: Path | None = None, split: str = "1") -> dict[str, Material]:

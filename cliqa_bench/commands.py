@@ -216,10 +216,9 @@ def _data(given: str | None, names: list[str] | None = None) -> Path:
 
     root = data_root(given)
     if root is None:
-        from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
+        from cliqa_bench.benchmarks.material import miniatures
 
-        root = default_root()
-        make_miniatures(root, names=names)
+        root = miniatures(names)
     return root
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cliqa_bench.errors import UserError
 from cliqa_bench.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ class Quadratic(Strategy):
             UserError: If a hyper-parameter is out of its range.
         """
         super().__post_init__()
-        if not self.reg_weight >= 0:
-            raise UserError(f"{self.name}.reg_weight must be at least 0, not {self.reg_weight}")
+        self.require("reg_weight", least=0)
         self.omega: Named = {}
         self.anchor: Named = {}
 
@@ -97,8 +95,7 @@ class OnPairs(Quadratic):
             UserError: If a hyper-parameter is out of its range.
         """
         super().__post_init__()
-        if self.pairs < 0:
-            raise UserError(f"{self.name}.pairs must be at least 0, not {self.pairs}")
+        self.require("pairs", least=0)
 
 
 def learning(learner: Learner) -> dict[str, nn.Parameter]:

@@ -6,6 +6,7 @@ nothing left to do must not pay. The learner (or any Avalanche template) takes i
 
 from __future__ import annotations
 
+import math
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,9 +67,28 @@ class Strategy:
         Raises:
             UserError: If one is not above 0.
         """
-        for name in ("warmup_rate", "main_rate"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{self.name}.{name} must be above 0, not {getattr(self, name)}")
+        self.require("warmup_rate", above=0)
+        self.require("main_rate", above=0)
+
+    def require(
+        self, name: str, *, least: float = -math.inf, above: float = -math.inf, why: str = ""
+    ) -> None:
+        """Checks a hyper-parameter; for `__post_init__`.
+
+        Args:
+            name: The field.
+            least: The smallest value that will do.
+            above: A bound that will not do itself.
+            why: Said after the bound.
+
+        Raises:
+            UserError: If the value is out of range, or not a number.
+        """
+        value = getattr(self, name)
+        if not value >= least:
+            raise UserError(f"{self.name}.{name} must be at least {least}{why}, not {value}")
+        if not value > above:
+            raise UserError(f"{self.name}.{name} must be above {above}{why}, not {value}")
 
     def training_params(self) -> dict[str, Any]:
         """Returns the hyper-parameters that the trained weights depend on."""

@@ -13,7 +13,6 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cliqa_bench.errors import UserError
 from cliqa_bench.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -42,8 +41,7 @@ class LwF(Strategy):
             UserError: If a hyper-parameter is out of its range.
         """
         super().__post_init__()
-        if not self.reg_weight >= 0:
-            raise UserError(f"{self.name}.reg_weight must be at least 0, not {self.reg_weight}")
+        self.require("reg_weight", least=0)
         self._teacher: QualityModel | None = None
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:

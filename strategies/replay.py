@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies.base import Strategy
 
@@ -47,10 +46,8 @@ class Replay(Strategy):
             UserError: If a hyper-parameter is out of its range.
         """
         super().__post_init__()
-        if self.memory < 2:
-            raise UserError(f"{self.name}.memory must be at least 2 (a pair), not {self.memory}")
-        if not self.reg_weight >= 0:
-            raise UserError(f"{self.name}.reg_weight must be at least 0, not {self.reg_weight}")
+        self.require("memory", least=2, why=" (a pair)")
+        self.require("reg_weight", least=0)
         self._kept: dict[str, NDArray[np.int64]] = {}
         self._step = 0
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cliqa_bench.errors import UserError
 from cliqa_bench.strategies._quadratic import Named, Quadratic, fixed, joined, learning, part
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ class SI(Quadratic):
             UserError: If a hyper-parameter is out of its range.
         """
         super().__post_init__()
-        if not self.damping > 0:
-            raise UserError(f"{self.name}.damping must be above 0, not {self.damping}")
+        self.require("damping", above=0)
         self._path: Named = {}
         self._start: Named = {}
         self._last: Named = {}
