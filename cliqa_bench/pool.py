@@ -213,6 +213,7 @@ def _pool(
     except BaseException:  # nothing half done stands under a final name: they need no farewell
         for child in multiprocessing.active_children():
             child.kill()
+        executor.shutdown(cancel_futures=True)
         raise
 
 
@@ -262,9 +263,10 @@ def _start(make: MakePlan, config: RunConfig, facts: dict[str, Any], numbers: An
 
     def worker() -> Worker:
         if not made:
+            plan = make(config)
             from cliqa_bench.worker import Worker
 
-            made.append(Worker(make(config), facts, tick, say, number))
+            made.append(Worker(plan, facts, tick, say, number))
         return made[0]
 
     _worker = worker
