@@ -19,13 +19,18 @@ def count_pairs(n_images: int) -> int:
     return n_images * (n_images - 1) // 2
 
 
+PAIRS_PER_IMAGE = 20
+"""Pairs per training image of KonIQ-10k and KADID-10k in Table II."""
+
+
 def n_pairs_for(dataset: Dataset, n_pairs: Literal["paper", "files"] | int, n_images: int) -> int:
     """Returns how many pairs a dataset is trained on.
 
     Args:
         dataset: Knows the number in the paper's Table II and the one in the published pair lists.
         n_pairs: Which of the two (they differ: 7,780 and 7,000 for LIVE), or a number. Where no list is
-            published (KonIQ-10k, KADID-10k), "files" is the paper's number.
+            published (KonIQ-10k, KADID-10k), "files" is the paper's number; a dataset that the paper does not
+            learn has `PAIRS_PER_IMAGE` pairs per training image.
         n_images: Number of training images.
 
     Returns:
@@ -36,7 +41,10 @@ def n_pairs_for(dataset: Dataset, n_pairs: Literal["paper", "files"] | int, n_im
         wanted = n_pairs
     else:
         published = dataset.n_pairs_files if n_pairs == "files" else None
-        wanted = published if published is not None else dataset.n_pairs_paper
+        paper = dataset.n_pairs_paper
+        if paper is None:
+            return min(PAIRS_PER_IMAGE * n_images, count_pairs(n_images))
+        wanted = published if published is not None else paper
         if dataset.generated is not None:
             wanted = round(wanted * n_images / (TRAIN_SHARE * dataset.n_images))
     return min(wanted, count_pairs(n_images))

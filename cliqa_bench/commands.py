@@ -169,7 +169,7 @@ def _pretrain(args: Namespace, command: str) -> int:
 
 
 def _make_arguments(add: Add) -> None:
-    add("dir", type=str, metavar="DIR", help="folder that gets the six datasets' folders")
+    add("dir", type=str, metavar="DIR", help="folder that gets the datasets' folders")
     add(
         "--scale",
         type=float,
@@ -191,7 +191,12 @@ def _make(args: Namespace, command: str) -> int:
 
 def _check_arguments(add: Add) -> None:
     add("dir", type=str, nargs="?", metavar="DIR", help=_DATA)
-    add("--datasets", type=str, metavar="NAMES", help="only these, comma-separated (default: all of them)")
+    add(
+        "--datasets",
+        type=str,
+        metavar="NAMES",
+        help="only these, comma-separated (default: the six, and others found)",
+    )
     add("--split", type=str, default="1", metavar="N|DIR", help=_SPLIT)
 
 
