@@ -24,6 +24,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.evaluate import score_images
 from cliqa_bench.gates import fit_centroids, nearest_distance
 from cliqa_bench.learner import Learner
+from cliqa_bench.live import LivePrefix
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.model import QualityModel
 from cliqa_bench.planner import AnswerWork, GateWork, Plan, TrainWork, images_of
@@ -65,6 +66,7 @@ class Worker:
         self.config: RunConfig = plan.config
         self.device = resolve_device(plan.config.device)
         self._sources: dict[str, Source] = {}
+        self._alive = LivePrefix(self._new_learner, self._experience)
         self._gate_features: dict[tuple[str, Subset], NDArray[np.float32]] = {}
 
     def open(self) -> None:
@@ -213,6 +215,12 @@ class Worker:
 
     def _learner(self, work: TrainWork, tick: Callable[[int, str], None]) -> Learner:
         """Goes on from where the previous node ended."""
+        if not work.strategy.resumable:
+            return self._alive.before(work, tick)
+        return self._new_learner(work, tick)
+
+    def _new_learner(self, work: TrainWork, tick: Callable[[int, str], None]) -> Learner:
+        """Goes on from the files of the previous node."""
         strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
         if work.previous is None:
             model, seen = self._new_model(work), tuple[str, ...]()
@@ -227,11 +235,9 @@ class Worker:
 
     def _train(self, work: TrainWork, tick: Callable[[int, str], None]) -> None:
         learner = self._learner(work, tick)
-        sources = [self.source(name) for name in work.datasets]
-        benchmark = quality_benchmark(sources, self.config.training, work.seed, joint=work.joint)
         with self._building(work.node) as folder:
             start = time.perf_counter()
-            learner.train(benchmark.train_stream[0], eval_streams=[])
+            self._experience(learner, work)
             _save(learner.model.own_state(), folder / "state.safetensors")
             if learned := learner.strategy.state():
                 _save(learned, folder / "strategy.safetensors")
@@ -251,6 +257,16 @@ class Worker:
             f"{work.strategy.name} on {self._title(work)} (seed {work.seed}): "
             f"validation SRCC {srcc}, {seconds:.0f} s"
         )
+
+    def _experience(self, learner: Learner, work: TrainWork) -> None:
+        """Lets a learner learn the experience of a node."""
+        sources = [self.source(name) for name in work.datasets]
+        benchmark = quality_benchmark(
+            sources, self.config.training, work.seed, joint=work.joint, first_task=work.first_task
+        )
+        learner.train(benchmark.train_stream[0], eval_streams=[])
+        if not work.strategy.resumable:
+            self._alive.keep(work, learner)
 
     # -- answers ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,73 @@
+"""Avalanche's own plug-ins in our `Learner`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cliqa_bench.seeds import seed_for
+
+if TYPE_CHECKING:
+    from avalanche.core import SupervisedPlugin
+
+    from cliqa_bench.learner import Learner
+
+
+class AfterWarmUp:
+    """Lets an Avalanche plug-in see of every experience what comes after the warm-up.
+
+    In the warm-up a new head finds its place and nothing else learns. A plug-in would take that for the
+    learning of the experience, and `SynapticIntelligencePlugin` would not know the parameters that learn later.
+    So `before_training_exp` comes with the first epoch after the warm-up (where there is none, at the end),
+    and nothing that happens in the epochs before is passed on.
+
+    Where plug-ins draw random numbers they use the global generators; these are seeded anew for every
+    experience, from names, so that a run that trains an experience again gets the same bits.
+
+    Args:
+        plugin: The plug-in.
+    """
+
+    def __init__(self, plugin: SupervisedPlugin) -> None:
+        self.plugin = plugin
+        self._begun = False
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Passes on whatever else Avalanche calls, unless it belongs to the warm-up."""
+        if not name.startswith(("before_", "after_")):
+            raise AttributeError(name)
+
+        def passed_on(learner: Learner, **kwargs: Any) -> None:
+            if not learner.warming_up:
+                getattr(self.plugin, name)(learner, **kwargs)
+
+        return passed_on
+
+    def before_training_exp(self, learner: Learner, **kwargs: Any) -> None:
+        """Waits for the end of the warm-up."""
+        self._begun = False
+
+    def before_training_epoch(self, learner: Learner, **kwargs: Any) -> None:
+        """Begins with the first epoch after the warm-up."""
+        if not learner.warming_up:
+            self._begin(learner, **kwargs)
+            self.plugin.before_training_epoch(learner, **kwargs)
+
+    def after_training_exp(self, learner: Learner, **kwargs: Any) -> None:
+        """Lets the plug-in consolidate what was learned; the best weights are back by then."""
+        self._begin(learner, **kwargs)
+        self.plugin.after_training_exp(learner, **kwargs)
+
+    def _begin(self, learner: Learner, **kwargs: Any) -> None:
+        if not self._begun:
+            self._begun = True
+            names = [source.name for source in learner.sources]
+            seed = seed_for("plug-in", type(self.plugin).__name__, *names, learner.seed)
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            self.plugin.before_training_exp(learner, **kwargs)
