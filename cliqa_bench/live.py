@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 if TYPE_CHECKING:
     from cliqa_bench.learner import Learner
     from cliqa_bench.planner import TrainWork
-
-Tick = Callable[[int, str], None]
 
 
 class LivePrefix:
@@ -23,35 +19,35 @@ class LivePrefix:
     Args:
         new: Makes the learner of a node without a predecessor.
         train: Lets a learner learn the experience of a node.
+        say: Told when experiences are trained again.
     """
 
     def __init__(
-        self, new: Callable[[TrainWork, Tick], Learner], train: Callable[[Learner, TrainWork], None]
+        self,
+        new: Callable[[TrainWork], Learner],
+        train: Callable[[Learner, TrainWork], None],
+        say: Callable[[str], object],
     ) -> None:
-        self._new, self._train = new, train
+        self._new, self._train, self._say = new, train, say
         self._kept: tuple[str, Learner] | None = None
 
     def keep(self, work: TrainWork, learner: Learner) -> None:
         """Keeps a learner that has just learned the experience of a node."""
         self._kept = work.node.id, learner
 
-    def before(self, work: TrainWork, tick: Tick) -> Learner:
-        """Returns a learner that has learned the whole sequence before a node.
-
-        Args:
-            work: The node to be trained next.
-            tick: Called with images and texts of that node alone.
-        """
+    def before(self, work: TrainWork) -> Learner:
+        """Returns a learner that has learned the whole sequence before a node; tells no progress meanwhile."""
         (kept, learner), self._kept = self._kept or ("", None), None
         first, again = work, list[TrainWork]()
         while first.previous is not None and first.previous.node.id != kept:
             first = first.previous
             again.append(first)
         if learner is None or first.previous is None:
-            learner = self._new(first, _silent)
+            learner = self._new(first)
         if again:
             names = ", ".join(w.dataset for w in reversed(again))
-            tqdm.write(f"{work.strategy.name}: what it learned is in no file, so it learns {names} again")
+            self._say(f"{work.strategy.name}: what it learned is in no file, so it learns {names} again")
+        tick, learner.tick = learner.tick, _silent
         for earlier in reversed(again):
             self._train(learner, earlier)
         learner.tick = tick

@@ -82,8 +82,12 @@ class Cumulative(AllHeads):
 class JointTraining(Strategy):
     """All datasets of an order are learned at once, with one head."""
 
-    depends_on: ClassVar[Dependence] = "set"
     rows: ClassVar[dict[str, str]] = {"last": "JointTraining (Avalanche)"}
+
+    @property
+    def depends_on(self) -> Dependence:
+        """The set of datasets."""
+        return "set"
 
     @property
     def single_head(self) -> bool:
