@@ -221,7 +221,7 @@ def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed:
         plan,
         weights,
         "gate",
-        net=_jsonable(asdict(DISTORTION_BN)) if net == "distortion-bn" else net,
+        net=_jsonable(asdict(DISTORTION_BN[plan.config.preset])) if net == "distortion-bn" else net,
         k=strategy.centroids,
         resize=plan.config.training.resize,
         precision=plan.config.training.precision,

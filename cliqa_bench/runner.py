@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -50,6 +51,8 @@ def versions() -> dict[str, str]:
     found = {"cliqa_bench": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         found[package] = importlib.metadata.version(package)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["timm"] = importlib.metadata.version("timm")
     return found
 
 
@@ -211,7 +214,7 @@ def _estimate(laid_out: Plan) -> list[str]:
     gmacs = (crops + whole * side * side) * backbone.gmacs / 224**2
     lines = []
     if gates and not _has_gate_net(laid_out):
-        b = DISTORTION_BN
+        b = DISTORTION_BN[config.preset]
         first = 2 * b.steps * b.batch * b.size**2 * backbone.gmacs / 224**2
         gmacs += first
         lines.append(f"first, once: distortion-aware BN of {backbone.title}, about {_time(_seconds(first))}")
@@ -236,7 +239,10 @@ def _estimate(laid_out: Plan) -> list[str]:
 def _has_gate_net(laid_out: Plan) -> bool:
     backbone = laid_out.backbone
     weights = backbone.weights_id(laid_out.config.weights)
-    return backbone.gate_net == "own" or distortion_bn_file(backbone.name, weights).is_file()
+    return (
+        backbone.gate_net == "own"
+        or distortion_bn_file(backbone.name, weights, DISTORTION_BN[laid_out.config.preset]).is_file()
+    )
 
 
 def _seconds(gmacs: float) -> float:

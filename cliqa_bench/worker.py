@@ -30,6 +30,7 @@ from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.model import QualityModel
 from cliqa_bench.planner import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
 from cliqa_bench.pretrain import distortion_aware
+from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.store import Node, write_answers, write_json
 from cliqa_bench.types import Subset
@@ -150,7 +151,8 @@ class Worker:
         if kind not in self._gate_nets:
             net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
             if kind == "distortion-bn":
-                distortion_aware(self.plan.backbone, net, self.config.weights, self.device)
+                made = DISTORTION_BN[self.config.preset]
+                distortion_aware(self.plan.backbone, net, self.config.weights, self.device, made)
             self._gate_nets[kind] = net.to(self.device).to(memory_format=torch.channels_last).eval()
         return self._gate_nets[kind]
 
