@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,14 @@ class AfterWarmUp:
     def after_training_exp(self, learner: Learner, **kwargs: Any) -> None:
         """Lets the plug-in consolidate what was learned; the best weights are back by then."""
         self._begin(learner, **kwargs)
-        self.plugin.after_training_exp(learner, **kwargs)
+        # ReplayPlugin calls what Avalanche deprecates, and says so whatever the filters are
+        with warnings.catch_warnings(record=True) as said:
+            self.plugin.after_training_exp(learner, **kwargs)
+        for warning in said:
+            if not issubclass(warning.category, DeprecationWarning):
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
 
     def _begin(self, learner: Learner, **kwargs: Any) -> None:
         if not self._begun:
