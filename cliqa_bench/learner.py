@@ -107,8 +107,8 @@ class Learner(SupervisedTemplate):
     all are mixed evenly, and the validation SRCC is the mean over the datasets. Images are scored by the head
     of their own task: a task label is a position in the order, and so is a head.
 
-    Mini-batches may also come from Avalanche's loaders, as [images, scores, task labels]: an Avalanche plug-in
-    may replace `dataloader`. Then all pairs of images of one task are compared.
+    Mini-batches may also come from Avalanche's loaders, as [images, scores, task labels], where a plug-in has
+    replaced `dataloader`. Then all pairs of images of one task are compared.
 
     Attributes:
         task: Index of the head that learns.
@@ -181,7 +181,7 @@ class Learner(SupervisedTemplate):
     def log_to(self, evaluator: EvaluationPlugin) -> None:
         """Replaces metrics and loggers."""
         self.plugins[self.plugins.index(self.evaluator)] = evaluator
-        self.evaluator = evaluator
+        self.evaluator: EvaluationPlugin = evaluator
 
     @property
     def sources(self) -> tuple[Source, ...]:

@@ -36,9 +36,10 @@ class LivePrefix:
         self._kept = work.node.id, learner
 
     def before(self, work: TrainWork) -> Learner:
-        """Returns a learner that has learned the whole sequence before a node; tells no progress meanwhile."""
+        """Returns a learner that has learned the whole sequence before a node; no progress is told."""
         (kept, learner), self._kept = self._kept or ("", None), None
-        first, again = work, list[TrainWork]()
+        again: list[TrainWork] = []
+        first = work
         while first.previous is not None and first.previous.node.id != kept:
             first = first.previous
             again.append(first)

@@ -22,9 +22,9 @@ class AfterWarmUp:
     """Lets an Avalanche plug-in see of every experience what comes after the warm-up.
 
     In the warm-up a new head finds its place and nothing else learns. A plug-in would take that for the
-    learning of the experience, and `SynapticIntelligencePlugin` would not know the parameters that learn later.
-    So `before_training_exp` comes with the first epoch after the warm-up (where there is none, at the end),
-    and nothing that happens in the epochs before is passed on.
+    learning of the experience, and `SynapticIntelligencePlugin` would not know what learns later. So
+    `before_training_exp` comes with the first epoch after the warm-up (where there is none, at the end), and
+    nothing that happens in the epochs before is passed on.
 
     Where plug-ins draw random numbers they use the global generators; these are seeded anew for every
     experience, from names, so that a run that trains an experience again gets the same bits.
@@ -66,9 +66,7 @@ class AfterWarmUp:
             self.plugin.after_training_exp(learner, **kwargs)
         for warning in said:
             if not issubclass(warning.category, DeprecationWarning):
-                warnings.warn_explicit(
-                    warning.message, warning.category, warning.filename, warning.lineno
-                )
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
     def _begin(self, learner: Learner, **kwargs: Any) -> None:
         if not self._begun:

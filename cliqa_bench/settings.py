@@ -12,13 +12,13 @@ from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from cliqa_bench import errors, registry
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.config import PRESET_BACKBONE, PRESETS, PresetName, RunConfig, Training
+from cliqa_bench.config import PRESET_BACKBONE, PRESETS, LogName, PresetName, RunConfig, Training
 from cliqa_bench.errors import UserError
 from cliqa_bench.strategies.base import default_of
 
@@ -126,6 +126,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         out=Path(settings.get("out") or "runs").expanduser(),
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
+        log=_log(settings.get("log")),
     )
 
 
@@ -218,6 +219,16 @@ def _threads(value: int | None) -> int | None:
     if value is not None and value < 1:
         raise UserError(f"--threads must be at least 1, not {value}")
     return value
+
+
+def _log(value: str | None) -> LogName | None:
+    known: tuple[LogName, ...] = get_args(LogName)
+    for name in known:
+        if value == name:
+            return name
+    if value is not None:
+        raise errors.unknown("logger (--log)", value, known)
+    return None
 
 
 def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict[str, Any], Params]:

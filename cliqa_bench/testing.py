@@ -150,12 +150,13 @@ def learn(
 def check_strategy(cls: type[Strategy], **hyper_parameters: Any) -> None:
     """Checks what every strategy must do.
 
-    It can be made without arguments (but those that have no default), and its fields survive JSON. It learns three experiences with finite
-    losses; a penalty, where there is one, is positive and reaches the weights on the second. Parameters that
-    do not learn, and in the warm-up all but the head, keep their bits; so does everything while it
-    consolidates. The same seed gives the same bits, another seed does not, and neither does it matter whether
-    it goes on from files (if it is resumable: else it is trained twice). Answers do not depend on the batch. Of earlier datasets it reads no more images
-    than its `memory_size`, and keeps none.
+    It can be made without arguments (but those that have no default), and its fields survive JSON. It learns
+    three experiences with finite losses; a penalty, where there is one, is positive and reaches the weights
+    on the second. Parameters that do not learn, and in the warm-up all but the head, keep their bits; so does
+    everything while it consolidates. The same seed gives the same bits, another seed does not, and neither
+    does it matter whether it goes on from files (one that is not resumable is trained twice instead). Answers
+    do not depend on the batch. Of earlier datasets it reads no more images than its `memory_size`, and keeps
+    none. Of an Avalanche plug-in, what `penalty` and `consolidate` do is not seen.
 
     Args:
         cls: The strategy.

@@ -26,6 +26,7 @@ from cliqa_bench.gates import fit_centroids, nearest_distance
 from cliqa_bench.jobs import Job, answers_by_source
 from cliqa_bench.learner import Learner
 from cliqa_bench.live import LivePrefix
+from cliqa_bench.logs import logging_to
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.model import QualityModel
 from cliqa_bench.planner import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
@@ -241,7 +242,9 @@ class Worker:
         learner = self._learner(work)
         with self._building(work.node) as folder:
             start = time.perf_counter()
-            self._experience(learner, work)
+            with logging_to(self.config.log, self.config.out / "logs" / work.node.id) as evaluator:
+                learner.log_to(evaluator)
+                self._experience(learner, work)
             _save(learner.model.own_state(), folder / "state.safetensors")
             if learned := learner.strategy.state():
                 _save(learned, folder / "strategy.safetensors")

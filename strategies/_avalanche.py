@@ -228,7 +228,11 @@ def plain_type(annotation: Any, default: Any = MISSING) -> Any:
     if origin in (typing.Union, types.UnionType):
         nothing = type(None)
         known = [kind for kind in (plain_type(a) for a in inner if a is not nothing) if kind]
-        return functools.reduce(operator.or_, [*known, nothing] if nothing in inner else known) if known else None
+        return (
+            functools.reduce(operator.or_, [*known, nothing] if nothing in inner else known)
+            if known
+            else None
+        )
     if origin is not None and issubclass(origin, Sequence) and plain_type(inner[0]):
         return tuple[plain_type(inner[0]), ...]  # type: ignore[misc]
     return None
