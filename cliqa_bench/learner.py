@@ -115,6 +115,7 @@ class Learner(SupervisedTemplate):
         warming_up: Whether only that head learns.
         epoch: Number of the epoch, counted from the start of the warm-up.
         seen: Dataset name -> source, of all experiences before this one, in their order.
+        best_epoch: The epoch, counted from 1, that is the best so far of the current experience.
         history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
         last_state: The model's own state after the last epoch, which need not be the best.
 
@@ -152,6 +153,7 @@ class Learner(SupervisedTemplate):
         self.history: list[dict[str, Any]] = []
         self.last_state: dict[str, Tensor] = {}
         self._best: _Best = (-math.inf, {}, {})
+        self.best_epoch = 0
         self._losses: list[Tensor] = []
         self._fresh = 0  # images of the mini-batch that are of this experience
         self._heads: Tensor | None = None  # head of each image of the mini-batch; None for the newest
@@ -219,6 +221,7 @@ class Learner(SupervisedTemplate):
         )
         self.history = []
         self._best = (-math.inf, {}, {})
+        self.best_epoch = 0
 
     # -- an epoch --------------------------------------------------------------------------------------------
 
@@ -325,6 +328,7 @@ class Learner(SupervisedTemplate):
         if value > self._best[0] or not self._best[1]:
             state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
             self._best = (value if math.isfinite(value) else -math.inf, state, self.strategy.state())
+            self.best_epoch = self.epoch + 1
         self.epoch += 1
         super()._after_training_epoch(**kwargs)
 

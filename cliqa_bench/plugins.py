@@ -12,10 +12,60 @@ import torch
 
 from cliqa_bench.seeds import seed_for
 
-if TYPE_CHECKING:
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
     from avalanche.core import SupervisedPlugin
+    from avalanche.training import plugins
 
+if TYPE_CHECKING:
     from cliqa_bench.learner import Learner
+
+
+def plugin_class(name: str) -> type[SupervisedPlugin]:
+    """Returns a plug-in's class by its name in Avalanche: the one of this module, else Avalanche's."""
+    found: type[SupervisedPlugin] = globals().get(name) or getattr(plugins, name)
+    return found
+
+
+class SynapticIntelligencePlugin(plugins.SynapticIntelligencePlugin):
+    """Avalanche's, with weights copied where it means to, and the path of the weights that stay.
+
+    On a CPU, what it keeps as the weights before a step and at the start of an experience are views of the
+    weights themselves (avalanche-lib 0.6.0, `extract_weights`): they never differ from them, every importance
+    is 0 and so is the penalty. And since the best epoch's weights come back in the end, what later epochs
+    added to the path is taken back, too.
+    """
+
+    def before_training_exp(self, strategy: Learner, **kwargs: Any) -> None:
+        """Copies the weights at the start of the experience."""
+        super().before_training_exp(strategy, **kwargs)
+        _copy(self.ewc_data[0])
+        self._path = self._trajectory()
+
+    def before_training_iteration(self, strategy: Learner, **kwargs: Any) -> None:
+        """Copies the weights before the step."""
+        super().before_training_iteration(strategy, **kwargs)
+        _copy(self.syn_data["old_theta"])
+
+    def after_training_epoch(self, strategy: Learner, **kwargs: Any) -> None:
+        """Keeps the path of the best epoch so far."""
+        super().after_training_epoch(strategy, **kwargs)
+        if strategy.best_epoch == strategy.epoch:
+            self._path = self._trajectory()
+
+    def after_training_exp(self, strategy: Learner, **kwargs: Any) -> None:
+        """Consolidates the path of the weights that stay."""
+        for name, path in self._path.items():
+            self.syn_data["trajectory"][name].data = path
+        super().after_training_exp(strategy, **kwargs)
+
+    def _trajectory(self) -> dict[str, torch.Tensor]:
+        return {name: kept.data.clone() for name, kept in self.syn_data["trajectory"].items()}
+
+
+def _copy(weights: dict[str, Any]) -> None:
+    for kept in weights.values():
+        kept.data = kept.data.clone()
 
 
 class AfterWarmUp:

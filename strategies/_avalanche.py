@@ -7,7 +7,7 @@ plug-in learns lives in Python objects, so such a strategy is not resumable.
 - EWCPlugin squares the gradient of a whole mini-batch's loss, in evaluation mode, where heads have unit
   length (our `ewc`: of single pairs, with the length that heads have in training).
 - SynapticIntelligencePlugin leaves BatchNorm's parameters out, counts the new head in, and clips importances
-  at 0.001 (our `si` does none of it).
+  at 0.001 (our `si` does none of it). A fault that makes it do nothing on a CPU is mended.
 - ReplayPlugin replaces the mini-batches after the warm-up by Avalanche's: `batch_size` images of the new
   dataset and `batch_size_mem` of earlier ones, with all pairs inside a dataset, whatever `training.pairs`
   says. The memory is a random choice of images, an equal share of each dataset.
@@ -25,7 +25,6 @@ import operator
 import sys
 import types
 import typing
-import warnings
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -186,11 +185,9 @@ def find(name: str) -> type[Strategy]:
 
 
 def _from_plugin(name: str, base: type[Plugin]) -> type[Strategy]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
-        from avalanche.training import plugins
+    from cliqa_bench.plugins import plugin_class
 
-    plugin = getattr(plugins, name)
+    plugin = plugin_class(name)
     hints = typing.get_type_hints(plugin.__init__)
     made_fields = []
     for key, parameter in inspect.signature(plugin).parameters.items():
