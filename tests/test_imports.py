@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 LEVELS = (
     "__main__ cli commands",
     "testing",
-    "listing runner worker live pool jobs planner settings reports",
+    "listing runner paper worker live pool jobs planner settings reports",
     "strategies",
     "benchmarks learner evaluate pretrain plugins logs",
     "model gates backbones",
