@@ -94,6 +94,21 @@ def batch_pairs(n_images: int) -> NDArray[np.int64]:
     return np.stack(np.triu_indices(n_images, k=1)).astype(np.int64)
 
 
+def pairs_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns all pairs inside a mini-batch whose two images are of one group.
+
+    Args:
+        groups: (n,) group of each image, such as its task label.
+
+    Returns:
+        (2, p) int64: positions of the first and of the second image, first < second; in the order of
+        `batch_pairs`, which it is where there is one group.
+    """
+    first, second = batch_pairs(len(groups))
+    kept = groups[first] == groups[second]
+    return np.stack([first[kept], second[kept]])
+
+
 def pair_labels(
     mos_first: NDArray[np.float64], mos_second: NDArray[np.float64], ties: Literal["paper", "code"] = "paper"
 ) -> NDArray[np.float32]:
