@@ -205,7 +205,7 @@ def _train_nodes(
             params=_jsonable(strategy.training_params()),
             training=_jsonable(asdict(plan.config.training)),
             seed=seed,
-            sequence=[[name, plan.materials[name].fingerprint] for name in sequence],
+            sequence=[_data(plan, name) for name in sequence],
         )
         last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
         slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{last}"
@@ -216,6 +216,12 @@ def _train_nodes(
             work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after)
         previous = work
         yield work
+
+
+def _data(plan: Plan, name: str) -> list[Any]:
+    """Returns a dataset's name and fingerprint; of one that is not ours, how it is paired may change too."""
+    origin = registry.origin("datasets", name)
+    return [name, plan.materials[name].fingerprint, *([origin] if origin else [])]
 
 
 def _origin(strategy: Strategy) -> dict[str, Any]:
