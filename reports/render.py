@@ -35,7 +35,8 @@ def number(value: float) -> str:
     return f"{round(value, DIGITS) + 0.0:.{DIGITS}f}" if math.isfinite(value) else DASH
 
 
-def _plain(value: Value) -> str:
+def plain(value: Value) -> str:
+    """Returns a value as printed, with its spread where it has one."""
     spread = f" ± {number(value.std)}" if math.isfinite(value.std) else ""
     return number(value.mean) + spread
 
@@ -91,7 +92,7 @@ def markdown(table: Table) -> str:
 
 
 def _markdown_value(value: Value) -> str:
-    text = _plain(value)
+    text = plain(value)
     if value.gray:
         text = f"*{text}*"
     return f"**{text}**" if value.bold else text
@@ -160,7 +161,7 @@ def _latex_spans(table: Table) -> list[str]:
 
 
 def _latex_value(value: Value) -> str:
-    text = escape_tex(_plain(value)).replace("-0.", "$-$0.").replace("-1.", "$-$1.")
+    text = escape_tex(plain(value)).replace("-0.", "$-$0.").replace("-1.", "$-$1.")
     if value.bold:
         text = f"\\textbf{{{text}}}"
     return f"\\textcolor{{gray}}{{{text}}}" if value.gray else text

@@ -11,18 +11,21 @@ from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.reports import render
 from cliqa_bench.reports.figures import FORMATS as FIGURE_FORMATS
 from cliqa_bench.reports.figures import draw_psi, psi_caption
+from cliqa_bench.reports.html import html_report
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.rows import GENERATED, SETTINGS, Row, Tidy, group_records, order_rank, tidy
 from cliqa_bench.reports.tables import main_sequence, make_tables
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
-FORMATS = ("csv", "md", "tex")
+TABLE_FORMATS = ("csv", "md", "tex")
+FORMATS = (*TABLE_FORMATS, "html")
 
 # everything a report may consist of: what a former one left and this one does not write is taken away
 _OWN = (
     "results.csv",
     "report.tex",
-    *(f"table_{number}.{kind}" for number in ("III", "IV", "V", "VI") for kind in FORMATS),
+    "report.html",
+    *(f"table_{number}.{kind}" for number in ("III", "IV", "V", "VI") for kind in TABLE_FORMATS),
     *(f"fig_4.{kind}" for kind in FIGURE_FORMATS),
 )
 
@@ -48,7 +51,7 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
 
     Args:
         out: Folder of the results.
-        formats: Which of "csv", "md" and "tex" to write; `results.csv` is always written.
+        formats: Which of "csv", "md", "tex" and "html" to write; `results.csv` is always written.
         figures: Whether to draw the figures.
 
     Raises:
@@ -69,6 +72,8 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
         result.files += files
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
+    if "html" in formats:
+        parts.append(f"to open in a browser: {out / 'report' / 'report.html'}")
     result.summary = "\n".join(parts)
     return result
 
@@ -89,6 +94,9 @@ def _write(numbers: Tidy, folder: Path, formats: Sequence[str], figures: bool) -
     if "tex" in formats:
         pictures = [(path, psi_caption(curves)) for path in drawn if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)
+    if "html" in formats:
+        pictures = [(path, psi_caption(curves)) for path in drawn if path.suffix == ".svg"]
+        texts["report.html"] = html_report(numbers, tables, pictures, numbers.notes)
     for name, text in texts.items():
         write_text(folder / name, text)
     written = [folder / name for name in texts] + drawn

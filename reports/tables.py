@@ -120,8 +120,14 @@ def _namer(rows: list[Row], with_backbone: bool = True) -> Callable[[Row], str]:
     return name
 
 
-def _section(label: str, names: Iterable[str], columns: list[list[Value]]) -> Section:
-    """Puts columns of values together and marks the best of each column; ties are decided as printed."""
+def section(label: str, names: Iterable[str], columns: list[list[Value]]) -> Section:
+    """Puts columns of values together and marks the best of each column; ties are decided as printed.
+
+    Args:
+        label: What the rows have in common.
+        names: One per row.
+        columns: One list per column, in it one value per row.
+    """
     marked = []
     for column in columns:
         printed = [round(v.mean, DIGITS) for v in column]
@@ -152,7 +158,7 @@ def _build(
     spread: bool = False,
 ) -> Section:
     cells, names = _grid(rows, name, column), _unique(name(row) for row in rows)
-    return _section(label, names, [[_value(cells.get((n, c)), spread) for n in names] for c in columns])
+    return section(label, names, [[_value(cells.get((n, c)), spread) for n in names] for c in columns])
 
 
 def _summary(rows: list[Row]) -> Table:

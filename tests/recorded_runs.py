@@ -148,12 +148,12 @@ def record_golden(out: Path) -> None:
 
 def main() -> None:
     """Writes `tests/golden_report/`."""
-    from cliqa_bench.reports.report import write_report
+    from cliqa_bench.reports.report import TABLE_FORMATS, write_report
 
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "runs"
         record_golden(out)
-        result = write_report(out, figures=False)
+        result = write_report(out, TABLE_FORMATS, figures=False)
         shutil.rmtree(GOLDEN, ignore_errors=True)
         GOLDEN.mkdir()
         for path in result.files:
