@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cliqa_bench.reports.measure import is_joint
@@ -62,7 +62,7 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
         cells = lines.setdefault((row.setting, row.backbone, row.method, row.variant, row.order), {})
         cells.setdefault((row.metric, row.length, row.train_dataset, row.test_dataset), row)
     series = []
-    for line in sorted(lines, key=lambda k: (order_rank(k[4]), k[1], SETTINGS.index(k[0]), *k[2:4])):  # type: ignore[arg-type]
+    for line in sorted(lines, key=lambda k: (order_rank(k[4]), k[1], SETTINGS.index(k[0]), *k[2:4])):
         setting, backbone, method, variant, order = line
         rows = list(lines[line].values())
         series.append(
@@ -72,9 +72,9 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
                 "readout": read_by.get((backbone, method, variant), ""),
                 "backbone": backbone,
                 "order": order,
-                "curves": {m: c for m in CURVES if (c := _curve(rows, m))},
-                "matrices": {m: c for m in MATRICES if (c := _matrix(rows, m))},
-                "final": {m: c for m in FINAL if (c := _final(rows, m))},
+                "curves": _there(_curve, rows, CURVES),
+                "matrices": _there(_matrix, rows, MATRICES),
+                "final": _there(_final, rows, FINAL),
             }
         )
     return {
@@ -96,15 +96,21 @@ def _orders(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
     return [{"name": name, "sequence": sequences[name]} for name in sorted(sequences, key=order_rank)]
 
 
+def _there(make: Callable[[list[Row], str], Any], rows: list[Row], metrics: Sequence[str]) -> dict[str, Any]:
+    """Returns metric -> what is drawn of it, as far as there is something."""
+    made = {metric: make(rows, metric) for metric in metrics}
+    return {metric: value for metric, value in made.items() if value}
+
+
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _curve(rows: list[Row], metric: str) -> list[list[float | None]]:
+def _curve(rows: list[Row], metric: str) -> list[tuple[int, float | None, float | None]]:
     """Points by the number of experiences; undefined ones are kept, where all are there is no curve."""
     own = [row for row in rows if row.metric == metric and isinstance(row.length, int)]
-    points = [[row.length, _number(row.value), _number(row.std)] for row in sorted(own, key=_length)]
-    return points if any(point[1] is not None for point in points) else []
+    points = [(_length(row), _number(row.value), _number(row.std)) for row in sorted(own, key=_length)]
+    return points if any(value is not None for _, value, _ in points) else []
 
 
 def _length(row: Row) -> int:

@@ -152,8 +152,8 @@ def _facts(numbers: Tidy) -> dict[str, str]:
 
 def _some(names: Sequence[str], most: int = 8) -> str:
     """Returns names in a line; sequences that are their own name, or very many, only by their number."""
-    line = ", ".join(names)
-    return line if len(names) == 1 or (len(names) <= most and len(line) <= 48) else str(len(names))
+    line, lists = ", ".join(names), any("," in name for name in names)
+    return line if len(names) == 1 or (len(names) <= most and not lists) else str(len(names))
 
 
 def _summary(numbers: Tidy) -> list[Summary]:
@@ -171,10 +171,10 @@ def _summary(numbers: Tidy) -> list[Summary]:
         lines = found[order, setting]
         names = [label(method, variant) for _, method, variant in lines]
         columns = [
-            [Value(row.value, row.std) if (row := line.get(metric)) else Value() for line in lines.values()]
+            [Value(r.value, r.std) if (r := line.get(metric)) else Value() for line in lines.values()]
             for metric in SUMMARY
         ]
-        origin = [(backbone, read_by.get((backbone, *rest), "")) for backbone, *rest in lines]
+        origin = [(line[0], read_by.get(line, "")) for line in lines]
         blocks.append(Summary(order, setting, origin, section(setting, names, columns)))
     return blocks
 

@@ -146,7 +146,7 @@ function heatMap(caption, matrix, method, metric) {
       const node = el("td", {}, printed(value));
       if (value !== null) {
         const part = Math.min(1, Math.abs(value));
-        node.className = ["shade", value < 0 && "below", part > 0.6 && "strong", standing === 1 && "future"]
+        node.className = ["shade", value < 0 && "below", part > 0.7 && "strong", standing === 1 && "future"]
           .filter(Boolean).join(" ");
         node.style.setProperty("--part", part.toFixed(3));
       }
@@ -162,5 +162,5 @@ function heatMap(caption, matrix, method, metric) {
   roving(grid);
   const heads = ["Learned", ...matrix.columns].map((name) => el("th", { scope: "col" }, name));
   return el("div", { class: "scroll" }, el("table", { class: "heat" },
-    el("caption", {}, caption), el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...body)));
+    el("caption", {}, el("span", {}, caption)), el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...body)));
 }

@@ -68,7 +68,7 @@ function numberTable(caption, heads, rows) {
   const table = el(
     "table",
     { class: "sortable" },
-    el("caption", {}, caption),
+    el("caption", {}, el("span", {}, caption)),
     el("thead", {}, el("tr", { class: "heads" }, ...heads.map((head) => el("th", { scope: "col" }, head)))),
     el("tbody", {}, ...rows.map(([name, ...numbers]) =>
       el("tr", {}, el("th", { scope: "row" }, name), ...numbers.map(cell))))
