@@ -124,12 +124,12 @@ function followPointer(picture, points, width) {
     const [px, py] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
     const far = (point) => Math.hypot(point.x - px, point.y - py);
     const near = points.reduce((best, point) => (!best || far(point) < far(best) ? point : best), null);
-    if (near === on && !tip.hidden) return; // scrolling hides the values
+    if (near === on) return;
     leave();
     if (!near || far(near) > 60) return;
     on = near;
     near.node.classList.add("on");
-    showTip(near.lines, near.node.querySelector(".mark").getBoundingClientRect());
+    showTip(near.lines, near.node.querySelector(".mark"));
   };
   picture.addEventListener("pointermove", move);
   picture.addEventListener("pointerdown", move);

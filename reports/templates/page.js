@@ -40,9 +40,17 @@ function startTheme(button) {
 
 const tip = document.getElementById("tip");
 
-function showTip(lines, box) {
+let owner = null; // the node that the values belong to
+
+function showTip(lines, node) {
   tip.replaceChildren(el("b", {}, lines[0]), ...lines.slice(1).map((line) => el("div", {}, line)));
   tip.hidden = false;
+  owner = node;
+  placeTip();
+}
+
+function placeTip() {
+  const box = owner.getBoundingClientRect();
   const { width, height } = tip.getBoundingClientRect();
   const left = Math.min(Math.max(8, box.left + box.width / 2 - width / 2), innerWidth - width - 8);
   const above = box.top - height - 10;
@@ -56,14 +64,14 @@ function hideTip() {
 
 // Shows `lines` while the focus is on a node; screen readers read the same text.
 function tell(node, lines) {
-  node.addEventListener("focus", () => showTip(lines, node.getBoundingClientRect()));
+  node.addEventListener("focus", () => showTip(lines, node));
   node.addEventListener("blur", hideTip);
   node.setAttribute("aria-label", lines.join(", "));
 }
 
 function hover(node, lines) {
   tell(node, lines);
-  node.addEventListener("pointerenter", () => showTip(lines, node.getBoundingClientRect()));
+  node.addEventListener("pointerenter", () => showTip(lines, node));
   node.addEventListener("pointerleave", hideTip);
 }
 
@@ -91,4 +99,5 @@ function roving(grid) {
 }
 
 addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
-addEventListener("scroll", hideTip, { passive: true });
+// a focused node is scrolled into view: its values go with it
+addEventListener("scroll", () => tip.hidden || placeTip(), { passive: true, capture: true });

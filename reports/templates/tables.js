@@ -53,7 +53,7 @@ function hoverTable(table) {
     const cell = at(event);
     if (!cell || !cell.dataset.value) return;
     const name = cell.parentNode.cells[0].textContent.trim();
-    showTip([`${name}, ${heads[cell.cellIndex]}`, cell.dataset.value], cell.getBoundingClientRect());
+    showTip([`${name}, ${heads[cell.cellIndex]}`, cell.dataset.value], cell);
   });
   table.addEventListener("pointerout", (event) => at(event) && hideTip());
 }
