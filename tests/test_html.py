@@ -430,14 +430,17 @@ def test_hovering_and_focus_tell_unrounded_values(chromium: Any, file: Path, num
     psi = {
         r.length: r for r in numbers.rows if (r.table, r.method, r.metric) == ("Fig. 4", "TSN-IQA-O", "PSI_t")
     }
+    visit.page.locator("#curves .chart .mark").first.hover(force=True)
+    hidden = [line.partition(":")[0] for line in tip.inner_text().splitlines()]
+    assert hidden == ["t = 1, LIVE", "TSN-IQA-O", "TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)"]
     for name in ("TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)", "SL"):
         visit.page.get_by_role("button", name=name, exact=True).click()
     mark = visit.page.locator("#curves .chart .mark").nth(1)
     mark.scroll_into_view_if_needed()
     mark.hover(force=True)
     tip.wait_for(state="visible")
-    assert tip.inner_text().splitlines()[:2] == ["TSN-IQA-O", "t = 2, CSIQ"]
-    assert f"PSI_t = {psi[2].value} ± {psi[2].std}" in tip.inner_text()
+    told = f"TSN-IQA-O: PSI_t = {psi[2].value} ± {psi[2].std}"
+    assert tip.inner_text().splitlines() == ["t = 2, CSIQ", told]
     visit.page.mouse.move(2, 2)
     assert tip.is_hidden()
     visit.page.locator('#curves .chart g[tabindex="0"]').focus()

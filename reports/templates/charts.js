@@ -67,7 +67,7 @@ function drawCurves(box, series, metric, sequence, number) {
       const node = svg("g", { role: "img" });
       if (std) node.append(svg("path", { d: `M${x(t)} ${y(value - std)}V${y(value + std)}` }));
       node.append(svg("path", { d: mark(4.5), transform: `translate(${x(t)} ${y(value)})`, class: "mark" }));
-      const lines = [one.label, `t = ${t}, ${sequence[t - 1]}`, `${metric} = ${exact(value)}${spread(std)}`];
+      const lines = [`t = ${t}, ${sequence[t - 1]}`, `${one.label}: ${metric} = ${exact(value)}${spread(std)}`];
       tell(node, lines);
       points.push({ node, lines, x: x(t), y: y(value) });
       row[t - 1] = node;
@@ -110,7 +110,7 @@ function drawAxes(picture, { width, height, pad, low, high, x, y, tilted, metric
   });
 }
 
-// The point nearest to the pointer tells its value, so nobody has to hit it.
+// The point nearest to the pointer tells its value, so nobody has to hit it; those it hides tell theirs too.
 function followPointer(picture, points, width) {
   let on = null;
   const leave = () => {
@@ -129,7 +129,8 @@ function followPointer(picture, points, width) {
     if (!near || far(near) > 60) return;
     on = near;
     near.node.classList.add("on");
-    showTip(near.lines, near.node.querySelector(".mark"));
+    const same = points.filter((point) => Math.hypot(point.x - near.x, point.y - near.y) < 3);
+    showTip([near.lines[0], ...same.map((point) => point.lines[1])], near.node.querySelector(".mark"));
   };
   picture.addEventListener("pointermove", move);
   picture.addEventListener("pointerdown", move);
