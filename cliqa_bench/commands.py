@@ -57,6 +57,8 @@ def _run_arguments(add: Add) -> None:
     add("--split", type=str | int, metavar="N|DIR", help=_SPLIT)
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
+    add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
     # sections of a YAML file; on the command line --set does it

@@ -113,6 +113,9 @@ class RunConfig:
         params: Strategy name -> hyper-parameters that differ from its defaults.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         out: Folder of the results.
+        jobs: Number of processes that work side by side, or "auto"; changes no result.
+        threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
+            None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
     """
 
     strategy: list[str]
@@ -127,3 +130,5 @@ class RunConfig:
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
     device: str = "auto"
     out: Path = Path("runs")
+    jobs: int | Literal["auto"] = 1
+    threads: int | None = None

@@ -137,8 +137,23 @@ class QualityModel(nn.Module):
 
     def task_parameters(self, task: int) -> list[nn.Parameter]:
         """Returns what belongs to one task: its head and, with `task_norms`, its gammas and betas."""
-        norms = [p for norm in self._norms() for p in norm.tasks[task].parameters()]
-        return [*self.heads[task].parameters(), *norms]
+        return [*self.heads[task].parameters(), *(self.norm_parameters(task) if self.task_norms else [])]
+
+    def norm_parameters(self, task: int) -> list[nn.Parameter]:
+        """Returns the gammas and betas that a task uses: its own with `task_norms`, else those of all."""
+        norms = [
+            n for n in self.net.plastic.modules() if isinstance(n, TaskNorm if self.task_norms else NORMS)
+        ]
+        return [p for n in norms for p in (n.tasks[task] if isinstance(n, TaskNorm) else n).parameters()]
+
+    def last_statistics(self, task: int) -> tuple[Tensor, Tensor] | None:
+        """Returns mean and variance (C,) that the last BatchNorm layer keeps for a task (Table VIII).
+
+        None where no normalisation keeps statistics, or where the tasks share it.
+        """
+        layers = [norm.tasks[task] for norm in self._norms()]
+        kept = [n for n in layers if isinstance(getattr(n, "running_mean", None), Tensor)]
+        return (kept[-1].running_mean, kept[-1].running_var) if kept else None  # type: ignore[return-value]
 
     def own_state(self) -> dict[str, Tensor]:
         """Returns what this model does not share with every other model of its backbone.

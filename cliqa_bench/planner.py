@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from cliqa_bench import registry
 from cliqa_bench.backbones.base import Backbone
@@ -21,7 +21,12 @@ from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.store import Node, RunRecord, Step
 from cliqa_bench.strategies.base import Strategy
 
-SCHEMA = 1
+GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
+
+N_PICTURES = 3
+"""Images of a test set that are kept for figures."""
+
+SCHEMA = 2
 """Goes into every node's hash; raised when a change to the code changes what a node would hold."""
 
 
@@ -61,12 +66,13 @@ class TrainWork:
 
 @dataclass
 class GateWork:
-    """The gate of one dataset: K-means of its training images' features."""
+    """The gate of one dataset: K-means of its training images' features under one normalisation."""
 
     node: Node
     dataset: str
     k: int
     seed: int
+    net: GateNormalisation
 
 
 @dataclass
@@ -79,6 +85,23 @@ class AnswerWork:
 
 
 @dataclass
+class PictureWork:
+    """A few images of a test set, small, for figures."""
+
+    node: Node
+    test: str
+
+
+class Missing(NamedTuple):
+    """What is not finished yet."""
+
+    train: list[TrainWork]
+    gates: list[GateWork]
+    answers: list[AnswerWork]
+    pictures: list[PictureWork]
+
+
+@dataclass
 class Plan:
     """Everything a configuration asks for; nodes are listed once, parents before children."""
 
@@ -88,14 +111,26 @@ class Plan:
     train: dict[str, TrainWork] = field(default_factory=dict)
     gates: dict[str, GateWork] = field(default_factory=dict)
     answers: dict[str, AnswerWork] = field(default_factory=dict)
+    pictures: dict[str, PictureWork] = field(default_factory=dict)
     records: list[RunRecord] = field(default_factory=list)
 
-    def missing(self) -> tuple[list[TrainWork], list[GateWork], list[AnswerWork]]:
+    def missing(self) -> Missing:
         """Returns what is not finished yet."""
-        return (
+        return Missing(
             [w for w in self.train.values() if not w.node.done],
             [w for w in self.gates.values() if not w.node.done],
             [w for w in self.answers.values() if not w.node.done],
+            [w for w in self.pictures.values() if not w.node.done],
+        )
+
+    def used(self) -> list[str]:
+        """Returns the datasets whose images the missing work needs, in alphabetical order."""
+        train, gates, answers, pictures = self.missing()
+        return sorted(
+            {name for work in train for name in work.sequence}
+            | {gate.dataset for gate in gates}
+            | {answer.test for answer in answers}
+            | {picture.test for picture in pictures}
         )
 
 
@@ -176,12 +211,12 @@ def _train_nodes(
 
 
 def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed: int) -> GateWork:
-    own = plan.backbone.gate_net == "own"
+    net = gate_normalisation(plan.backbone, strategy)
     spec = _spec(
         plan,
         weights,
         "gate",
-        net="own" if own else _jsonable(asdict(DISTORTION_BN)),
+        net=_jsonable(asdict(DISTORTION_BN[plan.config.preset])) if net == "distortion-bn" else net,
         k=strategy.centroids,
         resize=plan.config.training.resize,
         precision=plan.config.training.precision,
@@ -189,13 +224,53 @@ def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed:
         data=[dataset, plan.materials[dataset].fingerprint],
     )
     node = Node(plan.config.out, "gate", f"{plan.backbone.name}-{dataset}", spec)
-    return plan.gates.setdefault(node.id, GateWork(node, dataset, strategy.centroids, seed))
+    return plan.gates.setdefault(node.id, GateWork(node, dataset, strategy.centroids, seed, net))
+
+
+def gate_normalisation(backbone: type[Backbone], strategy: Strategy) -> GateNormalisation:
+    """Returns whose normalisation the gate's features have."""
+    if backbone.gate_net == "own":
+        return "own"  # pre-trained on distortions: there is nothing else to choose
+    return "distortion-bn" if strategy.gate_bn == "distortion" else "imagenet"
 
 
 def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
     spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, plan.materials[test].fingerprint]}
     node = Node(plan.config.out, "answers", f"{of.node.id}-on-{test}", spec)
     return plan.answers.setdefault(node.id, AnswerWork(node, of, test))
+
+
+def _picture_node(plan: Plan, test: str) -> PictureWork:
+    spec = {"schema": SCHEMA, "test": [test, plan.materials[test].fingerprint], "n": N_PICTURES}
+    node = Node(plan.config.out, "pictures", test, spec)
+    return plan.pictures.setdefault(node.id, PictureWork(node, test))
+
+
+def cost(backbone: type[Backbone], strategy: Strategy, tasks: int) -> dict[str, Any]:
+    """Returns what a strategy costs after so many tasks.
+
+    Returns:
+        `task_parameters`: learnable values added per task; `centroid_values`: numbers the gate keeps per
+        task; `backbone_parameters`: of the whole backbone, shared; `gmacs_224`: billions of multiply-adds of
+        a pass at 224 x 224; `passes`: readout -> network passes per image. The gate describes an image in a
+        pass of its own; heads that share their normalisation share a pass, and a hard gate needs one head.
+    """
+    heads = tasks if strategy.task_norms else 1
+    passes = {"gate": heads + 1, "gate-hard": 2, "oracle": 1, "last": 1}
+    stages = strategy.stages or backbone.gate_stages
+    return {
+        "task_parameters": backbone.task_parameters()
+        if strategy.task_norms
+        else 0
+        if strategy.single_head
+        else backbone.feature_size,
+        "centroid_values": strategy.centroids * sum(backbone.stage_sizes[s - 1] for s in stages)
+        if "gate" in strategy.table_rows()
+        else 0,
+        "backbone_parameters": backbone.n_parameters,
+        "gmacs_224": backbone.gmacs,
+        "passes": {readout: passes[readout] for readout in strategy.table_rows()},
+    }
 
 
 def _record(
@@ -234,7 +309,12 @@ def _record(
         tau=strategy.tau,
         stages=list(strategy.stages or plan.backbone.gate_stages),
         generated=any(plan.materials[name].generated for name in tests),
-        facts={**facts, "fingerprints": fingerprints},
+        facts={
+            **facts,
+            "fingerprints": fingerprints,
+            "cost": cost(plan.backbone, strategy, len(steps)),
+            "pictures": {test: _picture_node(plan, test).node.id for test in tests},
+        },
     )
 
 

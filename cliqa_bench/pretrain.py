@@ -29,7 +29,7 @@ from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, disto
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.paths import cache_root
-from cliqa_bench.pretrain_config import DISTORTION_BN, SCNN, PretrainConfig, distortion_bn_file
+from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
 from cliqa_bench.progress import bar, track
 from cliqa_bench.seeds import rng_for, seed_for
 from cliqa_bench.store import atomic_path, canonical, digest
@@ -236,7 +236,7 @@ def distortion_aware(
     net: FeatureNet,
     weights: str | None,
     device: torch.device,
-    config: PretrainConfig = DISTORTION_BN,
+    config: PretrainConfig,
 ) -> None:
     """Gives a network distortion-aware normalisation (Section III-C), trained once and cached.
 

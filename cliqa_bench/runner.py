@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.cache import ImageCache
 from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.material import load_materials
+from cliqa_bench.benchmarks.source import open_source
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
+from cliqa_bench.jobs import jobs_of, processes
 from cliqa_bench.paths import cache_root
 from cliqa_bench.planner import Plan, images_of, make_plan
+from cliqa_bench.pool import Outcome, work_off
 from cliqa_bench.pretrain_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.settings import config_dict
 from cliqa_bench.store import clean_partial, read_json, write_record, write_text
@@ -46,6 +51,8 @@ def versions() -> dict[str, str]:
     found = {"cliqa_bench": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         found[package] = importlib.metadata.version(package)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["timm"] = importlib.metadata.version("timm")
     return found
 
 
@@ -84,26 +91,46 @@ def run(config: RunConfig, command: str) -> int:
     """
     _check_writable(config.out)
     plan = prepare(config, command)
-    train, gates, answers = plan.missing()
     clean_partial(config.out)
-    print(_headline(plan, len(train)), flush=True)
-    worker = None
-    if train or gates or answers:
-        print("loading PyTorch and Avalanche (some seconds)", file=sys.stderr, flush=True)
-        from cliqa_bench.worker import Worker
+    print(_headline(plan, len(plan.missing().train)), flush=True)
 
-        worker = Worker(plan, {"versions": versions()})
-        worker.open()
-    # only now: a run that cannot start must not stand in the reports as an unfinished one
-    _write_records(plan)
-    write_text(config.out / "config.yaml", yaml.safe_dump(config_dict(config), sort_keys=False))
-    if worker is not None:
-        worker.finish()
+    def write_records() -> None:
+        # only once it is sure to start: one that cannot must not stand in the reports as an unfinished run
+        _write_records(plan)
+        write_text(config.out / "config.yaml", yaml.safe_dump(config_dict(config), sort_keys=False))
+
+    outcome = _work(plan, write_records) if any(plan.missing()) else None
+    if outcome is None:
+        write_records()
     from cliqa_bench.reports.report import write_report
 
     result = write_report(config.out)
     print(result.summary)
-    return 0
+    if outcome is None or not outcome.failed:
+        return 0
+    for job, reason in outcome.failed.items():
+        print(f"failed: {job.title}: {reason}", file=sys.stderr)
+    left = f"{len(outcome.failed)} failed, {len(outcome.skipped)} that need them not tried"
+    print(f"{left}; the same command tries again", file=sys.stderr)
+    return 1
+
+
+def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
+    """Decodes what must be decoded, then does all jobs."""
+    for name in plan.used():
+        source = open_source(plan.materials[name], plan.config.training.resize)
+        if any(name in work.sequence for work in plan.missing().train):
+            source.check_crop(plan.config.training.crop)
+    jobs = jobs_of(plan)
+    n = min(processes(plan, jobs), len(jobs))
+    where = f"in {n} processes " if n > 1 else ""
+    print(f"loading PyTorch and Avalanche {where}(some seconds)", file=sys.stderr, flush=True)
+    return work_off(plan, again, {"versions": versions()}, jobs, n, ready)
+
+
+def again(config: RunConfig) -> Plan:
+    """Lays out the plan of a configuration once more, in another process."""
+    return prepare(config, "")
 
 
 def _write_records(plan: Plan) -> None:
@@ -157,7 +184,7 @@ def plan(config: RunConfig) -> str:
             "less than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
         )
     laid_out = prepare(config, " ".join(sys.argv))
-    train, _, answers = laid_out.missing()
+    train, _, answers, _ = laid_out.missing()
     lines = [_headline(laid_out, len(train)), "", f"{'node':<52} {'images':>9}  state"]
     for work in laid_out.train.values():
         state = "done" if work.node.done else "to train"
@@ -177,7 +204,7 @@ def _size(laid_out: Plan, name: str, subset: Subset) -> int:
 
 def _estimate(laid_out: Plan) -> list[str]:
     """Estimates time, from multiply-adds, and disk space of what is missing."""
-    train, gates, answers = laid_out.missing()
+    train, gates, answers, _ = laid_out.missing()
     config, backbone = laid_out.config, laid_out.backbone
     # forward and backward cost about twice a forward pass when only normalisation learns
     crops = 2 * sum(images_of(laid_out, work) for work in train) * config.training.crop**2
@@ -187,7 +214,7 @@ def _estimate(laid_out: Plan) -> list[str]:
     gmacs = (crops + whole * side * side) * backbone.gmacs / 224**2
     lines = []
     if gates and not _has_gate_net(laid_out):
-        b = DISTORTION_BN
+        b = DISTORTION_BN[config.preset]
         first = 2 * b.steps * b.batch * b.size**2 * backbone.gmacs / 224**2
         gmacs += first
         lines.append(f"first, once: distortion-aware BN of {backbone.title}, about {_time(_seconds(first))}")
@@ -212,7 +239,10 @@ def _estimate(laid_out: Plan) -> list[str]:
 def _has_gate_net(laid_out: Plan) -> bool:
     backbone = laid_out.backbone
     weights = backbone.weights_id(laid_out.config.weights)
-    return backbone.gate_net == "own" or distortion_bn_file(backbone.name, weights).is_file()
+    return (
+        backbone.gate_net == "own"
+        or distortion_bn_file(backbone.name, weights, DISTORTION_BN[laid_out.config.preset]).is_file()
+    )
 
 
 def _seconds(gmacs: float) -> float:

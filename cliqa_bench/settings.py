@@ -12,7 +12,7 @@ from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -123,6 +123,8 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         params=params,
         device=_device(settings.get("device")),
         out=Path(settings.get("out") or "runs").expanduser(),
+        jobs=_jobs(settings.get("jobs")),
+        threads=_threads(settings.get("threads")),
     )
 
 
@@ -201,6 +203,20 @@ def _device(value: str | None) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
         raise errors.unknown("device", device, ["auto", "cpu", "cuda", "cuda:1", "mps"])
     return device
+
+
+def _jobs(value: int | str | None) -> int | Literal["auto"]:
+    if value is None or value == "auto":
+        return "auto"
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"--jobs must be a whole number from 1, or auto; not {value!r}")
+    return value
+
+
+def _threads(value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise UserError(f"--threads must be at least 1, not {value}")
+    return value
 
 
 def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict[str, Any], Params]:

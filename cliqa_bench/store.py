@@ -4,8 +4,10 @@ Layout of an output folder::
 
     <out>/train/<id>/     spec.json  state.safetensors  history.json  done.json   one trained experience
                           strategy.safetensors  (where a strategy hands on more than weights)
+                          norm.npz  (last BatchNorm's mean and var, where each task owns its normalisation)
     <out>/gate/<id>/      spec.json  state.safetensors  done.json                 K-means of one dataset
     <out>/answers/<id>/   spec.json  answers.npz  done.json                       one model on one test set
+    <out>/pictures/<id>/  spec.json  0.png ... keys.json  done.json               a few test images, small
     <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it consists of
     <out>/report/         tables and figures, made from the above alone
 
@@ -34,7 +36,8 @@ from numpy.typing import NDArray
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import Answers
 
-Kind = Literal["train", "gate", "answers"]
+Kind = Literal["train", "gate", "answers", "pictures"]
+KINDS: tuple[Kind, ...] = ("train", "gate", "answers", "pictures")
 Json = Any
 
 
@@ -210,7 +213,7 @@ class Node:
 
 def clean_partial(out: Path) -> None:
     """Removes what killed runs left behind under temporary names; what a living one writes is left alone."""
-    for folder in (out, *(out / name for name in ("train", "gate", "answers", "runs", "report"))):
+    for folder in (out, *(out / name for name in (*KINDS, "runs", "report"))):
         for leftover in folder.glob(".*~*~*~*"):
             if not _is_orphan(leftover):
                 continue
@@ -359,6 +362,30 @@ class AnswerReader:
             done = (folder / "done.json").is_file()
             self._cache[answers_id] = read_answers(folder / "answers.npz") if done else None
         return self._cache[answers_id]
+
+    def facts(self, answers_id: str) -> dict[str, Json]:
+        """Returns what is known of the computation of an answers node; {} where it is not finished."""
+        done = self.out / "answers" / answers_id / "done.json"
+        return dict(read_json(done).get("facts", {})) if done.is_file() else {}
+
+    def norm(self, train_id: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Returns mean and variance (C,) of the last normalisation layer of a train node.
+
+        None where the node is not finished, or keeps none: only a task that owns its normalisation does, and
+        only if a layer of it has running statistics.
+
+        Raises:
+            UserError: If the file is broken.
+        """
+        folder = self.out / "train" / train_id
+        path = folder / "norm.npz"
+        if not (folder / "done.json").is_file() or not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return archive["mean"].astype(np.float64), archive["var"].astype(np.float64)
+        except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken archive
+            raise UserError(f"{path} is broken ({error}); delete its folder and run again") from error
 
     def answers(self, record: RunRecord, step: int, test: str) -> Answers | None:
         """Returns what the model of a run said about a test set after an experience.

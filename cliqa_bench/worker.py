@@ -1,12 +1,12 @@
-"""Does the work of a plan: gates, trainings and answers, each finished atomically in its node."""
+"""Does the jobs of a plan, each finished atomically in its nodes."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cliqa_bench.benchmarks.source import Source, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
@@ -23,25 +23,38 @@ from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.evaluate import score_images
 from cliqa_bench.gates import fit_centroids, nearest_distance
+from cliqa_bench.jobs import Job, answers_by_source
 from cliqa_bench.learner import Learner
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.model import QualityModel
-from cliqa_bench.planner import AnswerWork, GateWork, Plan, TrainWork, images_of
+from cliqa_bench.planner import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
 from cliqa_bench.pretrain import distortion_aware
-from cliqa_bench.progress import bar
+from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.store import Node, write_answers, write_json
 from cliqa_bench.types import Subset
 
+Tick = Callable[[int, str], None]
+"""Called with a number of images that passed through the network, and a text to show, or ""."""
 
-def resolve_device(name: str) -> torch.device:
+PICTURE_SIDE = 320
+"""Longest side of the pictures kept for figures, in pixels."""
+
+
+def resolve_device(name: str, number: int = 0) -> torch.device:
     """Turns "auto" into a device, and checks any other name.
+
+    Args:
+        name: As on the command line.
+        number: Which of several processes asks; they share the GPUs evenly where none is named.
 
     Raises:
         UserError: If the device does not exist here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.device_count() > 1:
+        name = f"cuda:{number % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -51,47 +64,68 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+@contextmanager
+def limited_threads(config: RunConfig) -> Iterator[None]:
+    """Computes with the configured number of threads; sums of another number differ in the last bits.
+
+    On a GPU the threads of the CPU add nothing up, and are left alone unless told.
+    """
+    threads = config.threads
+    if threads is None and resolve_device(config.device).type != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or 1)
+    try:
+        with threadpool_limits(threads or 1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Worker:
-    """Finishes the nodes of a plan, one after the other.
+    """Does jobs of a plan, one after the other.
 
     Args:
         plan: The plan.
         facts: Versions and the like; go into every node's `done.json`.
+        tick: Told about progress.
+        say: Told one line about every finished training.
+        number: Which of several processes this is.
     """
 
-    def __init__(self, plan: Plan, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, plan: Plan, facts: dict[str, Any], tick: Tick, say: Callable[[str], object], number: int = 0
+    ) -> None:
         keep_freed_memory()
-        self.plan, self.facts = plan, facts
+        self.plan, self.facts, self.tick, self.say = plan, facts, tick, say
         self.config: RunConfig = plan.config
-        self.device = resolve_device(plan.config.device)
+        self.device = resolve_device(plan.config.device, number)
         self._sources: dict[str, Source] = {}
-        self._gate_features: dict[tuple[str, Subset], NDArray[np.float32]] = {}
+        self._gate_nets: dict[GateNormalisation, nn.Module] = {}
 
-    def open(self) -> None:
-        """Opens all that the missing work needs, so that what is wrong is said before anything is trained.
+    def do(self, job: Job) -> None:
+        """Does one job; what is finished meanwhile, by another run on this folder, is left as it is.
 
         Raises:
-            UserError: If the weights are those of something else, or an image is broken or too small.
+            UserError: If weights or device are wrong, or the disk cannot be written.
         """
-        train, gates, answers = self.plan.missing()
-        self.plan.backbone.build(self.config.weights)
-        names = (
-            {d for w in train for d in w.sequence} | {g.dataset for g in gates} | {a.test for a in answers}
-        )
-        for name in sorted(names):
-            self.source(name)
-        for name in {name for work in train for name in work.sequence}:
-            self.source(name).check_crop(self.config.training.crop)
-
-    def finish(self) -> None:
-        """Does all that is missing."""
-        train, gates, answers = self.plan.missing()
-        of: dict[str, list[AnswerWork]] = {}
-        for work in answers:
-            of.setdefault(work.of.node.id, []).append(work)
-        self._finish_gates(gates, of)
-        self._finish_training(train)
-        self._finish_scores([w for w in self.plan.train.values() if w.node.id in of], of)
+        with limited_threads(self.config):
+            match job.kind:
+                case "check":
+                    self.plan.backbone.build(self.config.weights)
+                case "gate-net" if job.net:
+                    self._gate_net(job.net)
+                case "gate" if job.net:
+                    self._fit_gates(job.about, job.net)
+                case "distances" if job.net:
+                    self._answer_gates(job.about, job.net)
+                case "train":
+                    self._train(self.plan.train[job.about])
+                case "scores":
+                    self._score(self.plan.train[job.about])
+                case "picture":
+                    self._keep_pictures(job.about)
 
     def source(self, name: str) -> Source:
         """Returns a dataset's decoded images and labels, decoding them if they are not cached."""
@@ -101,9 +135,9 @@ class Worker:
         return self._sources[name]
 
     @contextmanager
-    def _building(self, node: Node) -> Iterator[Path]:
+    def _building(self, node: Node, **more: Any) -> Iterator[Path]:
         """As `Node.building`, with what is worth knowing about the computation."""
-        facts = dict(self.facts, device=str(self.device))
+        facts = dict(self.facts, device=str(self.device), threads=torch.get_num_threads(), **more)
         start = time.perf_counter()
         with node.building(facts) as folder:
             yield folder
@@ -111,54 +145,40 @@ class Worker:
 
     # -- gates -----------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _gate_net(self) -> nn.Module:
-        net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
-        if self.plan.backbone.gate_net == "distortion-bn":
-            distortion_aware(self.plan.backbone, net, self.config.weights, self.device)
-        ready: nn.Module = net.to(self.device).to(memory_format=torch.channels_last).eval()
-        return ready
+    def _gate_net(self, kind: GateNormalisation) -> nn.Module:
+        if kind not in self._gate_nets:
+            net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
+            if kind == "distortion-bn":
+                made = DISTORTION_BN[self.config.preset]
+                distortion_aware(self.plan.backbone, net, self.config.weights, self.device, made)
+            self._gate_nets[kind] = net.to(self.device).to(memory_format=torch.channels_last).eval()
+        return self._gate_nets[kind]
 
-    def _features(self, name: str, subset: Subset, tick: Callable[[int], object]) -> NDArray[np.float32]:
-        """Returns (n, all stages' channels) gate features; every image is described once a run."""
-        if (name, subset) not in self._gate_features:
-            net = self._gate_net
+    def _features(self, name: str, subset: Subset, kind: GateNormalisation) -> list[NDArray[np.float32]]:
+        """Describes a subset's images: (n, channels) features of each stage."""
+        net, sizes = self._gate_net(kind), self.plan.backbone.stage_sizes
 
-            def stages(images: Tensor) -> Tensor:
-                return torch.cat(net(images).stages, dim=1)
+        def stages(images: Tensor) -> Tensor:
+            return torch.cat(net(images).stages, dim=1)
 
-            width = sum(self.plan.backbone.stage_sizes)
-            source, precision = self.source(name), self.config.training.precision
-            features = score_images(stages, source, subset, width, self.device, precision, tick)
-            self._gate_features[name, subset] = features
-        return self._gate_features[name, subset]
+        source, precision = self.source(name), self.config.training.precision
+        features = score_images(stages, source, subset, sum(sizes), self.device, precision, self._count)
+        return np.split(features, np.cumsum(sizes)[:-1], axis=1)
 
-    def _finish_gates(self, gates: list[GateWork], answers: dict[str, list[AnswerWork]]) -> None:
-        asked = [w for w in self.plan.gates.values() if w.node.id in answers]
-        if not gates and not asked:
-            return
-        self._gate_net  # noqa: B018 - its pre-training, if any, has a bar of its own
-        need: set[tuple[str, Subset]] = {(g.dataset, "train") for g in gates}
-        need |= {(a.test, "test") for w in asked for a in answers[w.node.id]}
-        total = sum(len(self.source(name).keys(subset)) for name, subset in need)
-        with bar(total, "gate: describe images", "image") as shown:
-            for name, subset in sorted(need):
-                self._features(name, subset, shown.update)
-        with bar(len(gates), "gate: K-means", "dataset") as shown:
-            for gate in gates:
-                self._fit_gate(gate)
-                shown.update()
-        for work in asked:
-            self._gate_answers(work, answers[work.node.id])
+    def _count(self, images: int) -> None:
+        self.tick(images, "")
 
-    def _split_stages(self, features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        return np.split(features, np.cumsum(self.plan.backbone.stage_sizes)[:-1], axis=1)
+    def _fit_gates(self, dataset: str, kind: GateNormalisation) -> None:
+        todo = [g for g in self.plan.missing().gates if (g.dataset, g.net) == (dataset, kind)]
+        stages = self._features(dataset, "train", kind) if todo else []
+        for gate in todo:
+            self._fit_gate(gate, stages)
 
-    def _fit_gate(self, gate: GateWork) -> None:
-        stages = self._split_stages(self._features(gate.dataset, "train", lambda n: None))
+    def _fit_gate(self, gate: GateWork, stages: list[NDArray[np.float32]]) -> None:
         n = len(stages[0])
         if n < gate.k:
-            tqdm.write(f"gate of {gate.dataset}: {n} training images, so K = {n} instead of {gate.k}")
+            title = self.source(gate.dataset).title
+            self.say(f"gate of {title}: {n} training images, so K = {n} instead of {gate.k}")
         with self._building(gate.node) as folder:
             centroids = {
                 f"stage{s}": torch.from_numpy(fit_centroids(x, gate.k, gate.dataset, s, gate.seed))
@@ -166,12 +186,16 @@ class Worker:
             }
             save_file(centroids, folder / "state.safetensors")
 
-    def _gate_answers(self, gate: GateWork, answers: list[AnswerWork]) -> None:
-        centroids = load_file(gate.node.file("state.safetensors"))
-        for work in answers:
-            stages = self._split_stages(self._features(work.test, "test", lambda n: None))
+    def _answer_gates(self, test: str, kind: GateNormalisation) -> None:
+        of_gates = [w for w in self.plan.missing().answers if isinstance(w.of, GateWork)]
+        todo = [w for w in of_gates if w.test == test and w.of.net == kind]  # type: ignore[union-attr]
+        start = time.perf_counter()
+        stages = self._features(test, "test", kind) if todo else []
+        seconds = time.perf_counter() - start
+        for work in todo:
+            centroids = load_file(work.of.node.file("state.safetensors"))
             distances = [nearest_distance(x, centroids[f"stage{s}"].numpy()) for s, x in enumerate(stages, 1)]
-            self._write_answers(work, distances=np.stack(distances, axis=1))
+            self._write_answers(work, seconds, distances=np.stack(distances, axis=1))
 
     # -- training --------------------------------------------------------------------------------------------
 
@@ -191,27 +215,7 @@ class Worker:
         model.load_own_state(state)
         return model.to(self.device)
 
-    def _finish_training(self, works: list[TrainWork]) -> None:
-        total = sum(images_of(self.plan, work) for work in works)
-        with bar(total, "train", "image") as shown:
-            for number, work in enumerate(works, 1):
-                what = f"train {work.strategy.name} on {self._title(work)} ({number}/{len(works)})"
-                # refreshed with the next step: before the bar is due it must not appear
-                shown.set_description(what, refresh=False)
-
-                def tick(images: int, text: str) -> None:
-                    shown.update(images)
-                    if text:
-                        shown.set_postfix_str(text, refresh=False)
-
-                if not work.node.done:  # another run on this folder may have been faster
-                    self._train(work, tick)
-
-    def _title(self, work: TrainWork) -> str:
-        titles = [self.source(name).title for name in work.datasets]
-        return titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
-
-    def _learner(self, work: TrainWork, tick: Callable[[int, str], None]) -> Learner:
+    def _learner(self, work: TrainWork) -> Learner:
         """Goes on from where the previous node ended."""
         strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
         if work.previous is None:
@@ -222,11 +226,13 @@ class Worker:
             strategy.load_state(load_file(file, str(self.device)) if file.is_file() else {})
         return Learner(
             model=model, strategy=strategy, training=self.config.training, device=self.device,
-            seed=work.seed, tick=tick, seen=[self.source(name) for name in seen],
+            seed=work.seed, tick=self.tick, seen=[self.source(name) for name in seen],
         )  # fmt: skip
 
-    def _train(self, work: TrainWork, tick: Callable[[int, str], None]) -> None:
-        learner = self._learner(work, tick)
+    def _train(self, work: TrainWork) -> None:
+        if work.node.done:
+            return
+        learner = self._learner(work)
         sources = [self.source(name) for name in work.datasets]
         benchmark = quality_benchmark(sources, self.config.training, work.seed, joint=work.joint)
         with self._building(work.node) as folder:
@@ -235,42 +241,64 @@ class Worker:
             _save(learner.model.own_state(), folder / "state.safetensors")
             if learned := learner.strategy.state():
                 _save(learned, folder / "strategy.safetensors")
+            if (norm := learner.model.last_statistics(learner.task)) is not None:
+                mean, var = (part.double().cpu().numpy() for part in norm)
+                np.savez(folder / "norm.npz", mean=mean, var=var)
             write_json(folder / "history.json", learner.history)
-        best = max(
-            (h for h in learner.history if h["val_srcc"] is not None),
-            key=lambda h: h["val_srcc"],
-            default=None,
-        )
-        srcc = (
-            "undefined (constant scores)"
-            if best is None
-            else f"{best['val_srcc']:.3f} at epoch {best['epoch']}"
-        )
         seconds = time.perf_counter() - start
-        tqdm.write(
-            f"{work.strategy.name} on {self._title(work)} (seed {work.seed}): "
-            f"validation SRCC {srcc}, {seconds:.0f} s"
-        )
+        self.say(f"{self._title(work)}: validation SRCC {_best(learner.history)}, {seconds:.0f} s")
+
+    def _title(self, work: TrainWork) -> str:
+        titles = [self.source(name).title for name in work.datasets]
+        what = titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
+        return f"{work.strategy.name} on {what} (seed {work.seed})"
 
     # -- answers ---------------------------------------------------------------------------------------------
 
-    def _finish_scores(self, works: list[TrainWork], answers: dict[str, list[AnswerWork]]) -> None:
-        total = sum(len(self.source(a.test).keys("test")) for w in works for a in answers[w.node.id])
-        with bar(total, "score test images", "image") as shown:
-            for work in works:
-                model = self._trained(work).eval()
-                for answer in answers[work.node.id]:
-                    source, precision = self.source(answer.test), self.config.training.precision
-                    scores = score_images(
-                        model, source, "test", model.n_tasks, self.device, precision, shown.update
-                    )
-                    self._write_answers(answer, scores=scores)
+    def _score(self, work: TrainWork) -> None:
+        todo = answers_by_source(self.plan).get(work.node.id, [])
+        if not todo:
+            return
+        model = self._trained(work).eval()
+        for answer in todo:
+            source, precision = self.source(answer.test), self.config.training.precision
+            start = time.perf_counter()
+            scores = score_images(model, source, "test", model.n_tasks, self.device, precision, self._count)
+            self._write_answers(answer, time.perf_counter() - start, scores=scores)
 
-    def _write_answers(self, work: AnswerWork, **arrays: NDArray[np.float32]) -> None:
+    def _write_answers(self, work: AnswerWork, seconds: float, **arrays: NDArray[np.float32]) -> None:
         source = self.source(work.test)
-        with self._building(work.node) as folder:
+        with self._building(work.node, score_seconds=seconds) as folder:
             mos = source.mos[source.indices("test")]
             write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)
+
+    def _keep_pictures(self, node_id: str) -> None:
+        """Keeps test images of low, middle and high quality, for figures made where the data are not."""
+        from PIL import Image
+
+        work = self.plan.pictures[node_id]
+        if work.node.done:
+            return
+        source = self.source(work.test)
+        test = source.indices("test")
+        by_quality = test[np.argsort(source.mos[test], kind="stable")]
+        places = (len(by_quality) - 1) * (2 * np.arange(N_PICTURES) + 1) // (2 * N_PICTURES)
+        with self._building(work.node) as folder:
+            kept = []
+            for number, index in enumerate(by_quality[places]):
+                picture = Image.fromarray(source.cache.image(int(index)))
+                picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+                picture.save(folder / f"{number}.png")
+                kept.append({"file": f"{number}.png", "key": source.ratings[index].key})
+            (folder / "keys.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _best(history: list[dict[str, Any]]) -> str:
+    epochs = [h for h in history if h["val_srcc"] is not None]
+    if not epochs:
+        return "undefined (constant scores)"
+    best = max(epochs, key=lambda h: h["val_srcc"])
+    return f"{best['val_srcc']:.3f} at epoch {best['epoch']}"
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import Dependence
@@ -31,8 +31,6 @@ class Strategy:
     """A way of learning one dataset after the other. Its fields are its hyper-parameters.
 
     Class attributes:
-        depends_on: What the training on a dataset depends on besides the dataset itself.
-        task_norms: Whether every task owns its normalisation layers.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
 
     Attributes:
@@ -40,19 +38,21 @@ class Strategy:
         tau: Temperature of the gate's softmin (Eq. 8).
         stages: Stages whose distances the gate averages (Eq. 9), counted from 1; none for the backbone's own
             choice, the paper's 3 and 4 where it has them.
+        gate_bn: Normalisation of the gate's features: "distortion" (distortion-aware, Section III-C) or
+            "imagenet" (as the backbone was pre-trained; an ablation of Table VII). Where the backbone itself
+            was pre-trained on distortions, as S-CNN was, both are the same.
         warmup_rate: Factor of the protocol's learning rate in the warm-up; above 0.
         main_rate: The same after the warm-up. The paper gives the rate of TSN-IQA alone (1e-3); what trains
             the whole network has 2e-4 and, after the warm-up, 2e-5 in the published code.
     """
 
-    depends_on: ClassVar[Dependence] = "prefix"
-    task_norms: ClassVar[bool] = False
     rows: ClassVar[dict[str, str]]
     name: ClassVar[str]
 
     centroids: int = reading(128)
     tau: float = reading(32.0)
     stages: tuple[int, ...] = reading(())
+    gate_bn: Literal["distortion", "imagenet"] = reading("distortion")
     warmup_rate: float = 0.2
     main_rate: float = 0.02
 
@@ -97,6 +97,16 @@ class Strategy:
     def table_rows(self) -> dict[str, str]:
         """Returns readout -> name of its row; to be overridden where that depends on a hyper-parameter."""
         return dict(self.rows)
+
+    @property
+    def depends_on(self) -> Dependence:
+        """What the training on a dataset depends on besides the dataset itself."""
+        return "prefix"
+
+    @property
+    def task_norms(self) -> bool:
+        """Whether every task owns its normalisation layers."""
+        return False
 
     @property
     def single_head(self) -> bool:

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cliqa_bench.strategies.base import Strategy
-from cliqa_bench.types import Dependence
 
 
 @dataclass
 class JL(Strategy):
     """Joint learning. After the head's warm-up everything learns."""
 
-    depends_on: ClassVar[Dependence] = "set"
+    depends_on = "set"
     rows: ClassVar[dict[str, str]] = {"last": "JL"}
 
     @property

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cliqa_bench.strategies.base import Strategy
-from cliqa_bench.types import Dependence
 
 
 @dataclass
 class SL(Strategy):
     """Separate learning. After the head's warm-up everything learns."""
 
-    depends_on: ClassVar[Dependence] = "nothing"
+    depends_on = "nothing"
     rows: ClassVar[dict[str, str]] = {"last": "SL"}
 
     @property

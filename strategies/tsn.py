@@ -8,7 +8,7 @@ not matter to the training: eight orders of six datasets are six trainings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Dependence
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class TSN(Strategy):
-    """Task-specific normalisation (Section III). The hyper-parameters are those of the gate and the rates."""
+    """Task-specific normalisation (Section III).
 
-    depends_on: ClassVar[Dependence] = "nothing"
-    task_norms: ClassVar[bool] = True
+    Attributes:
+        norms: "task" for a normalisation of each task's own; "shared" for one that all tasks learn in turn
+            and that serves all heads in the end (the task-agnostic BN of Table VII): then the training
+            depends on the tasks before.
+    """
+
     rows: ClassVar[dict[str, str]] = {
         "gate": "TSN-IQA",
         "oracle": "TSN-IQA-O",
@@ -32,9 +36,21 @@ class TSN(Strategy):
         "last": "TSN-IQA (last head)",
     }
 
+    norms: Literal["task", "shared"] = "task"
     warmup_rate: float = 1.0
     main_rate: float = 1.0
 
+    @property
+    def depends_on(self) -> Dependence:
+        """Nothing, unless the tasks share their normalisation."""
+        return "nothing" if self.task_norms else "prefix"
+
+    @property
+    def task_norms(self) -> bool:
+        """Whether every task owns its normalisation layers."""
+        return self.norms == "task"
+
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
-        """Returns the head; after the warm-up the task's gammas and betas too. Convolutions never learn."""
-        return list(model.heads[task].parameters()) if warmup else model.task_parameters(task)
+        """Returns the head; after the warm-up gammas and betas too. Convolutions never learn."""
+        head = list(model.heads[task].parameters())
+        return head if warmup else [*head, *model.norm_parameters(task)]

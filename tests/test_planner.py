@@ -12,21 +12,19 @@ from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import PRESETS, RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.strategies.base import Strategy
-from cliqa_bench.types import Dependence
 
 NAMES = ORDERS["I"]
 
 
 @dataclass
 class OnPrefix(Strategy):
-    depends_on: ClassVar[Dependence] = "prefix"
     rows: ClassVar = {"last": "P"}
     strength: float = 1.0
 
 
 @dataclass
 class OnSet(OnPrefix):
-    depends_on: ClassVar[Dependence] = "set"
+    depends_on = "set"
 
 
 def material(name, fingerprint="f"):

@@ -40,6 +40,7 @@ from cliqa_bench.strategies.si import SI
 from cliqa_bench.testing import TRAINING, check_strategy, learn, new_model, tiny_sources
 
 VARIANTS = [
+    ("tsn", {"norms": "shared"}),
     ("naive", {"heads": "single"}),
     ("si", {"gradient": "task", "clamp": True}),
     ("mas", {"pairs": 10}),

@@ -146,6 +146,7 @@ def _examine(name: str) -> dict[str, Any]:
         "feature_size": final.shape[1],
         "norm_channels": sum(max(sizes, default=0) for sizes in norms),
         "norm_parameters": sum(map(sum, norms)),
+        "n_parameters": sum(p.numel() for p in net.parameters()),
         "gmacs": counter.get_total_flops() / 2e9,
         "options": options,
         "blocks": blocks,

@@ -28,6 +28,7 @@ class Backbone(ABC):
         stage_sizes: Channels of each stage's output; stage s of the paper is entry s - 1.
         feature_size: Length of the feature vector that the heads read.
         norm_channels: Channels of all normalisation layers together.
+        n_parameters: Learnable values of the whole network.
         gmacs: Billions of multiply-adds for one image of 224 x 224.
         gate_stages: Stages that the gate reads unless a strategy names others, counted from 1; the paper's
             are the last two.
@@ -40,6 +41,7 @@ class Backbone(ABC):
     stage_sizes: ClassVar[tuple[int, ...]]
     feature_size: ClassVar[int]
     norm_channels: ClassVar[int]
+    n_parameters: ClassVar[int]
     gmacs: ClassVar[float]
     gate_stages: ClassVar[tuple[int, ...]] = (3, 4)
     gate_net: ClassVar[GateNet] = "distortion-bn"

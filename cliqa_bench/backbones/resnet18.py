@@ -19,6 +19,7 @@ class ResNet18(TorchvisionWeights, Backbone):
     stage_sizes = (64, 128, 256, 512)
     feature_size = 512
     norm_channels = 4800
+    n_parameters = 11_176_512
     gmacs = 1.81
     weights_name = "resnet18-f37072fd.pth"
 

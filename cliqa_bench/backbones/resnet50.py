@@ -23,6 +23,7 @@ class ResNet50(TorchvisionWeights, Backbone):
     stage_sizes = (256, 512, 1024, 2048)
     feature_size = 2048
     norm_channels = 26_560
+    n_parameters = 23_508_032
     gmacs = 4.09
     weights_name = "resnet50-0676ba61.pth"
 

@@ -40,6 +40,7 @@ class SCNN(Backbone):
     stage_sizes = (48, 64, 64, 128)
     feature_size = 128
     norm_channels = 736
+    n_parameters = 531_120
     gmacs = 1.13
     gate_net = "own"
 

@@ -29,6 +29,7 @@ class TwoStream(TorchvisionWeights, Backbone):
     gate_stages = (1,)
     feature_size = 512 * 128
     norm_channels = ResNet18.norm_channels
+    n_parameters = ResNet18.n_parameters + SCNN.n_parameters
     gmacs = 2.95
     gate_net = "own"
     weights_name = ResNet18.weights_name

@@ -27,6 +27,7 @@ class VGG16(TorchvisionWeights, Backbone):
     stage_sizes = (128, 256, 512, 512)
     feature_size = 512
     norm_channels = 4224
+    n_parameters = 14_723_136
     gmacs = 15.35
     weights_name = "vgg16_bn-6c64b313.pth"
 

@@ -1,0 +1,189 @@
+"""Jobs and processes: who waits for whom, the same bits side by side, and what a failure takes with it."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_planner import NAMES, config, lay_out
+from test_runner import ROOT, arguments, content
+
+from cliqa_bench import cli, jobs, worker
+from cliqa_bench.benchmarks.suites import ORDERS
+from cliqa_bench.config import RunConfig
+from cliqa_bench.errors import UserError
+from cliqa_bench.jobs import Job, jobs_of
+from cliqa_bench.planner import Plan
+from cliqa_bench.pool import work_off
+
+CHECK = Job("check", "", "", "check", 0)
+
+
+# -- what waits for what ---------------------------------------------------------------------------------
+
+
+def test_every_job_comes_after_those_it_needs_and_stands_once(tmp_path):
+    for strategy in (["tsn"], ["lwf", "tsn", "jl"]):
+        listed = jobs_of(lay_out(config(tmp_path, strategy=strategy)))
+        keys = [job.key for job in listed]
+        assert len(set(keys)) == len(keys)
+        for i, job in enumerate(listed):
+            assert {needed.key for needed in job.after} <= set(keys[:i]), job.title
+
+
+def test_eight_orders_of_tsn_are_six_trainings_that_need_no_other(tmp_path):
+    listed = jobs_of(lay_out(config(tmp_path)))
+    kinds = [job.kind for job in listed]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "check": 1, "gate-net": 1, "gate": 6, "distances": 6, "train": 6, "scores": 6, "picture": 6,
+    }  # fmt: skip
+    assert {job.after for job in listed if job.kind == "train"} == {(listed[0],)}
+
+
+def test_a_prefix_waits_for_the_prefix_before_it(tmp_path):
+    plan = lay_out(config(tmp_path, strategy=["lwf"]))
+    by_key = {job.key: job for job in jobs_of(plan)}
+    for work in plan.train.values():
+        (needs,) = by_key[f"train  {work.node.id}"].after
+        assert needs.about == (work.previous.node.id if work.previous else "")
+
+
+def test_distances_wait_for_the_gates_of_all_tasks(tmp_path):
+    for job in jobs_of(lay_out(config(tmp_path))):
+        if job.kind == "distances":
+            assert {needed.about for needed in job.after} == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, 1),
+        ({"jobs": 3}, 3),
+        ({"jobs": "auto", "device": "cpu"}, 4),
+        ({"jobs": "auto", "device": "cpu", "strategy": ["lwf"], "orders": {"I": list(ORDERS["I"])}}, 1),
+        ({"jobs": "auto", "device": "cuda:1"}, 1),
+        ({"jobs": "auto", "device": "cuda"}, 2),
+    ],
+)
+def test_processes_are_worth_their_start(tmp_path, monkeypatch, change, expected):
+    monkeypatch.setattr(jobs, "cores", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(jobs, "WORTH_A_PROCESS", 1.0)
+    plan = lay_out(config(tmp_path, **change))
+    assert jobs.processes(plan, jobs_of(plan)) == expected
+
+
+def test_little_work_stays_in_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "cores", lambda: 4)
+    few = replace(config(tmp_path).training, epochs=0, warmup_epochs=1)
+    plan = lay_out(config(tmp_path, jobs="auto", device="cpu", training=few, orders={"x": ["bid", "live"]}))
+    assert jobs.processes(plan, jobs_of(plan)) == 1
+
+
+# -- what a failure takes with it ------------------------------------------------------------------------
+
+
+class FakeWorker:
+    """Does jobs by their title: "fine", "wrong" (raises), "misuse", "die" (ends its process)."""
+
+    def __init__(self, plan, facts, tick, say, number=0):
+        self.out = plan.config.out
+
+    def do(self, job: Job) -> None:
+        if "wrong" in job.title:
+            raise FloatingPointError("the loss is nan")
+        if "misuse" in job.title:
+            raise UserError("the disk is full")
+        if "die" in job.title:
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.out / job.about).touch()
+
+
+def plan_of(cfg: RunConfig) -> Plan:
+    """Stands for `runner.again`; in a process of the pool it puts the fake worker in place."""
+    worker.Worker = FakeWorker  # type: ignore[assignment, misc]
+    return Plan(cfg, None, {})  # type: ignore[arg-type]
+
+
+def some_jobs(what: str) -> list[Job]:
+    bad = Job("train", "bad", "", what, 1, (CHECK,))
+    child = Job("train", "child", "", "fine child of the bad one", 1, (bad,))
+    fine = [Job("train", f"fine{i}", "", "fine", 1, (CHECK,)) for i in range(3)]
+    return [CHECK, bad, child, *fine, Job("scores", "grandchild", "", "fine", 1, (child,))]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, monkeypatch, capsys, n):
+    monkeypatch.setattr(worker, "Worker", FakeWorker)
+    said: list[str] = []
+    cfg = config(tmp_path)
+    outcome = work_off(plan_of(cfg), plan_of, {}, some_jobs("wrong"), n, lambda: said.append("ready"))
+    assert [(job.about, reason) for job, reason in outcome.failed.items()] == [
+        ("bad", "FloatingPointError: the loss is nan")
+    ]
+    assert {job.about for job in outcome.skipped} == {"child", "grandchild"}
+    assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2"}
+    assert said == ["ready"]
+    assert "failed: wrong: FloatingPointError: the loss is nan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_misuse_ends_the_run_in_one_line(tmp_path, monkeypatch, n):
+    monkeypatch.setattr(worker, "Worker", FakeWorker)
+    with pytest.raises(UserError, match="the disk is full"):
+        work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("misuse"), n, lambda: None)
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_a_process_that_dies_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "Worker", FakeWorker)
+    outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die"), 2, lambda: None)
+    failed = {job.about for job in outcome.failed}
+    assert "bad" in failed and len(failed) <= 2, "at most the one that ran beside it is lost too"
+    assert all("its process died" in reason for reason in outcome.failed.values())
+    done = {p.name for p in tmp_path.iterdir()}
+    assert done | failed >= {"fine0", "fine1", "fine2"}
+
+
+# -- the same bits ---------------------------------------------------------------------------------------
+
+
+def test_two_processes_give_the_bytes_of_one(miniatures, tmp_path):
+    for n in ("1", "2"):
+        assert cli.main(arguments(miniatures, tmp_path / n, "--jobs", n)) == 0
+    one, two = content(tmp_path / "1"), content(tmp_path / "2")
+    assert one | {"config.yaml": ""} == two | {"config.yaml": ""}
+
+
+def test_a_run_s_processes_do_not_outlive_it(miniatures, tmp_path):
+    command = [sys.executable, "-m", "cliqa_bench", *arguments(miniatures, tmp_path, "--jobs", "2")]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while len(kin := children(run.pid)) < 2 and run.poll() is None and time.time() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert len(kin) >= 2
+    while any(alive(pid) for pid in kin) and time.time() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in kin if alive(pid)]
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    if not listed.exists():
+        pytest.skip("this system does not list a process's children in /proc")
+    return [int(child) for child in listed.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "State:\tZ" not in status.read_text()
+    except OSError:
+        return False
