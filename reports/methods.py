@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,11 @@ from cliqa_bench.reports.rows import SETTINGS, Group, Row
 from cliqa_bench.store import AnswerReader, RunRecord
 
 Float = NDArray[np.float64]
+T = TypeVar("T")
+
+
+def _label(method: str, variant: str) -> str:
+    return f"{method} ({variant})" if variant else method
 
 
 class Method(NamedTuple):
@@ -34,8 +39,8 @@ class Method(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Method and variant; the backbone is said where there are several."""
-        return self.method + (f" ({self.variant})" if self.variant else "")
+        """Method and variant, as `label_of` gives them for its rows."""
+        return _label(self.method, self.variant)
 
 
 class Source(NamedTuple):
@@ -144,17 +149,18 @@ def joined_note(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def unique(values: Iterable[str]) -> list[str]:
+def unique(values: Iterable[T]) -> list[T]:
     """Returns each value once, in the order of their first appearance."""
     return list(dict.fromkeys(values))
 
 
+def label_of(row: Row) -> str:
+    """Returns the method of a row, with its variant."""
+    return _label(row.method, row.variant)
+
+
 def namer(rows: Sequence[Row]) -> Callable[[Row], str]:
     """Returns how methods are called: with the variant, and the backbone where there are several."""
-    several = len({row.backbone for row in rows}) > 1
-
-    def name(row: Row) -> str:
-        label = Method(*row[1:5]).label  # type: ignore[arg-type]
-        return f"{label} [{row.backbone}]" if several else label
-
-    return name
+    if len({row.backbone for row in rows}) == 1:
+        return label_of
+    return lambda row: f"{label_of(row)} [{row.backbone}]"
