@@ -70,6 +70,11 @@ class Group:
         return min((r.order for r in self.records), key=order_rank)
 
     @property
+    def main_record(self) -> RunRecord:
+        """A run in the main order."""
+        return next(record for record in self.records if record.order == self.main_order)
+
+    @property
     def id(self) -> str:
         """Eight hex digits of the protocol and the data."""
         return digest([self.key, self.fingerprints], 8)

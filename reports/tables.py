@@ -82,7 +82,7 @@ def make_tables(tidy: Tidy) -> list[Table]:
 
 def main_sequence(group: Group) -> list[str]:
     """Returns the titles of the datasets in the order of Tables III and IV."""
-    record = next(r for r in group.records if r.order == group.main_order)
+    record = group.main_record
     return [record.titles.get(name, name) for name in record.sequence]
 
 
