@@ -67,14 +67,14 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
     for i, group in enumerate(groups):
         folder = out / "report" / ("" if i == 0 else f"other-{group.id}")
         numbers = collect(group, reader)
-        result.files += _write(numbers, folder, formats, figures)
+        result.files += _write(numbers, out, folder, formats, figures)
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
     result.summary = "\n".join(parts)
     return result
 
 
-def _write(numbers: Tidy, folder: Path, formats: Sequence[str], figures: bool) -> list[Path]:
+def _write(numbers: Tidy, out: Path, folder: Path, formats: Sequence[str], figures: bool) -> list[Path]:
     texts = {"results.csv": render.csv_text(lasting(numbers.rows))}
     tables, by_table = make_tables(numbers), rows_by_table(numbers.rows)
     for table in tables:
@@ -89,7 +89,7 @@ def _write(numbers: Tidy, folder: Path, formats: Sequence[str], figures: bool) -
     if "tex" in formats:
         pictures = [(path, psi_caption(curves)) for path in drawn if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)
-    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path in drawn)])
+    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path in drawn)], out)
     for name, text in texts.items():
         write_text(folder / name, text)
     written = [folder / name for name in texts] + drawn
