@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cliqa_bench.reports.measure import is_joint
-from cliqa_bench.reports.rows import SETTINGS, Row, Tidy, order_rank
+from cliqa_bench.reports.methods import label_of
+from cliqa_bench.reports.rows import SETTINGS, TABLES, Row, Tidy, order_rank
 from cliqa_bench.store import RunRecord
 
 CURVES = ("PSI_t", "mPSI", "PI_t", "SI_t")
@@ -23,9 +24,9 @@ _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 _Line = tuple[str, str, str, str, str]
 
 
-def label(method: str, variant: str) -> str:
-    """Returns what a method is called: its name, with the hyper-parameters that differ from the defaults."""
-    return method + (f" ({variant})" if variant else "")
+def base_rows(numbers: Tidy) -> list[Row]:
+    """Returns the rows of Tables III to VI, Fig. 4 and of no table; others mean something else by SRCC."""
+    return [row for row in numbers.rows if row.table in TABLES]
 
 
 def to_json(value: Any) -> str:
@@ -58,7 +59,7 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
     records = numbers.group.records
     read_by = readouts(records)
     lines: dict[_Line, dict[tuple[Any, ...], Row]] = {}
-    for row in numbers.rows:  # a number that stands in several tables is one number here
+    for row in base_rows(numbers):  # a number that stands in several tables is one number here
         cells = lines.setdefault((row.setting, row.backbone, row.method, row.variant, row.order), {})
         cells.setdefault((row.metric, row.length, row.train_dataset, row.test_dataset), row)
     series = []
@@ -67,7 +68,7 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
         rows = list(lines[line].values())
         series.append(
             {
-                "label": label(method, variant),
+                "label": label_of(rows[0]),
                 "setting": setting,
                 "readout": read_by.get((backbone, method, variant), ""),
                 "backbone": backbone,

@@ -15,8 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cliqa_bench.reports import render
-from cliqa_bench.reports.explorer import explorer, label, readouts, to_json
+from cliqa_bench.reports.explorer import base_rows, explorer, readouts, to_json
 from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.methods import label_of
+from cliqa_bench.reports.parts import lasting, rows_by_table
 from cliqa_bench.reports.rows import GENERATED, Row, Tidy, order_rank
 from cliqa_bench.reports.tables import Section, Table, Value, section
 from cliqa_bench.store import RunRecord, canonical
@@ -31,7 +33,7 @@ class Summary(NamedTuple):
     """Methods that are compared with each other: a task order, a setting, a line per method.
 
     Attributes:
-        order: Name of the task order.
+        order: Name of the task order, "" for joint learning.
         setting: As in the paper.
         origin: Backbone and readout of each row.
         section: A row per method, a column per metric of `SUMMARY`.
@@ -140,7 +142,7 @@ def _svg_uri(path: Path) -> str:
 def _facts(numbers: Tidy) -> dict[str, str]:
     """Returns the head of the page: what was compared."""
     records = numbers.group.records
-    methods = {label(row.method, row.variant) for row in numbers.rows}
+    methods = {label_of(row) for row in base_rows(numbers)}
     return {
         "Runs": str(len(records)),
         "Methods": str(len(methods)),
@@ -157,19 +159,21 @@ def _some(names: Sequence[str], most: int = 8) -> str:
 
 
 def _summary(numbers: Tidy) -> list[Summary]:
-    """Returns the four numbers of every method, the longest stream's where a number has a length."""
+    """Returns the four numbers of every method; of joint learning, which has no sequence, only mSRCC."""
     found: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, Row]]] = {}
-    for row in numbers.rows:
-        if row.metric in SUMMARY and isinstance(row.length, int):
+    for row in base_rows(numbers):
+        if row.metric in SUMMARY:
             lines = found.setdefault((row.order, row.setting), {})
             known = lines.setdefault((row.backbone, row.method, row.variant), {})
-            if row.metric not in known or row.length >= int(known[row.metric].length):
+            # mPSI stands in a row per length: the longest is the whole
+            if row.metric not in known or int(row.length) >= int(known[row.metric].length):
                 known[row.metric] = row
     read_by = readouts(numbers.group.records)
     blocks = []
-    for order, setting in sorted(found, key=lambda key: (order_rank(key[0]), key[1])):
+    # joint learning belongs to all orders and comes last
+    for order, setting in sorted(found, key=lambda key: (not key[0], order_rank(key[0]), key[1])):
         lines = found[order, setting]
-        names = [label(method, variant) for _, method, variant in lines]
+        names = [label_of(next(iter(line.values()))) for line in lines.values()]
         columns = [
             [Value(r.value, r.std) if (r := line.get(metric)) else Value() for line in lines.values()]
             for metric in SUMMARY
@@ -195,12 +199,10 @@ def _origins(records: Sequence[RunRecord]) -> list[Origin]:
     return list(origins.values())
 
 
-def _downloads(rows: Sequence[Row]) -> dict[str, str]:
+def _downloads(rows: list[Row]) -> dict[str, str]:
     """Returns the name of a CSV file -> its content as a data: URI; files of single tables come last."""
-    files = {"results.csv": list(rows)}
-    for row in rows:
-        if row.table and not row.table.startswith("Fig"):
-            files.setdefault(f"table_{row.table}.csv", []).append(row)
+    files = {"results.csv": lasting(rows)}
+    files |= {f"table_{number}.csv": own for number, own in rows_by_table(rows).items()}
     # what a data: URI may contain as it is; everything else, quotes and ampersands too, is spelled %XX
     safe = "/,:;=()+-_.~!*@"
     return {

@@ -67,7 +67,7 @@ function drawSummary() {
       const { backbone, setting, readout } = row.dataset;
       row.hidden = backbone !== state.backbone || !read(setting, readout);
     }
-    body.hidden = body.dataset.order !== state.order || rows.every((row) => row.hidden);
+    body.hidden = !["", state.order].includes(body.dataset.order) || rows.every((row) => row.hidden);
   }
 }
 
