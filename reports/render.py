@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cliqa_bench.reports.rows import Row
@@ -17,16 +17,22 @@ DASH = "—"
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII")
 
 
-def csv_text(rows: Iterable[Row]) -> str:
+def csv_text(rows: Iterable[Row], more: Mapping[str, Sequence[float]] | None = None) -> str:
     """Returns tidy rows as CSV, unrounded (the shortest digits that give the same float64 back).
 
     Where a number is undefined, the row is there and its value is empty.
+
+    Args:
+        rows: The rows.
+        more: Further columns, a number for each row.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(TIDY_COLUMNS)
-    for row in rows:
-        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in row)
+    more = more or {}
+    writer.writerow([*TIDY_COLUMNS, *more])
+    for i, row in enumerate(rows):
+        cells = [*row, *(column[i] for column in more.values())]
+        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in cells)
     return buffer.getvalue()
 
 
@@ -91,7 +97,7 @@ def markdown(table: Table) -> str:
 
 def _markdown_value(value: Value) -> str:
     text = plain(value)
-    if value.gray:
+    if value.gray and text != DASH:
         text = f"*{text}*"
     return f"**{text}**" if value.bold else text
 
