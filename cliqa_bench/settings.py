@@ -10,16 +10,17 @@ import os
 import re
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from cliqa_bench import errors, paper, registry
+from cliqa_bench import addons, errors, paper, registry
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.config import PRESET_BACKBONE, PRESETS, PresetName, RunConfig, Training
+from cliqa_bench.config import PRESET_BACKBONE, PRESETS, LogName, PresetName, RunConfig, Training
 from cliqa_bench.errors import UserError
+from cliqa_bench.strategies.base import default_of
 
 Params = dict[str, dict[str, Any]]
 
@@ -105,16 +106,19 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: If something is missing, unknown, or of the wrong type.
     """
+    include(settings.get("include"))
     strategy = _strategies(settings.get("strategy"))
     orders = _orders(settings.get("orders") or "I")
     data = data_root(settings.get("data"))
     preset = _preset(settings.get("preset"), data, orders)
     training, params = _assignments(settings, strategy)
+    backbone = registry.check("backbones", settings.get("backbone") or PRESET_BACKBONE[preset])
+    test_on = _test_on(settings.get("test_on"), orders)
     return RunConfig(
         strategy=strategy,
         orders=orders,
         data=data,
-        backbone=registry.check("backbones", settings.get("backbone") or PRESET_BACKBONE[preset]),
+        backbone=backbone,
         weights=_weights(settings.get("weights")),
         seeds=_seeds(settings.get("seeds")),
         split=_split(settings.get("split")),
@@ -123,9 +127,11 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         params=params,
         device=_device(settings.get("device")),
         out=Path(settings.get("out") or "runs").expanduser(),
-        test_on=_test_on(settings.get("test_on"), orders),
+        test_on=test_on,
+        include=[str(file) for file in addons.included().values()],
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
+        log=_log(settings.get("log")),
     )
 
 
@@ -158,6 +164,18 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
         replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
         for config in paper.runs(base, strategies, base.orders, backbones)
     ]
+
+
+def include(files: str | Iterable[str] | None) -> None:
+    """Imports files of the user's, named with commas between, or in a list.
+
+    Raises:
+        UserError: If one cannot be imported, or defines none of what a run is made of.
+    """
+    for file in words(files):
+        name = addons.include(file)
+        if not any(name in registry.names(kind) for kind in registry.KINDS):
+            raise UserError(f"{file} defines no strategy, dataset or backbone")
 
 
 def config_dict(config: RunConfig) -> dict[str, Any]:
@@ -238,7 +256,10 @@ def _device(value: str | None) -> str:
 
 
 def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]]) -> list[str]:
-    named = [registry.check("datasets", name.lower()) for name in dict.fromkeys(words(value))]
+    named = [
+        registry.check("datasets", name if addons.is_file_name(name) else name.lower())
+        for name in dict.fromkeys(words(value))
+    ]
     for label, order in orders.items():
         for name in named:
             if name in order:
@@ -260,6 +281,16 @@ def _threads(value: int | None) -> int | None:
     return value
 
 
+def _log(value: str | None) -> LogName | None:
+    known: tuple[LogName, ...] = get_args(LogName)
+    for name in known:
+        if value == name:
+            return name
+    if value is not None:
+        raise errors.unknown("logger (--log)", value, known)
+    return None
+
+
 def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict[str, Any], Params]:
     """Merges `training` and `params` with `set`; keeps the params of the chosen strategies, typed."""
     known = registry.names("strategies")
@@ -278,7 +309,7 @@ def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict
                 raise UserError(f"--set {text}: the strategy {target!r} is not run; there is: {strategy}")
             raise errors.unknown("target of --set", target, [*strategy, "training"])
         (training if target == "training" else params.setdefault(target, {}))[key] = value
-    chosen = {name: _changed(name, params[name]) for name in strategy if params.get(name)}
+    chosen = {name: _changed(name, params.get(name, {})) for name in strategy}
     return training, {name: values for name, values in chosen.items() if values}
 
 
@@ -286,5 +317,9 @@ def _changed(strategy: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the hyper-parameters that differ from the strategy's defaults, typed."""
     cls = registry.load("strategies", strategy)
     typed = typed_fields(cls, values, strategy)
-    chosen, default = cls(**typed), cls()
-    return {key: getattr(chosen, key) for key in typed if getattr(chosen, key) != getattr(default, key)}
+    defaults = {field.name: default_of(field) for field in fields(cls) if field.init}
+    for key, default in defaults.items():
+        if default is MISSING and key not in typed:
+            raise UserError(f"{strategy}.{key} has no default; give it: --set {strategy}.{key}=VALUE")
+    chosen = cls(**typed)
+    return {key: getattr(chosen, key) for key in typed if getattr(chosen, key) != defaults[key]}

@@ -1,4 +1,4 @@
-"""Makes the six miniatures: bit-identical for a seed, whatever the number of processes."""
+"""Makes the miniatures: bit-identical for a seed, whatever the number of processes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.benchmarks.generated.further import AgiqaLayout, SpaqLayout, TidLayout
 from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
 from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
 from cliqa_bench.benchmarks.generated.scenes import Scene, make_scene
 from cliqa_bench.benchmarks.generated.synthetic import CsiqLayout, KadidLayout, LiveLayout
-from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar
 from cliqa_bench.store import read_json, write_json
@@ -36,8 +37,11 @@ LEFTOVER_AGE = 3600.0
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for layout in (LiveLayout(), CsiqLayout(), BidLayout(), CliveLayout(), KoniqLayout(), KadidLayout())
-}
+    for layout in (
+        LiveLayout(), CsiqLayout(), BidLayout(), CliveLayout(), KoniqLayout(), KadidLayout(),
+        TidLayout(), SpaqLayout(), AgiqaLayout(),
+    )
+}  # fmt: skip
 
 
 def default_root(seed: int = 0, scale: float = 1.0) -> Path:
@@ -68,7 +72,15 @@ def _finished(folder: Path, scale: float, seed: int) -> bool:
 
 def made(root: Path, names: Sequence[str], scale: float = 1.0, seed: int = 0) -> bool:
     """Tells whether all of these miniatures are there; see `make_miniatures`."""
-    return all(_finished(root / LAYOUTS[name].folder, scale, seed) for name in names)
+    return all(_finished(root / LAYOUTS[name].folder, scale, seed) for name in _with_layout(names))
+
+
+def _with_layout(names: Sequence[str]) -> list[str]:
+    for name in names:
+        if name not in LAYOUTS:
+            there = ", ".join(LAYOUTS)
+            raise UserError(f"there are no generated miniatures of {name} (only of {there}); give --data DIR")
+    return list(names)
 
 
 def make_miniatures(
@@ -84,16 +96,13 @@ def make_miniatures(
         root: Folder that will hold `databaserelease2`, `CSIQ`, ...
         scale: Multiplies the number of references and photographs; 1 gives about 1700 pictures.
         seed: Same seed, same bytes (for the same versions of numpy, scipy and Pillow).
-        names: Datasets to make; all six by default.
+        names: Datasets to make; all by default.
         processes: Number of processes, by default one per core, at most eight; 1 makes all in this process.
 
     Raises:
         UserError: If a name is unknown, a folder is taken by something else, or cannot be written.
     """
-    wanted = list(LAYOUTS) if names is None else list(names)
-    for name in wanted:
-        if name not in LAYOUTS:
-            raise unknown("dataset", name, LAYOUTS)
+    wanted = _with_layout(list(LAYOUTS) if names is None else names)
     if not 0 < scale <= 100:
         raise UserError(f"scale is {scale:g}; it must lie above 0 and at most at 100")
     try:
