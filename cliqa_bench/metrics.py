@@ -104,7 +104,8 @@ def krcc(scores: ArrayLike, mos: ArrayLike) -> float:
 def srcc_ordinal(x: ArrayLike, y: ArrayLike) -> float:
     """Rank correlation in which ties are ranked by their position, in [-1, 1], or nan.
 
-    What the TSN-IQA paper's -0.776 between its Tables VIII and IX is; everywhere else ties have average ranks.
+    The TSN-IQA paper's -0.776 between its Tables VIII and IX is of this kind; elsewhere ties have average
+    ranks.
 
     Args:
         x: (n,) numbers.
@@ -375,7 +376,7 @@ def forgetting(agreement: Float) -> float:
     return _mean(np.array(lost)) if lost else NAN
 
 
-# ------------------------------------------------------------------------------ between normalisation statistics
+# --------------------------------------------------------------------------- between normalisation statistics
 
 
 def gaussian_kl(mean_p: ArrayLike, var_p: ArrayLike, mean_q: ArrayLike, var_q: ArrayLike) -> float:

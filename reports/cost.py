@@ -85,8 +85,9 @@ def shape_gate(rows: list[Row]) -> Table:
             " Passes: with the one in which the gate describes the image. GMACs: billions of multiply-adds "
             "of these passes at 224 x 224."
         )
+    tidied = [row._replace(variant=row.variant.removeprefix("(").removesuffix(")")) for row in rows]
     section = build(
-        "", rows, namer(rows), lambda row: row.metric, columns,
+        "", tidied, namer(rows), lambda row: row.metric, columns,
         digits={"CC": 0, "Passes": 0, "GMACs": 2}, best=("mSRCC", "mPSI"),
     )  # fmt: skip
     return Table("XII", f"{caption} Best results in bold.", ("", "Configuration"), columns, [section])

@@ -6,27 +6,33 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cliqa_bench.reports.rows import Row
-from cliqa_bench.reports.tables import DIGITS, Table, Value
+from cliqa_bench.reports.tables import DIGITS, Section, Table, Value
 from cliqa_bench.types import TIDY_COLUMNS
 
 DASH = "—"
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII")
 
 
-def csv_text(rows: Iterable[Row]) -> str:
+def csv_text(rows: Iterable[Row], more: Mapping[str, Sequence[float]] | None = None) -> str:
     """Returns tidy rows as CSV, unrounded (the shortest digits that give the same float64 back).
 
     Where a number is undefined, the row is there and its value is empty.
+
+    Args:
+        rows: The rows.
+        more: Further columns, a number for each row.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(TIDY_COLUMNS)
-    for row in rows:
-        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in row)
+    more = more or {}
+    writer.writerow([*TIDY_COLUMNS, *more])
+    for i, row in enumerate(rows):
+        cells = [*row, *(column[i] for column in more.values())]
+        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in cells)
     return buffer.getvalue()
 
 
@@ -91,7 +97,7 @@ def markdown(table: Table) -> str:
 
 def _markdown_value(value: Value) -> str:
     text = plain(value)
-    if value.gray:
+    if value.gray and text != DASH:
         text = f"*{text}*"
     return f"**{text}**" if value.bold else text
 
@@ -100,6 +106,8 @@ def _markdown_value(value: Value) -> str:
 
 # what is wider than the text shrinks to it, what is narrower keeps its size
 _TEX_FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}"
+
+_ROWS_ON_PAGE = 40
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -121,15 +129,33 @@ def escape_tex(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """Returns a table as a booktabs float; needs the packages booktabs, graphicx and xcolor."""
+    """Returns a table as a booktabs float; needs the packages booktabs, graphicx and xcolor.
+
+    What is too long for a page goes on in further floats of the same number.
+    """
+    floats = [_latex_float(table, sections, i > 0) for i, sections in enumerate(_pages(table.sections))]
+    return "% needs \\usepackage{booktabs,graphicx,xcolor}\n" + "\n".join(floats) + "\n"
+
+
+def _pages(sections: Sequence[Section]) -> list[list[Section]]:
+    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; a section is never parted."""
+    pages: list[list[Section]] = [[]]
+    for section in sections:
+        if pages[-1] and sum(len(s.rows) for s in [*pages[-1], section]) > _ROWS_ON_PAGE:
+            pages.append([])
+        pages[-1].append(section)
+    return pages
+
+
+def _latex_float(table: Table, sections: Sequence[Section], goes_on: bool) -> str:
     corner = table.corner if table.labelled else table.corner[1:]
     heads = [escape_tex(c) for c in [*corner, *table.columns]]
-    lines = [
-        "% needs \\usepackage{booktabs,graphicx,xcolor}",
-        "\\begin{table}[htbp]",
-        "\\centering",
-        f"\\caption{{{escape_tex(table.caption)}}}",
-        f"\\label{{tab:{table.number}}}",
+    lines = ["\\begin{table}[htbp]", "\\centering"]
+    if goes_on:
+        lines += ["\\addtocounter{table}{-1}", "\\caption{(continued)}"]
+    else:
+        lines += [f"\\caption{{{escape_tex(table.caption)}}}", f"\\label{{tab:{table.number}}}"]
+    lines += [
         _TEX_FIT + "{%",
         f"\\begin{{tabular}}{{{'l' * len(corner)}{'r' * len(table.columns)}}}",
         "\\toprule",
@@ -137,14 +163,13 @@ def latex(table: Table) -> str:
     if table.spans:
         lines += _latex_spans(table)
     lines.append(" & ".join(heads) + " \\\\")
-    for section in table.sections:
+    for section in sections:
         lines.append("\\midrule")
         for i, (name, values) in enumerate(section.rows):
             label = escape_tex(section.label) if i == 0 else ""
             cells = [label, escape_tex(name), *map(_latex_value, values)]
             lines.append(" & ".join(cells[2 - len(corner) :]) + " \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}}", "\\end{table}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", "\\end{table}"])
 
 
 def _latex_spans(table: Table) -> list[str]:

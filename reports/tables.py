@@ -152,9 +152,10 @@ def section(
     marked = []
     for i, column in enumerate(columns):
         printed = [round(v.mean, v.digits) for v in column]
-        top = max((p for p in printed if math.isfinite(p)), default=math.nan)
-        several = len(column) > 1 and (best is None or best[i])  # the best of one is no distinction
-        marked.append([v._replace(bold=several and p == top) for v, p in zip(column, printed, strict=True)])
+        finite = [p for p in printed if math.isfinite(p)]
+        # the best of one is no distinction
+        top = max(finite) if len(finite) > 1 and (best is None or best[i]) else math.nan
+        marked.append([v._replace(bold=p == top) for v, p in zip(column, printed, strict=True)])
     return Section(label, [(name, [c[i] for c in marked]) for i, name in enumerate(names)])
 
 
