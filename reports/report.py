@@ -9,10 +9,10 @@ from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.reports import render
-from cliqa_bench.reports.figures import FORMATS as FIGURE_FORMATS
 from cliqa_bench.reports.figures import draw_psi, psi_caption
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.rows import GENERATED, SETTINGS, Row, Tidy, group_records, order_rank, tidy
+from cliqa_bench.reports.style import FORMATS as FIGURE_FORMATS
 from cliqa_bench.reports.tables import main_sequence, make_tables
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
