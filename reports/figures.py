@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.rows import GENERATED, Row
-from cliqa_bench.reports.style import generated_sentence, method_styles, put_foot, put_legend, save, styled
+from cliqa_bench.reports.style import (
+    generated_sentence,
+    method_styles,
+    plain,
+    put_foot,
+    put_legend,
+    save,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +57,7 @@ def draw_psi(rows: Sequence[Row], sequence: Sequence[str], folder: Path) -> list
         styles = method_styles(map(label_of, rows))
         for panel, backbone in zip(panels, backbones, strict=True):
             _panel(panel, [row for row in rows if row.backbone == backbone], styles, sequence)
-            panel.set_title(backbone)
+            panel.set_title(plain(backbone))
         panels[0].set_ylabel(r"$\mathrm{PSI}_t$")
         put_legend(figure, panels)
         put_foot(figure, f"order {rows[0].order}", any(GENERATED in row.note for row in rows))
@@ -64,10 +72,10 @@ def _panel(panel: Axes, rows: list[Row], styles: dict[str, dict[str, Any]], sequ
             spread = [row.std if math.isfinite(row.std) else 0.0 for row in own]
             # hollow markers: curves that lie on each other stay visible
             panel.errorbar(
-                t, values, yerr=spread if any(spread) else None, label=label, capsize=2, mfc="white", **style
+                t, values, yerr=spread if any(spread) else None, label=plain(label), capsize=2, mfc="white", **style
             )  # fmt: skip
     ticks = range(1, len(sequence) + 1)
-    panel.set_xticks(list(ticks), [f"{t}\n{title}" for t, title in zip(ticks, sequence, strict=True)])
+    panel.set_xticks(list(ticks), [f"{t}\n{plain(title)}" for t, title in zip(ticks, sequence, strict=True)])
     panel.tick_params(axis="x", labelsize=7)
     panel.set_xlabel("task index $t$ and the dataset learned")
     panel.margins(x=0.06)

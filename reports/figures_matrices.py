@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench.reports.methods import namer, unique
 from cliqa_bench.reports.rows import SETTINGS, Tidy
-from cliqa_bench.reports.style import WIDTH, generated_sentence, put_foot, save, styled
+from cliqa_bench.reports.style import WIDTH, generated_sentence, plain, put_foot, save, styled
 from cliqa_bench.reports.tables import main_sequence
 from cliqa_bench.store import AnswerReader
 
@@ -124,14 +124,16 @@ def _figure(matrices: dict[str, Matrix], down: Sequence[str], across: Sequence[s
         _write(panel, matrix, image)
         if stairs:
             _stairs(panel, len(down))
-        panel.set_title(method, fontsize=8)
-        panel.set_yticks(range(len(down)), down)
+        panel.set_title(plain(method, 22), fontsize=8)
+        panel.set_yticks(range(len(down)), map(plain, down))
     for panel in panels.flat[len(matrices) :]:
         panel.set_visible(False)
     for i in range(columns):  # the last panel of each column, which need not be in the last line
         panel = panels.flat[max(j for j in range(len(matrices)) if j % columns == i)]
         panel.tick_params(axis="x", labelbottom=True)
-        panel.set_xticks(range(len(across)), across, rotation=45, ha="right", rotation_mode="anchor")
+        panel.set_xticks(
+            range(len(across)), map(plain, across), rotation=45, ha="right", rotation_mode="anchor"
+        )
     for panel in panels.flat:
         panel.grid(False)
         panel.tick_params(length=0, labelsize=6.5)

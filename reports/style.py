@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ _STYLE: Any = {
     "lines.markersize": 4.5,
     "legend.frameon": False,
     "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.06,
     # text stays text, in embedded TrueType fonts
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
@@ -96,9 +98,15 @@ def method_styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
+def plain(name: str, width: int = 1000) -> str:
+    """Returns a name as it is to be drawn: no mathematics in it, broken into lines of at most `width`."""
+    return textwrap.fill(" ".join(name.split()), width).replace("$", r"\$")
+
+
 def put_foot(figure: Figure, text: str, generated: bool) -> None:
     """Writes the small print under a figure: what it is of, and whether any of its data is generated."""
-    figure.supxlabel(text + (f"; {GENERATED}" if generated else ""), fontsize=7, color="0.25")
+    whole = text + (f"; {GENERATED}" if generated else "")
+    figure.supxlabel(plain(whole, int(16 * figure.get_figwidth())), fontsize=7, color="0.25")
 
 
 def generated_sentence(generated: bool) -> str:
