@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.content import content_hashes
-from cliqa_bench.benchmarks.splits import Split, resolve_split
+from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
 from cliqa_bench.benchmarks.suites import find_datasets
 from cliqa_bench.store import digest
 from cliqa_bench.types import Rating
@@ -78,20 +78,24 @@ def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, D
     return find_datasets(data or miniatures(names), names)
 
 
-def load_materials(names: Sequence[str], data: Path | None = None, split: str = "1") -> dict[str, Material]:
+def load_materials(
+    names: Sequence[str], data: Path | None = None, split: str = "1", test_only: Sequence[str] = ()
+) -> dict[str, Material]:
     """Loads the labels and splits of datasets, and sees that the images are there.
 
     Args:
         names: Dataset names.
         data: As in `open_datasets`.
         split: "1", "2", ... or a path, see `resolve_split`.
+        test_only: Further datasets, all of whose images are test images.
 
     Raises:
         UserError: If a dataset is missing or incomplete, or its labels or split files are broken.
     """
     materials = {}
-    for name, dataset in open_datasets(names, data).items():
+    for name, dataset in open_datasets([*names, *test_only], data).items():
         ratings = dataset.ratings()
         dataset.verify_files(ratings)
-        materials[name] = Material(dataset, ratings, resolve_split(split, dataset, ratings))
+        whose = whole(ratings) if name in test_only else resolve_split(split, dataset, ratings)
+        materials[name] = Material(dataset, ratings, whose)
     return materials

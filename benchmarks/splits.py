@@ -70,6 +70,11 @@ def make_split(name: str, ratings: Sequence[Rating], subset: Mapping[str, Subset
     return Split(name, ordered, hashlib.sha256("\n".join(lines).encode()).hexdigest())
 
 
+def whole(ratings: Sequence[Rating]) -> Split:
+    """Puts all images into the test set: nothing of the dataset is ever trained on."""
+    return make_split("whole", ratings, {rating.key: "test" for rating in ratings})
+
+
 def seeded_split(ratings: Sequence[Rating], dataset_name: str, number: int) -> Split:
     """Splits 70 / 10 / 20 at random, by reference content where there are references.
 

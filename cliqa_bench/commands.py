@@ -45,6 +45,7 @@ def _run_arguments(add: Add) -> None:
     add("--config", action="config", metavar="FILE", help="YAML file, flags as keys; given flags override it")
     add("--strategy", type=many, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
     add("--orders", type=many, metavar="ORDERS", help=_ORDERS)
+    add("--test-on", type=many, metavar="NAMES", help="further datasets to test on, whole: tid2013,spaq")
     add("--data", type=str, metavar="DIR", help=_DATA)
     add("--backbone", type=str, metavar="NAME", help="see 'list' (default: the preset's)")
     add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
@@ -73,6 +74,35 @@ def _run(args: Namespace, command: str) -> int:
     from cliqa_bench.runner import run
 
     return run(config, command)
+
+
+def _paper_arguments(add: Add) -> None:
+    many = str | tuple[str, ...]
+    add("--data", type=str, metavar="DIR", help=_DATA)
+    add("--backbones", type=many, metavar="NAMES", help="the first fills most tables (default: the preset's)")
+    add("--weights", type=str, metavar="W", help="'random': networks without pre-training, to try things out")
+    add(
+        "--seeds",
+        type=str | int | tuple[int, ...],
+        metavar="SEEDS",
+        help="of Table XIII (default: 0,1,2,...)",
+    )
+    add("--test-on", type=many, metavar="NAMES", help="test sets of Tables X and XI, or 'none'")
+    add("--split", type=str | int, metavar="N|DIR", help=_SPLIT)
+    add("--preset", type=str, metavar="NAME", help=_PRESET)
+    add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
+    add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
+
+
+def _paper(args: Namespace, command: str) -> int:
+    from cliqa_bench.settings import paper_configs
+
+    configs = paper_configs(args.as_dict())
+    from cliqa_bench.runner import run_all
+
+    return run_all(configs, command)
 
 
 def _plan(args: Namespace, command: str) -> int:
@@ -226,6 +256,7 @@ def _data(given: str | None, names: list[str] | None = None) -> Path:
 
 COMMANDS: dict[str, Command] = {
     "run": Command("train what is missing, then write tables and figures", _run_arguments, _run),
+    "paper": Command("do all runs behind the paper's tables and figures", _paper_arguments, _paper),
     "plan": Command("show what 'run' would train, and start nothing", _run_arguments, _plan),
     "report": Command("write tables and figures from finished runs", _report_arguments, _report),
     "data make": Command("write the generated miniatures", _make_arguments, _make),

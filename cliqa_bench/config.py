@@ -113,6 +113,7 @@ class RunConfig:
         params: Strategy name -> hyper-parameters that differ from its defaults.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         out: Folder of the results.
+        test_on: Datasets that every strategy is tested on, with all their images, and that none learns.
         jobs: Number of processes that work side by side, or "auto"; changes no result.
         threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
             None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
@@ -130,5 +131,6 @@ class RunConfig:
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
     device: str = "auto"
     out: Path = Path("runs")
+    test_on: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None

@@ -139,7 +139,7 @@ def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str
 
     Args:
         config: The configuration.
-        materials: Every dataset that an order names.
+        materials: Every dataset that an order or `test_on` names.
         facts: Goes into every run record (versions, command, ...).
 
     Raises:
@@ -283,7 +283,7 @@ def _record(
     gates: dict[str, GateWork],
     facts: dict[str, Any],
 ) -> RunRecord:
-    tests = list(order)
+    tests = [*order, *plan.config.test_on]
     nodes: list[TrainWork | GateWork] = [*steps, *gates.values()]
     answers = {w.node.id: {test: _answer_node(plan, w, test).node.id for test in tests} for w in nodes}
     if strategy.single_head:

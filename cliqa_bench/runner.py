@@ -8,7 +8,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def prepare(config: RunConfig, command: str) -> Plan:
         UserError: If data, names or weights are wrong.
     """
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
-    materials = load_materials(names, config.data, config.split)
+    materials = load_materials(names, config.data, config.split, config.test_on)
     facts: dict[str, Any] = {
         "command": command,
         "config": config_dict(config),
@@ -84,35 +84,57 @@ def run(config: RunConfig, command: str) -> int:
     """Trains what is missing, answers what is unanswered, and writes the report.
 
     Returns:
-        The exit code.
+        The exit code: 1 where something failed and the rest went on.
 
     Raises:
         UserError: If data, names or weights are wrong, or the output folder cannot be written.
     """
-    _check_writable(config.out)
-    plan = prepare(config, command)
-    clean_partial(config.out)
-    print(_headline(plan, len(plan.missing().train)), flush=True)
+    return run_all([config], command)
+
+
+def run_all(configs: Sequence[RunConfig], command: str) -> int:
+    """Does several runs into one output folder, one after the other, and writes one report; see `run`.
+
+    Args:
+        configs: What to run, all with the same `out`.
+        command: The command line that would do it again.
+    """
+    clean_partial(configs[0].out)
+    failed: list[str] = []
+    skipped = 0
+    for number, config in enumerate(configs, 1):
+        _check_writable(config.out)
+        plan = prepare(config, command)
+        place = f"{number}/{len(configs)}: " if len(configs) > 1 else ""
+        print(place + _headline(plan, len(plan.missing().train)), flush=True)
+        outcome = _do(plan)
+        failed += [f"{job.title}: {reason}" for job, reason in outcome.failed.items()]
+        skipped += len(outcome.skipped)
+    from cliqa_bench.reports.report import write_report
+
+    print(write_report(configs[0].out).summary)
+    if not failed:
+        return 0
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    left = f"{len(failed)} failed, {skipped} that need them not tried"
+    print(f"{left}; the same command tries again", file=sys.stderr)
+    return 1
+
+
+def _do(plan: Plan) -> Outcome:
+    """Does what is missing, and writes down what was asked for."""
 
     def write_records() -> None:
         # only once it is sure to start: one that cannot must not stand in the reports as an unfinished run
         _write_records(plan)
-        write_text(config.out / "config.yaml", yaml.safe_dump(config_dict(config), sort_keys=False))
+        text = yaml.safe_dump(config_dict(plan.config), sort_keys=False)
+        write_text(plan.config.out / "config.yaml", text)
 
-    outcome = _work(plan, write_records) if any(plan.missing()) else None
-    if outcome is None:
-        write_records()
-    from cliqa_bench.reports.report import write_report
-
-    result = write_report(config.out)
-    print(result.summary)
-    if outcome is None or not outcome.failed:
-        return 0
-    for job, reason in outcome.failed.items():
-        print(f"failed: {job.title}: {reason}", file=sys.stderr)
-    left = f"{len(outcome.failed)} failed, {len(outcome.skipped)} that need them not tried"
-    print(f"{left}; the same command tries again", file=sys.stderr)
-    return 1
+    if any(plan.missing()):
+        return _work(plan, write_records)
+    write_records()
+    return Outcome()
 
 
 def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
@@ -178,6 +200,7 @@ def plan(config: RunConfig) -> str:
         UserError: As `prepare`.
     """
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
+    names += config.test_on
     if config.data is None and not made(default_root(), names):
         return (
             f"the generated miniatures of {', '.join(names)} are not there yet: run makes them first, in "

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from cliqa_bench import errors, registry
+from cliqa_bench import errors, paper, registry
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.config import PRESET_BACKBONE, PRESETS, PresetName, RunConfig, Training
 from cliqa_bench.errors import UserError
@@ -123,9 +123,41 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         params=params,
         device=_device(settings.get("device")),
         out=Path(settings.get("out") or "runs").expanduser(),
+        test_on=_test_on(settings.get("test_on"), orders),
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
     )
+
+
+def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
+    """Settles the runs behind the paper's tables; see `cliqa_bench.paper`.
+
+    Args:
+        settings: As in `resolve`; `backbones` may name several.
+
+    Raises:
+        UserError: As `resolve`.
+    """
+    strategies = registry.names("strategies")
+    base = resolve(
+        {
+            **settings,
+            "strategy": strategies,
+            "orders": "all",
+            "test_on": None,
+            "seeds": settings.get("seeds") or "0",
+        }
+    )
+    test_on = words(settings.get("test_on")) or list(paper.FURTHER)
+    seeds = base.seeds if settings.get("seeds") is not None else paper.SEEDS[base.preset]
+    named = words(settings.get("backbones")) or paper.BACKBONES[base.preset]
+    backbones = [registry.check("backbones", name) for name in named]
+    base = replace(base, seeds=seeds, test_on=[] if test_on == ["none"] else _test_on(test_on, base.orders))
+    # the weights of the package need no stand-in
+    return [
+        replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
+        for config in paper.runs(base, strategies, base.orders, backbones)
+    ]
 
 
 def config_dict(config: RunConfig) -> dict[str, Any]:
@@ -203,6 +235,15 @@ def _device(value: str | None) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
         raise errors.unknown("device", device, ["auto", "cpu", "cuda", "cuda:1", "mps"])
     return device
+
+
+def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]]) -> list[str]:
+    named = [registry.check("datasets", name.lower()) for name in dict.fromkeys(words(value))]
+    for label, order in orders.items():
+        for name in named:
+            if name in order:
+                raise UserError(f"--test-on {name}: order {label} learns it, and tests on it already")
+    return named
 
 
 def _jobs(value: int | str | None) -> int | Literal["auto"]:

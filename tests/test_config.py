@@ -250,3 +250,24 @@ def test_a_stored_configuration_repeats_the_run(tmp_path: Path) -> None:
     assert json.loads(json.dumps(stored, allow_nan=False)) == stored
     assert resolve(stored) == first
     assert resolve(config_dict(make(orders="all"))) == make(orders="all")
+
+
+# -- further test sets, processes, threads -------------------------------------------------------------------
+
+
+def test_test_on_names_datasets_that_no_order_learns() -> None:
+    assert make(orders="live,bid", test_on="csiq, clive").test_on == ["csiq", "clive"]
+    with pytest.raises(UserError, match=r"--test-on bid: order live,bid learns it"):
+        make(orders="live,bid", test_on="bid")
+    with pytest.raises(UserError, match=r"unknown dataset 'csik' .did you mean 'csiq'"):
+        make(test_on="csik")
+
+
+def test_jobs_and_threads() -> None:
+    assert (make().jobs, make().threads) == ("auto", None)
+    assert (make(jobs=3, threads=2).jobs, make(jobs=3, threads=2).threads) == (3, 2)
+    for wrong in (0, -1, "many"):
+        with pytest.raises(UserError, match="--jobs must be a whole number from 1, or auto"):
+            make(jobs=wrong)
+    with pytest.raises(UserError, match="--threads must be at least 1"):
+        make(threads=0)

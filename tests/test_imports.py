@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 LEVELS = (
     "__main__ cli commands",
     "testing",
-    "listing runner worker pool jobs planner settings reports",
+    "listing runner paper worker pool jobs planner settings reports",
     "strategies",
     "benchmarks learner evaluate pretrain",
     "model gates backbones",

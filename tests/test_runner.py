@@ -182,3 +182,36 @@ def test_an_output_that_is_a_file_is_said(miniatures, tmp_path, capsys):
     (tmp_path / "runs").write_text("")
     assert cli.main(arguments(miniatures, tmp_path / "runs")) == 2
     assert "cannot make this folder" in capsys.readouterr().err
+
+
+def test_a_set_to_test_on_is_tested_whole_and_never_learned(finished, miniatures, tmp_path, capsys):
+    out = tmp_path / "runs"
+    shutil.copytree(finished, out)
+    assert cli.main(arguments(miniatures, out, "--test-on", "csiq")) == 0
+    assert "2 trainings, 2 already there" in capsys.readouterr().out
+    record = next(r for r in store.read_records(out) if r.tests == ["live", "bid", "csiq"])
+    answers = store.AnswerReader(out).answers(record, 1, "csiq")
+    assert answers is not None and answers.distances is not None
+    images = json.loads((miniatures / "CSIQ" / "generated.json").read_text())["n_images"]
+    assert answers.scores.shape == (images, 2), "all images, not a subset of them"
+    frame = load(out)
+    rows = frame[(frame.test_dataset == "CSIQ") & (frame.metric == "SRCC") & (frame.method == "TSN-IQA")]
+    assert len(rows) and rows.note.str.contains("not in the sequence").all()
+
+
+def test_what_a_run_leaves_beside_scores(finished):
+    (record, *_) = store.read_records(finished)
+    assert record.facts["cost"]["task_parameters"] == 2 * 736 + 128
+    assert record.facts["cost"]["passes"] == {"gate": 3, "oracle": 1, "gate-hard": 2, "last": 1}
+    reader = store.AnswerReader(finished)
+    norms = [reader.norm(node_id) for node_id, _ in record.steps[-1].heads]
+    for norm in norms:
+        assert norm is not None and norm[0].shape == norm[1].shape == (128,) and (norm[1] > 0).all()
+    assert norms[0] is not None and norms[1] is not None
+    assert not np.array_equal(norms[0][0], norms[1][0]), "each task has its own"
+    assert reader.facts(record.answers[record.steps[0].heads[0][0]]["live"])["score_seconds"] > 0
+    for node_id in record.facts["pictures"].values():
+        folder = finished / "pictures" / node_id
+        kept = json.loads((folder / "keys.json").read_text())
+        assert len({k["key"] for k in kept}) == 3
+        assert all((folder / k["file"]).is_file() for k in kept)

@@ -1,0 +1,56 @@
+"""The runs behind the paper's tables: what they are, and what they share."""
+
+from dataclasses import replace
+
+import pytest
+from test_planner import NAMES, config, material
+
+from cliqa_bench import paper, planner, registry
+from cliqa_bench.benchmarks.suites import ORDERS
+from cliqa_bench.config import RunConfig
+from cliqa_bench.errors import UserError
+from cliqa_bench.settings import paper_configs
+
+
+def runs(tmp_path, backbones=("scnn",)) -> list[RunConfig]:
+    base = replace(config(tmp_path), seeds=[0, 1, 2])
+    orders = {label: list(order) for label, order in ORDERS.items()}
+    return list(paper.runs(base, registry.names("strategies"), orders, backbones))
+
+
+def test_every_table_of_the_paper_has_its_run(tmp_path):
+    asked = [
+        (set(r.strategy), set(r.orders), r.backbone, len(r.seeds), str(r.params.get("tsn", {})))
+        for r in runs(tmp_path, ("scnn", "resnet18"))
+    ]
+    everything = set(registry.names("strategies"))
+    assert (everything, {"I"}, "scnn", 1, "{}") in asked, "Tables III and IV"
+    assert (everything, {"I"}, "resnet18", 1, "{}") in asked, "Table III's second backbone"
+    assert ({"tsn", "lwf"}, set(ORDERS), "scnn", 1, "{}") in asked, "Tables V and VI"
+    assert (set(paper.SEVERAL_SEEDS), {"I"}, "scnn", 3, "{}") in asked, "Table XIII"
+    for params in paper.ABLATIONS:
+        assert ({"tsn"}, {"I"}, "scnn", 1, str(params)) in asked, "Table VII"
+
+
+def test_what_runs_share_is_trained_once(tmp_path):
+    materials = {name: material(name) for name in NAMES}
+    nodes: set[str] = set()
+    for cfg in runs(tmp_path):
+        nodes |= planner.make_plan(cfg, materials, {}).train.keys()
+    prefix = [s for s in registry.names("strategies") if s not in ("tsn", "sl", "jl")]
+    order_one = 6 * len(prefix) + 6 + 6 + 1
+    assert len(nodes) == order_one + 6 + 37 + 2 * 6 * len(paper.SEVERAL_SEEDS)
+
+
+def test_the_command_s_settings(monkeypatch):
+    configs = paper_configs({})
+    assert {tuple(c.test_on) for c in configs} == {paper.FURTHER}
+    assert {c.preset for c in configs} == {"quick"} and {c.backbone for c in configs} == {"scnn"}
+    assert max(len(c.seeds) for c in configs) == 3
+    configs = paper_configs(
+        {"backbones": "scnn,resnet18", "weights": "random", "test_on": "none", "seeds": "4"}
+    )
+    assert {(c.backbone, c.weights) for c in configs} == {("scnn", None), ("resnet18", "random")}
+    assert {tuple(c.seeds) for c in configs} == {(4,)} and not configs[0].test_on
+    with pytest.raises(UserError, match="unknown backbone"):
+        paper_configs({"backbones": "resnet19"})
