@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.reports.methods import namer, unique
+from cliqa_bench.reports.methods import Method, drawn_methods, row_method, unique
 from cliqa_bench.reports.rows import SETTINGS, Tidy
 from cliqa_bench.reports.style import WIDTH, generated_sentence, plain, put_foot, save, styled
 from cliqa_bench.reports.tables import main_sequence
@@ -58,6 +58,8 @@ def stability_caption(numbers: Tidy) -> str:
 def draw_srcc(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]:
     """Draws the SRCC matrix of every method in the main order, as `fig_srcc.*`.
 
+    Which methods have room is the choice of `methods.drawn_methods`.
+
     Args:
         numbers: The tidy rows; of several seeds the means are drawn.
         reader: Not needed: the numbers stand in the rows.
@@ -91,29 +93,31 @@ def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: 
     order = numbers.group.main_order
     wanted = (r for r in numbers.rows if (r.metric, r.order) == (metric, order))
     rows = [row for row in wanted if row.test_dataset in across]
-    name = namer(rows) if rows else str
-    rows.sort(key=lambda row: -SETTINGS.index(row.setting))
-    matrices = {}
-    for method in unique(map(name, rows)):
-        cells = {(r.train_dataset, r.test_dataset): r.value for r in rows if name(r) == method}
+    methods = drawn_methods(unique(map(row_method, rows)))
+    matrices: dict[Method, Matrix] = {}
+    for method in sorted(methods, key=lambda m: -SETTINGS.index(m.setting)):
+        cells = {(r.train_dataset, r.test_dataset): r.value for r in rows if row_method(r) == method}
         values = np.array([[cells.get((t, k), math.nan) for k in across] for t in down])
         matrices[method] = Matrix(values, np.array([[(t, k) in cells for k in across] for t in down]))
     if not any(np.isfinite(matrix.values).any() for matrix in matrices.values()):
         return []
     with styled():
         figure = _figure(matrices, down, across, stairs=metric == "SRCC")
-        put_foot(figure, f"order {order}", numbers.group.generated)
+        put_foot(figure, f"order {order}, backbone {methods[0].backbone}", numbers.group.generated)
         return save(figure, path.parent, path.name)
 
 
-def _figure(matrices: dict[str, Matrix], down: Sequence[str], across: Sequence[str], stairs: bool) -> Figure:
+def _figure(
+    matrices: dict[Method, Matrix], down: Sequence[str], across: Sequence[str], stairs: bool
+) -> Figure:
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(matrices))
     lines = math.ceil(len(matrices) / columns)
     low = min(float(np.nanmin(m.values)) for m in matrices.values() if np.isfinite(m.values).any())
     side = (WIDTH - 2) / COLUMNS  # inches of a panel; around them labels, titles and the colour bar
-    size = (max(3.4, 2 + side * columns), 0.85 + (side * len(down) / len(across) + 0.22) * lines)
+    title = 0.1 + 0.13 * max(plain(m.label, 20).count("\n") + 1 for m in matrices)
+    size = (max(3.4, 2 + side * columns), 0.85 + (side * len(down) / len(across) + title) * lines)
     figure = Figure(figsize=size, layout="compressed")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     image: AxesImage | None = None
@@ -124,15 +128,19 @@ def _figure(matrices: dict[str, Matrix], down: Sequence[str], across: Sequence[s
         _write(panel, matrix, image)
         if stairs:
             _stairs(panel, len(down))
-        panel.set_title(plain(method, 22), fontsize=8)
-        panel.set_yticks(range(len(down)), map(plain, down))
+        panel.set_title(plain(method.label, 20), fontsize=8)
+        panel.set_yticks(range(len(down)), [plain(name, 12) for name in down])
     for panel in panels.flat[len(matrices) :]:
         panel.set_visible(False)
     for i in range(columns):  # the last panel of each column, which need not be in the last line
         panel = panels.flat[max(j for j in range(len(matrices)) if j % columns == i)]
         panel.tick_params(axis="x", labelbottom=True)
         panel.set_xticks(
-            range(len(across)), map(plain, across), rotation=45, ha="right", rotation_mode="anchor"
+            range(len(across)),
+            [plain(name, 12) for name in across],
+            rotation=45,
+            ha="right",
+            rotation_mode="anchor",
         )
     for panel in panels.flat:
         panel.grid(False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cliqa_bench.reports.all_orders import OrderStudy, order_studies
+from cliqa_bench.reports.methods import drawn_methods
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.reports.style import generated_sentence, method_styles, plain, put_foot, save, styled
 from cliqa_bench.store import AnswerReader
@@ -63,16 +64,15 @@ def draw_orders(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]
         highest = max(float(s.values["mPSI"].max()) for s in studies)
         room = 0.02 * (highest - lowest or 1.0)
         bins = np.linspace(lowest - room, highest + room, BINS + 1)
-        name = _namer(studies)
-        styles = method_styles(map(name, studies))
+        styles = method_styles(study.method.label for study in studies)
         for i, study in enumerate(studies):
-            _ridge(panel, study, len(studies) - 1 - i, bins, styles[name(study)]["color"])
-        panel.set_yticks(range(len(studies)), [name(study) for study in reversed(studies)])
+            _ridge(panel, study, len(studies) - 1 - i, bins, styles[study.method.label]["color"])
+        panel.set_yticks(range(len(studies)), [_name(study) for study in reversed(studies)])
         panel.tick_params(axis="y", length=0)
         panel.spines["left"].set_visible(False)
         panel.set_xlabel("mPSI")
         panel.grid(False, axis="y")
-        put_foot(figure, f"all {len(studies[0].permutations)} orders", numbers.group.generated)
+        put_foot(figure, _foot(studies), numbers.group.generated)
         return save(figure, folder, "fig_orders")
 
 
@@ -88,36 +88,41 @@ def draw_first_task(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[P
         from matplotlib.figure import Figure
 
         titles = studies[0].titles
-        figure = Figure(figsize=(max(4.6, 0.95 * len(titles) + 2.6), 3.2), layout="constrained")
+        height = max(3.2, 1 + 0.18 * sum(_name(study).count("\n") + 1 for study in studies))
+        figure = Figure(figsize=(max(4.6, 0.95 * len(titles) + 2.6), height), layout="constrained")
         panel = figure.subplots()
-        name = _namer(studies)
-        styles = method_styles(map(name, studies))
+        styles = method_styles(study.method.label for study in studies)
         for i, study in enumerate(studies):
             shift = 0.6 * ((i + 0.5) / len(studies) - 0.5)
             means = study.first_task.mean(axis=1)
             reach = np.abs(np.stack([study.first_task.min(axis=1), study.first_task.max(axis=1)]) - means)
             panel.errorbar(
-                np.arange(len(titles)) + shift, means, yerr=reach, label=name(study), capsize=2, mfc="white",
-                **{**styles[name(study)], "linestyle": "none"},
+                np.arange(len(titles)) + shift, means, yerr=reach, label=_name(study), capsize=2, mfc="white",
+                **{**styles[study.method.label], "linestyle": "none"},
             )  # fmt: skip
-        panel.set_xticks(range(len(titles)), map(plain, titles))
+        panel.set_xticks(range(len(titles)), [plain(title, 12) for title in titles])
         panel.set_xlabel("dataset learned first")
         panel.set_ylabel("mPSI")
         panel.grid(False, axis="x")
         figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper")
-        put_foot(figure, f"all {len(studies[0].permutations)} orders", numbers.group.generated)
+        put_foot(figure, _foot(studies), numbers.group.generated)
         return save(figure, folder, "fig_first_task")
 
 
 def _complete(numbers: Tidy, reader: AnswerReader) -> list[OrderStudy]:
-    """Returns the studies without a missing number, the task-agnostic ones first."""
+    """Returns the studies to draw: without a missing number, the task-agnostic ones first."""
     found = [s for s in order_studies(numbers.group, reader) if np.isfinite(s.values["mPSI"]).all()]
-    return sorted(found, key=lambda study: study.method.setting != "Task-Agnostic")
+    shown = drawn_methods(study.method for study in found)
+    kept = [study for study in found if study.method in shown]
+    return sorted(kept, key=lambda study: study.method.setting != "Task-Agnostic")
 
 
-def _namer(studies: Sequence[OrderStudy]) -> Callable[[OrderStudy], str]:
-    several = len({study.method.backbone for study in studies}) > 1
-    return lambda s: plain(s.method.label + (f" [{s.method.backbone}]" if several else ""), 28)
+def _name(study: OrderStudy) -> str:
+    return plain(study.method.label, 28)
+
+
+def _foot(studies: Sequence[OrderStudy]) -> str:
+    return f"all {len(studies[0].permutations)} orders, backbone {studies[0].method.backbone}"
 
 
 def _ridge(panel: Axes, study: OrderStudy, level: int, bins: np.ndarray, colour: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.readouts import gate_weights
-from cliqa_bench.reports.methods import Method, Source, predict, sources
+from cliqa_bench.reports.methods import Method, Source, drawn_methods, predict, sources
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.reports.style import COLOURS, WIDTH, generated_sentence, plain, put_foot, save, styled
 from cliqa_bench.store import AnswerReader, read_json
@@ -74,7 +74,11 @@ def gated_run(numbers: Tidy) -> Source | None:
             found.append((method, source))
     if not found:
         return None
-    return min(found, key=lambda pair: (pair[1].record.strategy != "tsn", pair[0].variant != ""))[1]
+    shown = drawn_methods(method for method, _ in found)
+    return min(
+        (source for method, source in found if method in shown),
+        key=lambda source: (source.record.strategy != "tsn", source.record.variant != ""),
+    )
 
 
 def draw_scale(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]:
@@ -158,18 +162,18 @@ def _figure(shown: list[Shown], heads: list[str]) -> Figure:
 
     common = place(LEFT, scale, WIDTH - LEFT - RIGHT, 0.02)
     _scale(common, shown)
-    reach = 1.75 * max(0.05, *(float(np.abs(image.scores).max()) for image in shown))
+    reach = 2.2 * max(0.05, *(float(np.abs(image.scores).max()) for image in shown))
     for i, image in enumerate(shown):
         x, names = LEFT + i * (width + GAP), heads if i == 0 else [""] * len(heads)
         _picture(place(x, picture, width, width), image)
         _bars(place(x, weights, width, bars), image.weights, names, COLOURS[0], (0, 1.4))
         _bars(place(x, scores, width, bars), image.scores, names, COLOURS[1], (-reach, reach))
-        numbers = f"$q$ = {image.quality:.3f}\nMOS {image.mos:.3g}".replace("-", "−")
+        numbers = f"$q$ = {image.quality:.3f}\nMOS {image.mos:#.3g}".replace("-", "−")
         middle = (x + width / 2) / WIDTH
         figure.text(
             middle,
             (text + 0.04) / height,
-            f"{plain(image.title)}\n{numbers}",
+            f"{plain(image.title, 14, 1)}\n{numbers}",
             ha="center",
             va="bottom",
             fontsize=7,
@@ -231,7 +235,7 @@ def _bars(panel: Axes, values: Float, names: list[str], colour: str, limits: tup
     panel.axvline(0, color="0.3", linewidth=0.8)
     panel.set_xlim(limits)
     panel.set_xticks([])
-    panel.set_yticks(places, map(plain, names), fontsize=6.5)
+    panel.set_yticks(places, [plain(name, 14) for name in names], fontsize=6.5)
     panel.invert_yaxis()
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)

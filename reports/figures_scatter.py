@@ -86,13 +86,13 @@ def draw_scatter(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path
         axes = figure.subplots(lines, columns, squeeze=False)
         for panel, (title, prediction) in zip(axes.flat, panels.items(), strict=False):
             _panel(panel, prediction)
-            panel.set_title(plain(title))
+            panel.set_title(plain(title, 28, 1))
         for panel in axes.flat[max(0, len(panels) - columns) : len(panels)]:
             panel.set_xlabel("prediction")
         for panel in axes.flat[len(panels) :]:
             panel.set_visible(False)
         figure.supylabel("MOS (each dataset's own unit)", fontsize=8)
-        figure.suptitle(plain(_title(source), 60), fontsize=9)
+        figure.suptitle(plain(_title(source), 60, 1), fontsize=9)
         put_foot(figure, f"order {record.order}, seed {record.seed}", numbers.group.generated)
         return save(figure, folder, "fig_scatter")
 

@@ -98,9 +98,15 @@ def method_styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def plain(name: str, width: int = 1000) -> str:
-    """Returns a name as it is to be drawn: no mathematics in it, broken into lines of at most `width`."""
-    return textwrap.fill(" ".join(name.split()), width).replace("$", r"\$")
+def plain(name: str, width: int = 1000, lines: int = 2) -> str:
+    """Returns a name as it is to be drawn: no mathematics in it, and cut where it does not fit.
+
+    Args:
+        name: Any text.
+        width: Most characters in a line.
+        lines: Most lines.
+    """
+    return textwrap.fill(name, width, max_lines=lines, placeholder="…").replace("$", r"\$")
 
 
 def put_foot(figure: Figure, text: str, generated: bool) -> None:
@@ -115,7 +121,7 @@ def generated_sentence(generated: bool) -> str:
 
 
 def put_legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Puts one legend over all panels, in as many columns as fit into the figure."""
+    """Puts one legend over all panels, in as many columns as fit, and makes room for it in height."""
     found = {label: h for p in panels for h, label in zip(*p.get_legend_handles_labels(), strict=True)}
     for columns in range(min(4, len(found)), 0, -1):
         legend = figure.legend(
@@ -125,3 +131,4 @@ def put_legend(figure: Figure, panels: Iterable[Axes]) -> None:
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()
+    figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
