@@ -47,7 +47,7 @@ class Dataset(ABC):
         n_groups: Number of reference images; None where there are none.
         direction: Which values of the AUTHORS' label are better. `Rating.score` is always higher-better.
         rule: How the score is made from the authors' label.
-        n_pairs_paper: Training pairs in Table II of the TSN-IQA paper.
+        n_pairs_paper: Training pairs in Table II of the TSN-IQA paper; None where it does not learn the set.
         n_pairs_files: Training pairs in the published pair lists; None where none is published.
         root: The dataset's own folder.
     """
@@ -63,7 +63,7 @@ class Dataset(ABC):
     n_groups: ClassVar[int | None] = None
     direction: ClassVar[Literal["higher", "lower"]]
     rule: ClassVar[str]
-    n_pairs_paper: ClassVar[int]
+    n_pairs_paper: ClassVar[int | None] = None
     n_pairs_files: ClassVar[int | None] = None
 
     def __init__(self, root: Path) -> None:

@@ -157,15 +157,15 @@ def check_data(root: Path, names: Sequence[str] | None = None, split: str = "1")
 
     Args:
         root: The folder that holds the datasets.
-        names: Which datasets should be there; None for all.
+        names: Which datasets should be there; None for the paper's six, with whatever others are there.
         split: The split within which to look for duplicates, see `resolve_split`.
 
     Raises:
         UserError: If `root` is no folder, or a name is unknown.
     """
     if names is None:
-        known = registry.names("datasets")
-        names = [*(n for n in ORDERS["I"] if n in known), *(n for n in known if n not in ORDERS["I"])]
+        further = (name for name in registry.names("datasets") if name not in ORDERS["I"])
+        names = [*ORDERS["I"], *(name for name in further if find_folder(root, dataset_class(name)))]
     rows = [_read(root, dataset_class(name), split) for name in names]
     _decode_all(rows)
     for row in rows:

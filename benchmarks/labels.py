@@ -135,6 +135,31 @@ def _text(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def read_lines(path: Path, columns: Sequence[str], separator: str | None = None) -> list[Row]:
+    """Reads a text file without a header, a fixed number of cells in every line.
+
+    Args:
+        path: The file; any line ending.
+        columns: What the cells of a line are.
+        separator: What stands between them; None for blanks and tabs.
+
+    Raises:
+        UserError: If the file cannot be read, or a line has another number of cells.
+    """
+    rows = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        cells = [cell.strip() for cell in line.split(separator)]
+        if len(cells) != len(columns):
+            expected = f"{len(columns)}: {', '.join(columns)}"
+            raise UserError(
+                f"{path} row {number} has {len(cells)} cells, expected {expected}; get the file anew"
+            )
+        rows.append(Row(path, number, dict(zip(columns, cells, strict=True))))
+    return rows
+
+
 def read_sheet(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[Row]:
     """Reads a table from a workbook, .xlsx or .xls, told apart by content and not by the file's name.
 

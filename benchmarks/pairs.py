@@ -19,13 +19,18 @@ def count_pairs(n_images: int) -> int:
     return n_images * (n_images - 1) // 2
 
 
+PAIRS_PER_IMAGE = 20
+"""Pairs per training image of KonIQ-10k and KADID-10k in Table II."""
+
+
 def n_pairs_for(dataset: Dataset, n_pairs: Literal["paper", "files"] | int, n_images: int) -> int:
     """Returns how many pairs a dataset is trained on.
 
     Args:
         dataset: Knows the number in the paper's Table II and the one in the published pair lists.
         n_pairs: Which of the two (they differ: 7,780 and 7,000 for LIVE), or a number. Where no list is
-            published (KonIQ-10k, KADID-10k), "files" is the paper's number.
+            published (KonIQ-10k, KADID-10k), "files" is the paper's number; a dataset that the paper does not
+            learn has `PAIRS_PER_IMAGE` pairs per training image.
         n_images: Number of training images.
 
     Returns:
@@ -36,7 +41,10 @@ def n_pairs_for(dataset: Dataset, n_pairs: Literal["paper", "files"] | int, n_im
         wanted = n_pairs
     else:
         published = dataset.n_pairs_files if n_pairs == "files" else None
-        wanted = published if published is not None else dataset.n_pairs_paper
+        paper = dataset.n_pairs_paper
+        if paper is None:
+            return min(PAIRS_PER_IMAGE * n_images, count_pairs(n_images))
+        wanted = published if published is not None else paper
         if dataset.generated is not None:
             wanted = round(wanted * n_images / (TRAIN_SHARE * dataset.n_images))
     return min(wanted, count_pairs(n_images))
@@ -84,6 +92,21 @@ def batch_pairs(n_images: int) -> NDArray[np.int64]:
         (2, n (n - 1) / 2) int64: positions of the first and of the second image, first < second.
     """
     return np.stack(np.triu_indices(n_images, k=1)).astype(np.int64)
+
+
+def pairs_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns all pairs inside a mini-batch whose two images are of one group.
+
+    Args:
+        groups: (n,) group of each image, such as its task label.
+
+    Returns:
+        (2, p) int64: positions of the first and of the second image, first < second; in the order of
+        `batch_pairs`, which it is where there is one group.
+    """
+    first, second = batch_pairs(len(groups))
+    kept = groups[first] == groups[second]
+    return np.stack([first[kept], second[kept]])
 
 
 def pair_labels(

@@ -121,7 +121,12 @@ def collate(items: Sequence[Sequence[Any]]) -> list[torch.Tensor]:
 
 
 def quality_benchmark(
-    sources: Sequence[Source], training: Training, seed: int = 0, *, joint: bool = False
+    sources: Sequence[Source],
+    training: Training,
+    seed: int = 0,
+    *,
+    joint: bool = False,
+    first_task: int = 0,
 ) -> CLScenario:
     """Makes an Avalanche benchmark of datasets in the order given; see `iqa_benchmark`.
 
@@ -130,6 +135,8 @@ def quality_benchmark(
         training: Crop and augmentation.
         seed: Seed of the augmentation.
         joint: Whether all datasets are one experience, instead of one each.
+        first_task: Task label of the first dataset; the others count on from there. Not 0 where the benchmark
+            is the rest of a longer sequence.
 
     Raises:
         UserError: If a training image is smaller than the crop.
@@ -137,7 +144,7 @@ def quality_benchmark(
     from avalanche.benchmarks import benchmark_from_datasets
     from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 
-    placed = [replace(source, task=0 if joint else task) for task, source in enumerate(sources)]
+    placed = [replace(source, task=task) for task, source in enumerate(sources, first_task)]
     for source in placed:
         source.check_crop(training.crop)
     groups = [tuple(placed)] if joint else [(source,) for source in placed]

@@ -60,6 +60,12 @@ def _run_arguments(add: Add) -> None:
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
+    add(
+        "--log",
+        type=str,
+        metavar="NAME",
+        help="also log epochs to OUT/logs: tensorboard, csv or wandb (offline)",
+    )
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
     # sections of a YAML file; on the command line --set does it
@@ -169,7 +175,7 @@ def _pretrain(args: Namespace, command: str) -> int:
 
 
 def _make_arguments(add: Add) -> None:
-    add("dir", type=str, metavar="DIR", help="folder that gets the six datasets' folders")
+    add("dir", type=str, metavar="DIR", help="folder that gets the datasets' folders")
     add(
         "--scale",
         type=float,
@@ -191,7 +197,12 @@ def _make(args: Namespace, command: str) -> int:
 
 def _check_arguments(add: Add) -> None:
     add("dir", type=str, nargs="?", metavar="DIR", help=_DATA)
-    add("--datasets", type=str, metavar="NAMES", help="only these, comma-separated (default: all of them)")
+    add(
+        "--datasets",
+        type=str,
+        metavar="NAMES",
+        help="only these, comma-separated (default: the six, and others found)",
+    )
     add("--split", type=str, default="1", metavar="N|DIR", help=_SPLIT)
 
 

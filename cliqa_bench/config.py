@@ -14,6 +14,7 @@ from typing import Any, Literal
 from cliqa_bench.errors import UserError
 
 PresetName = Literal["quick", "paper"]
+LogName = Literal["tensorboard", "csv", "wandb"]
 
 _AT_LEAST = {
     "crop": 1, "resize": 0, "n_pairs": 1, "warmup_batch": 1, "batch": 1, "warmup_epochs": 0, "epochs": 0,
@@ -117,6 +118,7 @@ class RunConfig:
         jobs: Number of processes that work side by side, or "auto"; changes no result.
         threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
             None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
+        log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
     """
 
     strategy: list[str]
@@ -134,3 +136,4 @@ class RunConfig:
     test_on: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None
+    log: LogName | None = None

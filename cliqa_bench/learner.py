@@ -14,9 +14,11 @@ from torch import Tensor
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
     from avalanche.core import SupervisedPlugin
+    from avalanche.training.plugins import EvaluationPlugin
     from avalanche.training.templates import SupervisedTemplate
 
 from cliqa_bench.benchmarks.cache import to_float
+from cliqa_bench.benchmarks.pairs import pair_labels, pairs_within
 from cliqa_bench.config import Training
 from cliqa_bench.evaluate import score_images
 from cliqa_bench.losses import fidelity, pair_probability
@@ -67,11 +69,13 @@ class _EpochLoader:
     def __iter__(self) -> Iterator[list[Tensor]]:
         learner, t = self.learner, self.learner.training
         batch = t.warmup_batch if learner.warming_up else t.batch
-        epochs = [s.train_batches(t, learner.epoch, learner.seed, batch) for s in learner.sources]
-        for i in mixed_evenly([s.n_batches(t, batch) for s in learner.sources]):
+        # a warm-up is the new head's: where tasks have heads of their own, other datasets cannot teach it
+        sources = learner.sources[-1:] if learner.warming_up and not learner.one_head else learner.sources
+        epochs = [s.train_batches(t, learner.epoch, learner.seed, batch) for s in sources]
+        for i in mixed_evenly([s.n_batches(t, batch) for s in sources]):
             b = next(epochs[i])
             # Avalanche reads the input at 0, the target at 1 and the task label at the end
-            yield [b.x, b.y, b.first, b.second, b.labels, torch.full((len(b.x),), learner.sources[i].task)]
+            yield [b.x, b.y, b.first, b.second, b.labels, torch.full((len(b.x),), sources[i].task)]
 
 
 def mixed_evenly(counts: Sequence[int]) -> list[int]:
@@ -100,13 +104,18 @@ class Learner(SupervisedTemplate):
     A head that has learned before needs no warm-up: its epochs start after it.
 
     An experience is a dataset, or several that are learned at once: then every mini-batch is of one dataset,
-    all are mixed evenly, and the validation SRCC is the mean over the datasets.
+    all are mixed evenly, and the validation SRCC is the mean over the datasets. Images are scored by the head
+    of their own task: a task label is a position in the order, and so is a head.
+
+    Mini-batches may also come from Avalanche's loaders, as [images, scores, task labels], where a plug-in has
+    replaced `dataloader`. Then all pairs of images of one task are compared.
 
     Attributes:
         task: Index of the head that learns.
         warming_up: Whether only that head learns.
         epoch: Number of the epoch, counted from the start of the warm-up.
         seen: Dataset name -> source, of all experiences before this one, in their order.
+        best_epoch: The epoch, counted from 1, that is the best so far of the current experience.
         history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
         last_state: The model's own state after the last epoch, which need not be the best.
 
@@ -118,6 +127,7 @@ class Learner(SupervisedTemplate):
         seed: Seed of crops, flips, shuffles and pairs.
         tick: Called after every mini-batch, for progress bars.
         plugins: Further Avalanche plug-ins.
+        evaluator: Avalanche's metrics and loggers, see `cliqa_bench.logs`; None for none.
         seen: Sources of the experiences that the model has learned already.
     """
 
@@ -131,6 +141,7 @@ class Learner(SupervisedTemplate):
         seed: int = 0,
         tick: Tick | None = None,
         plugins: Sequence[SupervisedPlugin] = (),
+        evaluator: EvaluationPlugin | None = None,
         seen: Sequence[Source] = (),
     ) -> None:
         self.strategy, self.training, self.seed = strategy, training, seed
@@ -142,24 +153,37 @@ class Learner(SupervisedTemplate):
         self.history: list[dict[str, Any]] = []
         self.last_state: dict[str, Tensor] = {}
         self._best: _Best = (-math.inf, {}, {})
+        self.best_epoch = 0
         self._losses: list[Tensor] = []
+        self._fresh = 0  # images of the mini-batch that are of this experience
+        self._heads: Tensor | None = None  # head of each image of the mini-batch; None for the newest
         with warnings.catch_warnings():
             # the learner keeps its own history; metrics and loggers come as plug-ins where they are wanted
             warnings.filterwarnings("ignore", "No loggers specified")
-            self._init_template(model, plugins, device)
+            self._init_template(model, plugins, evaluator, device)
 
     def _init_template(
-        self, model: QualityModel, plugins: Sequence[SupervisedPlugin], device: str | torch.device
+        self,
+        model: QualityModel,
+        plugins: Sequence[SupervisedPlugin],
+        evaluator: EvaluationPlugin | None,
+        device: str | torch.device,
     ) -> None:
         super().__init__(
             model=model,
             optimizer=torch.optim.Adam(model.parameters(), self.training.lr),
-            criterion=_unused,
+            criterion=self.loss_of,
+            train_mb_size=self.training.batch,
             train_epochs=self.training.warmup_epochs + self.training.epochs,
             device=device,
             plugins=[self.strategy.as_plugin(), *plugins],
-            evaluator=None,
+            evaluator=evaluator,
         )
+
+    def log_to(self, evaluator: EvaluationPlugin) -> None:
+        """Replaces metrics and loggers."""
+        self.plugins[self.plugins.index(self.evaluator)] = evaluator
+        self.evaluator: EvaluationPlugin = evaluator
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -172,6 +196,11 @@ class Learner(SupervisedTemplate):
         """The only source of an experience of one dataset."""
         (source,) = self.sources
         return source
+
+    @property
+    def one_head(self) -> bool:
+        """Whether every image is scored by the newest head: there is one, or each has features of its own."""
+        return self.strategy.single_head or self.model.task_norms
 
     # -- what happens before the first epoch -----------------------------------------------------------------
 
@@ -192,6 +221,7 @@ class Learner(SupervisedTemplate):
         )
         self.history = []
         self._best = (-math.inf, {}, {})
+        self.best_epoch = 0
 
     # -- an epoch --------------------------------------------------------------------------------------------
 
@@ -212,8 +242,26 @@ class Learner(SupervisedTemplate):
         super()._before_training_epoch(**kwargs)
 
     def _unpack_minibatch(self) -> None:
-        self.mbatch: list[Tensor] = [part.to(self.device, non_blocking=True) for part in self.mbatch]
-        self.mbatch[0] = to_float(self.mbatch[0])
+        batch = list(self.mbatch)
+        task = batch[-1]
+        newest = task == self.sources[-1].task
+        self._fresh = len(task)
+        if len(batch) == 3:
+            batch = self._with_pairs(*batch)
+            self._fresh = int(newest.sum())
+        # a head is a column of the output; a lone experience may call its task 0 whatever came before
+        heads = None if self.one_head or newest.all() else torch.where(newest, self.task, task)
+        self.mbatch: list[Tensor] = [part.to(self.device, non_blocking=True) for part in batch]
+        self._heads = None if heads is None else heads.to(self.device)
+        if self.mb_x.dtype == torch.uint8:
+            self.mbatch[0] = to_float(self.mb_x)
+
+    def _with_pairs(self, x: Tensor, mos: Tensor, task: Tensor) -> list[Tensor]:
+        """Puts all pairs within a task, and their labels, into a mini-batch of Avalanche's own loaders."""
+        first, second = pairs_within(task.cpu().numpy())
+        scores = mos.cpu().double().numpy()
+        labels = pair_labels(scores[first], scores[second], self.training.ties)
+        return [x, mos, *map(torch.from_numpy, (first, second, labels)), task]
 
     def forward(self) -> Tensor:
         """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
@@ -228,9 +276,22 @@ class Learner(SupervisedTemplate):
             return scores
 
     def criterion(self) -> Tensor:
-        """Returns the fidelity loss of the mini-batch's pairs under the newest head."""
+        """Returns the fidelity loss of the mini-batch's pairs, each image under the head of its task."""
         _, _, first, second, labels, _ = self.mbatch
-        return self._pair_loss(self.mb_output[:, -1], first, second, labels)
+        output: Tensor = self.mb_output
+        scores = output[:, -1] if self._heads is None else output.gather(1, self._heads[:, None])[:, 0]
+        return self._pair_loss(scores, first, second, labels)
+
+    def loss_of(self, output: Tensor, mos: Tensor) -> Tensor:
+        """Returns the fidelity loss of all pairs under the newest head; what plug-ins take for the criterion.
+
+        Args:
+            output: (B, heads) scores.
+            mos: (B,) mean opinion scores of images of one dataset.
+        """
+        one_task = torch.zeros(len(mos), dtype=torch.int64)
+        _, _, first, second, labels, _ = self._with_pairs(output, mos, one_task)
+        return self._pair_loss(output[:, -1], *(t.to(output.device) for t in (first, second, labels)))
 
     def loss_on(self, batch: Batch, task: int) -> Tensor:
         """Returns the fidelity loss of another mini-batch's pairs under the head of a task."""
@@ -238,12 +299,14 @@ class Learner(SupervisedTemplate):
         return self._pair_loss(self.scores(self.model, to_float(x), task), first, second, labels)
 
     def _pair_loss(self, scores: Tensor, first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+        if not len(first):  # the rest of an epoch can be a single image: it teaches nothing
+            return 0 * scores.sum()
         return fidelity(pair_probability(scores[first], scores[second], self.training.slope), labels)
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
         self._losses.append(self.loss.detach())
-        self.tick(len(self.mb_x), "")
+        self.tick(self._fresh, "")
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         loss = float(torch.stack(self._losses).mean())
@@ -265,11 +328,14 @@ class Learner(SupervisedTemplate):
         if value > self._best[0] or not self._best[1]:
             state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
             self._best = (value if math.isfinite(value) else -math.inf, state, self.strategy.state())
+            self.best_epoch = self.epoch + 1
         self.epoch += 1
         super()._after_training_epoch(**kwargs)
 
     def validate(self) -> float:
-        """Returns the SRCC of the newest head on the validation images, the mean over the datasets.
+        """Returns the SRCC on the validation images under the newest head, the mean over the datasets.
+
+        Of datasets that are learned together with a head each, every one is scored by its own head.
 
         It is nan where the scores of a dataset are constant.
         """
@@ -279,12 +345,13 @@ class Learner(SupervisedTemplate):
         return value
 
     def _validate(self, source: Source) -> float:
+        newest = self.one_head or source is self.sources[-1]
 
-        def newest(images: Tensor) -> Tensor:
-            scores: Tensor = self.model.score(images, self.task)[:, None]
+        def score(images: Tensor) -> Tensor:
+            scores: Tensor = self.model.score(images, self.task if newest else source.task)[:, None]
             return scores
 
-        scores = score_images(newest, source, "val", 1, self.device, self.training.precision)
+        scores = score_images(score, source, "val", 1, self.device, self.training.precision)
         mos = source.mos[source.indices("val")]
         self.tick(len(mos), "")
         return srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
@@ -298,11 +365,8 @@ class Learner(SupervisedTemplate):
         self.strategy.load_state(learned)
         self.model.eval()
         super()._after_training_exp(**kwargs)
+        self.model.eval()  # a plug-in that measures something may leave it training
         self.seen |= {source.name: source for source in self.sources}
-
-
-def _unused(*args: Any) -> Tensor:
-    raise AssertionError("the learner's own criterion needs the pairs of the mini-batch")
 
 
 def _finite_or_none(value: float) -> float | None:

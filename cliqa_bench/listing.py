@@ -43,7 +43,8 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _strategies() -> list[list[str]]:
-    return [[name, registry.describe("strategies", name)] for name in registry.names("strategies")]
+    known = [*registry.names("strategies"), *registry.families("strategies")]
+    return [[name, registry.describe("strategies", name)] for name in known]
 
 
 def _backbones() -> list[list[str]]:

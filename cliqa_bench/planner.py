@@ -37,7 +37,7 @@ class TrainWork:
     Attributes:
         node: Where it goes.
         strategy: The strategy, with its hyper-parameters.
-        sequence: Datasets learned, the last being this experience's; of joint learning, all of them.
+        sequence: Datasets learned, the last being this experience's; of joint and cumulative learning, all.
         seed: Seed of the run.
         previous: The node it goes on from; None for a fresh model.
     """
@@ -54,9 +54,14 @@ class TrainWork:
         return self.sequence[-1]
 
     @property
+    def first_task(self) -> int:
+        """Position in the order of the first dataset of this experience, and so of its head."""
+        return len(self.sequence) - len(self.datasets)
+
+    @property
     def joint(self) -> bool:
         """Whether all datasets of the sequence are one experience."""
-        return self.strategy.depends_on == "set"
+        return self.strategy.depends_on == "set" or self.strategy.cumulative
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -200,7 +205,7 @@ def _train_nodes(
             sequence=[[name, plan.materials[name].fingerprint] for name in sequence],
         )
         last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
-        slug = f"{strategy.name}-{plan.backbone.name}-{last}"
+        slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{last}"
         node = Node(plan.config.out, "train", slug, spec)
         work = plan.train.get(node.id)
         if work is None:

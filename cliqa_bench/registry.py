@@ -42,7 +42,7 @@ class _Room:
 
 
 _ROOMS: dict[Kind, _Room] = {
-    "strategies": _Room("strategy", "strategies", "Strategy", shared=False),
+    "strategies": _Room("strategy", "strategies", "Strategy", shared=False, families=("avalanche",)),
     "datasets": _Room("dataset", "benchmarks", "Dataset", shared=True),
     "backbones": _Room("backbone", "backbones", "Backbone", shared=True, families=("timm",)),
 }

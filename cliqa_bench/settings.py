@@ -10,16 +10,17 @@ import os
 import re
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from cliqa_bench import errors, paper, registry
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.config import PRESET_BACKBONE, PRESETS, PresetName, RunConfig, Training
+from cliqa_bench.config import PRESET_BACKBONE, PRESETS, LogName, PresetName, RunConfig, Training
 from cliqa_bench.errors import UserError
+from cliqa_bench.strategies.base import default_of
 
 Params = dict[str, dict[str, Any]]
 
@@ -126,6 +127,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         test_on=_test_on(settings.get("test_on"), orders),
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
+        log=_log(settings.get("log")),
     )
 
 
@@ -260,6 +262,16 @@ def _threads(value: int | None) -> int | None:
     return value
 
 
+def _log(value: str | None) -> LogName | None:
+    known: tuple[LogName, ...] = get_args(LogName)
+    for name in known:
+        if value == name:
+            return name
+    if value is not None:
+        raise errors.unknown("logger (--log)", value, known)
+    return None
+
+
 def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict[str, Any], Params]:
     """Merges `training` and `params` with `set`; keeps the params of the chosen strategies, typed."""
     known = registry.names("strategies")
@@ -278,7 +290,7 @@ def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict
                 raise UserError(f"--set {text}: the strategy {target!r} is not run; there is: {strategy}")
             raise errors.unknown("target of --set", target, [*strategy, "training"])
         (training if target == "training" else params.setdefault(target, {}))[key] = value
-    chosen = {name: _changed(name, params[name]) for name in strategy if params.get(name)}
+    chosen = {name: _changed(name, params.get(name, {})) for name in strategy}
     return training, {name: values for name, values in chosen.items() if values}
 
 
@@ -286,5 +298,9 @@ def _changed(strategy: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the hyper-parameters that differ from the strategy's defaults, typed."""
     cls = registry.load("strategies", strategy)
     typed = typed_fields(cls, values, strategy)
-    chosen, default = cls(**typed), cls()
-    return {key: getattr(chosen, key) for key in typed if getattr(chosen, key) != getattr(default, key)}
+    defaults = {field.name: default_of(field) for field in fields(cls) if field.init}
+    for key, default in defaults.items():
+        if default is MISSING and key not in typed:
+            raise UserError(f"{strategy}.{key} has no default; give it: --set {strategy}.{key}=VALUE")
+    chosen = cls(**typed)
+    return {key: getattr(chosen, key) for key in typed if getattr(chosen, key) != defaults[key]}

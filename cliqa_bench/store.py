@@ -319,7 +319,7 @@ class RunRecord:
         order = self.order if "," not in self.order else self.order.replace(",", "-")
         # versions and dates are facts of a run, not its identity
         body = {k: v for k, v in asdict(self).items() if k != "facts"}
-        return f"{self.strategy}-{order}-seed{self.seed}-{digest(body)}"
+        return f"{self.strategy.replace(':', '-')}-{order}-seed{self.seed}-{digest(body)}"
 
 
 def write_record(out: Path, record: RunRecord) -> None:

@@ -11,7 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.learner import Learner
 from cliqa_bench.model import QualityModel
 from cliqa_bench.settings import typed_fields
-from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.strategies.base import Strategy, default_of
 from cliqa_bench.types import Rating
 
 TRAINING: Training = replace(
@@ -136,10 +136,13 @@ def learn(
     seen: Sequence[Source] = (),
     joint: bool = False,
     kind: type[Learner] = Learner,
+    learner: Learner | None = None,
 ) -> Learner:
-    """Trains experiences in one go, and returns the learner that did."""
-    learner = kind(model=model, strategy=strategy, training=training, seed=seed, seen=seen)
-    stream = quality_benchmark(sources, training, seed, joint=joint).train_stream
+    """Trains experiences in one go, and returns the learner that did: the one given, else a new one."""
+    if learner is None:
+        learner = kind(model=model, strategy=strategy, training=training, seed=seed, seen=seen)
+    first = 0 if joint else len(seen)
+    stream = quality_benchmark(sources, training, seed, joint=joint, first_task=first).train_stream
     learner.train(list(stream), eval_streams=[])
     return learner
 
@@ -147,12 +150,13 @@ def learn(
 def check_strategy(cls: type[Strategy], **hyper_parameters: Any) -> None:
     """Checks what every strategy must do.
 
-    It can be made without arguments, and its fields survive JSON. It learns three experiences with finite
-    losses; a penalty, where there is one, is positive and reaches the weights on the second. Parameters that
-    do not learn, and in the warm-up all but the head, keep their bits; so does everything while it
-    consolidates. The same seed gives the same bits, another seed does not, and neither does it matter whether
-    it goes on from files. Answers do not depend on the batch. Of earlier datasets it reads no more images
-    than its `memory_size`, and keeps none.
+    It can be made without arguments (but those that have no default), and its fields survive JSON. It learns
+    three experiences with finite losses; a penalty, where there is one, is positive and reaches the weights
+    on the second. Parameters that do not learn, and in the warm-up all but the head, keep their bits; so does
+    everything while it consolidates. The same seed gives the same bits, another seed does not, and neither
+    does it matter whether it goes on from files (one that is not resumable is trained twice instead). Answers
+    do not depend on the batch. Of earlier datasets it reads no more images than its `memory_size`, and keeps
+    none. Of an Avalanche plug-in, what `penalty` and `consolidate` do is not seen.
 
     Args:
         cls: The strategy.
@@ -161,8 +165,8 @@ def check_strategy(cls: type[Strategy], **hyper_parameters: Any) -> None:
     Raises:
         AssertionError: Says which of these is not so.
     """
-    cls()
-    strategy = cls(**hyper_parameters)
+    strategy = cls(**{f.name: hyper_parameters[f.name] for f in fields(cls) if default_of(f) is MISSING})
+    strategy = replace(strategy, **hyper_parameters)
     _check_fields(strategy)
     # in the few steps there are here, nothing would move at a fiftieth of the rate
     hyper_parameters = {"warmup_rate": 1.0, "main_rate": 1.0} | hyper_parameters
@@ -170,7 +174,9 @@ def check_strategy(cls: type[Strategy], **hyper_parameters: Any) -> None:
         watch = _Watch(cls, hyper_parameters, sources)
         states = watch.straight(seed=0)
         watch.check_penalties()
-        _same(states, watch.from_files(seed=0), f"{cls.name}: going on from files gives other results")
+        again = watch.from_files(seed=0) if cls.resumable else watch.straight(seed=0)
+        how = "going on from files" if cls.resumable else "training again"
+        _same(states, again, f"{cls.name}: {how} gives other results")
         other = watch.straight(seed=1)
         assert any(_differs(a, b) for a, b in zip(states, other, strict=True)), (
             f"{cls.name}: the seed has no effect"
@@ -203,6 +209,8 @@ class _Watch:
     @property
     def _experiences(self) -> list[list[Source]]:
         joint = self.cls(**self.params).depends_on == "set"
+        if self.cls.cumulative:
+            return [self.sources[:n] for n in range(1, len(self.sources) + 1)]
         return [list(self.sources)] if joint else [[source] for source in self.sources]
 
     def _strategy(self) -> Strategy:
@@ -237,22 +245,33 @@ class _Watch:
         """Trains all experiences in one process; returns the model's state after each."""
         strategy, states = self._strategy(), []
         model, seen = new_model(strategy, seed), list[Source]()
+        learner: Learner | None = None
         for group in self._experiences:
             if strategy.depends_on == "nothing":
-                model, seen = new_model(strategy, seed), []
-            states.append(self._learn(strategy, model, group, seed, seen))
-            seen += group
+                model, seen, learner = new_model(strategy, seed), [], None
+            learner = self._learn(strategy, model, group, seed, seen, learner)
+            states.append(_state(learner))
+            seen += [source for source in group if source not in seen]
             self._check_answers(model)
         return states
 
     def _learn(
-        self, strategy: Strategy, model: QualityModel, group: list[Source], seed: int, seen: list[Source]
-    ) -> State:
-        """Trains an experience; returns the model's best and last state."""
+        self,
+        strategy: Strategy,
+        model: QualityModel,
+        group: list[Source],
+        seed: int,
+        seen: list[Source],
+        before_it: Learner | None = None,
+    ) -> Learner:
+        """Trains an experience; what is not resumable goes on with the learner that was there before it."""
         before = _copy(model.state_dict())
         for read in self.read:
             read.clear()
-        learner = learn(strategy, model, group, seed=seed, seen=seen, joint=len(group) > 1, kind=_Confident)
+        learner = learn(
+            strategy, model, group, seed=seed, seen=seen, joint=len(group) > 1, kind=_Confident,
+            learner=None if strategy.resumable else before_it,
+        )  # fmt: skip
         losses = [h["loss"] for h in learner.history]
         assert all(math.isfinite(x) for x in losses), f"{self.name}: losses {losses}"
         self._check_frozen(strategy, model, learner.task, before)
@@ -264,7 +283,7 @@ class _Watch:
             assert not (tensor.ndim >= 3 and min(tensor.shape[-2:]) >= TRAINING.crop), (
                 f"{self.name}: its state {name} of shape {tuple(tensor.shape)} looks like images"
             )
-        return _copy(model.own_state()) | {f"last {n}": t for n, t in learner.last_state.items()}
+        return learner
 
     def _check_frozen(self, strategy: Strategy, model: QualityModel, task: int, before: State) -> None:
         learns = {id(p) for p in strategy.trainable(model, task, False)}
@@ -297,8 +316,8 @@ class _Watch:
                 strategy.load_state(load(saved[1]))
             else:
                 seen = []
-            states.append(self._learn(strategy, model, group, seed, seen))
-            seen += group
+            states.append(_state(self._learn(strategy, model, group, seed, seen)))
+            seen += [source for source in group if source not in seen]
             saved = (_bytes(model.own_state()), _bytes(strategy.state()))
         return states
 
@@ -325,6 +344,11 @@ class _Watch:
             assert name in head or torch.equal(tensor, model.state_dict()[name]), (
                 f"{self.name}: {name} moves in the warm-up"
             )
+
+
+def _state(learner: Learner) -> State:
+    """Returns the model's best and last state of an experience."""
+    return _copy(learner.model.own_state()) | {f"last {n}": t for n, t in learner.last_state.items()}
 
 
 def _copy(state: Mapping[str, Tensor]) -> State:

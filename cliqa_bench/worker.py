@@ -25,6 +25,8 @@ from cliqa_bench.evaluate import score_images
 from cliqa_bench.gates import fit_centroids, nearest_distance
 from cliqa_bench.jobs import Job, answers_by_source
 from cliqa_bench.learner import Learner
+from cliqa_bench.live import LivePrefix
+from cliqa_bench.logs import logging_to
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.model import QualityModel
 from cliqa_bench.planner import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
@@ -103,6 +105,7 @@ class Worker:
         self.device = resolve_device(plan.config.device, number)
         self._sources: dict[str, Source] = {}
         self._gate_nets: dict[GateNormalisation, nn.Module] = {}
+        self._alive = LivePrefix(self._new_learner, self._experience, say)
 
     def do(self, job: Job) -> None:
         """Does one job; what is finished meanwhile, by another run on this folder, is left as it is.
@@ -217,6 +220,10 @@ class Worker:
 
     def _learner(self, work: TrainWork) -> Learner:
         """Goes on from where the previous node ended."""
+        return self._new_learner(work) if work.strategy.resumable else self._alive.before(work)
+
+    def _new_learner(self, work: TrainWork) -> Learner:
+        """Goes on from the files of the previous node, if there is one."""
         strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
         if work.previous is None:
             model, seen = self._new_model(work), tuple[str, ...]()
@@ -233,11 +240,11 @@ class Worker:
         if work.node.done:
             return
         learner = self._learner(work)
-        sources = [self.source(name) for name in work.datasets]
-        benchmark = quality_benchmark(sources, self.config.training, work.seed, joint=work.joint)
         with self._building(work.node) as folder:
             start = time.perf_counter()
-            learner.train(benchmark.train_stream[0], eval_streams=[])
+            with logging_to(self.config.log, self.config.out / "logs" / work.node.id) as evaluator:
+                learner.log_to(evaluator)
+                self._experience(learner, work)
             _save(learner.model.own_state(), folder / "state.safetensors")
             if learned := learner.strategy.state():
                 _save(learned, folder / "strategy.safetensors")
@@ -245,6 +252,8 @@ class Worker:
                 mean, var = (part.double().cpu().numpy() for part in norm)
                 np.savez(folder / "norm.npz", mean=mean, var=var)
             write_json(folder / "history.json", learner.history)
+        if not work.strategy.resumable:
+            self._alive.keep(work, learner)
         seconds = time.perf_counter() - start
         self.say(f"{self._title(work)}: validation SRCC {_best(learner.history)}, {seconds:.0f} s")
 
@@ -252,6 +261,14 @@ class Worker:
         titles = [self.source(name).title for name in work.datasets]
         what = titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
         return f"{work.strategy.name} on {what} (seed {work.seed})"
+
+    def _experience(self, learner: Learner, work: TrainWork) -> None:
+        """Lets a learner learn the experience of a node."""
+        sources = [self.source(name) for name in work.datasets]
+        benchmark = quality_benchmark(
+            sources, self.config.training, work.seed, joint=work.joint, first_task=work.first_task
+        )
+        learner.train(benchmark.train_stream[0], eval_streams=[])
 
     # -- answers ---------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ nothing left to do must not pay. The learner (or any Avalanche template) takes i
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cliqa_bench.errors import UserError
@@ -26,11 +26,20 @@ def reading(default: Any) -> Any:
     return field(default=default, metadata={"reading": True})
 
 
+def default_of(hyper_parameter: Field[Any]) -> Any:
+    """Returns the default of a dataclass's field, `MISSING` where it has none."""
+    factory = hyper_parameter.default_factory
+    return hyper_parameter.default if factory is MISSING else factory()
+
+
 @dataclass
 class Strategy:
     """A way of learning one dataset after the other. Its fields are its hyper-parameters.
 
     Class attributes:
+        cumulative: Whether an experience is all datasets so far, the new one last, instead of one dataset.
+        resumable: Whether `state` is all that later experiences need besides the weights. Where it is not,
+            what was learned lives in memory alone, and a run that goes on trains earlier experiences again.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
 
     Attributes:
@@ -46,6 +55,8 @@ class Strategy:
             the whole network has 2e-4 and, after the warm-up, 2e-5 in the published code.
     """
 
+    cumulative: ClassVar[bool] = False
+    resumable: ClassVar[bool] = True
     rows: ClassVar[dict[str, str]]
     name: ClassVar[str]
 
@@ -119,8 +130,11 @@ class Strategy:
         return 0
 
     def variant(self) -> str:
-        """Names the hyper-parameters that differ from the defaults: "tau=16, stages=(4,)"; "" for none."""
-        changed = [f for f in fields(self) if f.default is not MISSING and getattr(self, f.name) != f.default]
+        """Names the hyper-parameters that differ from the defaults: "tau=16, stages=(4,)"; "" for none.
+
+        One without a default is always named.
+        """
+        changed = [f for f in fields(self) if f.init and getattr(self, f.name) != default_of(f)]
         return ", ".join(f"{f.name}={getattr(self, f.name)}" for f in changed)
 
     # -- the verbs, in the order in which the learner calls them ---------------------------------------------

@@ -422,7 +422,7 @@ def test_orders_are_those_of_the_paper() -> None:
     assert list(suites.ORDERS) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"]
     assert all(sorted(order) == sorted(NAMES) for order in suites.ORDERS.values())
     assert len(set(suites.ORDERS.values())) == 8
-    assert sorted(NAMES) == registry.names("datasets")
+    assert set(NAMES) < set(registry.names("datasets"))
 
 
 def test_parse_orders() -> None:

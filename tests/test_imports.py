@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 LEVELS = (
     "__main__ cli commands",
     "testing",
-    "listing runner paper worker pool jobs planner settings reports",
+    "listing runner paper worker live pool jobs planner settings reports",
     "strategies",
-    "benchmarks learner evaluate pretrain",
+    "benchmarks learner evaluate pretrain plugins logs",
     "model gates backbones",
     "metrics losses readouts store registry seeds progress memory paths config pretrain_config",
     "types errors _version",

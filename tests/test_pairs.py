@@ -15,6 +15,7 @@ from cliqa_bench.benchmarks.pairs import (
     count_pairs,
     n_pairs_for,
     pair_labels,
+    pairs_within,
     sample_pairs,
     unrank_pairs,
 )
@@ -95,6 +96,13 @@ def test_batch_pairs_are_all_pairs(n: int) -> None:
     pairs = batch_pairs(n)
     assert pairs.dtype == np.int64 and pairs.shape == (2, count_pairs(n))
     assert set(zip(*pairs.tolist(), strict=True)) == {(i, j) for i in range(n) for j in range(i + 1, n)}
+
+
+@given(st.lists(st.integers(0, 3), max_size=9))
+def test_pairs_within_groups_are_all_pairs_of_equals(groups: list[int]) -> None:
+    found = [tuple(pair) for pair in pairs_within(np.array(groups, np.int64)).T.tolist()]
+    n = len(groups)
+    assert found == [(i, j) for i in range(n) for j in range(i + 1, n) if groups[i] == groups[j]]
 
 
 def test_labels_differ_on_ties_alone() -> None:

@@ -60,7 +60,7 @@ def test_names_import_nothing() -> None:
         (
             "datasets",
             "konik10k",
-            "unknown dataset 'konik10k' (did you mean 'koniq10k'?); there is: bid, clive",
+            "unknown dataset 'konik10k' (did you mean 'koniq10k'?); there is: agiqa3k, bid, clive",
         ),
         ("datasets", "splits", "unknown dataset 'splits'"),
         ("strategies", "base", "unknown strategy 'base'"),

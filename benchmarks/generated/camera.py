@@ -191,5 +191,33 @@ def koniq_shot(rng: Rng) -> Shot:
     )
 
 
-SHOTS: dict[str, Callable[[Rng], Shot]] = {"bid": bid_shot, "clive": clive_shot, "koniq10k": koniq_shot}
+def spaq_shot(rng: Rng) -> Shot:
+    """SPAQ: phones from poor to good, by day and by night: noise, soft lenses, wrong exposure."""
+    phone = float(rng.beta(1.2, 1.4))  # how poor the phone is
+    night = rng.random() < 0.3
+
+    def fault(chance: float, low: float, high: float) -> float:
+        hit, size = rng.random() < chance, rng.uniform(0.4, 1.3)
+        return low + (high - low) * min(1.0, phone * size) if hit else 0.0
+
+    return Shot(
+        defocus=fault(0.25, 0.4, 3.0),
+        motion=fault(0.35 if night else 0.12, 1.0, 8.0),
+        soft=fault(0.6, 0.2, 1.3),
+        stops=-fault(0.8, 0.4, 2.5) if night else fault(0.25, 0.2, 1.3),
+        noise=fault(0.9 if night else 0.3, 0.02, 0.2),
+        cast=fault(0.4, 0.05, 0.4) * float(rng.choice((-1, 1))),
+        contrast=float(np.exp(rng.normal(0, 0.1))),
+        colour=float(np.exp(rng.normal(0, 0.2))),
+        sharpening=fault(0.4, 0.3, 2.5),
+        quality=int(rng.integers(70, 97)),
+    )
+
+
+SHOTS: dict[str, Callable[[Rng], Shot]] = {
+    "bid": bid_shot,
+    "clive": clive_shot,
+    "koniq10k": koniq_shot,
+    "spaq": spaq_shot,
+}
 """How each realistic set is photographed."""

@@ -1,4 +1,4 @@
-"""Synthetic distortions by name and level: those of LIVE, CSIQ, KADID-10k and of DBCNN's pre-training.
+"""Synthetic distortions by name and level: those of LIVE, CSIQ, KADID-10k, TID2013 and DBCNN's pre-training.
 
 Names are `<source>:<type>`, for instance `kadid:jitter` or `live:fastfading`. JPEG and JPEG 2000 are real
 codecs. Types follow the authors' descriptions; **strengths are ours**: the miniatures are a quarter as wide
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.generated import filters
+from cliqa_bench.benchmarks.generated import filters, tid_filters
 from cliqa_bench.errors import unknown
 
 Image = NDArray[np.uint8]
@@ -85,6 +85,36 @@ CSIQ: dict[str, Distortion] = {
     "blur": Distortion(filters.gaussian_blur, (0.45, 0.8, 1.3, 2.2, 3.8)),
     "contrast": Distortion(filters.contrast_loss, (0.2, 0.4, 0.62, 0.82)),
 }
+TID2013: dict[str, Distortion] = {
+    "gaussian_noise": Distortion(filters.white_noise, (0.0008, 0.002, 0.0045, 0.01, 0.022)),
+    "colour_noise": Distortion(filters.colour_noise, (0.0006, 0.0015, 0.0035, 0.008, 0.018)),
+    "correlated_noise": Distortion(tid_filters.correlated_noise, (0.02, 0.035, 0.055, 0.085, 0.13)),
+    "masked_noise": Distortion(tid_filters.masked_noise, (0.02, 0.035, 0.055, 0.085, 0.13)),
+    "high_frequency_noise": Distortion(tid_filters.high_frequency_noise, (0.03, 0.05, 0.08, 0.12, 0.18)),
+    "impulse_noise": Distortion(filters.impulse_noise, (0.004, 0.01, 0.022, 0.045, 0.09)),
+    "quantization": Distortion(filters.quantization, (20, 14, 10, 7, 5)),
+    "gaussian_blur": Distortion(filters.gaussian_blur, (0.45, 0.75, 1.2, 2.0, 3.4)),
+    "denoising": Distortion(filters.denoise, (0.003, 0.008, 0.018, 0.036, 0.07)),
+    "jpeg": Distortion(filters.jpeg, (45, 28, 16, 9, 4)),
+    "jpeg2000": Distortion(filters.jpeg2000, (4.0, 8.0, 15.0, 28.0, 55.0)),
+    "jpeg_errors": Distortion(tid_filters.transmission_errors, (1, 2, 4, 8, 14)),
+    "jpeg2000_errors": Distortion(filters.fast_fading, (30.0, 26.0, 22.0, 19.0, 16.0)),
+    "pattern_noise": Distortion(filters.patches, (4, 9, 16, 28, 48)),
+    "blocks": Distortion(filters.colour_blocks, (1, 3, 6, 11, 20)),
+    "mean_shift": Distortion(filters.mean_shift, (0.03, 0.07, 0.11, 0.17, 0.25)),
+    "contrast": Distortion(filters.contrast, (0.08, 0.18, 0.3, 0.45, 0.65)),
+    "saturation": Distortion(filters.saturation_hsv, (0.75, 0.5, 0.3, 0.12, 0.0)),
+    "multiplicative_noise": Distortion(filters.multiplicative_noise, (0.004, 0.009, 0.02, 0.045, 0.1)),
+    "comfort_noise": Distortion(tid_filters.comfort_noise, (0.2, 0.4, 0.6, 0.8, 1.0)),
+    "noisy_jpeg": Distortion(tid_filters.noisy_jpeg, (60, 40, 25, 14, 7)),
+    "dither": Distortion(filters.dither_quantization, (64, 32, 16, 8, 4)),
+    "chromatic_aberration": Distortion(tid_filters.chromatic_aberration, (0.4, 0.8, 1.4, 2.3, 3.6)),
+    "sparse_sampling": Distortion(tid_filters.sparse_sampling, (0.6, 0.4, 0.25, 0.14, 0.07)),
+}
+TID2013_TYPES: tuple[str, ...] = tuple(f"tid2013:{name}" for name in TID2013)
+"""The 24 types of TID2013 in the order of the numbers 01 to 24 in its file names."""
+
+GENERATOR: dict[str, Distortion] = {"melt": Distortion(tid_filters.melt, (0.3, 0.9, 1.8, 3.0, 4.5))}
 # The types and numbers of levels are DBCNN's; lengths and rates are made smaller with the pictures.
 PRETRAIN: dict[str, Distortion] = {
     "blur": Distortion(filters.gaussian_blur, (0.6, 1.1, 2.0, 3.6, 6.5)),
@@ -106,7 +136,14 @@ PRETRAIN_CLASSES: list[tuple[str, int]] = [
 
 DISTORTIONS: dict[str, Distortion] = {
     f"{source}:{name}": distortion
-    for source, table in (("kadid", KADID), ("live", LIVE), ("csiq", CSIQ), ("pretrain", PRETRAIN))
+    for source, table in (
+        ("kadid", KADID),
+        ("live", LIVE),
+        ("csiq", CSIQ),
+        ("tid2013", TID2013),
+        ("generator", GENERATOR),
+        ("pretrain", PRETRAIN),
+    )
     for name, distortion in table.items()
 }
 

@@ -1,4 +1,4 @@
-"""Makes the six miniatures: bit-identical for a seed, whatever the number of processes."""
+"""Makes the miniatures: bit-identical for a seed, whatever the number of processes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.benchmarks.generated.further import AgiqaLayout, SpaqLayout, TidLayout
 from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
 from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
 from cliqa_bench.benchmarks.generated.scenes import Scene, make_scene
@@ -36,8 +37,11 @@ LEFTOVER_AGE = 3600.0
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for layout in (LiveLayout(), CsiqLayout(), BidLayout(), CliveLayout(), KoniqLayout(), KadidLayout())
-}
+    for layout in (
+        LiveLayout(), CsiqLayout(), BidLayout(), CliveLayout(), KoniqLayout(), KadidLayout(),
+        TidLayout(), SpaqLayout(), AgiqaLayout(),
+    )
+}  # fmt: skip
 
 
 def default_root(seed: int = 0, scale: float = 1.0) -> Path:
@@ -84,7 +88,7 @@ def make_miniatures(
         root: Folder that will hold `databaserelease2`, `CSIQ`, ...
         scale: Multiplies the number of references and photographs; 1 gives about 1700 pictures.
         seed: Same seed, same bytes (for the same versions of numpy, scipy and Pillow).
-        names: Datasets to make; all six by default.
+        names: Datasets to make; all by default.
         processes: Number of processes, by default one per core, at most eight; 1 makes all in this process.
 
     Raises:

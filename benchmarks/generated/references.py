@@ -309,8 +309,10 @@ def photo_crops(region: str, size: tuple[int, int], limit: int = 2) -> list[Imag
         limit: At most so many crops, those with the most detail first.
 
     Returns:
-        Pictures (H, W, 3) uint8; none where the region is smaller than the size.
+        Pictures (H, W, 3) uint8; none where the region is smaller than the size, or the dataset has none.
     """
+    if region not in PHOTO_REGIONS:
+        return []
     which, left, right = PHOTO_REGIONS[region]
     strip = _photographs()[which][:, left:right]
     width, height = size

@@ -1,0 +1,147 @@
+"""The layouts of TID2013, SPAQ and AGIQA-3K: test sets that no order of the paper learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliqa_bench.benchmarks.generated.distortions import TID2013_TYPES
+from cliqa_bench.benchmarks.generated.layouts import Measures, how_many, write_xlsx
+from cliqa_bench.benchmarks.generated.raters import Panel, latent_quality, opinions
+from cliqa_bench.benchmarks.generated.scenes import Picture, Scene
+from cliqa_bench.seeds import rng_for, seed_for
+
+Json = Any
+
+
+class TidLayout:
+    """TID2013: BMP of 24 types, MOS of pair comparisons on 0..9, and the deviation of the MOS itself."""
+
+    name, title, folder, readme = "tid2013", "TID2013", "tid2013", "readme"
+    panel = Panel(weights=(1.0, 0.8, 0.6), raters=33, middle=0.5, slope=0.18, bias=0.04, noise=0.14)
+    size = (128, 96)
+    capital = ("01", "11", "13")
+    """Types whose first level has a capital I in the authors' archive, the last two with .BMP."""
+
+    def scenes(self, scale: float, seed: int) -> list[Scene]:
+        """All 24 types of every reference, each at one of its five levels; levels go round."""
+        found = []
+        for index in range(how_many(6, scale, 3)):
+            files = []
+            for number, kind in enumerate(TID2013_TYPES, 1):
+                level = 1 + (index + number) % 5
+                path = f"distorted_images/{self._name(index + 1, number, level)}"
+                files.append(Picture(path, kind, level))
+            content = seed_for("scene", self.name, seed, index)
+            reference = f"reference_images/I{index + 1:02d}.BMP"
+            found.append(Scene(self.name, content, self.size, None, reference, tuple(files)))
+        return found
+
+    def _name(self, reference: int, number: int, level: int) -> str:
+        kind = f"{number:02d}"
+        odd = level == 1 and kind in self.capital
+        suffix = "BMP" if odd and kind != "01" else "bmp"
+        return f"{'I' if odd else 'i'}{reference:02d}_{kind}_{level}.{suffix}"
+
+    def write_labels(
+        self, root: Path, scenes: Sequence[Scene], measures: Sequence[Measures], seed: int
+    ) -> dict[str, Json]:
+        """Writes mos_with_names.txt, mos.txt and mos_std.txt."""
+        quality = latent_quality(np.concatenate(measures), self.panel)
+        said = 0.3 + 7.2 * opinions(quality, self.panel, rng_for("raters", self.name, seed))
+        mos, std = said.mean(1), said.std(1, ddof=1) / np.sqrt(self.panel.raters)
+        names = [Path(picture.path).name for scene in scenes for picture in scene.pictures]
+        lines = {
+            "mos_with_names.txt": [f"{m:.5f} {name}" for m, name in zip(mos, names, strict=True)],
+            "mos.txt": [f"{m:.5f}" for m in mos],
+            "mos_std.txt": [f"{s:.5f}" for s in std],
+        }
+        for file, rows in lines.items():
+            (root / file).write_text("\n".join(rows) + "\n", newline="\n")
+        return {"n_images": len(names), "n_groups": len(scenes)}
+
+
+class SpaqLayout:
+    """SPAQ: photographs larger than those of the other sets, MOS and attributes in a workbook, no std."""
+
+    name, title, folder, readme = "spaq", "SPAQ", "SPAQ", "README.txt"
+    panel = Panel(weights=(0.6, 0.6, 1.0), colour=0.04, raters=17, middle=0.5, slope=0.18, noise=0.15)
+    size = (256, 208)
+    attributes = ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness")
+
+    def scenes(self, scale: float, seed: int) -> list[Scene]:
+        """Photographs 00001.jpg, 00002.jpg, ...; one in seven lies on its side, as a phone's EXIF says."""
+        found = []
+        for i in range(how_many(100, scale, 10)):
+            picture = Picture(f"TestImage/{i + 1:05d}.jpg", "camera", turned=i % 7 == 3)
+            content = seed_for("scene", self.name, seed, i)
+            found.append(Scene(self.name, content, self.size, None, None, (picture,)))
+        return found
+
+    def write_labels(
+        self, root: Path, scenes: Sequence[Scene], measures: Sequence[Measures], seed: int
+    ) -> dict[str, Json]:
+        """Writes the workbook; attributes follow the quality, each with an error of its own."""
+        from openpyxl import Workbook
+
+        rng = rng_for("raters", self.name, seed)
+        quality = latent_quality(np.concatenate(measures), self.panel)
+        mos = 100 * opinions(quality, self.panel, rng).mean(1)
+        felt = np.clip(mos[:, None] + rng.normal(0, 10, (len(mos), len(self.attributes))), 0, 100)
+        book = Workbook()
+        sheet = book.active
+        sheet.title = "Sheet1"
+        sheet.append(["Image name", "MOS", *self.attributes])
+        for scene, score, row in zip(scenes, mos, felt, strict=True):
+            name = Path(scene.pictures[0].path).name
+            sheet.append([name, round(float(score), 2), *(round(float(v), 2) for v in row)])
+        (root / "Annotations").mkdir(exist_ok=True)
+        write_xlsx(root / "Annotations" / "MOS and Image attribute scores.xlsx", book)
+        return {"n_images": len(scenes), "n_groups": None}
+
+
+class AgiqaLayout:
+    """AGIQA-3K: pictures of the same prompts by several generators, some of which bend and smear them."""
+
+    name, title, folder, readme = "agiqa3k", "AGIQA-3K", "AGIQA-3K", "README.txt"
+    panel = Panel(weights=(1.0, 0.6, 0.8), raters=21, middle=0.85, slope=0.2, bias=0.08, noise=0.16)
+    size = (112, 112)
+    generators = (
+        ("AttnGAN_normal", 4.4), ("glide_normal", 3.8), ("sd1.5_normal", 2.4), ("sd1.5_highcorr", 2.1),
+        ("sd1.5_lowcorr", 2.9), ("sd1.5_lowstep", 3.4), ("xl2.2_normal", 1.5), ("midjourney_normal", 1.2),
+        ("midjourney_lowstep", 2.6), ("DALLE2_normal", 1.9),
+    )  # fmt: skip
+    """Generator and setting, and how much of a picture it spoils (a level, 1 to 5)."""
+
+    def scenes(self, scale: float, seed: int) -> list[Scene]:
+        """A picture of every prompt by every generator; DALL-E 2 made none for every fifth prompt."""
+        found = []
+        for prompt in range(how_many(12, scale, 3)):
+            rng = rng_for("generators", seed, prompt)
+            files = []
+            for generator, level in self.generators:
+                spoilt = float(np.clip(level + rng.normal(0, 0.6), 1, 5))
+                if generator != "DALLE2_normal" or prompt % 5 != 4:
+                    files.append(Picture(f"{generator}_{prompt:03d}.jpg", "generator:melt", spoilt))
+            content = seed_for("scene", self.name, seed, prompt)
+            found.append(Scene(self.name, content, self.size, None, None, tuple(files)))
+        return found
+
+    def write_labels(
+        self, root: Path, scenes: Sequence[Scene], measures: Sequence[Measures], seed: int
+    ) -> dict[str, Json]:
+        """Writes data.csv with quoted prompts and CRLF, quality and alignment with their deviations."""
+        rng = rng_for("raters", self.name, seed)
+        said = 5 * opinions(latent_quality(np.concatenate(measures), self.panel), self.panel, rng)
+        align = np.clip(said.mean(1) + rng.normal(0, 0.6, len(said)), 0, 5)
+        rows = ["name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align"]
+        names = [(p.path, n) for n, scene in enumerate(scenes) for p in scene.pictures]
+        for (name, prompt), votes, aligned in zip(names, said, align, strict=True):
+            numbers = (votes.mean(), votes.std(ddof=1), aligned, votes.std(ddof=1))
+            text = f'"a scene, number {prompt}, with things in it"'
+            rows.append(",".join([name, text, "bright", "calm", "", *(f"{v:.6f}" for v in numbers)]))
+        (root / "data.csv").write_text("\r\n".join(rows) + "\r\n", newline="")
+        return {"n_images": len(names), "n_groups": len(scenes)}

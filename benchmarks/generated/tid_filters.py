@@ -1,0 +1,95 @@
+"""Filters that TID2013 and pictures made by generators need beyond those of `filters`; same signature."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from cliqa_bench.benchmarks.generated import filters
+from cliqa_bench.benchmarks.generated.colour import luma
+from cliqa_bench.benchmarks.generated.filters import Float, Rng
+
+
+def _noise(x: Float, rng: Rng) -> Float:
+    return rng.standard_normal(x.shape, np.float32)
+
+
+def correlated_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
+    """Adds Gaussian noise that neighbouring pixels share."""
+    sigma = 1.1 * unit
+    noise = ndimage.gaussian_filter(_noise(x, rng), (sigma, sigma, 0), mode="wrap")
+    return x + np.asarray(noise / noise.std() * deviation, np.float32)
+
+
+def masked_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
+    """Adds Gaussian noise where the picture is busy, which hides it in part."""
+    y = luma(x)
+    busy = ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(y, unit), 2 * unit)
+    return x + _noise(x, rng) * np.asarray(deviation * busy / (busy.mean() + 1e-6), np.float32)[..., None]
+
+
+def high_frequency_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
+    """Adds Gaussian noise without its low frequencies."""
+    noise = _noise(x, rng)
+    noise -= ndimage.gaussian_filter(noise, (unit, unit, 0), mode="wrap")
+    return x + np.asarray(noise / noise.std() * deviation, np.float32)
+
+
+def noisy_jpeg(x: Float, quality: float, unit: float, rng: Rng) -> Float:
+    """Compresses a noisy picture."""
+    return filters.jpeg(np.clip(filters.white_noise(x, 0.002, unit, rng), 0, 1), quality, unit, rng)
+
+
+def transmission_errors(x: Float, errors: float, unit: float, rng: Rng) -> Float:
+    """Loses the place in a JPEG stream: from an error to the end of its row blocks are shifted and tinted."""
+    out = filters.jpeg(x, 60, unit, rng)
+    side = 8
+    rows, columns = max(1, x.shape[0] // side), max(1, x.shape[1] // side)
+    for _ in range(round(errors)):
+        row, column = int(rng.integers(rows)), int(rng.integers(columns))
+        band = out[row * side : (row + 1) * side, column * side :]
+        tint = rng.normal(0, 0.12, 3).astype(np.float32)
+        band[:] = np.roll(band, side * int(rng.integers(1, 4)), axis=1) + tint
+    return out
+
+
+def comfort_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
+    """Replaces fine detail by noise of the same strength, as a decoder does."""
+    smooth = ndimage.gaussian_filter(x, (unit, unit, 0), mode="nearest")
+    detail = np.abs(x - smooth).mean(-1, keepdims=True)
+    share = min(1.0, deviation)
+    made = _noise(x, rng) * ndimage.gaussian_filter(detail, (2 * unit, 2 * unit, 0)) * np.float32(1.25)
+    return np.asarray(smooth + (1 - share) * (x - smooth) + share * made, np.float32)
+
+
+def chromatic_aberration(x: Float, pixels: float, unit: float, rng: Rng) -> Float:
+    """Blurs a little, and shifts red and blue against green."""
+    moved = x.copy()
+    for channel, sign in ((0, 1), (2, -1)):
+        moved[..., channel] = ndimage.shift(
+            x[..., channel], (0.3 * pixels * unit, sign * pixels * unit), order=1, mode="nearest"
+        )
+    return filters.gaussian_blur(moved, 0.25 * pixels, unit, rng)
+
+
+def sparse_sampling(x: Float, share: float, unit: float, rng: Rng) -> Float:
+    """Keeps a random share of the pixels and fills in the others from their neighbours."""
+    kept = (rng.random(x.shape[:2], np.float32) < share).astype(np.float32)[..., None]
+    sigma = 0.45 / np.sqrt(share)
+    weight = ndimage.gaussian_filter(kept, (sigma, sigma, 0), mode="nearest")
+    filled = ndimage.gaussian_filter(x * kept, (sigma, sigma, 0), mode="nearest") / np.maximum(weight, 1e-4)
+    return np.asarray(kept * x + (1 - kept) * filled, np.float32)
+
+
+def melt(x: Float, amount: float, unit: float, rng: Rng) -> Float:
+    """What image generators get wrong: shapes that bend and run together, detail that is painted over."""
+    height, width = x.shape[:2]
+    sigma = 5.0 * unit
+    field = ndimage.gaussian_filter(rng.standard_normal((2, height, width), np.float32), (0, sigma, sigma))
+    field *= np.float32(amount * 1.6 * unit / field.std())
+    places = np.mgrid[:height, :width].astype(np.float32) + field
+    bent = np.stack(
+        [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)], -1
+    )
+    painted = filters.denoise(bent, 0.0012 * amount**2, unit, rng)
+    return filters.saturation_hsv(np.clip(painted, 0, 1), 1 + 0.08 * amount, unit, rng)

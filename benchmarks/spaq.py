@@ -1,0 +1,44 @@
+"""SPAQ: 11,125 photographs of 66 smartphones."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.labels import read_sheet
+from cliqa_bench.types import Rating
+
+
+class Spaq(Dataset):
+    """SPAQ.
+
+    The label file's name has blanks in it. No deviations of the opinions were published: `Rating.std` is nan.
+    The photographs are large (about 3000 x 4000), and the protocol shrinks them to a shorter side of 768
+    (`training.resize`); at full size the same model gives other numbers.
+    """
+
+    name = "spaq"
+    title = "SPAQ"
+    folders = ("SPAQ",)
+    label_files = (
+        "Annotations/MOS and Image attribute scores.xlsx",
+        "MOS and Image attribute scores.xlsx",
+    )
+    image_folders = ("TestImage",)
+    citation = "Y. Fang et al.: Perceptual quality assessment of smartphone photography. CVPR 2020"
+    homepage = "https://github.com/h4nwei/SPAQ"
+    n_images = 11125
+    direction = "higher"
+    rule = "the column MOS, 0 to 100, unchanged; no std is published"
+
+    def entries(self) -> list[Entry]:
+        """Reads the workbook of scores and attributes."""
+        entries = []
+        for row in read_sheet(self.label_file(*self.label_files), ("Image name", "MOS")):
+            name = row.text("Image name")
+            if not re.fullmatch(r"\d{5}\.jpe?g", name, re.IGNORECASE):
+                raise row.fault("Image name", "the name of an image such as 00001.jpg")
+            score = row.number_in("MOS", 0, 100)
+            entries.append(Entry(row.where, Rating(f"TestImage/{name}", score, math.nan, None, "authentic")))
+        return entries

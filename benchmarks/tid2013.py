@@ -1,0 +1,88 @@
+"""TID2013: 3,000 distorted images of 25 references."""
+
+from __future__ import annotations
+
+import re
+
+from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.labels import read_lines
+from cliqa_bench.errors import UserError
+from cliqa_bench.types import Rating
+
+DISTORTIONS = (
+    "additive Gaussian noise",
+    "noise in colour components",
+    "spatially correlated noise",
+    "masked noise",
+    "high-frequency noise",
+    "impulse noise",
+    "quantization noise",
+    "Gaussian blur",
+    "denoising",
+    "JPEG",
+    "JPEG2000",
+    "JPEG transmission errors",
+    "JPEG2000 transmission errors",
+    "non-eccentricity pattern noise",
+    "local block-wise distortions",
+    "mean shift",
+    "contrast change",
+    "colour saturation change",
+    "multiplicative Gaussian noise",
+    "comfort noise",
+    "lossy compression of noisy images",
+    "colour quantization with dither",
+    "chromatic aberrations",
+    "sparse sampling and reconstruction",
+)
+"""Names of the types 01 to 24."""
+
+
+class Tid2013(Dataset):
+    """TID2013.
+
+    On a case-sensitive disk 75 of its files begin with a capital I, and 50 of those end with .BMP; other
+    exports have them in lower case. Names are therefore compared without case. Twenty of its references show
+    what references of LIVE show (both took them from Kodak): a model of LIVE has seen those contents.
+    """
+
+    name = "tid2013"
+    title = "TID2013"
+    folders = ("tid2013", "TID-2013")
+    label_files = ("mos_with_names.txt",)
+    image_folders = ("distorted_images",)
+    citation = (
+        "N. Ponomarenko et al.: Image database TID2013: peculiarities, results and perspectives. "
+        "Signal Processing: Image Communication 30, 2015"
+    )
+    homepage = "http://www.ponomarenko.info/tid2013.htm"
+    n_images = 3000
+    n_groups = 25
+    direction = "higher"
+    rule = (
+        "the MOS of mos_with_names.txt, 0 to 9, unchanged; std = mos_std.txt, the deviation of the MOS itself"
+    )
+
+    def entries(self) -> list[Entry]:
+        """Reads `mos_with_names.txt`, and beside it, line by line, `mos_std.txt`."""
+        labels, stds_file = self.label_file(*self.label_files), self.label_file("mos_std.txt")
+        rows, stds = read_lines(labels, ("mos", "name")), read_lines(stds_file, ("std",))
+        if len(stds) != len(rows):
+            raise UserError(
+                f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; get both anew"
+            )
+        entries = []
+        for row, std in zip(rows, stds, strict=True):
+            name = row.text("name")
+            match = re.fullmatch(r"(i\d\d)_(\d\d)_([1-5])\.bmp", name, re.IGNORECASE)
+            if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
+                raise row.fault("name", "a name such as i01_01_1.bmp with a type from 01 to 24")
+            rating = Rating(
+                f"distorted_images/{name}",
+                row.number_in("mos", 0, 9),
+                std.number_in("std", 0, 9),
+                match[1].lower(),
+                DISTORTIONS[int(match[2]) - 1],
+            )
+            entries.append(Entry(row.where, rating))
+        return entries

@@ -1,0 +1,588 @@
+"""Avalanche's own plug-ins, templates and loggers on our streams and in our learner."""
+
+import contextlib
+import csv
+import hashlib
+import inspect
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training import plugins
+from scipy.stats import norm, spearmanr
+
+from cliqa_bench import cli, registry
+from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.errors import UserError
+from cliqa_bench.evaluate import score_images
+from cliqa_bench.learner import Learner
+from cliqa_bench.logs import OfflineWandB, quality_evaluator
+from cliqa_bench.plugins import AfterWarmUp
+from cliqa_bench.reports import load
+from cliqa_bench.settings import resolve
+from cliqa_bench.strategies._avalanche import PLUGINS, TEMPLATES, plain_type
+from cliqa_bench.testing import TRAINING, check_strategy, learn, new_model, tiny_sources
+
+NEEDED: dict[str, dict[str, Any]] = {
+    "EWCPlugin": {"ewc_lambda": 1e4},
+    "SynapticIntelligencePlugin": {"si_lambda": 1.0},
+    "ReplayPlugin": {"mem_size": 8},
+}
+ONLINE = ("EWCPlugin", {"ewc_lambda": 1e4, "mode": "online", "decay_factor": 0.5})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Pictures of 32 x 32 pixels are not worth a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def sources():
+    with tiny_sources() as made:
+        yield made
+
+
+def avalanche(name):
+    return registry.load("strategies", f"avalanche:{name}")
+
+
+def experiences(sources, training=TRAINING, first=0):
+    """Returns one experience per source, labelled as they stand in an order."""
+    return list(quality_benchmark(sources, training, first_task=first).train_stream)
+
+
+def new_learner(name, training=TRAINING, **params):
+    """Returns a learner with one of Avalanche's plug-ins at the protocol's full rate, and the plug-in."""
+    strategy = avalanche(name)(warmup_rate=1.0, main_rate=1.0, **(params or NEEDED[name]))
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=training)
+    return learner, learner.plugins[0].plugin
+
+
+# -- names and hyper-parameters ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [*((n, NEEDED.get(n, {})) for n in (*TEMPLATES, *PLUGINS)), ONLINE]
+)
+def test_it_keeps_the_contract(name, params):
+    check_strategy(avalanche(name), **params)
+
+
+def test_hyper_parameters_are_the_constructor_s_arguments():
+    for name in PLUGINS:
+        arguments = inspect.signature(getattr(plugins, name)).parameters
+        made = {f.name: f for f in fields(avalanche(name))}
+        assert set(arguments) - set(made) <= {"storage_policy"}, (
+            "an object cannot be written on a command line"
+        )
+        strategy = avalanche(name)(**NEEDED[name])
+        plugin = strategy.new_plugin()
+        assert isinstance(plugin, getattr(plugins, name)) and plugin is not strategy.new_plugin()
+        plain = vars(getattr(plugins, name)(**NEEDED[name]))
+        assert {k: v for k, v in vars(plugin).items() if k in arguments and k != "storage_policy"} == {
+            k: v for k, v in plain.items() if k in arguments and k != "storage_policy"
+        }
+
+
+def test_arguments_come_from_flags_and_from_the_file():
+    ewc = "avalanche:EWCPlugin"
+    config = resolve(
+        {
+            "strategy": f"{ewc},avalanche:ReplayPlugin",
+            "set": [f"{ewc}.ewc_lambda=0.4", f"{ewc}.mode=online"],
+            "params": {ewc: {"decay_factor": 0.9}, "avalanche:ReplayPlugin": {"batch_size_mem": 4}},
+        }
+    )
+    assert config.params[ewc] == {"ewc_lambda": 0.4, "mode": "online", "decay_factor": 0.9}
+    assert config.params["avalanche:ReplayPlugin"] == {"batch_size_mem": 4}
+    plugin = avalanche("EWCPlugin")(**config.params[ewc]).new_plugin()
+    assert (plugin.ewc_lambda, plugin.mode, plugin.decay_factor) == (0.4, "online", 0.9)
+    assert "ewc_lambda=0.4" in avalanche("EWCPlugin")(ewc_lambda=0.4).variant()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": "avalanche:EWC"}, "unknown strategy of Avalanche 'EWC' .did you mean 'EWCPlugin'"),
+        ({"strategy": "avalanche:LwFPlugin"}, "unknown strategy of Avalanche 'LwFPlugin'"),
+        ({"strategy": "avalanche:EWCPlugin"}, r"EWCPlugin.ewc_lambda has no default; give it: --set aval"),
+        ({"set": ["avalanche:EWCPlugin.lambda=1"]}, "unknown key of avalanche:EWCPlugin 'lambda'"),
+        ({"set": ["avalanche:EWCPlugin.ewc_lambda=much"]}, "ewc_lambda must be a number, not 'much'"),
+        ({"set": ["avalanche:ReplayPlugin.mem_size=9"]}, "unknown target of --set"),
+        (
+            {"params": {"avalanche:EWCPlugin": {"ewc_lambda": 1, "mode": "both"}}},
+            "EWCPlugin does not take its arguments: Mode must be separate or online",
+        ),
+        ({"strategy": "avalanche:ReplayPlugin", "set": ["avalanche:ReplayPlugin.mem_size=1"]}, "at least 2"),
+    ],
+)
+def test_misuse_is_said_in_a_line(settings, message):
+    with pytest.raises(UserError, match=message):
+        resolve({"strategy": "avalanche:EWCPlugin"} | settings)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "expected"),
+    [
+        (float, None, float),
+        (Any, "separate", str),
+        (Any, False, bool),
+        (Any, None, float | None),
+        (Optional[int], None, int | None),  # noqa: UP045 - as Avalanche writes it
+        (float | Sequence[float], None, float | tuple[float, ...]),
+        (Optional[Sequence[str]], None, tuple[str, ...] | None),  # noqa: UP045
+        (SupervisedPlugin | None, None, None),
+        (dict[str, int], None, None),
+    ],
+)
+def test_types_of_hyper_parameters(annotation, default, expected):
+    assert plain_type(annotation, default) == expected
+
+
+def test_list_names_the_family(capsys):
+    assert cli.main(["list"]) == 0
+    assert "avalanche:NAME  Avalanche's own: Naive, Cumulative" in capsys.readouterr().out
+
+
+# -- the learner with mini-batches of Avalanche's loaders ----------------------------------------------------
+
+
+def fidelity_of(difference, label):
+    p = norm.cdf(difference / np.sqrt(2))
+    return 1 - np.sqrt(p * label + 1e-8) - np.sqrt((1 - p) * (1 - label) + 1e-8)
+
+
+@pytest.mark.parametrize("ties", ["paper", "code"])
+def test_pairs_of_a_plain_mini_batch_lie_within_a_task_and_under_its_head(sources, ties):
+    learner, _ = new_learner("ReplayPlugin", replace(TRAINING, ties=ties))
+    (learner.experience,) = experiences(sources[2:], first=2)
+    learner.task = 2
+    for _ in range(3):
+        learner.model.add_task()
+    mos = torch.tensor([3.0, 1.0, 2.0, 2.0, 5.0, 4.0, 7.0])
+    task = torch.tensor([2, 0, 2, 2, 1, 0, 0])
+    learner.mbatch = [torch.rand(7, 3, 32, 32), mos, task]
+    learner._unpack_minibatch()
+    learner.mb_output = torch.randn(7, 3)
+    losses = [
+        fidelity_of(
+            float(learner.mb_output[i, task[i]] - learner.mb_output[j, task[j]]),
+            float(mos[i] > mos[j] or (ties == "paper" and mos[i] == mos[j])),
+        )
+        for i in range(7)
+        for j in range(i + 1, 7)
+        if task[i] == task[j]
+    ]
+    assert len(losses) == 3 + 3
+    assert float(learner.criterion()) == pytest.approx(np.mean(losses), abs=1e-6)
+
+
+def test_a_mini_batch_without_a_pair_teaches_nothing(sources):
+    learner, _ = new_learner("ReplayPlugin")
+    learner.experience = experiences(sources[:1])[0]
+    learner.task = learner.model.add_task()
+    learner.mbatch = [torch.rand(2, 3, 32, 32), torch.ones(2), torch.tensor([0, 1])]
+    learner._unpack_minibatch()
+    learner.mb_output = torch.randn(2, 2, requires_grad=True)
+    loss = learner.criterion()
+    loss.backward()
+    assert loss == 0 and not learner.mb_output.grad.any()
+
+
+class Noted(SupervisedPlugin):
+    """Writes down what it is told, and how many random numbers it could draw."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __getattribute__(self, name):
+        if name.startswith(("before_", "after_")):
+            return lambda learner, **kwargs: self.calls.append((name, learner.epoch))
+        return super().__getattribute__(name)
+
+
+def test_a_plug_in_sees_what_comes_after_the_warm_up(sources):
+    plugin = Noted()
+    strategy = registry.load("strategies", "naive")()
+    training = replace(TRAINING, warmup_epochs=2, epochs=2)
+    learner = Learner(
+        model=new_model(strategy), strategy=strategy, training=training, plugins=[AfterWarmUp(plugin)]
+    )
+    learner.train(experiences(sources[:1])[0], eval_streams=[])
+    told = [name for name, _ in plugin.calls]
+    assert told.count("before_training_exp") == told.count("after_training_exp") == 1
+    assert ("before_training_exp", 2) in plugin.calls, "epochs count from 0, two are the warm-up"
+    batches = sources[0].n_batches(training, training.batch)
+    assert told.count("before_backward") == told.count("after_training_iteration") == 2 * batches
+    assert {epoch for name, epoch in plugin.calls if "iteration" in name} == {2, 3}
+    plugin.calls.clear()
+    learner.training = replace(training, epochs=0)
+    learner.train(experiences(sources[1:2], first=1)[0], eval_streams=[])
+    seen = [name for name, _ in plugin.calls if "exp" in name]
+    assert seen == ["before_training_exp", "after_training_exp"], "also where there is nothing but a warm-up"
+
+
+def test_a_plug_in_s_random_numbers_depend_on_names_alone(sources):
+    drawn = []
+
+    class Draws(SupervisedPlugin):
+        def before_training_exp(self, strategy, **kwargs):
+            drawn.append((float(torch.rand(1)), random.random(), float(np.random.rand())))
+
+    for seed in (0, 0, 1):
+        torch.rand(1)
+        learner = learn(
+            registry.load("strategies", "naive")(), new_model(avalanche("Naive")()), sources[:1], seed=seed
+        )
+        learner.plugins.insert(0, AfterWarmUp(Draws()))
+        learner.train(experiences(sources[1:2], first=1)[0], eval_streams=[])
+    assert drawn[0] == drawn[1]
+    assert all(a != b for a, b in zip(drawn[0], drawn[2], strict=True))
+
+
+# -- each plug-in does its job -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def penalties_of(learner, plugin):
+    """Notes of every mini-batch what a plug-in adds to the loss, and the largest of its derivatives."""
+    noted = []
+    original = plugin.before_backward
+
+    def before_backward(strategy, **kwargs):
+        loss, strategy.loss = strategy.loss, torch.zeros(())
+        original(strategy, **kwargs)
+        penalty = strategy.loss
+        strategy.loss = loss + penalty
+        learns = [p for p in strategy.model.parameters() if p.requires_grad]
+        slopes = (
+            torch.autograd.grad(penalty, learns, retain_graph=True, allow_unused=True)
+            if penalty.requires_grad
+            else ()
+        )
+        noted.append(
+            (
+                float(penalty.detach()),
+                max((float(g.abs().max()) for g in slopes if g is not None), default=0.0),
+            )
+        )
+
+    plugin.before_backward = before_backward
+    yield noted
+    plugin.before_backward = original
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("EWCPlugin", {"ewc_lambda": 10.0}), ONLINE, ("SynapticIntelligencePlugin", {"si_lambda": 1.0})],
+)
+def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(sources, name, params):
+    learner, plugin = new_learner(name, **params)
+    first, second, third = experiences(sources)
+    with penalties_of(learner, plugin) as noted:
+        learner.train(first, eval_streams=[])
+        assert noted and all(value == 0 for value, _ in noted), "nothing to hold on to yet"
+        for experience in (second, third):
+            noted.clear()
+            learner.train(experience, eval_streams=[])
+            assert noted[0][0] == pytest.approx(0, abs=1e-9) or experience is third, "it starts at the anchor"
+            assert max(value for value, _ in noted) > 0
+            assert max(slope for _, slope in noted) > 0
+
+
+def test_ewc_holds_weights_near_the_last_task_s(sources):
+    moved = []
+    for ewc_lambda in (0.0, 1e12):  # importances of squared mean gradients are tiny
+        learner, plugin = new_learner("EWCPlugin", ewc_lambda=ewc_lambda)
+        first, second, _ = experiences(sources)
+        learner.train(first, eval_streams=[])
+        important = {n: w.data.clone() for n, w in plugin.importances[0].items() if n.startswith("net.")}
+        before = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
+        learner.train(second, eval_streams=[])
+        last = learner.last_state
+        moved.append(float(sum((w * (last[n] - before[n]) ** 2).sum() for n, w in important.items())))
+    assert moved[1] < 0.5 * moved[0]
+
+
+def test_ewc_s_importances_are_those_of_our_loss(sources):
+    """An independent loop: squared gradients of the mean fidelity loss over all pairs of each mini-batch."""
+    training = replace(TRAINING, augment="none")  # the plug-in draws crops of its own
+    learner, plugin = new_learner("EWCPlugin", training)
+    learner.train(experiences(sources[:1], training)[0], eval_streams=[])
+    source, model = sources[0], learner.model.eval()
+    train = source.indices("train")
+    total = {n: np.zeros(tuple(p.shape)) for n, p in model.named_parameters()}
+    batches = [train[i : i + training.batch] for i in range(0, len(train), training.batch)]
+    for images in batches:
+        x = source.batch_of(images, training, np.random.default_rng(0)).x.float() / 255
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        s = model((x - mean[:, None, None]) / std[:, None, None])[:, 0]
+        mos, terms = source.mos[images], []
+        for i in range(len(images)):
+            for j in range(i + 1, len(images)):
+                p = torch.special.ndtr((s[i] - s[j]) / 2**0.5)
+                better = float(mos[i] >= mos[j])
+                terms.append(1 - (p * better + 1e-8).sqrt() - ((1 - p) * (1 - better) + 1e-8).sqrt())
+        if not terms:  # a single image is left; it counts as a mini-batch all the same
+            continue
+        model.zero_grad()
+        torch.stack(terms).mean().backward()
+        for n, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                total[n] += parameter.grad.numpy() ** 2
+    for n, expected in total.items():
+        got = plugin.importances[0][n].data.numpy()
+        np.testing.assert_allclose(got, expected / len(batches), rtol=1e-3, atol=1e-9, err_msg=n)
+    assert total["heads.0.weight"].any() and sum(x.any() for x in total.values()) > 5
+
+
+@pytest.mark.parametrize("best", [2, 3])
+def test_si_s_importances_follow_the_path_of_the_weights_that_stay(sources, monkeypatch, best):
+    """An independent sum: gradient times step, from the end of the warm-up to the best epoch."""
+    monkeypatch.setattr(Learner, "validate", lambda learner: float(learner.epoch + 1 == best))
+    learner, plugin = new_learner("SynapticIntelligencePlugin", si_lambda=1.0)
+    path: dict[str, float | torch.Tensor] = {}
+    steps: dict[str, torch.Tensor] = {}
+
+    class Looks(SupervisedPlugin):
+        def before_update(self, strategy, **kwargs):
+            steps.update({n: p.detach().clone() for n, p in strategy.model.named_parameters()})
+            if not path and not strategy.warming_up:
+                path.update(dict.fromkeys(steps, 0.0) | {f"start {n}": p for n, p in steps.items()})
+
+        def after_update(self, strategy, **kwargs):
+            for n, p in strategy.model.named_parameters():
+                if not strategy.warming_up and strategy.epoch < best and p.grad is not None:
+                    path[n] = path[n] + p.grad * (p.detach() - steps[n])
+
+    learner.plugins.insert(0, Looks())
+    learner.train(experiences(sources[:1])[0], eval_streams=[])
+    assert learner.best_epoch == best
+    state = dict(learner.model.named_parameters())
+    found = plugin.ewc_data[1]
+    assert len(found) > 5
+    for n, importance in found.items():
+        moved = state[n].detach() - path[f"start {n}"]
+        expected = np.minimum(-(path[n] / (moved**2 + 1e-7)).numpy().reshape(-1), 0.001)
+        np.testing.assert_allclose(importance.data.numpy(), expected, rtol=1e-3, atol=1e-7, err_msg=n)
+    assert max(float(w.data.abs().max()) for w in found.values()) > 0
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_consolidating_moves_no_weight_and_leaves_the_model_in_evaluation_mode(sources, name):
+    learner, plugin = new_learner(name)
+    original, states = plugin.after_training_exp, []
+
+    def after_training_exp(strategy, **kwargs):
+        states.append({k: v.clone() for k, v in strategy.model.state_dict().items()})
+        original(strategy, **kwargs)
+
+    plugin.after_training_exp = after_training_exp
+    learner.train(experiences(sources[:1])[0], eval_streams=[])
+    assert all(torch.equal(v, states[0][k]) for k, v in learner.model.state_dict().items())
+    assert not any(module.training for module in learner.model.modules())
+
+
+def test_replay_replays(sources):
+    learner, plugin = new_learner("ReplayPlugin", mem_size=6, batch_size_mem=4)
+    first, second, third = experiences(sources)
+    learner.train(first, eval_streams=[])
+    assert len(plugin.storage_policy.buffer) == 6
+    labels: list[torch.Tensor] = []
+
+    class Looks(SupervisedPlugin):
+        def before_forward(self, strategy, **kwargs):
+            labels.append(strategy.mb_task_id.clone())
+
+    learner.plugins.insert(0, Looks())
+    old = [p.detach().clone() for p in learner.model.heads[0].parameters()]
+    learner.train(second, eval_streams=[])
+    warm_up, rest = labels[:2], labels[2:]
+    assert all(set(t.tolist()) == {1} for t in warm_up) and rest
+    assert {int((t == 0).sum()) for t in rest} <= {4, 2}, "the memory's six images come as four and two"
+    assert sum(int((t == 1).sum()) for t in rest) == 2 * len(sources[1].keys("train"))
+    state = learner.last_state
+    assert not torch.equal(old[0], state["heads.0.weight"]), "the old head learns from them"
+    assert len(plugin.storage_policy.buffer) == 6, "and the memory is shared"
+    memory_labels = [int(item[2]) for item in plugin.storage_policy.buffer]
+    assert sorted(memory_labels) == [0, 0, 0, 1, 1, 1]
+    labels.clear()
+    learner.train(third, eval_streams=[])
+    assert {label for t in labels for label in t.tolist()} == {0, 1, 2}
+
+
+def test_cumulative_learns_all_datasets_so_far_each_with_its_head(sources):
+    strategy = avalanche("Cumulative")(warmup_rate=1.0, main_rate=1.0)
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=TRAINING)
+    seen: list[tuple[bool, int]] = []
+
+    class Looks(SupervisedPlugin):
+        def before_forward(self, strategy, **kwargs):
+            seen.append((strategy.warming_up, int(strategy.mb_task_id[0])))
+
+    learner.plugins.append(Looks())
+    for n in (1, 2):
+        old = [p.detach().clone() for p in learner.model.heads.parameters()]
+        stream = quality_benchmark(sources[:n], TRAINING, joint=True).train_stream
+        seen.clear()
+        learner.train(stream[0], eval_streams=[])
+    assert {task for warm, task in seen if warm} == {1}
+    assert {task for warm, task in seen if not warm} == {0, 1}
+    assert not torch.equal(old[0], learner.last_state["heads.0.weight"]), "the first head learns on"
+    value = np.mean([
+        spearmanr(score_images(learner.model, s, "val", 2, "cpu")[:, t], s.mos[s.indices("val")]).statistic
+        for t, s in enumerate(sources[:2])
+    ])  # fmt: skip
+    best = max(h["val_srcc"] for h in learner.history)
+    assert value == pytest.approx(best)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("Naive", "naive"), ("JointTraining", "jl")])
+def test_templates_without_a_plug_in_are_our_own_strategies(sources, theirs, ours):
+    states = []
+    for strategy in (avalanche(theirs)(), registry.load("strategies", ours)()):
+        model = new_model(strategy)
+        learn(strategy, model, sources[:2], joint=ours == "jl")
+        states.append(model.state_dict())
+    assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
+
+
+# -- runs ----------------------------------------------------------------------------------------------------
+
+NAMES = ("EWCPlugin", "SynapticIntelligencePlugin", "ReplayPlugin", "Cumulative")
+ORDER = ("bid", "live", "csiq")
+
+
+def run(miniatures, out, order, *more):
+    names = ",".join(f"avalanche:{name}" for name in NAMES)
+    return cli.main(
+        [
+            "run", "--strategy", names, "--orders", ",".join(order), "--data", str(miniatures),
+            "--out", str(out),
+            "--set", "training.epochs=1", "--set", "training.warmup_epochs=1", "--set", "training.crop=32",
+            "--set", "training.resize=64", "--set", "avalanche:EWCPlugin.ewc_lambda=10",
+            "--set", "avalanche:SynapticIntelligencePlugin.si_lambda=1", "--jobs", "1",
+            "--set", "avalanche:ReplayPlugin.mem_size=10", *more,
+        ]
+    )  # fmt: skip
+
+
+def trained(out: Path) -> dict[str, str]:
+    """Returns a hash of what every training left; times, in done.json, are no result."""
+    files = (p for p in sorted(out.glob("train/*/*")) if p.name != "done.json")
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def finished(miniatures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("avalanche") / "runs"
+    assert run(miniatures, out, ORDER, "--log", "csv") == 0
+    return out
+
+
+def test_runs_end_in_rows_of_the_report(finished):
+    frame = load(finished)
+    for name in NAMES:
+        for suffix in ("", "-KG", "-O"):
+            rows = frame[(frame.method == f"{name}{suffix} (Avalanche)") & (frame.metric == "SRCC")]
+            values = rows.value.astype(float)
+            assert len(values) and values.notna().any() and values.dropna().abs().max() <= 1, name + suffix
+    assert "ewc_lambda=10" in " ".join(frame.variant.astype(str))
+    assert not [p for p in finished.rglob("*") if ":" in p.name], "no file has a colon in its name"
+
+
+def test_a_run_resumed_at_every_node_gives_the_same_bits(finished, miniatures, tmp_path, capfd):
+    out = tmp_path / "runs"
+    for length in (1, 2, 3):
+        assert run(miniatures, out, ORDER[:length]) == 0
+    said = capfd.readouterr()
+    assert (
+        "avalanche:EWCPlugin: what it learned is in no file, so it learns bid, live again"
+        in said.out + said.err
+    )
+    assert trained(out) == trained(finished)
+    assert len(trained(out)) >= 2 * len(NAMES) * len(ORDER)
+
+
+def test_a_log_has_the_numbers_of_the_history(finished):
+    nodes = list((finished / "train").iterdir())
+    assert len(nodes) == len(NAMES) * len(ORDER)
+    for node in nodes:
+        history = json.loads((node / "history.json").read_text())
+        with (finished / "logs" / node.name / "series.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        losses = [float(r["value"]) for r in rows if r["metric"].startswith("Loss_Epoch/train_phase")]
+        values = [float(r["value"]) for r in rows if r["metric"].startswith("SRCC_Val_Epoch")]
+        assert values == [h["val_srcc"] for h in history if h["val_srcc"] is not None]
+        assert len(losses) == len(history) and np.isfinite(losses).all()
+        assert [int(r["iteration"]) for r in rows] == sorted(int(r["iteration"]) for r in rows)
+
+
+# -- loggers -------------------------------------------------------------------------------------------------
+
+
+def test_the_srcc_of_eval_is_that_of_the_newest_head(sources):
+    learner, _ = new_learner("EWCPlugin")
+    with pytest.warns(UserWarning, match="No loggers specified"):
+        learner.log_to(quality_evaluator())
+    benchmark = quality_benchmark(sources, TRAINING)
+    for experience in benchmark.train_stream[:2]:
+        learner.train(experience, eval_streams=[])
+    said = learner.eval(benchmark.test_stream)
+    for task, source in enumerate(sources):
+        scores = score_images(learner.model, source, "test", 2, "cpu")[:, 1]
+        expected = spearmanr(scores, source.mos[source.indices("test")]).statistic
+        assert said[f"SRCC_Exp/eval_phase/test_stream/Task{task:03}/Exp{task:03}"] == pytest.approx(expected)
+
+
+def test_the_code_of_the_documentation_logs(miniatures, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    text = (Path(__file__).resolve().parents[1] / "docs" / "avalanche.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIQA_DATA", str(miniatures))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    learner = names["learner"]
+    for logger in learner.evaluator.loggers:
+        getattr(logger, "close", lambda: None)()
+        getattr(getattr(logger, "writer", None), "close", lambda: None)()
+    board = EventAccumulator("logs").Reload()
+    tag = "SRCC_Val_Epoch/train_phase/train_stream/Task001"
+    n = len(learner.history)
+    expected = [h["val_srcc"] for h in learner.history if h["val_srcc"] is not None]
+    assert [e.value for e in board.Scalars(tag)] == pytest.approx(expected, abs=1e-6)
+    assert any(t.startswith("SRCC_Exp/eval_phase/test_stream") for t in board.Tags()["scalars"])
+    rows = list(csv.DictReader(Path("logs/training_results.csv").read_text().splitlines()))
+    assert [r["training_exp"] for r in rows] == ["0"] * n + ["1"] * n
+    board_losses = [e.value for e in board.Scalars("Loss_Epoch/train_phase/train_stream/Task001")]
+    assert [float(r["training_loss"]) for r in rows[n:]] == pytest.approx(board_losses, abs=1e-4)
+    assert "SRCC_Val_Epoch" in Path("logs/series.csv").read_text()
+
+
+def test_weights_and_biases_writes_to_disk_only(tmp_path):
+    logger = OfflineWandB(tmp_path)
+    logger.log_single_metric("SRCC_Val_Epoch", 0.25, 3)
+    logger.close()
+    (written,) = tmp_path.rglob("*.wandb")
+    assert written.parent.name.startswith("offline-run-")
+    assert b"SRCC_Val_Epoch" in written.read_bytes()
+
+
+def test_a_logger_that_is_not_there_is_named():
+    with pytest.raises(UserError, match=r"unknown logger .--log. 'tensorbord' .did you mean 'tensorboard'"):
+        resolve({"strategy": "tsn", "log": "tensorbord"})
