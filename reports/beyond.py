@@ -22,6 +22,7 @@ def _section(
     column: Callable[[Row], str],
     columns: Sequence[str],
     best: dict[str, Best],
+    digits: int = DIGITS,
 ) -> Section:
     """Sorts rows into a section; `best` says of which columns the extreme is bold, as printed, ties too."""
     name = namer(rows)
@@ -30,8 +31,8 @@ def _section(
     body: list[tuple[str, list[Value]]] = [(n, []) for n in names]
     for head in columns:
         found = [cells.get((n, head)) for n in names]
-        values = [Value() if row is None else Value(row.value, row.std) for row in found]
-        printed = [round(v.mean, DIGITS) for v in values]
+        values = [Value() if row is None else Value(row.value, row.std, digits=digits) for row in found]
+        printed = [round(v.mean, digits) for v in values]
         finite = [p for p in printed if math.isfinite(p)]
         top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
         for (_, line), value, shown in zip(body, values, printed, strict=True):
@@ -138,7 +139,7 @@ def shape_significance(rows: list[Row]) -> Table:
         for setting, backbone in unique((row.setting, row.backbone) for row in rows):
             some = [r for r in rows if r[1:3] == (setting, backbone) and r.metric.startswith(f"{metric}:")]
             label = f"{metric}, {setting}" + (f" [{backbone}]" if several else "")
-            sections.append(_section(label, some, column, columns, {}))
+            sections.append(_section(label, some, column, columns, {}, digits=4))
     few = unique(part for row in rows for part in row.note.split("; ") if part.startswith("too few"))
     caption = (
         "Exact paired permutation test between methods over seeds: two-sided p-values of the mean "

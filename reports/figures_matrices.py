@@ -92,7 +92,7 @@ def _end(numbers: Tidy) -> str:
 def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: Path) -> list[Path]:
     order = numbers.group.main_order
     wanted = (r for r in numbers.rows if (r.metric, r.order) == (metric, order))
-    rows = [row for row in wanted if row.test_dataset in across]
+    rows = [row for row in wanted if row.train_dataset in down and row.test_dataset in across]
     methods = drawn_methods(unique(map(row_method, rows)))
     matrices: dict[Method, Matrix] = {}
     for method in sorted(methods, key=lambda m: -SETTINGS.index(m.setting)):

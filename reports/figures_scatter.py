@@ -31,7 +31,7 @@ def best_method(numbers: Tidy) -> Source | None:
     values = {
         (row.backbone, label_of(row)): row.value
         for row in numbers.rows
-        if (row.order, row.setting, row.metric) == (group.main_order, "Task-Agnostic", "mSRCC")
+        if (row.table, row.setting, row.metric) == ("III", "Task-Agnostic", "mSRCC")
     }
     found = {
         method: seeds

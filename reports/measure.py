@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -160,7 +161,9 @@ class Measurer:
                     length, train = ("", "All") if joint else (steps, titles[steps - 1])
                     note = "after the last experience" + ("" if k < tasks else "; not in the sequence")
                     values[Cell(metric, length, train, title, note)] = value
-        if not joint:
+        if joint:
+            values[Cell("mSRCC", "", "All")] = statistics.fmean(agreement[-1, :tasks])
+        else:
             values.update(_indices(agreement, stability, titles))
         return values
 

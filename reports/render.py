@@ -14,7 +14,7 @@ from cliqa_bench.reports.tables import DIGITS, Table, Value
 from cliqa_bench.types import TIDY_COLUMNS
 
 DASH = "—"
-_ROMAN = ("I", "II", "III", "IV", "V", "VI")
+_ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII")
 
 
 def csv_text(rows: Iterable[Row]) -> str:
@@ -30,14 +30,15 @@ def csv_text(rows: Iterable[Row]) -> str:
     return buffer.getvalue()
 
 
-def number(value: float) -> str:
-    """Returns a number as printed, a dash for nan; there is no minus zero."""
-    return f"{round(value, DIGITS) + 0.0:.{DIGITS}f}" if math.isfinite(value) else DASH
+def number(value: float, digits: int = DIGITS) -> str:
+    """Returns a number as printed ("0.816", "98,304"), a dash for nan; there is no minus zero."""
+    return f"{round(value, digits) + 0.0:,.{digits}f}" if math.isfinite(value) else DASH
 
 
-def _plain(value: Value) -> str:
-    spread = f" ± {number(value.std)}" if math.isfinite(value.std) else ""
-    return number(value.mean) + spread
+def plain(value: Value) -> str:
+    """Returns a value as printed, with its spread where it has one."""
+    spread = f" ± {number(value.std, value.digits)}" if math.isfinite(value.std) else ""
+    return number(value.mean, value.digits) + spread
 
 
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
@@ -72,7 +73,7 @@ def markdown(table: Table) -> str:
     owners = [owner for owner, n in table.spans for _ in range(n)] or [""] * len(table.columns)
     heads = [f"{o} {c}".strip() for o, c in zip(owners, table.columns, strict=True)]
     lines = [
-        f"**Table {table.number}.** {escape_md(table.caption)}",
+        f"**{table.title}.** {escape_md(table.caption)}",
         "",
         "| " + " | ".join(map(escape_md, [*table.corner, *heads])) + " |",
         "|" + "---|" * 2 + "---:|" * len(heads),
@@ -91,7 +92,7 @@ def markdown(table: Table) -> str:
 
 
 def _markdown_value(value: Value) -> str:
-    text = _plain(value)
+    text = plain(value)
     if value.gray:
         text = f"*{text}*"
     return f"**{text}**" if value.bold else text
@@ -151,7 +152,7 @@ def latex(table: Table) -> str:
 
 
 def _latex_spans(table: Table) -> list[str]:
-    cells, rules, start = ["", "Backbone"], [], 3
+    cells, rules, start = ["", escape_tex(table.spans_title)], [], 3
     for owner, n in table.spans:
         cells.append(f"\\multicolumn{{{n}}}{{c}}{{{escape_tex(owner)}}}")
         rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
@@ -160,7 +161,7 @@ def _latex_spans(table: Table) -> list[str]:
 
 
 def _latex_value(value: Value) -> str:
-    text = escape_tex(_plain(value)).replace("-0.", "$-$0.").replace("-1.", "$-$1.")
+    text = re.sub(r"-(?=\d)", "$-$", escape_tex(plain(value)))
     if value.bold:
         text = f"\\textbf{{{text}}}"
     return f"\\textcolor{{gray}}{{{text}}}" if value.gray else text
@@ -170,7 +171,7 @@ def latex_document(tables: Sequence[Table], figures: Sequence[tuple[Path, str]])
     """Returns `report.tex`: a document that takes in all tables and figures and compiles as it is.
 
     Args:
-        tables: The tables, whose files lie beside it.
+        tables: The tables, whose files lie beside it; the paper's come first.
         figures: Files beside it, each with its caption.
     """
     lines = [
@@ -184,8 +185,14 @@ def latex_document(tables: Sequence[Table], figures: Sequence[tuple[Path, str]])
         "\\setlength{\\belowcaptionskip}{6pt}",
         "\\renewcommand{\\thetable}{\\Roman{table}}",  # the paper's numbers
     ]
+    supplement = False
     for table in tables:
-        lines += [f"\\setcounter{{table}}{{{_ROMAN.index(table.number)}}}", f"\\input{{{table.name}}}"]
+        if table.number in _ROMAN:
+            lines.append(f"\\setcounter{{table}}{{{_ROMAN.index(table.number)}}}")
+        elif not supplement:
+            supplement = True
+            lines += ["\\renewcommand{\\thetable}{S\\arabic{table}}", "\\setcounter{table}{0}"]
+        lines.append(f"\\input{{{table.name}}}")
     for path, caption in figures:
         lines += [
             "\\begin{figure}[htbp]",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.reports import render
-from cliqa_bench.reports.figures import draw_psi, psi_caption
-from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.rows import GENERATED, SETTINGS, Row, Tidy, group_records, order_rank, tidy
-from cliqa_bench.reports.style import FORMATS as FIGURE_FORMATS
-from cliqa_bench.reports.tables import main_sequence, make_tables
+from cliqa_bench.reports.gallery import FILES as FIGURES
+from cliqa_bench.reports.gallery import draw_all
+from cliqa_bench.reports.overview import overview, summary_text
+from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
+from cliqa_bench.reports.rows import GENERATED, Tidy, group_records
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
 FORMATS = ("csv", "md", "tex")
@@ -22,8 +22,9 @@ FORMATS = ("csv", "md", "tex")
 _OWN = (
     "results.csv",
     "report.tex",
-    *(f"table_{number}.{kind}" for number in ("III", "IV", "V", "VI") for kind in FORMATS),
-    *(f"fig_4.{kind}" for kind in FIGURE_FORMATS),
+    "README.md",
+    *(f"table_{number}.{kind}" for number in NUMBERS for kind in FORMATS),
+    *FIGURES,
 )
 
 
@@ -64,31 +65,32 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
     parts = []
     for i, group in enumerate(groups):
         folder = out / "report" / ("" if i == 0 else f"other-{group.id}")
-        numbers = tidy(group, reader)
-        files = _write(numbers, folder, formats, figures)
-        result.files += files
+        numbers = collect(group, reader)
+        result.files += _write(numbers, reader, folder, formats, figures)
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
     result.summary = "\n".join(parts)
     return result
 
 
-def _write(numbers: Tidy, folder: Path, formats: Sequence[str], figures: bool) -> list[Path]:
-    texts = {"results.csv": render.csv_text(numbers.rows)}
-    tables = make_tables(numbers)
+def _write(
+    numbers: Tidy, reader: AnswerReader, folder: Path, formats: Sequence[str], figures: bool
+) -> list[Path]:
+    texts = {"results.csv": render.csv_text(lasting(numbers.rows))}
+    tables, by_table = make_tables(numbers), rows_by_table(numbers.rows)
     for table in tables:
-        rows = [row for row in numbers.rows if row.table == table.number]
         if "csv" in formats:
-            texts[f"{table.name}.csv"] = render.csv_text(rows)
+            texts[f"{table.name}.csv"] = render.csv_text(by_table[table.number])
         if "md" in formats:
             texts[f"{table.name}.md"] = render.markdown(table)
         if "tex" in formats:
             texts[f"{table.name}.tex"] = render.latex(table)
-    curves = [row for row in numbers.rows if row.table == "Fig. 4"]
-    drawn = draw_psi(curves, main_sequence(numbers.group), folder) if figures and curves else []
+    pictures = draw_all(numbers, reader, folder) if figures else []
+    drawn = [path for picture in pictures for path in picture.files]
     if "tex" in formats:
-        pictures = [(path, psi_caption(curves)) for path in drawn if path.suffix == ".pdf"]
-        texts["report.tex"] = render.latex_document(tables, pictures)
+        pages = [(path, p.caption) for p in pictures for path in p.files if path.suffix == ".pdf"]
+        texts["report.tex"] = render.latex_document(tables, pages)
+    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path in drawn)])
     for name, text in texts.items():
         write_text(folder / name, text)
     written = [folder / name for name in texts] + drawn
@@ -111,32 +113,6 @@ def _remove_stale(folder: Path, kept: set[str]) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot remove the old {error.filename}: {error.strerror}") from error
-
-
-def summary_text(numbers: Tidy, folder: Path) -> str:
-    """Returns the four summary numbers per order, setting and method, with what must be known about them."""
-    several = len({row.backbone for row in numbers.rows}) > 1
-    found: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in numbers.rows:
-        if row.metric in SUMMARY and row.table in ("V", "III", ""):
-            method = row.method + (f" ({row.variant})" if row.variant else "")
-            line = (row.order, method, row.setting, *([row.backbone] if several else []))
-            known = found.setdefault(line, {})
-            # mPSI stands in a row per length: the longest is the whole
-            if row.metric not in known or int(row.length) >= int(known[row.metric].length):
-                known[row.metric] = row
-    heads = ["order", "method", "setting", *(["backbone"] if several else []), *SUMMARY]
-    body = [
-        [*line, *(render.number(found[line][metric].value) for metric in SUMMARY)]
-        for line in sorted(found, key=lambda line: (order_rank(line[0]), SETTINGS.index(line[2]), line[1]))
-    ]
-    n = len(numbers.group.records)
-    lines = [f"{n} {'run' if n == 1 else 'runs'} ({numbers.group.description})"]
-    if numbers.group.generated:
-        lines.append(GENERATED)
-    if body:
-        lines += ["", render.text_table(heads, body, left=len(heads) - len(SUMMARY)), ""]
-    return "\n".join([*lines, *numbers.notes, f"tables and figures: {folder}"])
 
 
 def _other(numbers: Tidy, folder: Path) -> str:

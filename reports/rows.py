@@ -6,15 +6,10 @@ import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY, Cell, Measured, Measurer, Setting, is_joint, setting_of
-from cliqa_bench.store import AnswerReader, RunRecord, canonical, digest, read_records
-from cliqa_bench.types import TIDY_COLUMNS
-
-if TYPE_CHECKING:
-    import pandas as pd
+from cliqa_bench.store import AnswerReader, RunRecord, canonical, digest
 
 GENERATED = "generated miniatures: not comparable with published numbers"
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
@@ -237,25 +232,3 @@ def _gaps(done: list[tuple[RunRecord, Measured]]) -> list[str]:
             f"to fill them: {command}"
         )
     return lines
-
-
-def load(out: str | Path) -> pd.DataFrame:
-    """Returns the numbers of an output folder as tidy rows, unrounded.
-
-    Where the folder holds runs that cannot be compared (another preset, split, protocol or data), the rows
-    are those of the group with the newest run, as in `<out>/report/`.
-
-    Args:
-        out: Folder of the results.
-
-    Returns:
-        One number a row, columns `TIDY_COLUMNS`; value and std are float64, nan where undefined.
-
-    Raises:
-        UserError: If there are no runs or a file is broken.
-    """
-    import pandas as pd
-
-    folder = Path(out)
-    rows = tidy(group_records(read_records(folder))[0], AnswerReader(folder)).rows
-    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))

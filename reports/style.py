@@ -111,8 +111,11 @@ def plain(name: str, width: int = 1000, lines: int = 2) -> str:
 
 def put_foot(figure: Figure, text: str, generated: bool) -> None:
     """Writes the small print under a figure: what it is of, and whether any of its data is generated."""
-    whole = text + (f"; {GENERATED}" if generated else "")
-    figure.supxlabel(plain(whole, int(16 * figure.get_figwidth())), fontsize=7, color="0.25")
+    width = int(16 * figure.get_figwidth())  # characters
+    foot = plain(text, width)
+    if generated:  # in one piece, so that it can be searched for
+        foot += ("; " if len(foot) + 2 + len(GENERATED) <= width else "\n") + GENERATED
+    figure.supxlabel(foot, fontsize=7, color="0.25")
 
 
 def generated_sentence(generated: bool) -> str:

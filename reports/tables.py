@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.rows import GENERATED, Group, Row, Tidy, order_rank
+from cliqa_bench.reports.rows import GENERATED, Group, Row, order_rank
 
 DIGITS = 3
 
@@ -21,12 +21,14 @@ class Value(NamedTuple):
         std: Spread over seeds (ddof=1), nan where it is not shown.
         bold: Whether it is the best of its column in its section.
         gray: Whether it is the result of a future task.
+        digits: How many digits after the point are printed; 0 for a whole number.
     """
 
     mean: float = math.nan
     std: float = math.nan
     bold: bool = False
     gray: bool = False
+    digits: int = DIGITS
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ class Table:
     """A table of the paper's shape.
 
     Attributes:
-        number: As in the paper ("III").
+        number: As in the paper ("III"), or a word for what the paper does not have ("overhead").
         caption: What it shows, in sentences.
         corner: What the section labels and the row names are ("Setting", "Method").
         columns: Names of the columns.
         sections: The rows.
         spans: Names over several columns and how many; empty for none.
+        spans_title: What the spans are ("Backbone").
     """
 
     number: str
@@ -56,28 +59,27 @@ class Table:
     columns: list[str]
     sections: list[Section]
     spans: list[tuple[str, int]] = field(default_factory=list)
+    spans_title: str = ""
 
     @property
     def name(self) -> str:
         """Name of its files, without the suffix."""
         return f"table_{self.number}"
 
+    @property
+    def title(self) -> str:
+        """What it is called: "Table III", "First task"."""
+        return table_title(self.number)
+
+
+def table_title(number: str) -> str:
+    """Returns what a table is called, by its number in the paper or its word."""
+    return f"Table {number}" if number.isupper() else number.replace("_", " ").capitalize()
+
 
 def shape(number: str, rows: list[Row]) -> Table:
     """Puts the rows of one of the tables III to VI, ours or the published ones, into its shape."""
-    makers = {"III": _summary, "IV": _matrix, "V": _orders, "VI": _lengths}
-    return makers[number](rows)
-
-
-def make_tables(tidy: Tidy) -> list[Table]:
-    """Returns Tables III to VI, as far as there are rows for them."""
-    tables = []
-    for number in ("III", "IV", "V", "VI"):
-        rows = [row for row in tidy.rows if row.table == number]
-        if rows:
-            table = shape(number, rows)
-            tables.append(replace(table, caption=f"{table.caption} {_about(tidy.group, number)}"))
-    return tables
+    return SHAPES[number](rows)
 
 
 def main_sequence(group: Group) -> list[str]:
@@ -86,19 +88,30 @@ def main_sequence(group: Group) -> list[str]:
     return [record.titles.get(name, name) for name in record.sequence]
 
 
-def _about(group: Group, number: str) -> str:
-    """The end of every caption: order, backbone, seeds, protocol, and the generated label."""
+def about(group: Group, number: str, in_order: bool) -> str:
+    """Returns the end of a caption: order, backbone, seeds, protocol, and the generated label.
+
+    Args:
+        group: The runs.
+        number: The table's number.
+        in_order: Whether the table is about the main order.
+    """
     records = group.records
     sentences = []
-    if number in ("III", "IV"):
+    if in_order:
         sentences.append(f"Order {group.main_order}: {', '.join(main_sequence(group))}.")
     backbones = sorted({r.backbone for r in records})
     if number != "III" and len(backbones) == 1:
         sentences.append(f"Backbone: {backbones[0]}.")
     seeds = sorted({r.seed for r in records})
     if len(seeds) > 1:
-        spread = "mean ± standard deviation (ddof = 1)" if number == "III" else "mean"
-        sentences.append(f"Seeds {', '.join(map(str, seeds))}: {spread}.")
+        known = {
+            "III": ": mean ± standard deviation (ddof = 1)",
+            "IV": ": mean",
+            "V": ": mean",
+            "VI": ": mean",
+        }
+        sentences.append(f"Seeds {', '.join(map(str, seeds))}{known.get(number, '')}.")
     sentences.append(f"{group.description[0].upper()}{group.description[1:]}.")
     if group.generated:
         sentences.append(f"{GENERATED[0].upper()}{GENERATED[1:]}.")
@@ -120,11 +133,17 @@ def _namer(rows: list[Row], with_backbone: bool = True) -> Callable[[Row], str]:
     return name
 
 
-def _section(label: str, names: Iterable[str], columns: list[list[Value]]) -> Section:
-    """Puts columns of values together and marks the best of each column; ties are decided as printed."""
+def section(label: str, names: Iterable[str], columns: list[list[Value]]) -> Section:
+    """Puts columns of values together and marks the best of each column; ties are decided as printed.
+
+    Args:
+        label: What the rows have in common.
+        names: One per row.
+        columns: One list per column, in it one value per row.
+    """
     marked = []
     for column in columns:
-        printed = [round(v.mean, DIGITS) for v in column]
+        printed = [round(v.mean, v.digits) for v in column]
         best = max((p for p in printed if math.isfinite(p)), default=math.nan)
         several = len(column) > 1  # the best of one is no distinction
         marked.append([v._replace(bold=several and p == best) for v, p in zip(column, printed, strict=True)])
@@ -152,7 +171,7 @@ def _build(
     spread: bool = False,
 ) -> Section:
     cells, names = _grid(rows, name, column), _unique(name(row) for row in rows)
-    return _section(label, names, [[_value(cells.get((n, c)), spread) for n in names] for c in columns])
+    return section(label, names, [[_value(cells.get((n, c)), spread) for n in names] for c in columns])
 
 
 def _summary(rows: list[Row]) -> Table:
@@ -173,8 +192,9 @@ def _summary(rows: list[Row]) -> Table:
     )
     plain = [column.split("\t")[1] for column in columns]
     return Table(
-        "III", caption, ("Setting", "Method"), plain, sections, [(b, len(SUMMARY)) for b in backbones]
-    )
+        "III", caption, ("Setting", "Method"), plain, sections,
+        [(b, len(SUMMARY)) for b in backbones], "Backbone",
+    )  # fmt: skip
 
 
 def _matrix(rows: list[Row]) -> Table:
@@ -218,3 +238,15 @@ def _lengths(rows: list[Row]) -> Table:
         "Best results of each section in bold."
     )
     return Table("VI", caption, ("Order", "Method"), columns, sections)
+
+
+SHAPES: dict[str, Callable[[list[Row]], Table]] = {
+    "III": _summary, "IV": _matrix, "V": _orders, "VI": _lengths,
+}  # fmt: skip
+
+TITLES = {
+    "III": "mSRCC, mPI, mSI and mPSI of all methods",
+    "IV": "SRCC on every test set after each experience",
+    "V": "robustness to the order of the tasks",
+    "VI": "robustness to the number of tasks",
+}

@@ -113,4 +113,4 @@ def test_they_are_rendered(runs: Runs) -> None:
         (transfer_rows(*runs), beyond.shape_transfer),
     ):
         table = shape(rows)
-        assert f"**Table {table.number}.**" in markdown(table) and "\\toprule" in latex(table)
+        assert f"**{table.title}.**" in markdown(table) and "\\toprule" in latex(table)

@@ -138,7 +138,7 @@ def test_the_same_numbers_are_the_same_bytes(small: Path, drawn: list[gallery.Dr
 
 def test_generated_data_is_said_and_real_data_is_not(drawn: list[gallery.Drawn], tmp_path: Path) -> None:
     for figure in drawn:
-        assert "not comparable with" in figure.files[0].read_text()
+        assert GENERATED in figure.files[0].read_text()
         assert figure.caption.endswith("not comparable with published numbers.")
     recorded.record_tsn(tmp_path / "real", generated=False)
     numbers, reader = numbers_of(tmp_path / "real")
