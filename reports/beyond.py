@@ -123,8 +123,9 @@ def shape_intervals(rows: list[Row]) -> Table:
     caption = (
         f"{LEVEL:.0%} percentile intervals of the SRCC after the last experience by a paired bootstrap: "
         f"{seeds} resampled {resamples} times, alike for all methods. The best is the method with the "
-        "highest mSRCC of the same setting and backbone; an interval of the difference without 0 tells the two apart. With "
-        "one seed an interval says nothing about chance in training. Best mSRCC of each section in bold."
+        "highest mSRCC of the same setting and backbone; an interval of the difference without 0 tells the "
+        "two apart. With one seed an interval says nothing about chance in training. Best mSRCC of each "
+        "section in bold."
     )
     names = [column.split("\t")[1] for column in columns]
     counts = [(span, len(heads)) for span, heads in spans.items()]
