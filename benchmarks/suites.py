@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from cliqa_bench import registry
+from cliqa_bench import addons, registry
 from cliqa_bench.benchmarks.base import Dataset, folded
 from cliqa_bench.errors import UserError, unknown
 
@@ -47,8 +47,8 @@ def parse_orders(text: str) -> dict[str, list[str]]:
     labels = [word.upper() for word in words if word.upper() in ORDERS]
     if len(labels) == len(words):
         return {label: list(ORDERS[label]) for label in labels}
+    sequence = [registry.check("datasets", w) if addons.is_file_name(w) else w.lower() for w in words]
     names = registry.names("datasets")
-    sequence = [word.lower() for word in words]
     for word, name in zip(words, sequence, strict=True):
         if name in names:
             continue

@@ -26,6 +26,9 @@ _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
 
 
+_INCLUDE = "Python files with strategies, datasets or backbones of your own"
+
+
 class Command(NamedTuple):
     """A command of the command line.
 
@@ -46,6 +49,7 @@ def _run_arguments(add: Add) -> None:
     add("--strategy", type=many, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
     add("--orders", type=many, metavar="ORDERS", help=_ORDERS)
     add("--test-on", type=many, metavar="NAMES", help="further datasets to test on, whole: tid2013,spaq")
+    add("--include", type=many, metavar="FILES", help=_INCLUDE)
     add("--data", type=str, metavar="DIR", help=_DATA)
     add("--backbone", type=str, metavar="NAME", help="see 'list' (default: the preset's)")
     add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
@@ -133,13 +137,40 @@ def _report(args: Namespace, command: str) -> int:
 
 
 def _list_arguments(add: Add) -> None:
-    pass
+    add("--include", type=str, metavar="FILES", help=_INCLUDE)
 
 
 def _list(args: Namespace, command: str) -> int:
+    from cliqa_bench.settings import include
+
+    include(args.include)
     from cliqa_bench.listing import listing
 
     print(listing())
+    return 0
+
+
+def _test_arguments(add: Add) -> None:
+    add("strategy", type=str, metavar="STRATEGY", help="a name of 'list', or a Python file of your own")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter, repeatable")
+
+
+def _test(args: Namespace, command: str) -> int:
+    from cliqa_bench import registry
+    from cliqa_bench.settings import typed_fields
+
+    name = registry.check("strategies", args.strategy)
+    cls = registry.load("strategies", name)
+    given = dict(text.partition("=")[::2] for text in args.set)
+    chosen = typed_fields(cls, given, name)
+    from cliqa_bench.testing import check_strategy
+
+    try:
+        check_strategy(cls, **chosen)
+    except AssertionError as error:
+        print(f"{name} does not keep the contract of a strategy: {error}")
+        return 1
+    print(f"{name} keeps the contract of a strategy")
     return 0
 
 
@@ -204,11 +235,14 @@ def _check_arguments(add: Add) -> None:
         help="only these, comma-separated (default: the six, and others found)",
     )
     add("--split", type=str, default="1", metavar="N|DIR", help=_SPLIT)
+    add("--include", type=str, metavar="FILES", help=_INCLUDE)
 
 
 def _check(args: Namespace, command: str) -> int:
     from cliqa_bench import registry
-    from cliqa_bench.settings import words
+    from cliqa_bench.settings import include, words
+
+    include(args.include)
 
     chosen = [registry.check("datasets", name) for name in words(args.datasets)]
     root = _data(args.dir)
@@ -275,6 +309,7 @@ COMMANDS: dict[str, Command] = {
     "data ratings": Command("print a dataset's ratings as CSV", _ratings_arguments, _ratings),
     "data sheet": Command("draw pictures of each dataset, ordered by label", _sheet_arguments, _sheet),
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
+    "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
     "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),
 }
 GROUPS = {"data": "make, check and print datasets"}

@@ -115,6 +115,7 @@ class RunConfig:
         device: "auto", "cpu", "cuda", "cuda:1", ...
         out: Folder of the results.
         test_on: Datasets that every strategy is tested on, with all their images, and that none learns.
+        include: Files of the user's that define strategies, datasets or backbones, absolute.
         jobs: Number of processes that work side by side, or "auto"; changes no result.
         threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
             None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
@@ -134,6 +135,7 @@ class RunConfig:
     device: str = "auto"
     out: Path = Path("runs")
     test_on: list[str] = field(default_factory=list)
+    include: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None
     log: LogName | None = None

@@ -177,7 +177,9 @@ def _check_gate(strategy: Strategy, backbone: type[Backbone]) -> None:
 
 
 def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:
-    return {"schema": SCHEMA, "kind": kind, "backbone": plan.backbone.name, "weights": weights, **more}
+    spec = {"schema": SCHEMA, "kind": kind, "backbone": plan.backbone.name, "weights": weights, **more}
+    origin = registry.origin("backbones", plan.backbone.name)
+    return spec | ({"backbone_origin": origin} if origin else {})
 
 
 def _train_nodes(
@@ -199,6 +201,7 @@ def _train_nodes(
             weights,
             "train",
             strategy=strategy.name,
+            **_origin(strategy),
             params=_jsonable(strategy.training_params()),
             training=_jsonable(asdict(plan.config.training)),
             seed=seed,
@@ -213,6 +216,12 @@ def _train_nodes(
             work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after)
         previous = work
         yield work
+
+
+def _origin(strategy: Strategy) -> dict[str, Any]:
+    """Returns what a node's name says of a strategy that is not ours: another version trains anew."""
+    origin = registry.origin("strategies", strategy.name)
+    return {"origin": origin} if origin else {}
 
 
 def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed: int) -> GateWork:

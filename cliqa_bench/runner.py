@@ -27,7 +27,7 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.planner import Plan, images_of, make_plan
 from cliqa_bench.pool import Outcome, work_off
 from cliqa_bench.pretrain_config import DISTORTION_BN, distortion_bn_file
-from cliqa_bench.settings import config_dict
+from cliqa_bench.settings import config_dict, include
 from cliqa_bench.store import clean_partial, read_json, write_record, write_text
 from cliqa_bench.types import Subset
 
@@ -66,6 +66,7 @@ def prepare(config: RunConfig, command: str) -> Plan:
     Raises:
         UserError: If data, names or weights are wrong.
     """
+    include(config.include)  # in a process of its own, nothing is included yet
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
     materials = load_materials(names, config.data, config.split, config.test_on)
     facts: dict[str, Any] = {

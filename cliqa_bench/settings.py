@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from cliqa_bench import errors, paper, registry
+from cliqa_bench import addons, errors, paper, registry
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.config import PRESET_BACKBONE, PRESETS, LogName, PresetName, RunConfig, Training
 from cliqa_bench.errors import UserError
@@ -106,16 +106,19 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: If something is missing, unknown, or of the wrong type.
     """
+    include(settings.get("include"))
     strategy = _strategies(settings.get("strategy"))
     orders = _orders(settings.get("orders") or "I")
     data = data_root(settings.get("data"))
     preset = _preset(settings.get("preset"), data, orders)
     training, params = _assignments(settings, strategy)
+    backbone = registry.check("backbones", settings.get("backbone") or PRESET_BACKBONE[preset])
+    test_on = _test_on(settings.get("test_on"), orders)
     return RunConfig(
         strategy=strategy,
         orders=orders,
         data=data,
-        backbone=registry.check("backbones", settings.get("backbone") or PRESET_BACKBONE[preset]),
+        backbone=backbone,
         weights=_weights(settings.get("weights")),
         seeds=_seeds(settings.get("seeds")),
         split=_split(settings.get("split")),
@@ -124,7 +127,8 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         params=params,
         device=_device(settings.get("device")),
         out=Path(settings.get("out") or "runs").expanduser(),
-        test_on=_test_on(settings.get("test_on"), orders),
+        test_on=test_on,
+        include=[str(file) for file in addons.included().values()],
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
         log=_log(settings.get("log")),
@@ -160,6 +164,18 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
         replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
         for config in paper.runs(base, strategies, base.orders, backbones)
     ]
+
+
+def include(files: str | Iterable[str] | None) -> None:
+    """Imports files of the user's, named with commas between, or in a list.
+
+    Raises:
+        UserError: If one cannot be imported, or defines none of what a run is made of.
+    """
+    for file in words(files):
+        name = addons.include(file)
+        if not any(name in registry.names(kind) for kind in registry.KINDS):
+            raise UserError(f"{file} defines no strategy, dataset or backbone")
 
 
 def config_dict(config: RunConfig) -> dict[str, Any]:
@@ -240,7 +256,10 @@ def _device(value: str | None) -> str:
 
 
 def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]]) -> list[str]:
-    named = [registry.check("datasets", name.lower()) for name in dict.fromkeys(words(value))]
+    named = [
+        registry.check("datasets", name if addons.is_file_name(name) else name.lower())
+        for name in dict.fromkeys(words(value))
+    ]
     for label, order in orders.items():
         for name in named:
             if name in order:

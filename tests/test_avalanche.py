@@ -463,14 +463,15 @@ def test_templates_without_a_plug_in_are_our_own_strategies(sources, theirs, our
 # -- runs ----------------------------------------------------------------------------------------------------
 
 NAMES = ("EWCPlugin", "SynapticIntelligencePlugin", "ReplayPlugin", "Cumulative")
-ORDER = ("bid", "live", "csiq")
+ORDERS = "bid,live,csiq;bid,csiq"
+NODES = 4  # bid; live and csiq after it; csiq after both
 
 
-def run(miniatures, out, order, *more):
+def run(miniatures, out, orders, *more):
     names = ",".join(f"avalanche:{name}" for name in NAMES)
     return cli.main(
         [
-            "run", "--strategy", names, "--orders", ",".join(order), "--data", str(miniatures),
+            "run", "--strategy", names, "--orders", orders, "--data", str(miniatures),
             "--out", str(out),
             "--set", "training.epochs=1", "--set", "training.warmup_epochs=1", "--set", "training.crop=32",
             "--set", "training.resize=64", "--set", "avalanche:EWCPlugin.ewc_lambda=10",
@@ -489,7 +490,7 @@ def trained(out: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def finished(miniatures, tmp_path_factory):
     out = tmp_path_factory.mktemp("avalanche") / "runs"
-    assert run(miniatures, out, ORDER, "--log", "csv") == 0
+    assert run(miniatures, out, ORDERS, "--log", "csv") == 0
     return out
 
 
@@ -506,20 +507,20 @@ def test_runs_end_in_rows_of_the_report(finished):
 
 def test_a_run_resumed_at_every_node_gives_the_same_bits(finished, miniatures, tmp_path, capfd):
     out = tmp_path / "runs"
-    for length in (1, 2, 3):
-        assert run(miniatures, out, ORDER[:length]) == 0
+    for orders in ("bid", "bid,live", "bid,live,csiq", ORDERS):
+        assert run(miniatures, out, orders) == 0
     said = capfd.readouterr()
     assert (
         "avalanche:EWCPlugin: what it learned is in no file, so it learns bid, live again"
         in said.out + said.err
     )
     assert trained(out) == trained(finished)
-    assert len(trained(out)) >= 2 * len(NAMES) * len(ORDER)
+    assert len(list((out / "train").iterdir())) == len(NAMES) * NODES
 
 
 def test_a_log_has_the_numbers_of_the_history(finished):
     nodes = list((finished / "train").iterdir())
-    assert len(nodes) == len(NAMES) * len(ORDER)
+    assert len(nodes) == len(NAMES) * NODES
     for node in nodes:
         history = json.loads((node / "history.json").read_text())
         with (finished / "logs" / node.name / "series.csv").open() as file:

@@ -21,11 +21,12 @@ def runs(tmp_path, backbones=("scnn",)) -> list[RunConfig]:
 def test_every_table_of_the_paper_has_its_run(tmp_path):
     asked = [
         (set(r.strategy), set(r.orders), r.backbone, len(r.seeds), str(r.params.get("tsn", {})))
-        for r in runs(tmp_path, ("scnn", "resnet18"))
+        for r in runs(tmp_path, ("scnn", "resnet18", "vgg16"))
     ]
     everything = set(registry.names("strategies"))
     assert (everything, {"I"}, "scnn", 1, "{}") in asked, "Tables III and IV"
-    assert (everything, {"I"}, "resnet18", 1, "{}") in asked, "Table III's second backbone"
+    assert ({"tsn", "lwf"}, {"I"}, "resnet18", 1, "{}") in asked, "Table III's second backbone"
+    assert ({"tsn"}, {"I"}, "vgg16", 1, "{}") in asked, "Table VII's further backbones"
     assert ({"tsn", "lwf"}, set(ORDERS), "scnn", 1, "{}") in asked, "Tables V and VI"
     assert (set(paper.SEVERAL_SEEDS), {"I"}, "scnn", 3, "{}") in asked, "Table XIII"
     for params in paper.ABLATIONS:

@@ -24,7 +24,7 @@ from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
 from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
 from cliqa_bench.benchmarks.generated.scenes import Scene, make_scene
 from cliqa_bench.benchmarks.generated.synthetic import CsiqLayout, KadidLayout, LiveLayout
-from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar
 from cliqa_bench.store import read_json, write_json
@@ -72,7 +72,15 @@ def _finished(folder: Path, scale: float, seed: int) -> bool:
 
 def made(root: Path, names: Sequence[str], scale: float = 1.0, seed: int = 0) -> bool:
     """Tells whether all of these miniatures are there; see `make_miniatures`."""
-    return all(_finished(root / LAYOUTS[name].folder, scale, seed) for name in names)
+    return all(_finished(root / LAYOUTS[name].folder, scale, seed) for name in _with_layout(names))
+
+
+def _with_layout(names: Sequence[str]) -> list[str]:
+    for name in names:
+        if name not in LAYOUTS:
+            there = ", ".join(LAYOUTS)
+            raise UserError(f"there are no generated miniatures of {name} (only of {there}); give --data DIR")
+    return list(names)
 
 
 def make_miniatures(
@@ -94,10 +102,7 @@ def make_miniatures(
     Raises:
         UserError: If a name is unknown, a folder is taken by something else, or cannot be written.
     """
-    wanted = list(LAYOUTS) if names is None else list(names)
-    for name in wanted:
-        if name not in LAYOUTS:
-            raise unknown("dataset", name, LAYOUTS)
+    wanted = _with_layout(list(LAYOUTS) if names is None else names)
     if not 0 < scale <= 100:
         raise UserError(f"scale is {scale:g}; it must lie above 0 and at most at 100")
     try:
