@@ -9,12 +9,12 @@ from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.reports import published, render
-from cliqa_bench.reports.figures import FORMATS as FIGURE_FORMATS
-from cliqa_bench.reports.figures import draw_psi, psi_caption
+from cliqa_bench.reports.gallery import FILES as FIGURES
+from cliqa_bench.reports.gallery import Drawn, draw_all
 from cliqa_bench.reports.overview import overview, summary_text
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
 from cliqa_bench.reports.rows import GENERATED, Tidy, group_records
-from cliqa_bench.reports.tables import Table, main_sequence
+from cliqa_bench.reports.tables import Table
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
 FORMATS = ("csv", "md", "tex")
@@ -25,7 +25,7 @@ _OWN = (
     "report.tex",
     "README.md",
     *(f"table_{number}.{kind}" for number in NUMBERS for kind in FORMATS),
-    *(f"fig_4.{kind}" for kind in FIGURE_FORMATS),
+    *FIGURES,
 )
 
 
@@ -68,9 +68,9 @@ def write_report(
     for i, group in enumerate(groups):
         folder = out / "report" / ("" if i == 0 else f"other-{group.id}")
         numbers = collect(group, reader)
-        drawn = _draw(numbers, folder) if figures else []
+        drawn = draw_all(numbers, reader, folder) if figures else []
         texts = _texts(numbers, formats, beside_published, drawn, out)
-        result.files += _write(folder, texts, [path for path, _ in drawn])
+        result.files += _write(folder, texts, [path for figure in drawn for path in figure.files])
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
     result.summary = "\n".join(parts)
@@ -111,18 +111,11 @@ def check_formats(formats: Sequence[str]) -> None:
             raise unknown("format", kind, FORMATS)
 
 
-def _draw(numbers: Tidy, folder: Path) -> list[tuple[Path, str]]:
-    """Draws the figures; returns their files, each with its caption."""
-    curves = [row for row in numbers.rows if row.table == "Fig. 4"]
-    drawn = draw_psi(curves, main_sequence(numbers.group), folder) if curves else []
-    return [(path, psi_caption(curves)) for path in drawn]
-
-
 def _texts(
     numbers: Tidy,
     formats: Sequence[str],
     beside_published: bool,
-    drawn: Sequence[tuple[Path, str]],
+    drawn: Sequence[Drawn],
     out: Path,
 ) -> dict[str, str]:
     """Returns what every file of a report but the figures consists of, by name."""
@@ -138,9 +131,10 @@ def _texts(
                 csvs[table.number] = render.csv_text(compared.ours, columns)
     texts = {"results.csv": render.csv_text(lasting(numbers.rows)), **_table_texts(tables, csvs, formats)}
     if "tex" in formats:
-        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".pdf"]
+        pictures = [(path, one.caption) for one in drawn for path in one.files if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)
-    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path, _ in drawn)], out)
+    names = [path.name for one in drawn for path in one.files]
+    texts["README.md"] = overview(numbers, tables, [*texts, *names], out)
     return texts
 
 
