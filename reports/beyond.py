@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cliqa_bench.reports.all_orders import STATISTICS
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.methods import label_of, namer, unique
+from cliqa_bench.reports.methods import drawn_methods, label_of, namer, row_method, unique
 from cliqa_bench.reports.rows import Row
 from cliqa_bench.reports.statistics import ALPHA, LEVEL, TESTED
 from cliqa_bench.reports.tables import DIGITS, Section, Table, Value
@@ -22,6 +22,7 @@ def _section(
     column: Callable[[Row], str],
     columns: Sequence[str],
     best: dict[str, Best],
+    digits: int = DIGITS,
 ) -> Section:
     """Sorts rows into a section; `best` says of which columns the extreme is bold, as printed, ties too."""
     name = namer(rows)
@@ -30,8 +31,8 @@ def _section(
     body: list[tuple[str, list[Value]]] = [(n, []) for n in names]
     for head in columns:
         found = [cells.get((n, head)) for n in names]
-        values = [Value() if row is None else Value(row.value, row.std) for row in found]
-        printed = [round(v.mean, DIGITS) for v in values]
+        values = [Value() if row is None else Value(row.value, row.std, digits=digits) for row in found]
+        printed = [round(v.mean, digits) for v in values]
         finite = [p for p in printed if math.isfinite(p)]
         top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
         for (_, line), value, shown in zip(body, values, printed, strict=True):
@@ -63,9 +64,11 @@ def shape_orders(rows: list[Row]) -> Table:
 
 
 def _extremes(rows: list[Row]) -> str:
-    """Names the worst and the best order of the task-agnostic methods, where orders differ at all."""
+    """Names the worst and the best order of the main task-agnostic methods, where orders differ at all."""
     name, sentences = namer(rows), []
-    told = {(name(r), r.metric): r for r in rows if r.setting == "Task-Agnostic"}
+    agnostic = [row for row in rows if row.setting == "Task-Agnostic"]
+    chosen = drawn_methods(unique(map(row_method, agnostic)))
+    told = {(name(r), r.metric): r for r in agnostic if row_method(r) in chosen}
     for method in unique(name for name, _ in told):
         worst, best = (told.get((method, f"mPSI: {word} order")) for word in ("worst", "best"))
         if worst is not None and best is not None and worst.value < best.value:
@@ -97,32 +100,36 @@ def shape_first_task(rows: list[Row]) -> Table:
 
 
 def shape_intervals(rows: list[Row]) -> Table:
-    """A section per setting for mSRCC and for each test set; number, interval, difference to the best."""
-    heads = {
-        "": "SRCC", "low": "Low", "high": "High",
-        "less": "Less the best", "less low": "Low of it", "less high": "High of it",
-    }  # fmt: skip
+    """A section per setting; mSRCC, its difference to the best and the SRCC of each test set.
+
+    The SRCC of the test sets themselves, and their differences to the best, stand in the rows only.
+    """
 
     def column(row: Row) -> str:
         whole, _, end = row.metric.partition(": ")
-        return heads[f"{'less' if whole.endswith('less the best') else ''} {end}".strip()]
+        return f"{row.test_dataset or whole}\t{end.capitalize() or 'Value'}"
 
-    sections = []
-    for test in unique(row.test_dataset for row in rows):
-        for setting in unique(row.setting for row in rows):
-            some = [r for r in rows if (r.test_dataset, r.setting) == (test, setting)]
-            if some:
-                label = f"{test or 'mSRCC'}, {setting}"
-                sections.append(_section(label, some, column, [*heads.values()], {"SRCC": max}))
+    titles = unique(row.test_dataset for row in rows if row.test_dataset)
+    whole = {"mSRCC": ("Value", "Low", "High"), "mSRCC less the best": ("Value", "Low", "High")}
+    spans = {**whole, **dict.fromkeys(titles, ("Low", "High"))}
+    columns = [f"{span}\t{head}" for span, heads in spans.items() for head in heads]
+    shown = [row for row in rows if not (row.test_dataset and "best" in row.metric)]
+    sections = [
+        _section(s, [r for r in shown if r.setting == s], column, columns, {"mSRCC\tValue": max})
+        for s in unique(row.setting for row in rows)
+    ]
     seeds = "images and seeds are" if any(" seeds, B=" in row.note for row in rows) else "images are"
     resamples = rows[0].note.partition("B=")[2].partition(";")[0]
     caption = (
-        f"SRCC after the last experience with {LEVEL:.0%} percentile intervals of a paired bootstrap: {seeds}"
-        f" resampled {resamples} times, alike for all methods. The difference is the one to the method with "
-        "the highest mSRCC of the same setting and backbone; an interval without 0 tells the two apart. "
-        "With one seed an interval says nothing about chance in training. Best results in bold."
+        f"{LEVEL:.0%} percentile intervals of the SRCC after the last experience by a paired bootstrap: "
+        f"{seeds} resampled {resamples} times, alike for all methods. The best is the method with the "
+        "highest mSRCC of the same setting and backbone; an interval of the difference without 0 tells the "
+        "two apart. With one seed an interval says nothing about chance in training. Best mSRCC of each "
+        "section in bold."
     )
-    return Table("intervals", caption, ("Test set", "Method"), [*heads.values()], sections)
+    names = [column.split("\t")[1] for column in columns]
+    counts = [(span, len(heads)) for span, heads in spans.items()]
+    return Table("intervals", caption, ("Setting", "Method"), names, sections, counts)
 
 
 def shape_significance(rows: list[Row]) -> Table:
@@ -138,7 +145,7 @@ def shape_significance(rows: list[Row]) -> Table:
         for setting, backbone in unique((row.setting, row.backbone) for row in rows):
             some = [r for r in rows if r[1:3] == (setting, backbone) and r.metric.startswith(f"{metric}:")]
             label = f"{metric}, {setting}" + (f" [{backbone}]" if several else "")
-            sections.append(_section(label, some, column, columns, {}))
+            sections.append(_section(label, some, column, columns, {}, digits=4))
     few = unique(part for row in rows for part in row.note.split("; ") if part.startswith("too few"))
     caption = (
         "Exact paired permutation test between methods over seeds: two-sided p-values of the mean "

@@ -18,7 +18,7 @@ from cliqa_bench.reports import render
 from cliqa_bench.reports.explorer import base_rows, explorer, readouts, to_json
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
-from cliqa_bench.reports.parts import lasting, rows_by_table
+from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
 from cliqa_bench.reports.rows import GENERATED, Row, Tidy, order_rank
 from cliqa_bench.reports.tables import Section, Table, Value, section
 from cliqa_bench.store import RunRecord, canonical
@@ -85,7 +85,9 @@ def html_report(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters.update(plain=render.plain, exact=_exact, split_command=_split_command)
+    environment.filters.update(
+        plain=render.plain, exact=_exact, split_command=_split_command, what_it_shows=what_it_shows
+    )  # fmt: skip
     style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     script = '(() => {\n"use strict";\n' + "".join(
         (_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS

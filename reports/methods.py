@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -94,6 +95,30 @@ def sources(
             found.setdefault(method_of(source), {}).setdefault(record.seed, source)
     ranked = sorted(found, key=lambda m: (SETTINGS.index(m.setting), *m[1:]))
     return {method: dict(sorted(found[method].items())) for method in ranked}
+
+
+def drawn_methods(methods: Iterable[Method], one_backbone: bool = True) -> list[Method]:
+    """Chooses what a figure has room for.
+
+    Variants of a method that is there itself are left out, and all backbones but the one with most methods
+    (the first by name, of several).
+
+    Args:
+        methods: The methods there are, each once.
+        one_backbone: Whether the figure shows one backbone only.
+    """
+    known = list(methods)
+    kept = [m for m in known if not m.variant or m._replace(variant="") not in known]
+    if one_backbone and kept:
+        count = Counter(method.backbone for method in kept)
+        main = min(count, key=lambda backbone: (-count[backbone], backbone))
+        kept = [method for method in kept if method.backbone == main]
+    return kept
+
+
+def row_method(row: Row) -> Method:
+    """Returns the method of a tidy row."""
+    return Method(*row[1:5])  # type: ignore[arg-type]
 
 
 def predict(reader: AnswerReader, source: Source, step: int, test: str) -> Prediction | None:

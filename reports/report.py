@@ -9,13 +9,13 @@ from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.reports import published, render
-from cliqa_bench.reports.figures import FORMATS as FIGURE_FORMATS
-from cliqa_bench.reports.figures import draw_psi, psi_caption
+from cliqa_bench.reports.gallery import FILES as FIGURES
+from cliqa_bench.reports.gallery import Drawn, draw_all
 from cliqa_bench.reports.html import html_report
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
 from cliqa_bench.reports.rows import GENERATED, Tidy, group_records
-from cliqa_bench.reports.tables import Table, main_sequence
+from cliqa_bench.reports.tables import Table
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
 TABLE_FORMATS = ("csv", "md", "tex")
@@ -28,7 +28,7 @@ _OWN = (
     "report.html",
     "README.md",
     *(f"table_{number}.{kind}" for number in NUMBERS for kind in TABLE_FORMATS),
-    *(f"fig_4.{kind}" for kind in FIGURE_FORMATS),
+    *FIGURES,
 )
 
 
@@ -71,9 +71,9 @@ def write_report(
     for i, group in enumerate(groups):
         folder = out / "report" / ("" if i == 0 else f"other-{group.id}")
         numbers = collect(group, reader)
-        drawn = _draw(numbers, folder) if figures else []
+        drawn = draw_all(numbers, reader, folder) if figures else []
         texts = _texts(numbers, formats, beside_published, drawn, out)
-        result.files += _write(folder, texts, [path for path, _ in drawn])
+        result.files += _write(folder, texts, [path for figure in drawn for path in figure.files])
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
     if "html" in formats:
@@ -120,18 +120,11 @@ def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> Non
             raise unknown("format", kind, known)
 
 
-def _draw(numbers: Tidy, folder: Path) -> list[tuple[Path, str]]:
-    """Draws the figures; returns their files, each with its caption."""
-    curves = [row for row in numbers.rows if row.table == "Fig. 4"]
-    drawn = draw_psi(curves, main_sequence(numbers.group), folder) if curves else []
-    return [(path, psi_caption(curves)) for path in drawn]
-
-
 def _texts(
     numbers: Tidy,
     formats: Sequence[str],
     beside_published: bool,
-    drawn: Sequence[tuple[Path, str]],
+    drawn: Sequence[Drawn],
     out: Path,
 ) -> dict[str, str]:
     """Returns what every file of a report but the figures consists of, by name."""
@@ -147,13 +140,14 @@ def _texts(
                 csvs[table.number] = render.csv_text(compared.ours, columns)
     texts = {"results.csv": render.csv_text(lasting(numbers.rows)), **_table_texts(tables, csvs, formats)}
     if "tex" in formats:
-        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".pdf"]
+        pictures = [(path, one.caption) for one in drawn for path in one.files if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)
     if "html" in formats:
-        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".svg"]
+        pictures = [(path, one.caption) for one in drawn for path in one.files if path.suffix == ".svg"]
         notes = [*numbers.notes, *fill_lines(numbers, out)]
         texts["report.html"] = html_report(numbers, tables, pictures, notes)
-    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path, _ in drawn)], out)
+    names = [path.name for one in drawn for path in one.files]
+    texts["README.md"] = overview(numbers, tables, [*texts, *names], out)
     return texts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -59,20 +60,28 @@ def test_first_task(runs: Runs) -> None:
 def test_intervals(runs: Runs) -> None:
     rows = interval_rows(*runs, 50)
     table = beyond.shape_intervals(rows)
-    labels = [s.label for s in table.sections]
-    assert labels[:3] == ["mSRCC, Joint", "mSRCC, Task-Aware", "mSRCC, Task-Agnostic"]
-    assert len(labels) == 15 and "CLIVE, Joint" in labels
-    heads = {"": "SRCC", "low": "Low", "high": "High"}
+    assert [s.label for s in table.sections] == ["Joint", "Task-Aware", "Task-Agnostic"]
+    tests = ["LIVE", "CSIQ", "BID", "CLIVE"]
+    assert table.spans == [("mSRCC", 3), ("mSRCC less the best", 3), *((test, 2) for test in tests)]
+    assert table.columns == ["Value", "Low", "High"] * 2 + ["Low", "High"] * 4
+    places = {f"{m}{end}": i for i, (m, end) in enumerate(
+        itertools.product(("mSRCC", "mSRCC less the best"), ("", ": low", ": high"))
+    )}  # fmt: skip
+    places |= {
+        f"{test}{end}": 6 + i for i, (test, end) in enumerate(itertools.product(tests, (": low", ": high")))
+    }
+    values = {(s.label, name): cells for s in table.sections for name, cells in s.rows}
+    seen = 0
     for row in rows:
-        whole, _, end = row.metric.partition(": ")
-        head = heads[end]
-        if whole.endswith("less the best"):
-            head = {"SRCC": "Less the best", "Low": "Low of it", "High": "High of it"}[head]
-        section = f"{row.test_dataset or 'mSRCC'}, {row.setting}"
-        assert cell(table, section, row.method, head).mean == row.value
-    best = [n for n, values in table.sections[2].rows if values[0].bold]
-    assert len(best) == 1 and math.isnan(cell(table, "mSRCC, Task-Agnostic", best[0], "Less the best").mean)
+        place = places.get(row.metric.replace("SRCC", row.test_dataset) if row.test_dataset else row.metric)
+        if place is not None:
+            assert values[row.setting, row.method][place].mean == row.value
+            seen += 1
+    dashes = sum(math.isnan(v.mean) for cells in values.values() for v in cells)
+    assert seen + dashes == len(values) * len(table.columns) and dashes == 3 * 3  # one best per setting
     assert "images and seeds are resampled 50 times" in table.caption
+    bold = [name for (label, name), cells in values.items() if cells[0].bold and label == "Task-Agnostic"]
+    assert len(bold) == 1 and math.isnan(values["Task-Agnostic", bold[0]][3].mean)
 
 
 def test_significance(runs: Runs) -> None:

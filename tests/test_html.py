@@ -19,12 +19,12 @@ import pytest
 import recorded_runs as recorded
 
 from cliqa_bench.reports.explorer import explorer, to_json
-from cliqa_bench.reports.figures import COLOURS, MARKERS
 from cliqa_bench.reports.html import html_report
 from cliqa_bench.reports.parts import collect, lasting, make_tables
 from cliqa_bench.reports.render import csv_text, number
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import GENERATED, ORDERS, Row, Tidy, group_records
+from cliqa_bench.reports.style import COLOURS, MARKERS
 from cliqa_bench.reports.tables import Section, Table, Value
 from cliqa_bench.store import AnswerReader, read_records, write_record
 
@@ -116,6 +116,8 @@ def test_all_tables_are_in_the_page_as_printed(numbers: Tidy) -> None:
     tables = make_tables(numbers)
     page = Page(html_report(numbers, tables))
     for table in tables:
+        assert {"href": f"#{table.name}"} in page.of("a")
+        assert any(attributes.get("id") == table.name for attributes in page.of("div"))
         for section in table.sections:
             for name, values in section.rows:
                 cells = [
