@@ -101,6 +101,22 @@ def krcc(scores: ArrayLike, mos: ArrayLike) -> float:
     return NAN if pair is None else float(kendalltau(*pair).statistic)
 
 
+def srcc_ordinal(x: ArrayLike, y: ArrayLike) -> float:
+    """Rank correlation in which ties are ranked by their position, in [-1, 1], or nan.
+
+    The TSN-IQA paper's -0.776 between its Tables VIII and IX is of this kind; elsewhere ties have average
+    ranks.
+
+    Args:
+        x: (n,) numbers.
+        y: (n,) numbers.
+    """
+    from scipy.stats import rankdata
+
+    pair = _defined(x, y)
+    return NAN if pair is None else srcc(*(rankdata(v, method="ordinal") for v in pair))
+
+
 # ------------------------------------------------------------------------------ through the logistic function
 
 
@@ -358,3 +374,27 @@ def forgetting(agreement: Float) -> float:
     steps = len(agreement)
     lost = [agreement[k : steps - 1, k].max() - agreement[-1, k] for k in range(steps - 1)]
     return _mean(np.array(lost)) if lost else NAN
+
+
+# --------------------------------------------------------------------------- between normalisation statistics
+
+
+def gaussian_kl(mean_p: ArrayLike, var_p: ArrayLike, mean_q: ArrayLike, var_q: ArrayLike) -> float:
+    """Kullback-Leibler divergence KL(p || q) of two Gaussians with diagonal covariance, in nats.
+
+    The sum over the channels of (ln(var_q / var_p) + (var_p + (mean_p - mean_q)^2) / var_q - 1) / 2. The
+    TSN-IQA paper (Section IV-F) takes the statistics of the last normalisation layer for Gaussians.
+
+    Args:
+        mean_p: (C,) means.
+        var_p: (C,) variances.
+        mean_q: (C,) means.
+        var_q: (C,) variances.
+
+    Returns:
+        0 or more; nan where a variance is not above 0, a number is not finite, or there is no channel.
+    """
+    m, v, n, w = (np.asarray(part, np.float64) for part in (mean_p, var_p, mean_q, var_q))
+    if not len(m) or not (np.isfinite([m, v, n, w]).all() and (v > 0).all() and (w > 0).all()):
+        return NAN
+    return float(np.sum(np.log(w / v) + (v + (m - n) ** 2) / w - 1) / 2)

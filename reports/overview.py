@@ -59,29 +59,35 @@ def _summaries(numbers: Tidy) -> dict[_Line, dict[str, float]]:
     return {line: {m: row.value for m, row in found[line].items()} for line in sorted(found, key=rank)}
 
 
-def fill_lines(numbers: Tidy) -> list[str]:
-    """Returns a line for each table that has nothing to show, with the command that fills it."""
+def fill_lines(numbers: Tidy, out: Path) -> list[str]:
+    """Returns a line for each table that has nothing to show, with the command that fills it.
+
+    Args:
+        numbers: The numbers of comparable runs.
+        out: Folder of the results.
+    """
     return [
         f"{table_title(part.number)} ({part.title}): nothing to show; "
-        f"to fill it: {_command(part, numbers.group)}"
+        f"to fill it: {_command(part, numbers.group, out)}"
         for part in empty_parts(numbers)
     ]
 
 
-def _command(part: Part, group: Group) -> str:
-    """Returns the part's command with the data and the output folder of the runs there are."""
-    config = group.records[0].facts.get("config") or {}
-    known = [f"--{name} {shlex.quote(str(config[name]))}" for name in ("data", "out") if config.get(name)]
-    return " ".join([part.fill, *known])
+def _command(part: Part, group: Group, out: Path) -> str:
+    """Returns the part's command with the data of the runs there are."""
+    data = (group.records[0].facts.get("config") or {}).get("data")
+    known = {"--data": data, "--out": out}
+    return " ".join([part.fill, *(f"{flag} {shlex.quote(str(v))}" for flag, v in known.items() if v)])
 
 
-def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str]) -> str:
+def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: Path) -> str:
     """Returns the README of a report's folder: what is there, what is not, and what would fill it.
 
     Args:
         numbers: The numbers of comparable runs.
         tables: The tables of the report.
         files: Names of the files beside it; tables in Markdown are linked and pictures shown.
+        out: Folder of the results.
     """
     group = numbers.group
     lines = ["# Report", "", f"{len(group.records)} runs, {group.description}."]
@@ -94,7 +100,13 @@ def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str]) -> st
         lines.append(f"- {title}: {what_it_shows(table.number)}")
     for picture in (name for name in files if name.endswith(".png")):
         lines += ["", f"![{picture.removesuffix('.png')}]({picture})"]
-    notes = [*numbers.notes, *fill_lines(numbers)]
+    notes = [*numbers.notes, *fill_lines(numbers, out)]
     if notes:
-        lines += ["", "## What is missing", "", *(f"- {render.escape_md(note)}" for note in notes)]
+        lines += ["", "## What is missing", "", *map(_markdown_note, notes)]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_note(note: str) -> str:
+    """A line of a list; the command at its end is code, to be copied as it is."""
+    text, command, rest = note.partition("python -m cliqa_bench")
+    return f"- {render.escape_md(text)}" + (f" `{command}{rest}`" if command else "")

@@ -16,7 +16,25 @@ from cliqa_bench.reports.beyond import (
     shape_significance,
     shape_transfer,
 )
+from cliqa_bench.reports.cost import (
+    gate_rows,
+    overhead_rows,
+    shape_gate,
+    shape_overhead,
+    shape_time,
+    time_rows,
+)
+from cliqa_bench.reports.cross import shape_srcc, shape_weights, srcc_rows, weight_rows
+from cliqa_bench.reports.design import design_rows, seed_rows, shape_design, shape_seeds
 from cliqa_bench.reports.rows import Group, Row, Tidy, group_records, tidy
+from cliqa_bench.reports.similarity import (
+    correlation_rows,
+    head_rows,
+    kl_rows,
+    shape_correlations,
+    shape_heads,
+    shape_kl,
+)
 from cliqa_bench.reports.statistics import interval_rows, significance_rows
 from cliqa_bench.reports.tables import Table
 from cliqa_bench.reports.transfer import transfer_rows
@@ -53,7 +71,24 @@ class Part:
     measured: bool = False
 
 
+_FURTHER = f"{_RUN}tsn --test-on tid2013,spaq,agiqa3k"
+
 PARTS: tuple[Part, ...] = (
+    Part("VII", "design choices", design_rows, shape_design, f"{_RUN}tsn --set tsn.gate_bn=imagenet"),
+    Part("VIII", "divergence between the tasks' normalisation", kl_rows, shape_kl, f"{_RUN}tsn"),
+    Part("IX", "each task's head alone on every test set", head_rows, shape_heads, f"{_RUN}tsn"),
+    Part("X", "mean gate weights on further test sets", weight_rows, shape_weights, _FURTHER),
+    Part("XI", "SRCC on further test sets", srcc_rows, shape_srcc, _FURTHER),
+    Part("XII", "soft and hard gate", gate_rows, shape_gate, f"{_RUN}lwf,tsn"),
+    Part("XIII", "mean and deviation over seeds", seed_rows, shape_seeds, f"{_RUN}lwf,tsn --seeds 0,1,2"),
+    Part(
+        "similarity", "correlation between Tables VIII and IX", correlation_rows, shape_correlations,
+        f"{_RUN}tsn",
+    ),
+    Part(
+        "overhead", "parameters per task", overhead_rows, shape_overhead, f"{_RUN}tsn", in_order=False
+    ),
+    Part("time", "milliseconds per image", time_rows, shape_time, f"{_RUN}lwf,tsn", measured=True),
     Part(
         "orders", "robustness over all task orders", order_rows, shape_orders,
         f"{_RUN}tsn", in_order=False,

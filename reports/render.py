@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cliqa_bench.reports.rows import Row
@@ -17,16 +17,22 @@ DASH = "—"
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII")
 
 
-def csv_text(rows: Iterable[Row]) -> str:
+def csv_text(rows: Iterable[Row], more: Mapping[str, Sequence[float]] | None = None) -> str:
     """Returns tidy rows as CSV, unrounded (the shortest digits that give the same float64 back).
 
     Where a number is undefined, the row is there and its value is empty.
+
+    Args:
+        rows: The rows.
+        more: Further columns, a number for each row.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(TIDY_COLUMNS)
-    for row in rows:
-        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in row)
+    more = more or {}
+    writer.writerow([*TIDY_COLUMNS, *more])
+    for i, row in enumerate(rows):
+        cells = [*row, *(column[i] for column in more.values())]
+        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in cells)
     return buffer.getvalue()
 
 
@@ -72,20 +78,18 @@ def markdown(table: Table) -> str:
     """Returns a table as GitHub Markdown; results of future tasks are in italics, as there is no gray."""
     owners = [owner for owner, n in table.spans for _ in range(n)] or [""] * len(table.columns)
     heads = [f"{o} {c}".strip() for o, c in zip(owners, table.columns, strict=True)]
+    corner = table.corner if table.labelled else table.corner[1:]
     lines = [
         f"**{table.title}.** {escape_md(table.caption)}",
         "",
-        "| " + " | ".join(map(escape_md, [*table.corner, *heads])) + " |",
-        "|" + "---|" * 2 + "---:|" * len(heads),
+        "| " + " | ".join(map(escape_md, [*corner, *heads])) + " |",
+        "|" + "---|" * len(corner) + "---:|" * len(heads),
     ]
     for section in table.sections:
         for i, (name, values) in enumerate(section.rows):
-            cells = [
-                escape_md(section.label) if i == 0 else "",
-                escape_md(name),
-                *map(_markdown_value, values),
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
+            label = escape_md(section.label) if i == 0 else ""
+            cells = [label, escape_md(name), *map(_markdown_value, values)]
+            lines.append("| " + " | ".join(cells[2 - len(corner) :]) + " |")
     if any(v.gray for s in table.sections for _, values in s.rows for v in values):
         lines += ["", "Italics: results of future tasks (gray in the LaTeX table)."]
     return "\n".join(lines) + "\n"
@@ -93,7 +97,7 @@ def markdown(table: Table) -> str:
 
 def _markdown_value(value: Value) -> str:
     text = plain(value)
-    if value.gray:
+    if value.gray and text != DASH:
         text = f"*{text}*"
     return f"**{text}**" if value.bold else text
 
@@ -124,7 +128,8 @@ def escape_tex(text: str) -> str:
 
 def latex(table: Table) -> str:
     """Returns a table as a booktabs float; needs the packages booktabs, graphicx and xcolor."""
-    heads = [escape_tex(c) for c in [*table.corner, *table.columns]]
+    corner = table.corner if table.labelled else table.corner[1:]
+    heads = [escape_tex(c) for c in [*corner, *table.columns]]
     lines = [
         "% needs \\usepackage{booktabs,graphicx,xcolor}",
         "\\begin{table}[htbp]",
@@ -132,7 +137,7 @@ def latex(table: Table) -> str:
         f"\\caption{{{escape_tex(table.caption)}}}",
         f"\\label{{tab:{table.number}}}",
         _TEX_FIT + "{%",
-        f"\\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        f"\\begin{{tabular}}{{{'l' * len(corner)}{'r' * len(table.columns)}}}",
         "\\toprule",
     ]
     if table.spans:
@@ -141,21 +146,20 @@ def latex(table: Table) -> str:
     for section in table.sections:
         lines.append("\\midrule")
         for i, (name, values) in enumerate(section.rows):
-            cells = [
-                escape_tex(section.label) if i == 0 else "",
-                escape_tex(name),
-                *map(_latex_value, values),
-            ]
-            lines.append(" & ".join(cells) + " \\\\")
+            label = escape_tex(section.label) if i == 0 else ""
+            cells = [label, escape_tex(name), *map(_latex_value, values)]
+            lines.append(" & ".join(cells[2 - len(corner) :]) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}}", "\\end{table}"]
     return "\n".join(lines) + "\n"
 
 
 def _latex_spans(table: Table) -> list[str]:
-    cells, rules, start = ["", escape_tex(table.spans_title)], [], 3
+    left = 2 if table.labelled else 1
+    cells, rules, start = [*[""] * (left - 1), escape_tex(table.spans_title)], [], left + 1
     for owner, n in table.spans:
         cells.append(f"\\multicolumn{{{n}}}{{c}}{{{escape_tex(owner)}}}")
-        rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
+        if owner:
+            rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
         start += n
     return [" & ".join(cells) + " \\\\", "".join(rules)]
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
-from cliqa_bench.reports import render
+from cliqa_bench.reports import published, render
 from cliqa_bench.reports.gallery import FILES as FIGURES
 from cliqa_bench.reports.gallery import draw_all
 from cliqa_bench.reports.overview import overview, summary_text
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
 from cliqa_bench.reports.rows import GENERATED, Tidy, group_records
+from cliqa_bench.reports.tables import Table
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
 FORMATS = ("csv", "md", "tex")
@@ -41,7 +42,9 @@ class ReportResult:
     files: list[Path] = field(default_factory=list)
 
 
-def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = True) -> ReportResult:
+def write_report(
+    out: Path, formats: Sequence[str] = FORMATS, figures: bool = True, beside_published: bool = False
+) -> ReportResult:
     """Writes tables and figures of all runs of an output folder to `<out>/report/`.
 
     Runs that cannot be compared (another preset, split, protocol, weights or data) are never put into one
@@ -51,13 +54,12 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
         out: Folder of the results.
         formats: Which of "csv", "md" and "tex" to write; `results.csv` is always written.
         figures: Whether to draw the figures.
+        beside_published: Whether the paper's values stand beside ours in every table that the paper has.
 
     Raises:
         UserError: If there are no runs, a file is broken, a format is unknown, or the folder is not writable.
     """
-    for kind in formats:
-        if kind not in FORMATS:
-            raise unknown("format", kind, FORMATS)
+    check_formats(formats)
     out = Path(out)
     groups = group_records(read_records(out))
     reader = AnswerReader(out)
@@ -66,34 +68,93 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
     for i, group in enumerate(groups):
         folder = out / "report" / ("" if i == 0 else f"other-{group.id}")
         numbers = collect(group, reader)
-        result.files += _write(numbers, reader, folder, formats, figures)
+        drawn = _draw(numbers, reader, folder) if figures else []
+        texts = _texts(numbers, formats, beside_published, drawn, out)
+        result.files += _write(folder, texts, [path for path, _ in drawn])
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
     result.summary = "\n".join(parts)
     return result
 
 
-def _write(
-    numbers: Tidy, reader: AnswerReader, folder: Path, formats: Sequence[str], figures: bool
-) -> list[Path]:
-    texts = {"results.csv": render.csv_text(lasting(numbers.rows))}
-    tables, by_table = make_tables(numbers), rows_by_table(numbers.rows)
-    for table in tables:
-        if "csv" in formats:
-            texts[f"{table.name}.csv"] = render.csv_text(by_table[table.number])
-        if "md" in formats:
-            texts[f"{table.name}.md"] = render.markdown(table)
-        if "tex" in formats:
-            texts[f"{table.name}.tex"] = render.latex(table)
-    pictures = draw_all(numbers, reader, folder) if figures else []
-    drawn = [path for picture in pictures for path in picture.files]
+def write_published(out: Path, formats: Sequence[str] = FORMATS) -> ReportResult:
+    """Writes the published tables alone to `<out>/report/published/`; no runs are needed.
+
+    Args:
+        out: Folder of the results.
+        formats: Which of "csv", "md" and "tex" to write; `results.csv` is always written.
+
+    Raises:
+        UserError: If a format is unknown or the folder is not writable.
+    """
+    check_formats(formats)
+    folder = Path(out) / "report" / "published"
+    by_table = {number: published.read_published(number) for number in published.NUMBERS}
+    texts = {"results.csv": render.csv_text(row for rows in by_table.values() for row in rows)}
+    tables = published.published_tables()
+    csvs = {number: render.csv_text(rows) for number, rows in by_table.items()}
+    texts.update(_table_texts(tables, csvs, formats))
     if "tex" in formats:
-        pages = [(path, p.caption) for p in pictures for path in p.files if path.suffix == ".pdf"]
-        texts["report.tex"] = render.latex_document(tables, pages)
-    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path in drawn)])
+        texts["report.tex"] = render.latex_document(tables, [])
+    files = _write(folder, texts, [])
+    return ReportResult(f"{len(tables)} published tables ({published.SOURCE}): {folder}", files)
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Checks names of formats.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    for kind in formats:
+        if kind not in FORMATS:
+            raise unknown("format", kind, FORMATS)
+
+
+def _draw(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[tuple[Path, str]]:
+    """Draws the figures; returns their files, each with its caption."""
+    return [(path, drawn.caption) for drawn in draw_all(numbers, reader, folder) for path in drawn.files]
+
+
+def _texts(
+    numbers: Tidy,
+    formats: Sequence[str],
+    beside_published: bool,
+    drawn: Sequence[tuple[Path, str]],
+    out: Path,
+) -> dict[str, str]:
+    """Returns what every file of a report but the figures consists of, by name."""
+    tables, by_table = make_tables(numbers), rows_by_table(numbers.rows)
+    csvs = {number: render.csv_text(rows) for number, rows in by_table.items()}
+    if beside_published:
+        for i, table in enumerate(tables):
+            if table.number in published.NUMBERS:
+                compared = published.compare(by_table[table.number])
+                tables[i] = published.beside(table, compared)
+                more = {"published": compared.paper, "difference": compared.less}
+                columns = {name: [row.value for row in rows] for name, rows in more.items() if rows}
+                csvs[table.number] = render.csv_text(compared.ours, columns)
+    texts = {"results.csv": render.csv_text(lasting(numbers.rows)), **_table_texts(tables, csvs, formats)}
+    if "tex" in formats:
+        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".pdf"]
+        texts["report.tex"] = render.latex_document(tables, pictures)
+    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path, _ in drawn)], out)
+    return texts
+
+
+def _table_texts(tables: Sequence[Table], csvs: Mapping[str, str], formats: Sequence[str]) -> dict[str, str]:
+    texts = {}
+    for table in tables:
+        made = {"csv": csvs[table.number], "md": render.markdown(table), "tex": render.latex(table)}
+        texts.update({f"{table.name}.{kind}": text for kind, text in made.items() if kind in formats})
+    return texts
+
+
+def _write(folder: Path, texts: Mapping[str, str], drawn: Sequence[Path]) -> list[Path]:
+    """Writes the files of a report, and takes away those of a former one."""
     for name, text in texts.items():
         write_text(folder / name, text)
-    written = [folder / name for name in texts] + drawn
+    written = [folder / name for name in texts] + list(drawn)
     _remove_stale(folder, {path.name for path in written})
     return written
 

@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from cliqa_bench.reports.measure import SUMMARY, Cell, Measured, Measurer, Setting, is_joint, setting_of
+from cliqa_bench.reports.measure import (
+    NOT_LEARNED,
+    SUMMARY,
+    Cell,
+    Measured,
+    Measurer,
+    Setting,
+    is_joint,
+    setting_of,
+)
 from cliqa_bench.store import AnswerReader, RunRecord, canonical, digest
 
 GENERATED = "generated miniatures: not comparable with published numbers"
@@ -188,7 +197,8 @@ def _tables(group: Group, line: _Line, cell: Cell, steps: int) -> list[str]:
     tables = []
     if cell.metric in SUMMARY and cell.length == steps:
         tables += ["III"] * main + ["V"] * agnostic
-    if cell.metric == "SRCC" and ((main and agnostic) or line.setting == "Joint"):
+    further = cell.note == NOT_LEARNED
+    if cell.metric == "SRCC" and not further and ((main and agnostic) or line.setting == "Joint"):
         tables.append("IV")
     if agnostic and (cell.metric == "mPSI" or cell.length == "Mean"):
         tables.append("VI")

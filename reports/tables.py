@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,6 +65,11 @@ class Table:
     def name(self) -> str:
         """Name of its files, without the suffix."""
         return f"table_{self.number}"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any section has a label; where none has, there is no column of labels."""
+        return any(section.label for section in self.sections)
 
     @property
     def title(self) -> str:
@@ -133,20 +138,24 @@ def _namer(rows: list[Row], with_backbone: bool = True) -> Callable[[Row], str]:
     return name
 
 
-def section(label: str, names: Iterable[str], columns: list[list[Value]]) -> Section:
+def section(
+    label: str, names: Iterable[str], columns: list[list[Value]], best: Sequence[bool] | None = None
+) -> Section:
     """Puts columns of values together and marks the best of each column; ties are decided as printed.
 
     Args:
         label: What the rows have in common.
         names: One per row.
         columns: One list per column, in it one value per row.
+        best: Per column, whether the largest value is the best and is marked; None for all.
     """
     marked = []
-    for column in columns:
+    for i, column in enumerate(columns):
         printed = [round(v.mean, v.digits) for v in column]
-        best = max((p for p in printed if math.isfinite(p)), default=math.nan)
-        several = len(column) > 1  # the best of one is no distinction
-        marked.append([v._replace(bold=several and p == best) for v, p in zip(column, printed, strict=True)])
+        finite = [p for p in printed if math.isfinite(p)]
+        # the best of one is no distinction
+        top = max(finite) if len(finite) > 1 and (best is None or best[i]) else math.nan
+        marked.append([v._replace(bold=p == top) for v, p in zip(column, printed, strict=True)])
     return Section(label, [(name, [c[i] for c in marked]) for i, name in enumerate(names)])
 
 
@@ -156,22 +165,38 @@ def _grid(
     return {(name(row), column(row)): row for row in rows}
 
 
-def _value(row: Row | None, spread: bool = False) -> Value:
+def _value(row: Row | None, spread: bool, digits: int) -> Value:
     if row is None:
-        return Value()
-    return Value(row.value, row.std if spread else math.nan, gray=row.note.startswith("future task"))
+        return Value(digits=digits)
+    gray = row.note.startswith("future task")
+    return Value(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
 
 
-def _build(
+def build(
     label: str,
     rows: list[Row],
     name: Callable[[Row], str],
     column: Callable[[Row], str],
     columns: list[str],
     spread: bool = False,
+    digits: Mapping[str, int] | None = None,
+    best: Collection[str] | None = None,
 ) -> Section:
-    cells, names = _grid(rows, name, column), _unique(name(row) for row in rows)
-    return section(label, names, [[_value(cells.get((n, c)), spread) for n in names] for c in columns])
+    """Sorts tidy rows into a section; what is not there is a dash.
+
+    Args:
+        label: What the rows have in common.
+        rows: The tidy rows, in the order in which their names are to appear.
+        name: Of a tidy row, the name of the table's row in which it stands.
+        column: Of a tidy row, the column.
+        columns: All columns.
+        spread: Whether the spread over seeds is shown.
+        digits: Digits after the point by column, where they are not three.
+        best: Columns in which the largest value is marked; None for all.
+    """
+    cells, names, places = _grid(rows, name, column), _unique(name(row) for row in rows), digits or {}
+    values = [[_value(cells.get((n, c)), spread, places.get(c, DIGITS)) for n in names] for c in columns]
+    return section(label, names, values, None if best is None else [c in best for c in columns])
 
 
 def _summary(rows: list[Row]) -> Table:
@@ -180,7 +205,7 @@ def _summary(rows: list[Row]) -> Table:
     columns = [f"{b}\t{metric}" for b in backbones for metric in SUMMARY]
     name = _namer(rows, with_backbone=False)
     sections = [
-        _build(
+        build(
             s, [r for r in rows if r.setting == s], name, lambda r: f"{r.backbone}\t{r.metric}", columns, True
         )
         for s in _unique(row.setting for row in rows)
@@ -202,7 +227,7 @@ def _matrix(rows: list[Row]) -> Table:
     columns, name = _unique(row.test_dataset for row in rows), _namer(rows)
     trained = sorted(_unique(row.train_dataset for row in rows), key=lambda t: t != "All")
     sections = [
-        _build(t, [r for r in rows if r.train_dataset == t], name, lambda r: r.test_dataset, columns)
+        build(t, [r for r in rows if r.train_dataset == t], name, lambda r: r.test_dataset, columns)
         for t in trained
     ]
     caption = (
@@ -216,7 +241,7 @@ def _orders(rows: list[Row]) -> Table:
     """Table V: a section per metric, a column per task order."""
     orders, name = sorted(_unique(row.order for row in rows), key=order_rank), _namer(rows)
     sections = [
-        _build(m, [r for r in rows if r.metric == m], name, lambda r: r.order, orders) for m in SUMMARY
+        build(m, [r for r in rows if r.metric == m], name, lambda r: r.order, orders) for m in SUMMARY
     ]
     caption = (
         "Task-order robustness measured by mSRCC, mPI, mSI and mPSI. Best results of each section in bold."
@@ -230,7 +255,7 @@ def _lengths(rows: list[Row]) -> Table:
     lengths = sorted({row.length for row in rows if isinstance(row.length, int)})
     columns = [str(length) for length in lengths] + ["Mean"]
     sections = [
-        _build(o, [r for r in rows if r.order == o], name, lambda r: str(r.length), columns)
+        build(o, [r for r in rows if r.order == o], name, lambda r: str(r.length), columns)
         for o in sorted(_unique(row.order for row in rows), key=order_rank)
     ]
     caption = (
