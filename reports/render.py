@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cliqa_bench.reports.rows import Row
-from cliqa_bench.reports.tables import DIGITS, Table, Value
+from cliqa_bench.reports.tables import DIGITS, Section, Table, Value
 from cliqa_bench.types import TIDY_COLUMNS
 
 DASH = "—"
@@ -107,6 +107,8 @@ def _markdown_value(value: Value) -> str:
 # what is wider than the text shrinks to it, what is narrower keeps its size
 _TEX_FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}"
 
+_ROWS_ON_PAGE = 40
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -127,15 +129,33 @@ def escape_tex(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """Returns a table as a booktabs float; needs the packages booktabs, graphicx and xcolor."""
+    """Returns a table as a booktabs float; needs the packages booktabs, graphicx and xcolor.
+
+    What is too long for a page goes on in further floats of the same number.
+    """
+    floats = [_latex_float(table, sections, i > 0) for i, sections in enumerate(_pages(table.sections))]
+    return "% needs \\usepackage{booktabs,graphicx,xcolor}\n" + "\n".join(floats) + "\n"
+
+
+def _pages(sections: Sequence[Section]) -> list[list[Section]]:
+    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; a section is never parted."""
+    pages: list[list[Section]] = [[]]
+    for section in sections:
+        if pages[-1] and sum(len(s.rows) for s in [*pages[-1], section]) > _ROWS_ON_PAGE:
+            pages.append([])
+        pages[-1].append(section)
+    return pages
+
+
+def _latex_float(table: Table, sections: Sequence[Section], goes_on: bool) -> str:
     corner = table.corner if table.labelled else table.corner[1:]
     heads = [escape_tex(c) for c in [*corner, *table.columns]]
-    lines = [
-        "% needs \\usepackage{booktabs,graphicx,xcolor}",
-        "\\begin{table}[htbp]",
-        "\\centering",
-        f"\\caption{{{escape_tex(table.caption)}}}",
-        f"\\label{{tab:{table.number}}}",
+    lines = ["\\begin{table}[htbp]", "\\centering"]
+    if goes_on:
+        lines += ["\\addtocounter{table}{-1}", "\\caption{(continued)}"]
+    else:
+        lines += [f"\\caption{{{escape_tex(table.caption)}}}", f"\\label{{tab:{table.number}}}"]
+    lines += [
         _TEX_FIT + "{%",
         f"\\begin{{tabular}}{{{'l' * len(corner)}{'r' * len(table.columns)}}}",
         "\\toprule",
@@ -143,14 +163,13 @@ def latex(table: Table) -> str:
     if table.spans:
         lines += _latex_spans(table)
     lines.append(" & ".join(heads) + " \\\\")
-    for section in table.sections:
+    for section in sections:
         lines.append("\\midrule")
         for i, (name, values) in enumerate(section.rows):
             label = escape_tex(section.label) if i == 0 else ""
             cells = [label, escape_tex(name), *map(_latex_value, values)]
             lines.append(" & ".join(cells[2 - len(corner) :]) + " \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}}", "\\end{table}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", "\\end{table}"])
 
 
 def _latex_spans(table: Table) -> list[str]:
