@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cliqa_bench import metrics
@@ -73,6 +73,12 @@ def gate_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
+def _namer(rows: list[Row]) -> Callable[[Row], str]:
+    """Names configurations; the paper has "(as baseline)" in parentheses already."""
+    name = namer(rows)
+    return lambda row: name(row._replace(variant=row.variant.replace(BASELINE, BASELINE[1:-1])))
+
+
 def shape_gate(rows: list[Row]) -> Table:
     """A row per configuration; quality and cost as columns."""
     columns = [m for m in ("mSRCC", "mPSI", *COSTS) if any(row.metric == m for row in rows)]
@@ -85,9 +91,8 @@ def shape_gate(rows: list[Row]) -> Table:
             " Passes: with the one in which the gate describes the image. GMACs: billions of multiply-adds "
             "of these passes at 224 x 224."
         )
-    tidied = [row._replace(variant=row.variant.removeprefix("(").removesuffix(")")) for row in rows]
     section = build(
-        "", tidied, namer(rows), lambda row: row.metric, columns,
+        "", rows, _namer(rows), lambda row: row.metric, columns,
         digits={"CC": 0, "Passes": 0, "GMACs": 2}, best=("mSRCC", "mPSI"),
     )  # fmt: skip
     return Table("XII", f"{caption} Best results in bold.", ("", "Configuration"), columns, [section])
@@ -95,6 +100,7 @@ def shape_gate(rows: list[Row]) -> Table:
 
 # ------------------------------------------------------------------------------------------------- parameters
 
+_COSTS = ("task_parameters", "centroid_values", "backbone_parameters")
 _OVERHEAD = {
     "task parameters": ("Parameters per task", 0),
     "task parameters (%)": ("(% of backbone)", 3),
@@ -114,7 +120,8 @@ def overhead_rows(group: Group, reader: AnswerReader) -> list[Row]:
     for method, seeds in sources(group).items():
         source = next(iter(seeds.values()))
         record, cost = source.record, _cost(source)
-        line = (record.strategy, record.variant, record.backbone)
+        # a variant has a row of its own where it costs something else
+        line = (record.strategy, record.backbone, *(cost.get(name) for name in _COSTS))
         # one row a strategy: under the gate, which needs the centroids, where it has one
         if (
             cost
@@ -122,8 +129,7 @@ def overhead_rows(group: Group, reader: AnswerReader) -> list[Row]:
             and line not in told
         ):
             told.add(line)
-            whole = float(cost["backbone_parameters"])
-            task, centroids = float(cost["task_parameters"]), float(cost["centroid_values"])
+            task, centroids, whole = (float(cost[name]) for name in _COSTS)
             values = (task, 100 * task / whole, centroids, 100 * centroids / whole, whole)
             rows += [
                 over_seeds("overhead", method, group, metric, [value])
@@ -212,7 +218,7 @@ def shape_time(rows: list[Row]) -> Table:
         "gate, and both. Differs from one computation to the next."
     )
     section = build(
-        "", rows, namer(rows), lambda row: heads[row.metric], [*heads.values()], True,
+        "", rows, _namer(rows), lambda row: heads[row.metric], [*heads.values()], True,
         dict.fromkeys(heads.values(), 2), (),
     )  # fmt: skip
     return Table("time", caption, ("", "Configuration"), [*heads.values()], [section])

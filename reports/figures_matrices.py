@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.reports.methods import Method, drawn_methods, row_method, unique
-from cliqa_bench.reports.rows import SETTINGS, Tidy
+from cliqa_bench.reports.rows import SETTINGS, TABLES, Tidy
 from cliqa_bench.reports.style import WIDTH, generated_sentence, plain, put_foot, save, styled
 from cliqa_bench.reports.tables import main_sequence
 from cliqa_bench.store import AnswerReader
@@ -91,7 +91,8 @@ def _end(numbers: Tidy) -> str:
 
 def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: Path) -> list[Path]:
     order = numbers.group.main_order
-    wanted = (r for r in numbers.rows if (r.metric, r.order) == (metric, order))
+    # other tables have numbers of the same name: Table IX, of one head alone
+    wanted = (r for r in numbers.rows if r.table in TABLES and (r.metric, r.order) == (metric, order))
     rows = [row for row in wanted if row.train_dataset in down and row.test_dataset in across]
     methods = drawn_methods(unique(map(row_method, rows)))
     matrices: dict[Method, Matrix] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.reports import published, render
 from cliqa_bench.reports.gallery import FILES as FIGURES
-from cliqa_bench.reports.gallery import Drawn, draw_all
+from cliqa_bench.reports.gallery import draw_all
 from cliqa_bench.reports.html import html_report
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
@@ -71,9 +71,9 @@ def write_report(
     for i, group in enumerate(groups):
         folder = out / "report" / ("" if i == 0 else f"other-{group.id}")
         numbers = collect(group, reader)
-        drawn = draw_all(numbers, reader, folder) if figures else []
+        drawn = _draw(numbers, reader, folder) if figures else []
         texts = _texts(numbers, formats, beside_published, drawn, out)
-        result.files += _write(folder, texts, [path for figure in drawn for path in figure.files])
+        result.files += _write(folder, texts, [path for path, _ in drawn])
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
     if "html" in formats:
@@ -120,11 +120,16 @@ def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> Non
             raise unknown("format", kind, known)
 
 
+def _draw(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[tuple[Path, str]]:
+    """Draws the figures; returns their files, each with its caption."""
+    return [(path, drawn.caption) for drawn in draw_all(numbers, reader, folder) for path in drawn.files]
+
+
 def _texts(
     numbers: Tidy,
     formats: Sequence[str],
     beside_published: bool,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[tuple[Path, str]],
     out: Path,
 ) -> dict[str, str]:
     """Returns what every file of a report but the figures consists of, by name."""
@@ -140,14 +145,13 @@ def _texts(
                 csvs[table.number] = render.csv_text(compared.ours, columns)
     texts = {"results.csv": render.csv_text(lasting(numbers.rows)), **_table_texts(tables, csvs, formats)}
     if "tex" in formats:
-        pictures = [(path, one.caption) for one in drawn for path in one.files if path.suffix == ".pdf"]
+        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)
     if "html" in formats:
-        pictures = [(path, one.caption) for one in drawn for path in one.files if path.suffix == ".svg"]
+        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".svg"]
         notes = [*numbers.notes, *fill_lines(numbers, out)]
         texts["report.html"] = html_report(numbers, tables, pictures, notes)
-    names = [path.name for one in drawn for path in one.files]
-    texts["README.md"] = overview(numbers, tables, [*texts, *names], out)
+    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path, _ in drawn)], out)
     return texts
 
 

@@ -23,6 +23,7 @@ from cliqa_bench.store import AnswerReader, RunRecord, canonical, digest
 GENERATED = "generated miniatures: not comparable with published numbers"
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
 TABLES = ("III", "IV", "V", "VI", "Fig. 4", "")
+"""Where the numbers stand that runs are measured in; further tables are parts of the report."""
 SETTINGS: tuple[Setting, ...] = ("Joint", "Task-Aware", "Task-Agnostic")
 
 
