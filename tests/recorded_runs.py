@@ -157,7 +157,8 @@ def main() -> None:
         shutil.rmtree(GOLDEN, ignore_errors=True)
         GOLDEN.mkdir()
         for path in result.files:
-            shutil.copy(path, GOLDEN / path.name)
+            text = path.read_text(encoding="utf-8").replace(str(out), "runs")
+            (GOLDEN / path.name).write_text(text, encoding="utf-8")
         (GOLDEN / "summary.txt").write_text(result.summary.replace(str(out), "runs") + "\n", encoding="utf-8")
     sys.stdout.write(result.summary + "\n")
 
