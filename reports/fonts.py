@@ -39,6 +39,7 @@ def _face(style: Literal["normal", "oblique"], letters: str) -> str:
     options = subset.Options(
         hinting=False, layout_features=[], name_IDs=[], notdef_outline=True, glyph_names=False
     )  # fmt: skip
+    options.drop_tables += ["FFTM"]  # FontForge's dates
     font = TTFont(findfont(FontProperties(family=FAMILY, style=style)), recalcTimestamp=False)
     subsetter = subset.Subsetter(options)
     subsetter.populate(text=letters)
