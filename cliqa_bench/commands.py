@@ -127,7 +127,7 @@ def _plan(args: Namespace, command: str) -> int:
 
 def _report_arguments(add: Add) -> None:
     add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
-    add("--format", type=str | tuple[str, ...], metavar="NAMES", help="of csv,md,tex (default: all of them)")
+    add("--format", type=str | tuple[str, ...], metavar="NAMES", help="of csv,md,tex,html (default: all)")
     add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
     add("--published", action="store_true", help="put the paper's values beside ours")
     add("--published-only", action="store_true", help="write the paper's tables alone; needs no runs")
@@ -138,11 +138,11 @@ def _report(args: Namespace, command: str) -> int:
     from cliqa_bench.settings import words
 
     out = Path(args.out).expanduser()
-    formats = words(args.format) or report.FORMATS
+    formats = words(args.format)
     if args.published_only:
-        made = report.write_published(out, formats)
+        made = report.write_published(out, formats or report.TABLE_FORMATS)
     else:
-        made = report.write_report(out, formats, args.figures, args.published)
+        made = report.write_report(out, formats or report.FORMATS, args.figures, args.published)
     print(made.summary)
     return 0
 

@@ -347,12 +347,11 @@ def forward_transfer(agreement: Float, baseline: float = 0.0) -> float:
     prediction that knows nothing of the image is 0 on average, which is the default.
 
     Args:
-        agreement: (T, K >= T) SRCC matrix; the cells right above the diagonal are used.
+        agreement: (T, K >= T) SRCC matrix; the cells above the diagonal are used.
         baseline: SRCC of a model that has learned nothing.
 
     Returns:
-        The mean over k > 1, in [-1, 1] less the baseline; nan for T = 1, and where a model has no prediction
-        for a future test set (the oracle).
+        The mean over k > 1, in [-1, 1] less the baseline; nan for T = 1, and of the oracle.
     """
     steps = len(agreement)
     return _mean(np.diag(agreement[:, :steps], 1) - baseline) if steps > 1 else NAN

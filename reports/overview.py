@@ -94,6 +94,8 @@ def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: 
     if group.generated:
         lines += ["", f"{GENERATED.capitalize()}."]
     lines += ["", "`results.csv` holds every number, unrounded.", ""]
+    if "report.html" in files:
+        lines += ["[report.html](report.html) shows all of it in a browser, to sort and to explore.", ""]
     for table in tables:
         file = f"{table.name}.md"
         title = f"[{table.title}]({file})" if file in files else table.title

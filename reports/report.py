@@ -11,20 +11,23 @@ from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.reports import published, render
 from cliqa_bench.reports.gallery import FILES as FIGURES
 from cliqa_bench.reports.gallery import draw_all
-from cliqa_bench.reports.overview import overview, summary_text
+from cliqa_bench.reports.html import html_report
+from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
 from cliqa_bench.reports.rows import GENERATED, Tidy, group_records
 from cliqa_bench.reports.tables import Table
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
-FORMATS = ("csv", "md", "tex")
+TABLE_FORMATS = ("csv", "md", "tex")
+FORMATS = (*TABLE_FORMATS, "html")
 
 # everything a report may consist of: what a former one left and this one does not write is taken away
 _OWN = (
     "results.csv",
     "report.tex",
+    "report.html",
     "README.md",
-    *(f"table_{number}.{kind}" for number in NUMBERS for kind in FORMATS),
+    *(f"table_{number}.{kind}" for number in NUMBERS for kind in TABLE_FORMATS),
     *FIGURES,
 )
 
@@ -52,7 +55,7 @@ def write_report(
 
     Args:
         out: Folder of the results.
-        formats: Which of "csv", "md" and "tex" to write; `results.csv` is always written.
+        formats: Which of "csv", "md", "tex" and "html" to write; `results.csv` is always written.
         figures: Whether to draw the figures.
         beside_published: Whether the paper's values stand beside ours in every table that the paper has.
 
@@ -73,11 +76,13 @@ def write_report(
         result.files += _write(folder, texts, [path for path, _ in drawn])
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
+    if "html" in formats:
+        parts.append(f"to open in a browser: {out / 'report' / 'report.html'}")
     result.summary = "\n".join(parts)
     return result
 
 
-def write_published(out: Path, formats: Sequence[str] = FORMATS) -> ReportResult:
+def write_published(out: Path, formats: Sequence[str] = TABLE_FORMATS) -> ReportResult:
     """Writes the published tables alone to `<out>/report/published/`; no runs are needed.
 
     Args:
@@ -87,7 +92,7 @@ def write_published(out: Path, formats: Sequence[str] = FORMATS) -> ReportResult
     Raises:
         UserError: If a format is unknown or the folder is not writable.
     """
-    check_formats(formats)
+    check_formats(formats, TABLE_FORMATS)
     folder = Path(out) / "report" / "published"
     by_table = {number: published.read_published(number) for number in published.NUMBERS}
     texts = {"results.csv": render.csv_text(row for rows in by_table.values() for row in rows)}
@@ -100,15 +105,19 @@ def write_published(out: Path, formats: Sequence[str] = FORMATS) -> ReportResult
     return ReportResult(f"{len(tables)} published tables ({published.SOURCE}): {folder}", files)
 
 
-def check_formats(formats: Sequence[str]) -> None:
+def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> None:
     """Checks names of formats.
+
+    Args:
+        formats: The names.
+        known: Those that there are.
 
     Raises:
         UserError: If there is none of that name.
     """
     for kind in formats:
-        if kind not in FORMATS:
-            raise unknown("format", kind, FORMATS)
+        if kind not in known:
+            raise unknown("format", kind, known)
 
 
 def _draw(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[tuple[Path, str]]:
@@ -138,6 +147,10 @@ def _texts(
     if "tex" in formats:
         pictures = [(path, caption) for path, caption in drawn if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)
+    if "html" in formats:
+        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".svg"]
+        notes = [*numbers.notes, *fill_lines(numbers, out)]
+        texts["report.html"] = html_report(numbers, tables, pictures, notes)
     texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path, _ in drawn)], out)
     return texts
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliqa_bench.reports.fonts import FAMILY, embed_fonts
 from cliqa_bench.reports.rows import GENERATED
 from cliqa_bench.store import atomic_path
 
@@ -40,10 +41,10 @@ _STYLE: Any = {
     "legend.frameon": False,
     "figure.constrained_layout.w_pad": 0.1,
     "figure.constrained_layout.h_pad": 0.06,
-    # text stays text, in embedded TrueType fonts
+    # text stays text, in embedded fonts (those of SVG: see fonts.py)
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
+    "font.family": FAMILY,
     "svg.hashsalt": "cliqa_bench",
     "savefig.dpi": 200,
 }
@@ -83,6 +84,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         with atomic_path(path) as temporary:
             kind = path.suffix[1:]
             figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
+            if kind == "svg":
+                text = embed_fonts(temporary.read_text(encoding="utf-8"))
+                temporary.write_text(text, encoding="utf-8", newline="\n")
     return paths
 
 

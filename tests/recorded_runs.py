@@ -156,19 +156,19 @@ def main() -> None:
     """Writes what the tests of the reports expect."""
     import recorded_tables
 
-    from cliqa_bench.reports.report import write_published, write_report
+    from cliqa_bench.reports.report import TABLE_FORMATS, write_published, write_report
 
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "runs"
         record_golden(out)
-        result = write_report(out, figures=False)
+        result = write_report(out, TABLE_FORMATS, figures=False)
         _keep(result.files, GOLDEN, out)
         (GOLDEN / "summary.txt").write_text(result.summary.replace(str(out), "runs") + "\n", encoding="utf-8")
         sys.stdout.write(result.summary + "\n")
         _keep(write_published(out).files, GOLDEN_PUBLISHED, out)
         out = Path(name) / "tables"
         recorded_tables.record_all(out)
-        files = write_report(out, figures=False).files
+        files = write_report(out, TABLE_FORMATS, figures=False).files
         _keep([path for path in files if path.stem in GOLDEN_NAMES], GOLDEN_TABLES, out)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import recorded_runs as recorded
+from fontTools.ttLib import TTFont
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -145,6 +150,18 @@ def test_generated_data_is_said_and_real_data_is_not(drawn: list[gallery.Drawn],
     for picture in (p for p in gallery.PICTURES if p.name in ("fig_4", "fig_orders")):
         svg = picture.draw(numbers, reader, tmp_path / "figures")[0].read_text()
         assert "iniature" not in picture.caption(numbers) + svg
+
+
+def test_every_letter_of_an_svg_is_in_its_fonts(drawn: list[gallery.Drawn]) -> None:
+    for figure in drawn:
+        svg = figure.files[0].read_text(encoding="utf-8")
+        fonts = re.findall(r"font-style: (\w+); src: url\(data:font/woff;base64,([^)]+)\)", svg)
+        assert ("oblique" in dict(fonts)) == ("font-style: oblique" in svg.partition("</style>")[2])
+        used = set("".join(t for t in ElementTree.fromstring(svg).itertext() if "@font-face" not in t))
+        for _, data in fonts:
+            font = TTFont(io.BytesIO(base64.b64decode(data)))
+            assert {c for c in used if not c.isspace()} <= {chr(code) for code in font.getBestCmap()}
+            assert len(font.getGlyphOrder()) < 120  # what is needed, not the whole font
 
 
 def test_nothing_to_show_is_no_figure(tmp_path: Path) -> None:
