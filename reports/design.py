@@ -91,8 +91,7 @@ def shape_design(rows: list[Row]) -> Table:
     main = next((r.backbone for r in rows if _kind(r) not in ("Reference", "Backbone")), "")
     caption = (
         f"TSN-IQA with different design choices{f' on {main}' if main else ''}, and on other backbones with "
-        "the default setting; LwF-KG for reference. Only seeds that all choices of TSN-IQA have count, where "
-        "there are such. Best results of each section in bold."
+        "the default setting; LwF-KG for reference. Best results of each section in bold."
     )
     return Table("VII", caption, ("Design choice", "Variant"), columns, sections)
 
