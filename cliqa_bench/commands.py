@@ -20,7 +20,7 @@ Add = Callable[..., Any]
 Handler = Callable[[Namespace, str], int]
 
 _DATA = "folder of the datasets in their authors' layouts (default: $CLIQA_DATA, else generated miniatures)"
-_SPLIT = "number of a seeded split, or folder of published split files (default: 1)"
+_SPLIT = "number of a seeded split, folder of published split files, or 'official' (default: 1)"
 _ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' between several (default: I)"
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
