@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.store import read_json
-from cliqa_bench.types import Rating
+from cliqa_bench.types import Rating, Subset
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".webp"})
 
@@ -149,7 +149,8 @@ class Dataset(ABC):
             first = seen.setdefault(rating.key.lower(), where)
             if first != where:
                 raise UserError(f"{where} rates {rating.key} a second time; the first is {first}")
-        source = entries[0].where.rsplit(" ", 2)[0] if entries else str(self.root)
+        files = {where.rsplit(" ", 2)[0] for where, _ in entries}
+        source = os.path.commonpath(files) if files else str(self.root)  # a folder, where there are several
         if len(entries) != self.expected_images:
             raise UserError(
                 f"{source} rates {len(entries)} images, expected {self.expected_images}; get the file anew"
@@ -161,6 +162,14 @@ class Dataset(ABC):
                 "get the file anew"
             )
         return [rating for _, rating in entries]
+
+    def official_split(self) -> dict[str, Subset]:
+        """Returns the split that the authors published with the labels: key of every image -> subset.
+
+        Raises:
+            UserError: If they published none that is read here, or its files are missing or broken.
+        """
+        raise UserError(f"{self.title}: there is no official split; take a seeded one (--split 1)")
 
     def label_file(self, *names: str) -> Path:
         """Finds a label file, whatever the case of its name.
@@ -224,7 +233,7 @@ class Dataset(ABC):
         """
         relative = self._locate(key)
         if relative is None:
-            raise UserError(f"{self.title}: image {key} is missing in {self.root}; unpack the release anew")
+            raise UserError(f"{self.title}: image {key} is missing in {self.root}; {self.advice([key])}")
         return self.root / relative
 
     def _locate(self, key: str) -> str | None:
@@ -233,6 +242,14 @@ class Dataset(ABC):
             if relative is not None:
                 return relative
         return None
+
+    def advice(self, missing: Sequence[str]) -> str:
+        """Says what to do about images that are missing.
+
+        Args:
+            missing: Their keys.
+        """
+        return "unpack the release anew"
 
     def missing_files(self, ratings: Sequence[Rating] | None = None) -> list[str]:
         """Returns the keys of rated images that are not on the disk, in rating order.
@@ -261,7 +278,7 @@ class Dataset(ABC):
         if missing:
             raise UserError(
                 f"{self.title}: {len(missing)} of {self.expected_images} rated images are missing in "
-                f"{self.root}, first {missing[0]}; unpack the release anew ({self.homepage})"
+                f"{self.root}, first {missing[0]}; {self.advice(missing)} ({self.homepage})"
             )
 
 

@@ -230,9 +230,10 @@ def picture(path: Path) -> Picture:
 
 
 def _judge(row: DatasetCheck) -> None:
-    if row.missing:
+    if row.missing and row.dataset is not None:
         row.problems.append(
-            f"{len(row.missing)} rated images are missing: {_some(row.missing)}; unpack the release anew"
+            f"{len(row.missing)} rated images are missing: {_some(row.missing)}; "
+            + row.dataset.advice(row.missing)
         )
     faults = [picture.fault for picture in row.pictures.values() if picture.fault]
     row.problems += faults[:SHOWN]

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import read_csv
-from cliqa_bench.types import Rating
+from cliqa_bench.benchmarks.labels import Row, read_csv
+from cliqa_bench.errors import UserError
+from cliqa_bench.types import Rating, Subset
 
 
 class Flive(Dataset):
     """FLIVE.
 
     It is not distributed as one archive: the authors' notebook collects the pictures from their sources and
-    renames them into `database/`. `EE371R` holds three more pictures that some copies lack.
+    renames them into `database/`. `EE371R` holds three more pictures that some copies lack; the official
+    split places them nowhere.
     """
 
     name = "flive"
     title = "FLIVE"
     folders = ("FLIVE", "FLIVE_Database", "LIVEFB", "PaQ-2-PiQ")
-    label_files = ("labels_image.csv",)
+    label_files = ("labels_image.csv", "database/labels_image.csv")
     image_folders = ("database",)
     citation = (
         "Z. Ying et al.: From patches to pictures (PaQ-2-PiQ): mapping the perceptual space of picture "
@@ -30,6 +35,9 @@ class Flive(Dataset):
     n_images = 39810
     direction = "higher"
     rule = "the column mos, 0 to 100, unchanged; no std is published"
+
+    test_files: ClassVar[tuple[str, ...]] = ("labels640.csv", "database/labels640.csv")
+    train_files: ClassVar[tuple[str, ...]] = ("labels=640_padded.csv", "database/labels=640_padded.csv")
 
     def entries(self) -> list[Entry]:
         """Reads `labels_image.csv`."""
@@ -42,6 +50,53 @@ class Flive(Dataset):
             entries.append(Entry(row.where, Rating(f"database/{name}", score, math.nan, None, "authentic")))
         return entries
 
+    def official_split(self) -> dict[str, Subset]:
+        """Reads the test set, pictures larger than 640, and which of the others validate.
+
+        `labels640.csv` is the test set; `labels=640_padded.csv` holds the others, those for validation with a
+        true `is_valid`. The three pictures of `EE371R` are in neither file, and are trained on.
+
+        Raises:
+            UserError: If a file is missing or broken, names an unknown picture or one twice, or a picture of
+                the other sources is in neither.
+        """
+        known = {rating.key.lower(): rating.key for rating in self.ratings()}
+        placed: dict[str, Subset] = {}
+        for files, columns in ((self.test_files, ()), (self.train_files, ("is_valid",))):
+            for row in read_csv(self.label_file(*files), ("name_image", *columns)):
+                key = known.get(f"database/{row.text('name_image')}".lower())
+                if key is None or key in placed:
+                    raise row.fault("name_image", "a picture of labels_image.csv that has no subset yet")
+                placed[key] = _train_or_val(row) if columns else "test"
+        rest = [key for key in known.values() if key not in placed]
+        left_out = [key for key in rest if not key.startswith("database/EE371R/")]
+        if left_out:
+            raise UserError(
+                f"{self.title}: {' and '.join((self.test_files[0], self.train_files[0]))} leave out "
+                f"{len(left_out)} pictures, first {left_out[0]}; get both files anew from {self.homepage}"
+            )
+        return placed | dict.fromkeys(rest, "train")
+
+    def advice(self, missing: Sequence[str]) -> str:
+        """Names the sources that have to be fetched again; there is no archive of the whole."""
+        sources = Counter(map(_source, missing)).most_common()
+        told = ", ".join(f"{count} of {source}" for source, count in sources)
+        return f"collect them from their sources with the authors' database_prep.ipynb: {told}"
+
     def is_extra(self, relative: str) -> bool:
         """Patches of the pictures, which have labels of their own."""
         return relative.startswith("database/patches/")
+
+
+def _train_or_val(row: Row) -> Subset:
+    text = row.text("is_valid").lower()
+    if text not in ("true", "false"):
+        raise row.fault("is_valid", "True or False")
+    return "val" if text == "true" else "train"
+
+
+def _source(key: str) -> str:
+    """Returns where the authors took a picture from: `database/voc_emotic_ava/AVA__1.jpg` is of AVA."""
+    _, folder, name = key.split("/")
+    prefix, mark, _ = name.partition("__")
+    return {"JPEGImages": "VOC2012"}.get(prefix, prefix) if mark else folder

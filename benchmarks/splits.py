@@ -38,6 +38,9 @@ MIN_SRCC = 0.95
 """Below this rank correlation, the scores of a split file are not scores of the images it names."""
 
 
+OFFICIAL = "official"
+"""Names the split that the authors of a dataset published with its labels."""
+
 CSV_COLUMNS = ("key", "score", "std", "group", "distortion", "subset")
 
 
@@ -46,7 +49,8 @@ class Split:
     """A split of one dataset.
 
     Attributes:
-        name: What it is called in results: "seeded-1", or "tsn-1" and "liqe-1" for published files.
+        name: What it is called in results: "seeded-1", "official", or "tsn-1" and "liqe-1" for published
+            files.
         subset: Image key -> subset, for every image, in rating order.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
     """
@@ -125,16 +129,19 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
     """Returns the split that `--split` names.
 
     Args:
-        spec: "1", "2", ... for a seeded split; else a path with published split files: the folder of the
-            files, a folder of numbered splits, a dataset's folder with `splits2/<k>/` in it, or a folder with
-            the datasets' folders. `PATH#3` takes split 3 (else 1) where there are several.
+        spec: "1", "2", ... for a seeded split; "official" for that of the dataset's authors; else a path with
+            published split files: the folder of the files, a folder of numbered splits, a dataset's folder
+            with `splits2/<k>/` in it, or a folder with the datasets' folders. `PATH#3` takes split 3 (else 1)
+            where there are several.
         dataset: The dataset.
         ratings: Its ratings.
 
     Raises:
-        UserError: If there are no such files, or they do not fit the dataset.
+        UserError: If there are no such files, or they do not fit the dataset, or it has no official split.
     """
     spec = spec.strip()
+    if spec == OFFICIAL:
+        return make_split(OFFICIAL, ratings, dataset.official_split())
     if re.fullmatch(r"-?\d+", spec):
         return seeded_split(ratings, dataset.name, int(spec))
     path, mark, number = spec.rpartition("#")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jsonargparse import Namespace
+from jsonargparse import ActionYesNo, Namespace
 
 from cliqa_bench.errors import UserError, unknown
 
@@ -20,7 +20,7 @@ Add = Callable[..., Any]
 Handler = Callable[[Namespace, str], int]
 
 _DATA = "folder of the datasets in their authors' layouts (default: $CLIQA_DATA, else generated miniatures)"
-_SPLIT = "number of a seeded split, or folder of published split files (default: 1)"
+_SPLIT = "number of a seeded split, folder of published split files, or 'official' (default: 1)"
 _ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' between several (default: I)"
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
@@ -127,12 +127,23 @@ def _plan(args: Namespace, command: str) -> int:
 
 def _report_arguments(add: Add) -> None:
     add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
+    add("--format", type=str | tuple[str, ...], metavar="NAMES", help="of csv,md,tex,html (default: all)")
+    add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
+    add("--published", action="store_true", help="put the paper's values beside ours")
+    add("--published-only", action="store_true", help="write the paper's tables alone; needs no runs")
 
 
 def _report(args: Namespace, command: str) -> int:
-    from cliqa_bench.reports.report import write_report
+    from cliqa_bench.reports import report
+    from cliqa_bench.settings import words
 
-    print(write_report(Path(args.out).expanduser()).summary)
+    out = Path(args.out).expanduser()
+    formats = words(args.format)
+    if args.published_only:
+        made = report.write_published(out, formats or report.TABLE_FORMATS)
+    else:
+        made = report.write_report(out, formats or report.FORMATS, args.figures, args.published)
+    print(made.summary)
     return 0
 
 

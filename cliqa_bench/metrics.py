@@ -101,6 +101,22 @@ def krcc(scores: ArrayLike, mos: ArrayLike) -> float:
     return NAN if pair is None else float(kendalltau(*pair).statistic)
 
 
+def srcc_ordinal(x: ArrayLike, y: ArrayLike) -> float:
+    """Rank correlation in which ties are ranked by their position, in [-1, 1], or nan.
+
+    The TSN-IQA paper's -0.776 between its Tables VIII and IX is of this kind; elsewhere ties have average
+    ranks.
+
+    Args:
+        x: (n,) numbers.
+        y: (n,) numbers.
+    """
+    from scipy.stats import rankdata
+
+    pair = _defined(x, y)
+    return NAN if pair is None else srcc(*(rankdata(v, method="ordinal") for v in pair))
+
+
 # ------------------------------------------------------------------------------ through the logistic function
 
 
@@ -177,6 +193,9 @@ class Fitted(NamedTuple):
 def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
     """Returns PLCC and RMSE after `fit_logistic`, from one fit; both nan where there is no fit.
 
+    They have nine significant digits: a fit ends when it gains less than that, and what follows differs from
+    run to run with the place of its arrays in memory.
+
     Args:
         scores: (n,) predictions.
         mos: (n,) opinions.
@@ -185,7 +204,8 @@ def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
     if curve is None:
         return Fitted(NAN, NAN)
     mapped, y = curve(scores), np.asarray(mos, np.float64)
-    return Fitted(plcc(mapped, y), float(np.sqrt(np.mean((mapped - y) ** 2))))
+    told = (plcc(mapped, y), float(np.sqrt(np.mean((mapped - y) ** 2))))
+    return Fitted(*(float(f"{value:.9g}") for value in told))
 
 
 def plcc_logistic(scores: ArrayLike, mos: ArrayLike) -> float:
@@ -303,3 +323,81 @@ def summary(agreement: Float, stability: Float) -> Summary:
     plasticity, steadiness = _mean(pi_t(agreement)), _mean(si_t(stability))
     last = _mean(agreement[-1, : len(agreement)])
     return Summary(last, plasticity, steadiness, (plasticity + steadiness) / 2)
+
+
+# ---------------------------------------------------------------------------- transfer between experiences
+
+
+def backward_transfer(agreement: Float) -> float:
+    """BWT: how much later experiences change what an experience had reached, the mean of SRCC_Tk - SRCC_kk.
+
+    Eq. 3 of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning" (NIPS 2017), with SRCC
+    for accuracy.
+
+    Args:
+        agreement: (T, K >= T) SRCC matrix.
+
+    Returns:
+        The mean over k < T, in [-2, 2], negative where something is lost; nan for T = 1.
+    """
+    steps = len(agreement)
+    return _mean(agreement[-1, : steps - 1] - pi_t(agreement)[:-1]) if steps > 1 else NAN
+
+
+def forward_transfer(agreement: Float, baseline: float = 0.0) -> float:
+    """FWT: what a model knows of an experience just before it learns it, the mean of SRCC_(k-1)k - baseline.
+
+    Eq. 4 of Lopez-Paz and Ranzato (2017). Their baseline is the accuracy of a random model; the SRCC of a
+    prediction that knows nothing of the image is 0 on average, which is the default.
+
+    Args:
+        agreement: (T, K >= T) SRCC matrix; the cells above the diagonal are used.
+        baseline: SRCC of a model that has learned nothing.
+
+    Returns:
+        The mean over k > 1, in [-1, 1] less the baseline; nan for T = 1, and of the oracle.
+    """
+    steps = len(agreement)
+    return _mean(np.diag(agreement[:, :steps], 1) - baseline) if steps > 1 else NAN
+
+
+def forgetting(agreement: Float) -> float:
+    """Forgetting: the best that was ever reached on a learned test set, less what is left of it at the end.
+
+    Chaudhry et al., "Riemannian Walk for Incremental Learning" (ECCV 2018), Sec. 4, with SRCC for accuracy:
+    the mean over k < T of max_{l < T} SRCC_lk - SRCC_Tk. Here the maximum begins with the experience that
+    learns k (l >= k): before it there is nothing to forget, and the oracle has no head to ask.
+
+    Args:
+        agreement: (T, K >= T) SRCC matrix; correlations may be negative.
+
+    Returns:
+        The mean over k < T, in [-2, 2], negative where later experiences helped; nan for T = 1.
+    """
+    steps = len(agreement)
+    lost = [agreement[k : steps - 1, k].max() - agreement[-1, k] for k in range(steps - 1)]
+    return _mean(np.array(lost)) if lost else NAN
+
+
+# --------------------------------------------------------------------------- between normalisation statistics
+
+
+def gaussian_kl(mean_p: ArrayLike, var_p: ArrayLike, mean_q: ArrayLike, var_q: ArrayLike) -> float:
+    """Kullback-Leibler divergence KL(p || q) of two Gaussians with diagonal covariance, in nats.
+
+    The sum over the channels of (ln(var_q / var_p) + (var_p + (mean_p - mean_q)^2) / var_q - 1) / 2. The
+    TSN-IQA paper (Section IV-F) takes the statistics of the last normalisation layer for Gaussians.
+
+    Args:
+        mean_p: (C,) means.
+        var_p: (C,) variances.
+        mean_q: (C,) means.
+        var_q: (C,) variances.
+
+    Returns:
+        0 or more; nan where a variance is not above 0, a number is not finite, or there is no channel.
+    """
+    m, v, n, w = (np.asarray(part, np.float64) for part in (mean_p, var_p, mean_q, var_q))
+    if not len(m) or not (np.isfinite([m, v, n, w]).all() and (v > 0).all() and (w > 0).all()):
+        return NAN
+    return float(np.sum(np.log(w / v) + (v + (m - n) ** 2) / w - 1) / 2)

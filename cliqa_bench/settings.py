@@ -239,7 +239,7 @@ def _seeds(value: str | int | Sequence[int] | None) -> list[int]:
 
 def _split(value: str | int | None) -> str:
     text = "1" if value is None else str(value)
-    if re.fullmatch("[1-9][0-9]*", text):
+    if re.fullmatch("[1-9][0-9]*|official", text):
         return text
     folder, mark, number = text.partition("#")  # PATH#3: the third of several published splits
     path = Path(folder).expanduser()

@@ -15,7 +15,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     # pandas and scipy are imported by whoever asks for rows, not by whoever names the package
     if name == "load":
-        from cliqa_bench.reports.rows import load
+        from cliqa_bench.reports.parts import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,8 @@ Float = NDArray[np.float64]
 Setting = Literal["Joint", "Task-Aware", "Task-Agnostic"]
 
 SUMMARY = ("mSRCC", "mPI", "mSI", "mPSI")
+NOT_LEARNED = "not in the sequence"
+"""Note on a test set that is no task."""
 
 
 class Cell(NamedTuple):
@@ -151,16 +154,18 @@ class Measurer:
             for k, title in enumerate(titles):
                 if readout == "oracle" and k >= learned:
                     continue  # there is no head to ask for
-                note = "future task" if learned <= k < tasks else "not in the sequence" if k >= tasks else ""
+                note = "future task" if learned <= k < tasks else NOT_LEARNED if k >= tasks else ""
                 train, length = ("All", "") if joint else (titles[t], t + 1)
                 values[Cell("SRCC", length, train, title, note)] = float(agreement[t, k])
         for k, title in enumerate(titles):
             for metric, value in self._of_final(told[k][-1], mos[k]).items():
                 if readout != "oracle" or k < tasks:
                     length, train = ("", "All") if joint else (steps, titles[steps - 1])
-                    note = "after the last experience" + ("" if k < tasks else "; not in the sequence")
+                    note = "after the last experience" + ("" if k < tasks else f"; {NOT_LEARNED}")
                     values[Cell(metric, length, train, title, note)] = value
-        if not joint:
+        if joint:
+            values[Cell("mSRCC", "", "All")] = statistics.fmean(agreement[-1, :tasks])
+        else:
             values.update(_indices(agreement, stability, titles))
         return values
 

@@ -6,38 +6,45 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cliqa_bench.reports.rows import Row
-from cliqa_bench.reports.tables import DIGITS, Table, Value
+from cliqa_bench.reports.tables import DIGITS, Section, Table, Value
 from cliqa_bench.types import TIDY_COLUMNS
 
 DASH = "—"
-_ROMAN = ("I", "II", "III", "IV", "V", "VI")
+_ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII")
 
 
-def csv_text(rows: Iterable[Row]) -> str:
+def csv_text(rows: Iterable[Row], more: Mapping[str, Sequence[float]] | None = None) -> str:
     """Returns tidy rows as CSV, unrounded (the shortest digits that give the same float64 back).
 
     Where a number is undefined, the row is there and its value is empty.
+
+    Args:
+        rows: The rows.
+        more: Further columns, a number for each row.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(TIDY_COLUMNS)
-    for row in rows:
-        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in row)
+    more = more or {}
+    writer.writerow([*TIDY_COLUMNS, *more])
+    for i, row in enumerate(rows):
+        cells = [*row, *(column[i] for column in more.values())]
+        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in cells)
     return buffer.getvalue()
 
 
-def number(value: float) -> str:
-    """Returns a number as printed, a dash for nan; there is no minus zero."""
-    return f"{round(value, DIGITS) + 0.0:.{DIGITS}f}" if math.isfinite(value) else DASH
+def number(value: float, digits: int = DIGITS) -> str:
+    """Returns a number as printed ("0.816", "98,304"), a dash for nan; there is no minus zero."""
+    return f"{round(value, digits) + 0.0:,.{digits}f}" if math.isfinite(value) else DASH
 
 
-def _plain(value: Value) -> str:
-    spread = f" ± {number(value.std)}" if math.isfinite(value.std) else ""
-    return number(value.mean) + spread
+def plain(value: Value) -> str:
+    """Returns a value as printed, with its spread where it has one."""
+    spread = f" ± {number(value.std, value.digits)}" if math.isfinite(value.std) else ""
+    return number(value.mean, value.digits) + spread
 
 
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
@@ -71,28 +78,26 @@ def markdown(table: Table) -> str:
     """Returns a table as GitHub Markdown; results of future tasks are in italics, as there is no gray."""
     owners = [owner for owner, n in table.spans for _ in range(n)] or [""] * len(table.columns)
     heads = [f"{o} {c}".strip() for o, c in zip(owners, table.columns, strict=True)]
+    corner = table.corner if table.labelled else table.corner[1:]
     lines = [
-        f"**Table {table.number}.** {escape_md(table.caption)}",
+        f"**{table.title}.** {escape_md(table.caption)}",
         "",
-        "| " + " | ".join(map(escape_md, [*table.corner, *heads])) + " |",
-        "|" + "---|" * 2 + "---:|" * len(heads),
+        "| " + " | ".join(map(escape_md, [*corner, *heads])) + " |",
+        "|" + "---|" * len(corner) + "---:|" * len(heads),
     ]
     for section in table.sections:
         for i, (name, values) in enumerate(section.rows):
-            cells = [
-                escape_md(section.label) if i == 0 else "",
-                escape_md(name),
-                *map(_markdown_value, values),
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
+            label = escape_md(section.label) if i == 0 else ""
+            cells = [label, escape_md(name), *map(_markdown_value, values)]
+            lines.append("| " + " | ".join(cells[2 - len(corner) :]) + " |")
     if any(v.gray for s in table.sections for _, values in s.rows for v in values):
         lines += ["", "Italics: results of future tasks (gray in the LaTeX table)."]
     return "\n".join(lines) + "\n"
 
 
 def _markdown_value(value: Value) -> str:
-    text = _plain(value)
-    if value.gray:
+    text = plain(value)
+    if value.gray and text != DASH:
         text = f"*{text}*"
     return f"**{text}**" if value.bold else text
 
@@ -101,6 +106,8 @@ def _markdown_value(value: Value) -> str:
 
 # what is wider than the text shrinks to it, what is narrower keeps its size
 _TEX_FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}"
+
+_ROWS_ON_PAGE = 40
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -122,45 +129,62 @@ def escape_tex(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """Returns a table as a booktabs float; needs the packages booktabs, graphicx and xcolor."""
-    heads = [escape_tex(c) for c in [*table.corner, *table.columns]]
-    lines = [
-        "% needs \\usepackage{booktabs,graphicx,xcolor}",
-        "\\begin{table}[htbp]",
-        "\\centering",
-        f"\\caption{{{escape_tex(table.caption)}}}",
-        f"\\label{{tab:{table.number}}}",
+    """Returns a table as a booktabs float; needs the packages booktabs, graphicx and xcolor.
+
+    What is too long for a page goes on in further floats of the same number.
+    """
+    floats = [_latex_float(table, sections, i > 0) for i, sections in enumerate(_pages(table.sections))]
+    return "% needs \\usepackage{booktabs,graphicx,xcolor}\n" + "\n".join(floats) + "\n"
+
+
+def _pages(sections: Sequence[Section]) -> list[list[Section]]:
+    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; a section is never parted."""
+    pages: list[list[Section]] = [[]]
+    for section in sections:
+        if pages[-1] and sum(len(s.rows) for s in [*pages[-1], section]) > _ROWS_ON_PAGE:
+            pages.append([])
+        pages[-1].append(section)
+    return pages
+
+
+def _latex_float(table: Table, sections: Sequence[Section], goes_on: bool) -> str:
+    corner = table.corner if table.labelled else table.corner[1:]
+    heads = [escape_tex(c) for c in [*corner, *table.columns]]
+    lines = ["\\begin{table}[htbp]", "\\centering"]
+    if goes_on:
+        lines += ["\\addtocounter{table}{-1}", "\\caption{(continued)}"]
+    else:
+        lines += [f"\\caption{{{escape_tex(table.caption)}}}", f"\\label{{tab:{table.number}}}"]
+    lines += [
         _TEX_FIT + "{%",
-        f"\\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        f"\\begin{{tabular}}{{{'l' * len(corner)}{'r' * len(table.columns)}}}",
         "\\toprule",
     ]
     if table.spans:
         lines += _latex_spans(table)
     lines.append(" & ".join(heads) + " \\\\")
-    for section in table.sections:
+    for section in sections:
         lines.append("\\midrule")
         for i, (name, values) in enumerate(section.rows):
-            cells = [
-                escape_tex(section.label) if i == 0 else "",
-                escape_tex(name),
-                *map(_latex_value, values),
-            ]
-            lines.append(" & ".join(cells) + " \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}}", "\\end{table}"]
-    return "\n".join(lines) + "\n"
+            label = escape_tex(section.label) if i == 0 else ""
+            cells = [label, escape_tex(name), *map(_latex_value, values)]
+            lines.append(" & ".join(cells[2 - len(corner) :]) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", "\\end{table}"])
 
 
 def _latex_spans(table: Table) -> list[str]:
-    cells, rules, start = ["", "Backbone"], [], 3
+    left = 2 if table.labelled else 1
+    cells, rules, start = [*[""] * (left - 1), escape_tex(table.spans_title)], [], left + 1
     for owner, n in table.spans:
         cells.append(f"\\multicolumn{{{n}}}{{c}}{{{escape_tex(owner)}}}")
-        rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
+        if owner:
+            rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
         start += n
     return [" & ".join(cells) + " \\\\", "".join(rules)]
 
 
 def _latex_value(value: Value) -> str:
-    text = escape_tex(_plain(value)).replace("-0.", "$-$0.").replace("-1.", "$-$1.")
+    text = re.sub(r"-(?=\d)", "$-$", escape_tex(plain(value)))
     if value.bold:
         text = f"\\textbf{{{text}}}"
     return f"\\textcolor{{gray}}{{{text}}}" if value.gray else text
@@ -170,7 +194,7 @@ def latex_document(tables: Sequence[Table], figures: Sequence[tuple[Path, str]])
     """Returns `report.tex`: a document that takes in all tables and figures and compiles as it is.
 
     Args:
-        tables: The tables, whose files lie beside it.
+        tables: The tables, whose files lie beside it; the paper's come first.
         figures: Files beside it, each with its caption.
     """
     lines = [
@@ -184,8 +208,14 @@ def latex_document(tables: Sequence[Table], figures: Sequence[tuple[Path, str]])
         "\\setlength{\\belowcaptionskip}{6pt}",
         "\\renewcommand{\\thetable}{\\Roman{table}}",  # the paper's numbers
     ]
+    supplement = False
     for table in tables:
-        lines += [f"\\setcounter{{table}}{{{_ROMAN.index(table.number)}}}", f"\\input{{{table.name}}}"]
+        if table.number in _ROMAN:
+            lines.append(f"\\setcounter{{table}}{{{_ROMAN.index(table.number)}}}")
+        elif not supplement:
+            supplement = True
+            lines += ["\\renewcommand{\\thetable}{S\\arabic{table}}", "\\setcounter{table}{0}"]
+        lines.append(f"\\input{{{table.name}}}")
     for path, caption in figures:
         lines += [
             "\\begin{figure}[htbp]",

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
-from cliqa_bench.reports import render
-from cliqa_bench.reports.figures import FORMATS as FIGURE_FORMATS
-from cliqa_bench.reports.figures import draw_psi, psi_caption
-from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.rows import GENERATED, SETTINGS, Row, Tidy, group_records, order_rank, tidy
-from cliqa_bench.reports.tables import main_sequence, make_tables
+from cliqa_bench.reports import published, render
+from cliqa_bench.reports.gallery import FILES as FIGURES
+from cliqa_bench.reports.gallery import draw_all
+from cliqa_bench.reports.html import html_report
+from cliqa_bench.reports.overview import fill_lines, overview, summary_text
+from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
+from cliqa_bench.reports.rows import GENERATED, Tidy, group_records
+from cliqa_bench.reports.tables import Table
 from cliqa_bench.store import AnswerReader, read_records, write_text
 
-FORMATS = ("csv", "md", "tex")
+TABLE_FORMATS = ("csv", "md", "tex")
+FORMATS = (*TABLE_FORMATS, "html")
 
 # everything a report may consist of: what a former one left and this one does not write is taken away
 _OWN = (
     "results.csv",
     "report.tex",
-    *(f"table_{number}.{kind}" for number in ("III", "IV", "V", "VI") for kind in FORMATS),
-    *(f"fig_4.{kind}" for kind in FIGURE_FORMATS),
+    "report.html",
+    "README.md",
+    *(f"table_{number}.{kind}" for number in NUMBERS for kind in TABLE_FORMATS),
+    *FIGURES,
 )
 
 
@@ -40,7 +45,9 @@ class ReportResult:
     files: list[Path] = field(default_factory=list)
 
 
-def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = True) -> ReportResult:
+def write_report(
+    out: Path, formats: Sequence[str] = FORMATS, figures: bool = True, beside_published: bool = False
+) -> ReportResult:
     """Writes tables and figures of all runs of an output folder to `<out>/report/`.
 
     Runs that cannot be compared (another preset, split, protocol, weights or data) are never put into one
@@ -48,15 +55,14 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
 
     Args:
         out: Folder of the results.
-        formats: Which of "csv", "md" and "tex" to write; `results.csv` is always written.
+        formats: Which of "csv", "md", "tex" and "html" to write; `results.csv` is always written.
         figures: Whether to draw the figures.
+        beside_published: Whether the paper's values stand beside ours in every table that the paper has.
 
     Raises:
         UserError: If there are no runs, a file is broken, a format is unknown, or the folder is not writable.
     """
-    for kind in formats:
-        if kind not in FORMATS:
-            raise unknown("format", kind, FORMATS)
+    check_formats(formats)
     out = Path(out)
     groups = group_records(read_records(out))
     reader = AnswerReader(out)
@@ -64,34 +70,104 @@ def write_report(out: Path, formats: Sequence[str] = FORMATS, figures: bool = Tr
     parts = []
     for i, group in enumerate(groups):
         folder = out / "report" / ("" if i == 0 else f"other-{group.id}")
-        numbers = tidy(group, reader)
-        files = _write(numbers, folder, formats, figures)
-        result.files += files
+        numbers = collect(group, reader)
+        drawn = _draw(numbers, reader, folder) if figures else []
+        texts = _texts(numbers, formats, beside_published, drawn, out)
+        result.files += _write(folder, texts, [path for path, _ in drawn])
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
+    if "html" in formats:
+        parts.append(f"to open in a browser: {out / 'report' / 'report.html'}")
     result.summary = "\n".join(parts)
     return result
 
 
-def _write(numbers: Tidy, folder: Path, formats: Sequence[str], figures: bool) -> list[Path]:
-    texts = {"results.csv": render.csv_text(numbers.rows)}
-    tables = make_tables(numbers)
-    for table in tables:
-        rows = [row for row in numbers.rows if row.table == table.number]
-        if "csv" in formats:
-            texts[f"{table.name}.csv"] = render.csv_text(rows)
-        if "md" in formats:
-            texts[f"{table.name}.md"] = render.markdown(table)
-        if "tex" in formats:
-            texts[f"{table.name}.tex"] = render.latex(table)
-    curves = [row for row in numbers.rows if row.table == "Fig. 4"]
-    drawn = draw_psi(curves, main_sequence(numbers.group), folder) if figures and curves else []
+def write_published(out: Path, formats: Sequence[str] = TABLE_FORMATS) -> ReportResult:
+    """Writes the published tables alone to `<out>/report/published/`; no runs are needed.
+
+    Args:
+        out: Folder of the results.
+        formats: Which of "csv", "md" and "tex" to write; `results.csv` is always written.
+
+    Raises:
+        UserError: If a format is unknown or the folder is not writable.
+    """
+    check_formats(formats, TABLE_FORMATS)
+    folder = Path(out) / "report" / "published"
+    by_table = {number: published.read_published(number) for number in published.NUMBERS}
+    texts = {"results.csv": render.csv_text(row for rows in by_table.values() for row in rows)}
+    tables = published.published_tables()
+    csvs = {number: render.csv_text(rows) for number, rows in by_table.items()}
+    texts.update(_table_texts(tables, csvs, formats))
     if "tex" in formats:
-        pictures = [(path, psi_caption(curves)) for path in drawn if path.suffix == ".pdf"]
+        texts["report.tex"] = render.latex_document(tables, [])
+    files = _write(folder, texts, [])
+    return ReportResult(f"{len(tables)} published tables ({published.SOURCE}): {folder}", files)
+
+
+def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> None:
+    """Checks names of formats.
+
+    Args:
+        formats: The names.
+        known: Those that there are.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    for kind in formats:
+        if kind not in known:
+            raise unknown("format", kind, known)
+
+
+def _draw(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[tuple[Path, str]]:
+    """Draws the figures; returns their files, each with its caption."""
+    return [(path, drawn.caption) for drawn in draw_all(numbers, reader, folder) for path in drawn.files]
+
+
+def _texts(
+    numbers: Tidy,
+    formats: Sequence[str],
+    beside_published: bool,
+    drawn: Sequence[tuple[Path, str]],
+    out: Path,
+) -> dict[str, str]:
+    """Returns what every file of a report but the figures consists of, by name."""
+    tables, by_table = make_tables(numbers), rows_by_table(numbers.rows)
+    csvs = {number: render.csv_text(rows) for number, rows in by_table.items()}
+    if beside_published:
+        for i, table in enumerate(tables):
+            if table.number in published.NUMBERS:
+                compared = published.compare(by_table[table.number])
+                tables[i] = published.beside(table, compared)
+                more = {"published": compared.paper, "difference": compared.less}
+                columns = {name: [row.value for row in rows] for name, rows in more.items() if rows}
+                csvs[table.number] = render.csv_text(compared.ours, columns)
+    texts = {"results.csv": render.csv_text(lasting(numbers.rows)), **_table_texts(tables, csvs, formats)}
+    if "tex" in formats:
+        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)
+    if "html" in formats:
+        pictures = [(path, caption) for path, caption in drawn if path.suffix == ".svg"]
+        notes = [*numbers.notes, *fill_lines(numbers, out)]
+        texts["report.html"] = html_report(numbers, tables, pictures, notes)
+    texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path, _ in drawn)], out)
+    return texts
+
+
+def _table_texts(tables: Sequence[Table], csvs: Mapping[str, str], formats: Sequence[str]) -> dict[str, str]:
+    texts = {}
+    for table in tables:
+        made = {"csv": csvs[table.number], "md": render.markdown(table), "tex": render.latex(table)}
+        texts.update({f"{table.name}.{kind}": text for kind, text in made.items() if kind in formats})
+    return texts
+
+
+def _write(folder: Path, texts: Mapping[str, str], drawn: Sequence[Path]) -> list[Path]:
+    """Writes the files of a report, and takes away those of a former one."""
     for name, text in texts.items():
         write_text(folder / name, text)
-    written = [folder / name for name in texts] + drawn
+    written = [folder / name for name in texts] + list(drawn)
     _remove_stale(folder, {path.name for path in written})
     return written
 
@@ -111,32 +187,6 @@ def _remove_stale(folder: Path, kept: set[str]) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot remove the old {error.filename}: {error.strerror}") from error
-
-
-def summary_text(numbers: Tidy, folder: Path) -> str:
-    """Returns the four summary numbers per order, setting and method, with what must be known about them."""
-    several = len({row.backbone for row in numbers.rows}) > 1
-    found: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in numbers.rows:
-        if row.metric in SUMMARY and row.table in ("V", "III", ""):
-            method = row.method + (f" ({row.variant})" if row.variant else "")
-            line = (row.order, method, row.setting, *([row.backbone] if several else []))
-            known = found.setdefault(line, {})
-            # mPSI stands in a row per length: the longest is the whole
-            if row.metric not in known or int(row.length) >= int(known[row.metric].length):
-                known[row.metric] = row
-    heads = ["order", "method", "setting", *(["backbone"] if several else []), *SUMMARY]
-    body = [
-        [*line, *(render.number(found[line][metric].value) for metric in SUMMARY)]
-        for line in sorted(found, key=lambda line: (order_rank(line[0]), SETTINGS.index(line[2]), line[1]))
-    ]
-    n = len(numbers.group.records)
-    lines = [f"{n} {'run' if n == 1 else 'runs'} ({numbers.group.description})"]
-    if numbers.group.generated:
-        lines.append(GENERATED)
-    if body:
-        lines += ["", render.text_table(heads, body, left=len(heads) - len(SUMMARY)), ""]
-    return "\n".join([*lines, *numbers.notes, f"tables and figures: {folder}"])
 
 
 def _other(numbers: Tidy, folder: Path) -> str:

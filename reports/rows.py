@@ -6,19 +6,24 @@ import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from cliqa_bench.reports.measure import SUMMARY, Cell, Measured, Measurer, Setting, is_joint, setting_of
-from cliqa_bench.store import AnswerReader, RunRecord, canonical, digest, read_records
-from cliqa_bench.types import TIDY_COLUMNS
-
-if TYPE_CHECKING:
-    import pandas as pd
+from cliqa_bench.reports.measure import (
+    NOT_LEARNED,
+    SUMMARY,
+    Cell,
+    Measured,
+    Measurer,
+    Setting,
+    is_joint,
+    setting_of,
+)
+from cliqa_bench.store import AnswerReader, RunRecord, canonical, digest
 
 GENERATED = "generated miniatures: not comparable with published numbers"
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
 TABLES = ("III", "IV", "V", "VI", "Fig. 4", "")
+"""Where the numbers stand that runs are measured in; further tables are parts of the report."""
 SETTINGS: tuple[Setting, ...] = ("Joint", "Task-Aware", "Task-Agnostic")
 
 
@@ -68,6 +73,11 @@ class Group:
     def main_order(self) -> str:
         """The order of Tables III and IV: I, or the first there is."""
         return min((r.order for r in self.records), key=order_rank)
+
+    @property
+    def main_record(self) -> RunRecord:
+        """A run in the main order."""
+        return next(record for record in self.records if record.order == self.main_order)
 
     @property
     def id(self) -> str:
@@ -188,7 +198,8 @@ def _tables(group: Group, line: _Line, cell: Cell, steps: int) -> list[str]:
     tables = []
     if cell.metric in SUMMARY and cell.length == steps:
         tables += ["III"] * main + ["V"] * agnostic
-    if cell.metric == "SRCC" and ((main and agnostic) or line.setting == "Joint"):
+    further = cell.note == NOT_LEARNED
+    if cell.metric == "SRCC" and not further and ((main and agnostic) or line.setting == "Joint"):
         tables.append("IV")
     if agnostic and (cell.metric == "mPSI" or cell.length == "Mean"):
         tables.append("VI")
@@ -232,25 +243,3 @@ def _gaps(done: list[tuple[RunRecord, Measured]]) -> list[str]:
             f"to fill them: {command}"
         )
     return lines
-
-
-def load(out: str | Path) -> pd.DataFrame:
-    """Returns the numbers of an output folder as tidy rows, unrounded.
-
-    Where the folder holds runs that cannot be compared (another preset, split, protocol or data), the rows
-    are those of the group with the newest run, as in `<out>/report/`.
-
-    Args:
-        out: Folder of the results.
-
-    Returns:
-        One number a row, columns `TIDY_COLUMNS`; value and std are float64, nan where undefined.
-
-    Raises:
-        UserError: If there are no runs or a file is broken.
-    """
-    import pandas as pd
-
-    folder = Path(out)
-    rows = tidy(group_records(read_records(folder))[0], AnswerReader(folder)).rows
-    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.rows import GENERATED, Group, Row, Tidy, order_rank
+from cliqa_bench.reports.rows import GENERATED, Group, Row, order_rank
 
 DIGITS = 3
 
@@ -21,12 +21,14 @@ class Value(NamedTuple):
         std: Spread over seeds (ddof=1), nan where it is not shown.
         bold: Whether it is the best of its column in its section.
         gray: Whether it is the result of a future task.
+        digits: How many digits after the point are printed; 0 for a whole number.
     """
 
     mean: float = math.nan
     std: float = math.nan
     bold: bool = False
     gray: bool = False
+    digits: int = DIGITS
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ class Table:
     """A table of the paper's shape.
 
     Attributes:
-        number: As in the paper ("III").
+        number: As in the paper ("III"), or a word for what the paper does not have ("overhead").
         caption: What it shows, in sentences.
         corner: What the section labels and the row names are ("Setting", "Method").
         columns: Names of the columns.
         sections: The rows.
         spans: Names over several columns and how many; empty for none.
+        spans_title: What the spans are ("Backbone").
     """
 
     number: str
@@ -56,49 +59,63 @@ class Table:
     columns: list[str]
     sections: list[Section]
     spans: list[tuple[str, int]] = field(default_factory=list)
+    spans_title: str = ""
 
     @property
     def name(self) -> str:
         """Name of its files, without the suffix."""
         return f"table_{self.number}"
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any section has a label; where none has, there is no column of labels."""
+        return any(section.label for section in self.sections)
+
+    @property
+    def title(self) -> str:
+        """What it is called: "Table III", "First task"."""
+        return table_title(self.number)
+
+
+def table_title(number: str) -> str:
+    """Returns what a table is called, by its number in the paper or its word."""
+    return f"Table {number}" if number.isupper() else number.replace("_", " ").capitalize()
+
 
 def shape(number: str, rows: list[Row]) -> Table:
     """Puts the rows of one of the tables III to VI, ours or the published ones, into its shape."""
-    makers = {"III": _summary, "IV": _matrix, "V": _orders, "VI": _lengths}
-    return makers[number](rows)
-
-
-def make_tables(tidy: Tidy) -> list[Table]:
-    """Returns Tables III to VI, as far as there are rows for them."""
-    tables = []
-    for number in ("III", "IV", "V", "VI"):
-        rows = [row for row in tidy.rows if row.table == number]
-        if rows:
-            table = shape(number, rows)
-            tables.append(replace(table, caption=f"{table.caption} {_about(tidy.group, number)}"))
-    return tables
+    return SHAPES[number](rows)
 
 
 def main_sequence(group: Group) -> list[str]:
     """Returns the titles of the datasets in the order of Tables III and IV."""
-    record = next(r for r in group.records if r.order == group.main_order)
+    record = group.main_record
     return [record.titles.get(name, name) for name in record.sequence]
 
 
-def _about(group: Group, number: str) -> str:
-    """The end of every caption: order, backbone, seeds, protocol, and the generated label."""
+def about(group: Group, number: str, in_order: bool) -> str:
+    """Returns the end of a caption: order, backbone, seeds, protocol, and the generated label.
+
+    Args:
+        group: The runs.
+        number: The table's number.
+        in_order: Whether the table is about the main order.
+    """
     records = group.records
     sentences = []
-    if number in ("III", "IV"):
+    if in_order:
         sentences.append(f"Order {group.main_order}: {', '.join(main_sequence(group))}.")
     backbones = sorted({r.backbone for r in records})
     if number != "III" and len(backbones) == 1:
         sentences.append(f"Backbone: {backbones[0]}.")
     seeds = sorted({r.seed for r in records})
     if len(seeds) > 1:
-        spread = "mean ± standard deviation (ddof = 1)" if number == "III" else "mean"
-        sentences.append(f"Seeds {', '.join(map(str, seeds))}: {spread}.")
+        known = {
+            "III": ": mean ± standard deviation (ddof = 1)",
+            **dict.fromkeys(("IV", "V", "VI"), ": mean"),
+            "VII": ": mean over those that all choices of TSN-IQA have, where there are such",
+        }
+        sentences.append(f"Seeds {', '.join(map(str, seeds))}{known.get(number, '')}.")
     sentences.append(f"{group.description[0].upper()}{group.description[1:]}.")
     if group.generated:
         sentences.append(f"{GENERATED[0].upper()}{GENERATED[1:]}.")
@@ -120,14 +137,24 @@ def _namer(rows: list[Row], with_backbone: bool = True) -> Callable[[Row], str]:
     return name
 
 
-def _section(label: str, names: Iterable[str], columns: list[list[Value]]) -> Section:
-    """Puts columns of values together and marks the best of each column; ties are decided as printed."""
+def section(
+    label: str, names: Iterable[str], columns: list[list[Value]], best: Sequence[bool] | None = None
+) -> Section:
+    """Puts columns of values together and marks the best of each column; ties are decided as printed.
+
+    Args:
+        label: What the rows have in common.
+        names: One per row.
+        columns: One list per column, in it one value per row.
+        best: Per column, whether the largest value is the best and is marked; None for all.
+    """
     marked = []
-    for column in columns:
-        printed = [round(v.mean, DIGITS) for v in column]
-        best = max((p for p in printed if math.isfinite(p)), default=math.nan)
-        several = len(column) > 1  # the best of one is no distinction
-        marked.append([v._replace(bold=several and p == best) for v, p in zip(column, printed, strict=True)])
+    for i, column in enumerate(columns):
+        printed = [round(v.mean, v.digits) for v in column]
+        finite = [p for p in printed if math.isfinite(p)]
+        # the best of one is no distinction
+        top = max(finite) if len(finite) > 1 and (best is None or best[i]) else math.nan
+        marked.append([v._replace(bold=p == top) for v, p in zip(column, printed, strict=True)])
     return Section(label, [(name, [c[i] for c in marked]) for i, name in enumerate(names)])
 
 
@@ -137,22 +164,38 @@ def _grid(
     return {(name(row), column(row)): row for row in rows}
 
 
-def _value(row: Row | None, spread: bool = False) -> Value:
+def _value(row: Row | None, spread: bool, digits: int) -> Value:
     if row is None:
-        return Value()
-    return Value(row.value, row.std if spread else math.nan, gray=row.note.startswith("future task"))
+        return Value(digits=digits)
+    gray = row.note.startswith("future task")
+    return Value(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
 
 
-def _build(
+def build(
     label: str,
     rows: list[Row],
     name: Callable[[Row], str],
     column: Callable[[Row], str],
     columns: list[str],
     spread: bool = False,
+    digits: Mapping[str, int] | None = None,
+    best: Collection[str] | None = None,
 ) -> Section:
-    cells, names = _grid(rows, name, column), _unique(name(row) for row in rows)
-    return _section(label, names, [[_value(cells.get((n, c)), spread) for n in names] for c in columns])
+    """Sorts tidy rows into a section; what is not there is a dash.
+
+    Args:
+        label: What the rows have in common.
+        rows: The tidy rows, in the order in which their names are to appear.
+        name: Of a tidy row, the name of the table's row in which it stands.
+        column: Of a tidy row, the column.
+        columns: All columns.
+        spread: Whether the spread over seeds is shown.
+        digits: Digits after the point by column, where they are not three.
+        best: Columns in which the largest value is marked; None for all.
+    """
+    cells, names, places = _grid(rows, name, column), _unique(name(row) for row in rows), digits or {}
+    values = [[_value(cells.get((n, c)), spread, places.get(c, DIGITS)) for n in names] for c in columns]
+    return section(label, names, values, None if best is None else [c in best for c in columns])
 
 
 def _summary(rows: list[Row]) -> Table:
@@ -161,7 +204,7 @@ def _summary(rows: list[Row]) -> Table:
     columns = [f"{b}\t{metric}" for b in backbones for metric in SUMMARY]
     name = _namer(rows, with_backbone=False)
     sections = [
-        _build(
+        build(
             s, [r for r in rows if r.setting == s], name, lambda r: f"{r.backbone}\t{r.metric}", columns, True
         )
         for s in _unique(row.setting for row in rows)
@@ -173,8 +216,9 @@ def _summary(rows: list[Row]) -> Table:
     )
     plain = [column.split("\t")[1] for column in columns]
     return Table(
-        "III", caption, ("Setting", "Method"), plain, sections, [(b, len(SUMMARY)) for b in backbones]
-    )
+        "III", caption, ("Setting", "Method"), plain, sections,
+        [(b, len(SUMMARY)) for b in backbones], "Backbone",
+    )  # fmt: skip
 
 
 def _matrix(rows: list[Row]) -> Table:
@@ -182,7 +226,7 @@ def _matrix(rows: list[Row]) -> Table:
     columns, name = _unique(row.test_dataset for row in rows), _namer(rows)
     trained = sorted(_unique(row.train_dataset for row in rows), key=lambda t: t != "All")
     sections = [
-        _build(t, [r for r in rows if r.train_dataset == t], name, lambda r: r.test_dataset, columns)
+        build(t, [r for r in rows if r.train_dataset == t], name, lambda r: r.test_dataset, columns)
         for t in trained
     ]
     caption = (
@@ -196,7 +240,7 @@ def _orders(rows: list[Row]) -> Table:
     """Table V: a section per metric, a column per task order."""
     orders, name = sorted(_unique(row.order for row in rows), key=order_rank), _namer(rows)
     sections = [
-        _build(m, [r for r in rows if r.metric == m], name, lambda r: r.order, orders) for m in SUMMARY
+        build(m, [r for r in rows if r.metric == m], name, lambda r: r.order, orders) for m in SUMMARY
     ]
     caption = (
         "Task-order robustness measured by mSRCC, mPI, mSI and mPSI. Best results of each section in bold."
@@ -210,7 +254,7 @@ def _lengths(rows: list[Row]) -> Table:
     lengths = sorted({row.length for row in rows if isinstance(row.length, int)})
     columns = [str(length) for length in lengths] + ["Mean"]
     sections = [
-        _build(o, [r for r in rows if r.order == o], name, lambda r: str(r.length), columns)
+        build(o, [r for r in rows if r.order == o], name, lambda r: str(r.length), columns)
         for o in sorted(_unique(row.order for row in rows), key=order_rank)
     ]
     caption = (
@@ -218,3 +262,15 @@ def _lengths(rows: list[Row]) -> Table:
         "Best results of each section in bold."
     )
     return Table("VI", caption, ("Order", "Method"), columns, sections)
+
+
+SHAPES: dict[str, Callable[[list[Row]], Table]] = {
+    "III": _summary, "IV": _matrix, "V": _orders, "VI": _lengths,
+}  # fmt: skip
+
+TITLES = {
+    "III": "mSRCC, mPI, mSI and mPSI of all methods",
+    "IV": "SRCC on every test set after each experience",
+    "V": "robustness to the order of the tasks",
+    "VI": "robustness to the number of tasks",
+}

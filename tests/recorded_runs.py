@@ -1,7 +1,7 @@
 """Tiny recorded runs for the tests of the reports, and the command that renews what they expect.
 
-Run `PYTHONPATH=. python tests/recorded_runs.py` in the checkout's root to write `tests/golden_report/` anew;
-look at the difference before you commit it.
+Run `PYTHONPATH=. python tests/recorded_runs.py` in the checkout's root to write `tests/golden_report/`,
+`tests/golden_tables/` and `tests/golden_published/` anew; look at the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,12 @@ from cliqa_bench.seeds import rng_for
 from cliqa_bench.store import Node, RunRecord, Step, write_answers, write_record
 
 GOLDEN = Path(__file__).parent / "golden_report"
+GOLDEN_TABLES = Path(__file__).parent / "golden_tables"
+GOLDEN_PUBLISHED = Path(__file__).parent / "golden_published"
+GOLDEN_NAMES = [
+    f"table_{number}"
+    for number in ("VII", "VIII", "IX", "X", "XI", "XII", "XIII", "similarity", "overhead", "time")
+]
 TITLES = {"live": "LIVE", "csiq": "CSIQ", "bid": "BID", "clive": "CLIVE"}
 ORDERS = {"I": ["live", "csiq", "bid", "clive"], "V": ["clive", "bid", "csiq", "live"]}
 IMAGES = 12
@@ -147,19 +153,31 @@ def record_golden(out: Path) -> None:
 
 
 def main() -> None:
-    """Writes `tests/golden_report/`."""
-    from cliqa_bench.reports.report import write_report
+    """Writes what the tests of the reports expect."""
+    import recorded_tables
+
+    from cliqa_bench.reports.report import TABLE_FORMATS, write_published, write_report
 
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "runs"
         record_golden(out)
-        result = write_report(out, figures=False)
-        shutil.rmtree(GOLDEN, ignore_errors=True)
-        GOLDEN.mkdir()
-        for path in result.files:
-            shutil.copy(path, GOLDEN / path.name)
+        result = write_report(out, TABLE_FORMATS, figures=False)
+        _keep(result.files, GOLDEN, out)
         (GOLDEN / "summary.txt").write_text(result.summary.replace(str(out), "runs") + "\n", encoding="utf-8")
-    sys.stdout.write(result.summary + "\n")
+        sys.stdout.write(result.summary + "\n")
+        _keep(write_published(out).files, GOLDEN_PUBLISHED, out)
+        out = Path(name) / "tables"
+        recorded_tables.record_all(out)
+        files = write_report(out, TABLE_FORMATS, figures=False).files
+        _keep([path for path in files if path.stem in GOLDEN_NAMES], GOLDEN_TABLES, out)
+
+
+def _keep(files: Sequence[Path], folder: Path, out: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in files:
+        text = path.read_text(encoding="utf-8").replace(str(out), "runs")
+        (folder / path.name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

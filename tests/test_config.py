@@ -147,7 +147,7 @@ def test_split_and_weights_are_found(tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     weights.touch()
     assert make(split=str(tmp_path)).split == str(tmp_path)
-    assert make(split=3).split == "3"
+    assert make(split=3).split == "3" and make(split="official").split == "official"
     assert make(weights=str(weights)).weights == str(weights)
     assert make(weights="random").weights == "random"
 

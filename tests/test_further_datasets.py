@@ -12,8 +12,9 @@ from layouts import describe, write_image
 
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.benchmarks.base import Dataset
+from cliqa_bench.benchmarks.check import check_data
 from cliqa_bench.benchmarks.pairs import PAIRS_PER_IMAGE, n_pairs_for
-from cliqa_bench.benchmarks.splits import seeded_split, whole
+from cliqa_bench.benchmarks.splits import resolve_split, seeded_split, whole
 from cliqa_bench.errors import UserError
 
 Truth = dict[str, tuple[float, float, str | None]]
@@ -143,6 +144,109 @@ def test_counts_of_the_real_sets() -> None:
     assert counts == {"tid2013": 3000, "spaq": 11125, "agiqa3k": 2982, "flive": 39810, "pipal": 23200}
     groups = {name: suites.dataset_class(name).n_groups for name in WRITERS}
     assert groups == {"tid2013": 25, "spaq": None, "agiqa3k": 300, "flive": None, "pipal": 200}
+
+
+def test_missing_pictures_of_flive_are_told_by_their_source(tmp_path: Path) -> None:
+    dataset, _ = made(tmp_path, "flive")
+    for gone in ("voc_emotic_ava/AVA__1.jpg", "blur_dataset/motion0091.JPG"):
+        (dataset.root / "database" / gone).unlink()
+    fresh = type(dataset)(dataset.root)
+    with pytest.raises(UserError, match=r"2 of 4 .* 1 of AVA, 1 of blur_dataset \(https"):
+        fresh.verify_files()
+    assert "database_prep.ipynb: 1 of AVA" in check_data(tmp_path, ["flive"]).render()
+    with pytest.raises(UserError, match=r"collect them .*: 1 of AVA$"):
+        fresh.path("database/voc_emotic_ava/AVA__1.jpg")
+
+
+def write_flive_split(root: Path) -> None:
+    """The two files by which the authors split: names among columns of the patches."""
+    (root / "labels640.csv").write_text("mos_patch_1,name_image\n7,voc_emotic_ava/VOC2012__2.jpg\n")
+    lines = ["name_image,is_valid", "voc_emotic_ava/AVA__1.jpg,False", "blur_dataset/motion0091.JPG,True"]
+    (root / "labels=640_padded.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_the_official_split_of_flive_is_read(tmp_path: Path) -> None:
+    dataset, _ = made(tmp_path, "flive")
+    with pytest.raises(UserError, match=r"no labels640\.csv or database/labels640\.csv"):
+        resolve_split("official", dataset, dataset.ratings())
+    write_flive_split(dataset.root)
+    split = resolve_split("official", dataset, dataset.ratings())
+    assert split.name == "official"
+    assert split.keys("test") == ["database/voc_emotic_ava/VOC2012__2.jpg"]
+    assert split.keys("val") == ["database/blur_dataset/motion0091.JPG"]
+    assert split.keys("train") == ["database/voc_emotic_ava/AVA__1.jpg", "database/EE371R/rq59.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "line"),
+    [
+        ("labels640.csv", "VOC2012__2", "VOC2012__3", "row 2, column 'name_image'"),
+        ("labels=640_padded.csv", "AVA__1", "VOC2012__2", "row 2, column 'name_image'"),
+        ("labels=640_padded.csv", "True", "yes", "row 3, column 'is_valid' holds 'yes'"),
+        ("labels=640_padded.csv", "blur_dataset/motion0091.JPG,True\n", "", "leave out 1 pictures"),
+    ],
+)
+def test_a_broken_official_split_is_refused(tmp_path: Path, file: str, old: str, new: str, line: str) -> None:
+    dataset, _ = made(tmp_path, "flive")
+    write_flive_split(dataset.root)
+    path = dataset.root / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError) as caught:
+        resolve_split("official", dataset, dataset.ratings())
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sets_without_an_official_split_say_so(tmp_path: Path) -> None:
+    dataset, _ = made(tmp_path, "spaq")
+    with pytest.raises(UserError, match="SPAQ: there is no official split; take a seeded one"):
+        resolve_split("official", dataset, dataset.ratings())
+
+
+def test_pipal_with_merged_folders_and_with_a_label_missing(tmp_path: Path) -> None:
+    dataset, truth = made(tmp_path, "pipal")
+    for folder in ("Distortion_1", "Distortion_4"):
+        for path in (dataset.root / folder).iterdir():
+            (dataset.root / "Dist_Imgs").mkdir(exist_ok=True)
+            path.rename(dataset.root / "Dist_Imgs" / path.name)
+    fresh = type(dataset)(dataset.root)
+    fresh.verify_files()
+    assert not fresh.unlabelled_files() and len(fresh.ratings()) == len(truth)
+    labels = dataset.root / "Train_Label/A0248.txt"
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=r"Train_Label rates 5 images, expected 6"):
+        type(dataset)(dataset.root).ratings()
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "line"),
+    [
+        ("A3", "2.jpg", "row 3, column 'Image name' holds '2.jpg'"),
+        ("B3", None, "row 3, column 'MOS' is empty"),
+        ("B3", 100.5, "row 3, column 'MOS' holds 100.5, expected a number from 0 to 100"),
+        ("A3", "00001.jpg", "row 3 rates TestImage/00001.jpg a second time"),
+        ("B1", "MOSS", "has no column 'MOS'"),
+    ],
+)
+def test_a_broken_workbook_is_named_by_row_and_column(
+    tmp_path: Path, cell: str, value: object, line: str
+) -> None:
+    dataset, _ = made(tmp_path, "spaq")
+    path = dataset.root / "Annotations/MOS and Image attribute scores.xlsx"
+    book = openpyxl.load_workbook(path)
+    book.worksheets[0][cell] = value
+    book.save(path)
+    with pytest.raises(UserError) as caught:
+        dataset.ratings()
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_check_without_names_asks_for_the_six_alone(tmp_path: Path) -> None:
+    made(tmp_path, "agiqa3k")
+    found = [row.cls.name for row in check_data(tmp_path).rows]
+    assert found == [*suites.ORDERS["I"], "agiqa3k"]
+    asked = check_data(tmp_path, ["spaq"])
+    assert not asked.ok and "SPAQ: not found" in asked.render()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench import registry
 from cliqa_bench.benchmarks.generated.further import AgiqaLayout, SpaqLayout, TidLayout
 from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
 from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
@@ -78,6 +79,7 @@ def made(root: Path, names: Sequence[str], scale: float = 1.0, seed: int = 0) ->
 def _with_layout(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in LAYOUTS:
+            registry.check("datasets", name)  # a misspelt name is answered with the nearest
             there = ", ".join(LAYOUTS)
             raise UserError(f"there are no generated miniatures of {name} (only of {there}); give --data DIR")
     return list(names)

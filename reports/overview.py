@@ -1,0 +1,114 @@
+"""What a report tells at a glance: the terminal's summary, and the README of its folder."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from cliqa_bench.reports import render
+from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.methods import label_of
+from cliqa_bench.reports.parts import Part, empty_parts, what_it_shows
+from cliqa_bench.reports.rows import GENERATED, SETTINGS, Group, Row, Tidy, order_rank
+from cliqa_bench.reports.tables import Table, table_title
+
+_Line = tuple[str, ...]
+
+
+def summary_text(numbers: Tidy, folder: Path) -> str:
+    """Returns the four summary numbers per order, setting and method, with what must be known about them.
+
+    Of joint learning, which has no sequence, there is mSRCC alone.
+
+    Args:
+        numbers: The numbers of comparable runs.
+        folder: Where tables and figures lie.
+    """
+    found = _summaries(numbers)
+    several = len({row.backbone for row in numbers.rows}) > 1
+    heads = ["order", "method", "setting", *(["backbone"] if several else []), *SUMMARY]
+    body = [[*line, *(render.number(found[line].get(m, math.nan)) for m in SUMMARY)] for line in found]
+    n = len(numbers.group.records)
+    lines = [f"{n} {'run' if n == 1 else 'runs'} ({numbers.group.description})"]
+    if numbers.group.generated:
+        lines.append(GENERATED)
+    if body:
+        lines += ["", render.text_table(heads, body, left=len(heads) - len(SUMMARY)), ""]
+    if empty := ", ".join(table_title(part.number).removeprefix("Table ") for part in empty_parts(numbers)):
+        lines.append(f"nothing to show yet: {empty}; {folder / 'README.md'} names the runs that fill them")
+    return "\n".join([*lines, *numbers.notes, f"tables and figures: {folder}"])
+
+
+def _summaries(numbers: Tidy) -> dict[_Line, dict[str, float]]:
+    """Sorts the summary numbers by what stands in front of them: order, method, setting (and backbone)."""
+    several = len({row.backbone for row in numbers.rows}) > 1
+    found: dict[_Line, dict[str, Row]] = {}
+    for row in numbers.rows:
+        if row.metric in SUMMARY and row.table in ("V", "III", ""):
+            line = (row.order, label_of(row), row.setting, *([row.backbone] if several else []))
+            known = found.setdefault(line, {})
+            # mPSI stands in a row per length: the longest is the whole
+            if row.metric not in known or int(row.length) >= int(known[row.metric].length):
+                known[row.metric] = row
+
+    def rank(line: _Line) -> tuple[object, ...]:
+        return (order_rank(line[0]) if line[0] else (-1, ""), SETTINGS.index(line[2]), *line[1:])
+
+    return {line: {m: row.value for m, row in found[line].items()} for line in sorted(found, key=rank)}
+
+
+def fill_lines(numbers: Tidy, out: Path) -> list[str]:
+    """Returns a line for each table that has nothing to show, with the command that fills it.
+
+    Args:
+        numbers: The numbers of comparable runs.
+        out: Folder of the results.
+    """
+    return [
+        f"{table_title(part.number)} ({part.title}): nothing to show; "
+        f"to fill it: {_command(part, numbers.group, out)}"
+        for part in empty_parts(numbers)
+    ]
+
+
+def _command(part: Part, group: Group, out: Path) -> str:
+    """Returns the part's command with the data of the runs there are."""
+    data = (group.records[0].facts.get("config") or {}).get("data")
+    known = {"--data": data, "--out": out}
+    return " ".join([part.fill, *(f"{flag} {shlex.quote(str(v))}" for flag, v in known.items() if v)])
+
+
+def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: Path) -> str:
+    """Returns the README of a report's folder: what is there, what is not, and what would fill it.
+
+    Args:
+        numbers: The numbers of comparable runs.
+        tables: The tables of the report.
+        files: Names of the files beside it; tables in Markdown are linked and pictures shown.
+        out: Folder of the results.
+    """
+    group = numbers.group
+    lines = ["# Report", "", f"{len(group.records)} runs, {group.description}."]
+    if group.generated:
+        lines += ["", f"{GENERATED.capitalize()}."]
+    lines += ["", "`results.csv` holds every number, unrounded.", ""]
+    if "report.html" in files:
+        lines += ["[report.html](report.html) shows all of it in a browser, to sort and to explore.", ""]
+    for table in tables:
+        file = f"{table.name}.md"
+        title = f"[{table.title}]({file})" if file in files else table.title
+        lines.append(f"- {title}: {what_it_shows(table.number)}")
+    for picture in (name for name in files if name.endswith(".png")):
+        lines += ["", f"![{picture.removesuffix('.png')}]({picture})"]
+    notes = [*numbers.notes, *fill_lines(numbers, out)]
+    if notes:
+        lines += ["", "## What is missing", "", *map(_markdown_note, notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_note(note: str) -> str:
+    """A line of a list; the command at its end is code, to be copied as it is."""
+    text, command, rest = note.partition("python -m cliqa_bench")
+    return f"- {render.escape_md(text)}" + (f" `{command}{rest}`" if command else "")

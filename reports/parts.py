@@ -1,0 +1,182 @@
+"""What a report consists of: its tables, from the runs to their shapes, and the command that fills each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cliqa_bench.reports import tables
+from cliqa_bench.reports.all_orders import first_task_rows, order_rows
+from cliqa_bench.reports.beyond import (
+    shape_first_task,
+    shape_intervals,
+    shape_orders,
+    shape_significance,
+    shape_transfer,
+)
+from cliqa_bench.reports.cost import (
+    gate_rows,
+    overhead_rows,
+    shape_gate,
+    shape_overhead,
+    shape_time,
+    time_rows,
+)
+from cliqa_bench.reports.cross import shape_srcc, shape_weights, srcc_rows, weight_rows
+from cliqa_bench.reports.design import design_rows, seed_rows, shape_design, shape_seeds
+from cliqa_bench.reports.rows import Group, Row, Tidy, group_records, tidy
+from cliqa_bench.reports.similarity import (
+    correlation_rows,
+    head_rows,
+    kl_rows,
+    shape_correlations,
+    shape_heads,
+    shape_kl,
+)
+from cliqa_bench.reports.statistics import interval_rows, significance_rows
+from cliqa_bench.reports.tables import Table
+from cliqa_bench.reports.transfer import transfer_rows
+from cliqa_bench.store import AnswerReader, read_records
+from cliqa_bench.types import TIDY_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RUN = "python -m cliqa_bench run --strategy "
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of the report beside Tables III to VI.
+
+    Attributes:
+        number: As in the paper ("VII"), or a word for what the paper does not have ("overhead").
+        title: What it shows, in a few words.
+        rows: Makes its tidy rows from comparable runs; none where there is nothing to show.
+        shape: Puts these rows (or the published ones) into a table.
+        fill: A command that makes runs which fill it.
+        in_order: Whether it is about the main order of the tasks.
+        measured: Whether its numbers differ from one computation to the next (times): they stand in a file of
+            their own and never in `results.csv`.
+    """
+
+    number: str
+    title: str
+    rows: Callable[[Group, AnswerReader], list[Row]]
+    shape: Callable[[list[Row]], Table]
+    fill: str
+    in_order: bool = True
+    measured: bool = False
+
+
+_FURTHER = f"{_RUN}tsn --test-on tid2013,spaq,agiqa3k"
+
+PARTS: tuple[Part, ...] = (
+    Part("VII", "design choices", design_rows, shape_design, f"{_RUN}tsn --set tsn.gate_bn=imagenet"),
+    Part("VIII", "divergence between the tasks' normalisation", kl_rows, shape_kl, f"{_RUN}tsn"),
+    Part("IX", "each task's head alone on every test set", head_rows, shape_heads, f"{_RUN}tsn"),
+    Part("X", "mean gate weights on further test sets", weight_rows, shape_weights, _FURTHER),
+    Part("XI", "SRCC on further test sets", srcc_rows, shape_srcc, _FURTHER),
+    Part("XII", "soft and hard gate", gate_rows, shape_gate, f"{_RUN}lwf,tsn"),
+    Part("XIII", "mean and deviation over seeds", seed_rows, shape_seeds, f"{_RUN}lwf,tsn --seeds 0,1,2"),
+    Part(
+        "similarity", "correlation between Tables VIII and IX", correlation_rows, shape_correlations,
+        f"{_RUN}tsn",
+    ),
+    Part(
+        "overhead", "parameters per task", overhead_rows, shape_overhead, f"{_RUN}tsn", in_order=False
+    ),
+    Part("time", "milliseconds per image", time_rows, shape_time, f"{_RUN}lwf,tsn", measured=True),
+    Part(
+        "orders", "robustness over all task orders", order_rows, shape_orders,
+        f"{_RUN}tsn", in_order=False,
+    ),
+    Part(
+        "first_task", "effect of the first task", first_task_rows, shape_first_task,
+        f"{_RUN}tsn", in_order=False,
+    ),
+    Part("intervals", "bootstrap intervals", interval_rows, shape_intervals, f"{_RUN}all"),
+    Part(
+        "significance", "permutation tests over seeds", significance_rows, shape_significance,
+        f"{_RUN}sl,lwf,tsn --seeds 0,1,2,3,4,5",
+    ),
+    Part("transfer", "forgetting and transfer", transfer_rows, shape_transfer, f"{_RUN}all"),
+)  # fmt: skip
+"""In the order in which they stand in a report."""
+
+NUMBERS = (*tables.SHAPES, *(part.number for part in PARTS))
+"""Every table that there may be."""
+
+
+def shape(number: str, rows: list[Row]) -> Table:
+    """Puts rows of one table, ours or the published ones, into its shape."""
+    found = next((part.shape for part in PARTS if part.number == number), None)
+    return found(rows) if found else tables.shape(number, rows)
+
+
+def what_it_shows(number: str) -> str:
+    """Returns in a few words what a table shows."""
+    return {**tables.TITLES, **{part.number: part.title for part in PARTS}}[number]
+
+
+def collect(group: Group, reader: AnswerReader) -> Tidy:
+    """Returns all numbers of comparable runs: those of Tables III to VI and of every part.
+
+    Raises:
+        UserError: If an answer file is broken.
+    """
+    numbers = tidy(group, reader)
+    return replace(numbers, rows=numbers.rows + [row for part in PARTS for row in part.rows(group, reader)])
+
+
+def lasting(rows: list[Row]) -> list[Row]:
+    """Returns the rows whose numbers are the same in every computation: those of `results.csv`."""
+    measured = {part.number for part in PARTS if part.measured}
+    return [row for row in rows if row.table not in measured]
+
+
+def rows_by_table(rows: list[Row]) -> dict[str, list[Row]]:
+    """Sorts rows by their table, in the order of the report; tables without rows are left out."""
+    found = {number: [row for row in rows if row.table == number] for number in NUMBERS}
+    return {number: own for number, own in found.items() if own}
+
+
+def make_tables(numbers: Tidy) -> list[Table]:
+    """Returns the tables for which there are rows, their captions telling where the numbers come from."""
+    in_order = {"III": True, "IV": True, **{part.number: part.in_order for part in PARTS}}
+    made = []
+    for number, rows in rows_by_table(numbers.rows).items():
+        table = shape(number, rows)
+        end = tables.about(numbers.group, number, in_order.get(number, False))
+        made.append(replace(table, caption=f"{table.caption} {end}"))
+    return made
+
+
+def empty_parts(numbers: Tidy) -> list[Part]:
+    """Returns the parts for which there are no rows."""
+    return [part for part in PARTS if not any(row.table == part.number for row in numbers.rows)]
+
+
+def load(out: str | Path) -> pd.DataFrame:
+    """Returns the numbers of an output folder as tidy rows, unrounded.
+
+    Where the folder holds runs that cannot be compared (another preset, split, protocol or data), the rows
+    are those of the group with the newest run, as in `<out>/report/`.
+
+    Args:
+        out: Folder of the results.
+
+    Returns:
+        One number a row, columns `TIDY_COLUMNS`; value and std are float64, nan where undefined. Measured
+        times are not among them, as in `results.csv`.
+
+    Raises:
+        UserError: If there are no runs or a file is broken.
+    """
+    import pandas as pd
+
+    folder = Path(out)
+    rows = lasting(collect(group_records(read_records(folder))[0], AnswerReader(folder)).rows)
+    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))

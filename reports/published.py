@@ -1,0 +1,156 @@
+"""The tables of the TSN-IQA paper as published, alone or beside ours."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from cliqa_bench.reports.parts import shape
+from cliqa_bench.reports.rows import GENERATED, Row
+from cliqa_bench.reports.similarity import correlations_of_rows
+from cliqa_bench.reports.tables import Section, Table, Value
+from cliqa_bench.types import TIDY_COLUMNS
+
+SOURCE = "Zhang et al., IEEE Transactions on Image Processing 33:1898-1910, 2024"
+NUMBERS = ("III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "similarity")
+"""Tables that are published; the correlation between VIII and IX stands in the text and follows from them."""
+
+_FOLDER = Path(__file__).parent / "published"
+_Key = tuple[str, ...]
+
+
+class Compared(NamedTuple):
+    """Rows of one table, of equal length and order.
+
+    Attributes:
+        ours: Our rows; in Table XI, rows without a value for the methods that only the paper has.
+        paper: The same rows with the published values, nan where nothing is published.
+        less: The same rows with ours less the paper's, nan where either is missing; none for generated data.
+    """
+
+    ours: list[Row]
+    paper: list[Row]
+    less: list[Row]
+
+
+@cache
+def read_published(number: str) -> list[Row]:
+    """Returns the published rows of a table; unrounded means as printed.
+
+    In Table XII, the T that stands for the number of tasks is that number.
+    """
+    if number == "similarity":
+        return correlations_of_rows(read_published("VIII"), read_published("IX"))
+    with (_FOLDER / f"table_{number}.csv").open(newline="", encoding="utf-8") as file:
+        return [_row(read) for read in csv.DictReader(file)]
+
+
+def _row(read: dict[str, str]) -> Row:
+    value = read["length"] if read["value"] == "T" else read["value"]
+    fields = {name: read[name] for name in TIDY_COLUMNS}
+    return Row(**{
+        **fields,
+        "length": int(read["length"]) if read["length"].isdigit() else read["length"],
+        "value": float(value),
+        "std": float(read["std"] or math.nan),
+    })  # type: ignore[arg-type]  # fmt: skip
+
+
+def published_tables() -> list[Table]:
+    """Returns the published tables alone."""
+    made = [shape(number, read_published(number)) for number in NUMBERS]
+    return [replace(t, caption=f"{t.caption} Published values: {SOURCE}.") for t in made]
+
+
+def _key(row: Row, backbone: str) -> _Key:
+    # settings do not count: the paper's are sentences
+    return (backbone, row.method, row.variant, row.train_dataset, row.test_dataset, row.metric)
+
+
+def _find(known: dict[_Key, list[Row]], row: Row, backbone: str) -> Row | None:
+    """The published number of the same thing; what the paper leaves blank (order, length) fits everything."""
+    for found in known.get(_key(row, backbone), []):
+        if found.order in ("", row.order) and found.length in ("", row.length):
+            return found
+    return None
+
+
+def compare(rows: list[Row]) -> Compared:
+    """Puts published numbers beside the rows of one table.
+
+    Of generated data no number is comparable with a published one: no difference is taken, and a backbone
+    that the paper does not have stands beside the first one of its table.
+
+    Args:
+        rows: Our rows of one of the tables `NUMBERS`.
+    """
+    generated, table = any(GENERATED in row.note for row in rows), rows[0].table
+    published = read_published(table)
+    known: dict[_Key, list[Row]] = {}
+    for row in published:
+        known.setdefault(_key(row, row.backbone), []).append(row)
+    backbones = [row.backbone for row in published]
+    ours = [*rows, *(_only_published(rows, published) if table == "XI" else [])]
+    paper, less = [], []
+    for row in ours:
+        backbone = backbones[0] if generated and row.backbone not in backbones else row.backbone
+        found = _find(known, row, backbone)
+        value, std = (found.value, found.std) if found else (math.nan, math.nan)
+        paper.append(row._replace(value=value, std=std))
+        less.append(row._replace(value=row.value - value, std=math.nan))
+    return Compared(ours, paper, [] if generated else less)
+
+
+def _only_published(rows: list[Row], published: list[Row]) -> Iterable[Row]:
+    """Rows without a value of ours, for the methods that the paper compares itself with on our test sets."""
+    methods, tests = {row.method for row in rows}, {row.test_dataset for row in rows}
+    note = GENERATED if GENERATED in rows[0].note else ""
+    for row in published:
+        if row.method not in methods and row.test_dataset in tests:
+            yield row._replace(value=math.nan, std=math.nan, note=note)
+
+
+def beside(table: Table, compared: Compared) -> Table:
+    """Puts ours, the paper's and their difference side by side.
+
+    Args:
+        table: Our table.
+        compared: Its rows, as `compare` gives them.
+    """
+    ours, paper = shape(table.number, compared.ours), shape(table.number, compared.paper)
+    less = shape(table.number, compared.less) if compared.less else None
+    heads = ["Ours", "Paper", *(["Difference"] if less else [])]
+    parts = [t for t in (ours, paper, less) if t]
+    sections = [
+        Section(section.label, [
+            (name, _interleaved([t.sections[i].rows[j][1] for t in parts], bold=2))
+            for j, (name, _) in enumerate(section.rows)
+        ])
+        for i, section in enumerate(ours.sections)
+    ]  # fmt: skip
+    owners = [owner for owner, n in ours.spans for _ in range(n)] or [""] * len(ours.columns)
+    spans = [(f"{o} {c}".strip(), len(heads)) for o, c in zip(owners, ours.columns, strict=True)]
+    if less:
+        told = f"Paper: {SOURCE}. Difference: ours less the paper's."
+    else:
+        told = (
+            f"Paper: {SOURCE}; its values are for real data, and those of generated data are not comparable."
+        )
+    return replace(
+        ours, caption=f"{table.caption} {told}", columns=heads * len(ours.columns), sections=sections,
+        spans=spans, spans_title="",
+    )  # fmt: skip
+
+
+def _interleaved(columns: list[list[Value]], bold: int) -> list[Value]:
+    """Takes the values of several tables in turn; only the first tables' best ones are marked."""
+    return [
+        value if i < bold else value._replace(bold=False)
+        for together in zip(*columns, strict=True)
+        for i, value in enumerate(together)
+    ]

@@ -1,0 +1,125 @@
+"""The shapes of the tables beyond the paper: every number at its place, and what must be said of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import recorded_runs as recorded
+
+from cliqa_bench.reports import beyond
+from cliqa_bench.reports.all_orders import first_task_rows, order_rows
+from cliqa_bench.reports.render import latex, markdown
+from cliqa_bench.reports.rows import Group, group_records
+from cliqa_bench.reports.statistics import interval_rows, significance_rows
+from cliqa_bench.reports.tables import Table, Value
+from cliqa_bench.reports.transfer import transfer_rows
+from cliqa_bench.store import AnswerReader, read_records
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Group, AnswerReader]:
+    out = tmp_path_factory.mktemp("beyond")
+    recorded.record_golden(out)
+    return group_records(read_records(out))[0], AnswerReader(out)
+
+
+Runs = tuple[Group, AnswerReader]
+
+
+def cell(table: Table, section: str, name: str, column: str) -> Value:
+    (found,) = [s for s in table.sections if s.label == section]
+    return dict(found.rows)[name][table.columns.index(column)]
+
+
+def test_orders(runs: Runs) -> None:
+    rows = order_rows(*runs)
+    table = beyond.shape_orders(rows)
+    for head, statistic in (("Mean", "mean"), ("Q1", "lower quartile"), ("Max", "maximum")):
+        (row,) = [r for r in rows if (r.method, r.metric) == ("TSN-IQA", f"mPI: {statistic}")]
+        assert cell(table, "mPI, Task-Agnostic", "TSN-IQA", head).mean == row.value
+    same = cell(table, "mSRCC, Task-Agnostic", "TSN-IQA", "Std")
+    assert same.mean == 0 and same.bold
+    (worst,) = [r for r in rows if (r.method, r.metric) == ("TSN-IQA", "mPSI: worst order")]
+    assert f"TSN-IQA, mPSI: worst {worst.order} ({worst.value:.3f}), best " in table.caption
+    assert "TSN-IQA-O, mPSI" not in table.caption  # all its orders are alike
+    assert "all 24 orders" in table.caption
+
+
+def test_first_task(runs: Runs) -> None:
+    rows = first_task_rows(*runs)
+    table = beyond.shape_first_task(rows)
+    assert table.columns == ["LIVE", "CSIQ", "BID", "CLIVE"]
+    for row in rows:
+        value = cell(table, row.setting, row.method, row.train_dataset)
+        assert (value.mean, value.std) == (row.value, row.std)
+
+
+def test_intervals(runs: Runs) -> None:
+    rows = interval_rows(*runs, 50)
+    table = beyond.shape_intervals(rows)
+    assert [s.label for s in table.sections] == ["Joint", "Task-Aware", "Task-Agnostic"]
+    tests = ["LIVE", "CSIQ", "BID", "CLIVE"]
+    assert table.spans == [("mSRCC", 3), ("mSRCC less the best", 3), *((test, 2) for test in tests)]
+    assert table.columns == ["Value", "Low", "High"] * 2 + ["Low", "High"] * 4
+    places = {f"{m}{end}": i for i, (m, end) in enumerate(
+        itertools.product(("mSRCC", "mSRCC less the best"), ("", ": low", ": high"))
+    )}  # fmt: skip
+    places |= {
+        f"{test}{end}": 6 + i for i, (test, end) in enumerate(itertools.product(tests, (": low", ": high")))
+    }
+    values = {(s.label, name): cells for s in table.sections for name, cells in s.rows}
+    seen = 0
+    for row in rows:
+        place = places.get(row.metric.replace("SRCC", row.test_dataset) if row.test_dataset else row.metric)
+        if place is not None:
+            assert values[row.setting, row.method][place].mean == row.value
+            seen += 1
+    dashes = sum(math.isnan(v.mean) for cells in values.values() for v in cells)
+    assert seen + dashes == len(values) * len(table.columns) and dashes == 3 * 3  # one best per setting
+    assert "images and seeds are resampled 50 times" in table.caption
+    bold = [name for (label, name), cells in values.items() if cells[0].bold and label == "Task-Agnostic"]
+    assert len(bold) == 1 and math.isnan(values["Task-Agnostic", bold[0]][3].mean)
+
+
+def test_significance(runs: Runs) -> None:
+    table = beyond.shape_significance(significance_rows(*runs))
+    assert "too few seeds: n=2 cannot reach 0.05" in table.caption
+    assert all(math.isnan(v.mean) for s in table.sections for _, values in s.rows for v in values)
+    assert table.columns == ["SL", "TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)"]
+
+
+def test_six_seeds_have_a_table_of_p_values(tmp_path: Path) -> None:
+    group = Group("", [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)])
+    rows = significance_rows(group, AnswerReader(tmp_path))
+    table = beyond.shape_significance(rows)
+    for row in rows:
+        metric, _, rival = row.metric.partition(": p against ")
+        assert cell(table, f"{metric}, Task-Agnostic", row.method, rival).mean == row.value > 0
+    assert math.isnan(cell(table, "mPSI, Task-Agnostic", "TSN-IQA", "TSN-IQA").mean)
+    assert "too few" not in table.caption
+
+
+def test_transfer(runs: Runs) -> None:
+    rows = transfer_rows(*runs)
+    table = beyond.shape_transfer(rows)
+    for row in rows:
+        value = cell(table, row.setting, row.method, row.metric)
+        same = value.mean == row.value or (math.isnan(value.mean) and math.isnan(row.value))
+        assert same and (row.metric == "FWT") >= math.isnan(value.mean)
+    agnostic = {name: values[0] for name, values in table.sections[1].rows}
+    least = min(agnostic, key=lambda name: agnostic[name].mean)
+    assert [name for name, value in agnostic.items() if value.bold] == [least]
+
+
+def test_they_are_rendered(runs: Runs) -> None:
+    for rows, shape in (
+        (order_rows(*runs), beyond.shape_orders),
+        (interval_rows(*runs, 20), beyond.shape_intervals),
+        (significance_rows(*runs), beyond.shape_significance),
+        (transfer_rows(*runs), beyond.shape_transfer),
+    ):
+        table = shape(rows)
+        assert f"**{table.title}.**" in markdown(table) and "\\toprule" in latex(table)

@@ -1,0 +1,341 @@
+"""Figures: nothing clipped, the same bytes again, numbers where they belong, and honest about the data."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import recorded_runs as recorded
+from fontTools.ttLib import TTFont
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+from scipy import stats
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.readouts import read
+from cliqa_bench.reports import figures_matrices, figures_orders, figures_scatter, gallery
+from cliqa_bench.reports.figures_scale import draw_scale, gated_run, shown_images
+from cliqa_bench.reports.figures_scatter import best_method
+from cliqa_bench.reports.rows import GENERATED, Tidy, group_records, tidy
+from cliqa_bench.reports.style import method_styles, plain
+from cliqa_bench.store import AnswerReader, RunRecord, read_records, write_json, write_record
+
+HOSTILE = r"a_b $x^ {y} <b>&\frac \$1$"
+
+
+def record_pictures(out: Path, record: RunRecord, count: int = 3) -> RunRecord:
+    """Adds pictures of the first images of every test set to a run."""
+    for k, test in enumerate(record.sequence):
+        folder = out / "pictures" / f"{test}-1"
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = []
+        for i in range(count):
+            Image.new("RGB", (40 + 30 * k, 50), (80 * i, 40 * k, 120)).save(folder / f"{i}.png")
+            kept.append({"file": f"{i}.png", "key": f"{test}/{i:03d}.png"})
+        write_json(folder / "keys.json", kept)
+        write_json(folder / "done.json", {})
+    facts = {**record.facts, "pictures": {test: f"{test}-1" for test in record.sequence}}
+    (out / "runs" / f"{record.id}.json").unlink()
+    shown = replace(record, facts=facts)
+    write_record(out, shown)
+    return shown
+
+
+def numbers_of(out: Path) -> tuple[Tidy, AnswerReader]:
+    reader = AnswerReader(out)
+    return tidy(group_records(read_records(out))[0], reader), reader
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four datasets, three strategies, two orders and seeds."""
+    out = tmp_path_factory.mktemp("small")
+    recorded.record_golden(out)
+    record_pictures(out, recorded.record_tsn(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six datasets, three backbones, a dozen methods, and names nobody would choose."""
+    out = tmp_path_factory.mktemp("crowded")
+    names = ["live", "csiq", "bid", "clive", "koniq10k", "kadid10k"]
+    titles = ["LIVE", "CSIQ", "BID", "CLIVE", "KonIQ-10K", HOSTILE]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorded, "TITLES", dict(zip(names, titles, strict=True)))
+        plain_run = record_pictures(out, recorded.record_tsn(out, sequence=names, images=15))
+    for backbone in ("S-CNN", "ResNet-18", "Two-Stream DNN"):
+        for variant in ("", "stages=(1, 2, 3, 4), tau=16.0, centroids=64"):
+            write_record(out, replace(plain_run, backbone=backbone, variant=variant))
+    write_record(out, replace(plain_run, rows={"gate": HOSTILE}, variant="x"))
+    return out
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Figure]]:
+    """Keeps the figures instead of writing them."""
+    found: dict[str, Figure] = {}
+
+    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+        figure.draw_without_rendering()
+        found[name] = figure
+        return [folder / name]
+
+    for module in ("figures", "figures_matrices", "figures_scatter", "figures_orders", "figures_scale"):
+        monkeypatch.setattr(f"cliqa_bench.reports.{module}.save", keep)
+    yield found
+
+
+def texts(figure: Figure) -> list[Text]:
+    """Returns the texts that are drawn: not those of hidden axes, nor of ticks outside of an axis' limits."""
+    undrawn: set[Text] = set()
+    for axes in figure.axes:
+        if not axes.get_visible():
+            undrawn |= {text for text in axes.findobj(Text) if isinstance(text, Text)}
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in [*axis.majorTicks, *axis.minorTicks]:
+                if not low <= tick.get_loc() <= high or not axis.get_visible() or not axes.axison:
+                    undrawn |= {tick.label1, tick.label2}
+    found = (text for text in figure.findobj(Text) if isinstance(text, Text))
+    return [text for text in found if text.get_visible() and text.get_text() and text not in undrawn]
+
+
+@pytest.mark.parametrize("which", ["small", "crowded"])
+def test_no_text_leaves_the_figure(
+    which: str, request: pytest.FixtureRequest, kept: dict[str, Figure], tmp_path: Path
+) -> None:
+    numbers, reader = numbers_of(request.getfixturevalue(which))
+    gallery.draw_all(numbers, reader, tmp_path)
+    assert set(kept) == {picture.name for picture in gallery.PICTURES}
+    for name, figure in kept.items():
+        page = figure.bbox
+        for text in texts(figure):
+            box = text.get_window_extent()
+            inside = box.x0 > -1 and box.y0 > -1 and box.x1 < page.width + 1 and box.y1 < page.height + 1
+            assert inside, (name, text.get_text(), box, page)
+
+
+@pytest.fixture(scope="module")
+def drawn(small: Path, tmp_path_factory: pytest.TempPathFactory) -> list[gallery.Drawn]:
+    return gallery.draw_all(*numbers_of(small), tmp_path_factory.mktemp("figures"))
+
+
+def test_the_same_numbers_are_the_same_bytes(small: Path, drawn: list[gallery.Drawn], tmp_path: Path) -> None:
+    assert [[p.name for p in d.files] for d in drawn] == [
+        [f"{picture.name}.{kind}" for kind in ("svg", "pdf", "png")] for picture in gallery.PICTURES
+    ]
+    assert sorted(gallery.FILES) == sorted(path.name for figure in drawn for path in figure.files)
+    again = gallery.draw_all(*numbers_of(small), tmp_path)
+    for one, other in zip(drawn, again, strict=True):
+        assert [p.read_bytes() for p in one.files] == [p.read_bytes() for p in other.files]
+
+
+def test_generated_data_is_said_and_real_data_is_not(drawn: list[gallery.Drawn], tmp_path: Path) -> None:
+    for figure in drawn:
+        assert GENERATED in figure.files[0].read_text()
+        assert figure.caption.endswith("not comparable with published numbers.")
+    recorded.record_tsn(tmp_path / "real", generated=False)
+    numbers, reader = numbers_of(tmp_path / "real")
+    for picture in (p for p in gallery.PICTURES if p.name in ("fig_4", "fig_orders")):
+        svg = picture.draw(numbers, reader, tmp_path / "figures")[0].read_text()
+        assert "iniature" not in picture.caption(numbers) + svg
+
+
+def test_every_letter_of_an_svg_is_in_its_fonts(drawn: list[gallery.Drawn]) -> None:
+    for figure in drawn:
+        svg = figure.files[0].read_text(encoding="utf-8")
+        fonts = re.findall(r"font-style: (\w+); src: url\(data:font/woff;base64,([^)]+)\)", svg)
+        assert ("oblique" in dict(fonts)) == ("font-style: oblique" in svg.partition("</style>")[2])
+        used = set("".join(t for t in ElementTree.fromstring(svg).itertext() if "@font-face" not in t))
+        for _, data in fonts:
+            font = TTFont(io.BytesIO(base64.b64decode(data)))
+            assert {c for c in used if not c.isspace()} <= {chr(code) for code in font.getBestCmap()}
+            assert len(font.getGlyphOrder()) < 120  # what is needed, not the whole font
+
+
+def test_nothing_to_show_is_no_figure(tmp_path: Path) -> None:
+    record = recorded.record_tsn(tmp_path)
+    for folder in (tmp_path / "answers").iterdir():
+        (folder / "done.json").unlink()
+    assert gallery.draw_all(*numbers_of(tmp_path), tmp_path / "figures") == []
+    assert not (tmp_path / "figures").exists()
+    assert record.facts.get("pictures") is None
+
+
+def test_the_users_own_settings_do_not_matter(small: Path, tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    numbers, reader = numbers_of(small)
+    plain_files = figures_matrices.draw_srcc(numbers, reader, tmp_path / "plain")
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.facecolor": "black"}):
+        others = figures_matrices.draw_srcc(numbers, reader, tmp_path / "other")
+        assert mpl.rcParams["font.size"] == 20
+    assert plain_files[2].read_bytes() == others[2].read_bytes()
+
+
+def cell_texts(figure: Figure, title: str) -> dict[tuple[int, int], str]:
+    (panel,) = [axes for axes in figure.axes if axes.get_title() == title]
+    return {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in panel.texts}
+
+
+def test_the_cells_of_the_heat_maps(small: Path, kept: dict[str, Figure], tmp_path: Path) -> None:
+    numbers, reader = numbers_of(small)
+    figures_matrices.draw_srcc(numbers, reader, tmp_path)
+    figures_matrices.draw_stability(numbers, reader, tmp_path)
+    titles = ["LIVE", "CSIQ", "BID", "CLIVE"]
+    seen = 0
+    for row in numbers.rows:
+        if row.method in ("TSN-IQA", "TSN-IQA-O") and row.order == "I" and row.metric in ("SRCC", "S"):
+            name, start = ("fig_srcc", 0) if row.metric == "SRCC" else ("fig_stability", 1)
+            place = titles.index(row.train_dataset) - start, titles.index(row.test_dataset)
+            text = cell_texts(kept[name], row.method)[place]
+            assert float(text.replace("−", "-")) == round(row.value, 2)
+            seen += 1
+    assert seen == 16 + 10 + 2 * 6
+    assert len(cell_texts(kept["fig_srcc"], "TSN-IQA-O")) == 10  # it has no head for future tasks
+
+
+def test_a_missing_cell_is_a_dash(tmp_path: Path, kept: dict[str, Figure]) -> None:
+    record = recorded.record_tsn(tmp_path)
+    (tmp_path / "answers" / record.answers["train-clive-0"]["live"] / "done.json").unlink()
+    figures_matrices.draw_srcc(*numbers_of(tmp_path), tmp_path)
+    cells = cell_texts(kept["fig_srcc"], "TSN-IQA")
+    assert cells[3, 0] == "–" and cells[0, 0] != "–"
+
+
+def test_the_scatter_says_what_scipy_says(small: Path, kept: dict[str, Figure], tmp_path: Path) -> None:
+    numbers, reader = numbers_of(small)
+    figures_scatter.draw_scatter(numbers, reader, tmp_path)
+    source = best_method(numbers)
+    assert source is not None
+    values = {
+        row.method: row.value
+        for row in numbers.rows
+        if (row.table, row.metric, row.setting) == ("III", "mSRCC", "Task-Agnostic")
+    }
+    assert source.record.rows[source.readout] == max(values, key=lambda m: values[m])
+    for axes in kept["fig_scatter"].axes:
+        scores, mos = (np.asarray(values, np.float64) for values in axes.lines[0].get_data())
+        told = dict(line.split() for line in axes.texts[0].get_text().split("\n"))
+        assert float(told["SRCC"]) == round(float(stats.spearmanr(scores, mos).statistic), 3)
+        x, y = (np.asarray(values, np.float64) for values in axes.lines[1].get_data())
+        mapped = np.interp(scores, x, y)
+        assert float(told["PLCC"]) == pytest.approx(stats.pearsonr(mapped, mos).statistic, abs=2e-3)
+        assert float(told["RMSE"]) == pytest.approx(np.sqrt(np.mean((mapped - mos) ** 2)), rel=1e-2)
+
+
+def test_predictions_that_rank_the_wrong_way_have_no_curve(tmp_path: Path, kept: dict[str, Figure]) -> None:
+    from cliqa_bench.store import read_answers, write_answers
+
+    record = recorded.record_single(tmp_path, "sl")
+    path = tmp_path / "answers" / record.answers["sl-clive-0"]["live"] / "answers.npz"
+    told = read_answers(path)
+    write_answers(path, told["keys"], told["mos"], scores=-told["mos"][:, None].astype(np.float32))
+    figures_scatter.draw_scatter(*numbers_of(tmp_path), tmp_path)
+    live = kept["fig_scatter"].axes[0]
+    assert live.get_title() == "LIVE" and len(live.lines) == 1
+    assert live.texts[0].get_text() == "SRCC −1.000\nPLCC –\nRMSE –"
+
+
+def test_orders_and_first_task_are_drawn_from_the_studies(
+    small: Path, kept: dict[str, Figure], tmp_path: Path
+) -> None:
+    numbers, reader = numbers_of(small)
+    figures_orders.draw_orders(numbers, reader, tmp_path)
+    figures_orders.draw_first_task(numbers, reader, tmp_path)
+    (panel,) = kept["fig_orders"].axes
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names == ["TSN-IQA-O", "TSN-IQA (last head)", "TSN-IQA (hard)", "TSN-IQA"]  # from below
+    main = [
+        row.value for row in numbers.rows if (row.table, row.metric, row.method) == ("III", "mPSI", "TSN-IQA")
+    ]
+    diamonds = [line for line in panel.lines if line.get_marker() == "D"]
+    assert float(np.asarray(diamonds[0].get_xdata())[0]) == pytest.approx(main[0], abs=1e-15)
+
+
+# ------------------------------------------------------------------------------------------------- Fig. 5
+
+
+def test_fig_5_shows_what_the_gate_and_the_heads_say(small: Path) -> None:
+    numbers, reader = numbers_of(small)
+    source = gated_run(numbers)
+    assert source is not None
+    shown = shown_images(source, reader)
+    assert [image.title for image in shown] == ["LIVE", "CSIQ", "BID", "CLIVE"]
+    for k, (image, test) in enumerate(zip(shown, source.record.sequence, strict=True)):
+        assert image.weights.sum() == pytest.approx(1) and len(image.scores) == 4
+        assert image.quality == pytest.approx(float(image.weights @ image.scores), abs=1e-12)
+        answers = reader.answers(source.record, 3, test)
+        assert answers is not None
+        place = answers.keys.tolist().index(f"{test}/{int(image.file.stem):03d}.png")
+        told = read(answers, "gate", tau=32.0)
+        assert told is not None and (image.quality, image.mos) == (told[place], answers.mos[place])
+        # of its three pictures the lowest, the middle, the highest MOS, in turn
+        assert image.mos == sorted(answers.mos[:3])[k % 3]
+
+
+def test_fig_5_is_sorted_by_quality(small: Path, kept: dict[str, Figure], tmp_path: Path) -> None:
+    draw_scale(*numbers_of(small), tmp_path)
+    said = [text.get_text() for text in kept["fig_5"].texts if "MOS" in text.get_text()]
+    qualities = [float(text.split("\n")[1].split("= ")[1].replace("−", "-")) for text in said]
+    assert len(qualities) == 4 and qualities == sorted(qualities)
+
+
+def spoil_list(folder: Path) -> None:
+    (folder / "keys.json").write_text('{"file": 1}')
+
+
+def spoil_image(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        path.write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize("spoil", [spoil_list, spoil_image])
+def test_a_broken_picture_is_one_line(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    record_pictures(tmp_path, recorded.record_tsn(tmp_path))
+    spoil(tmp_path / "pictures" / "bid-1")
+    with pytest.raises(UserError, match=r"^[^\n]*bid-1[^\n]*delete[^\n]*run again$"):
+        draw_scale(*numbers_of(tmp_path), tmp_path / "figures")
+
+
+def test_without_pictures_or_gate_there_is_no_fig_5(tmp_path: Path) -> None:
+    recorded.record_tsn(tmp_path / "a")
+    record_pictures(tmp_path / "b", recorded.record_single(tmp_path / "b"))
+    for name in "ab":
+        assert draw_scale(*numbers_of(tmp_path / name), tmp_path / "figures") == []
+
+
+# -------------------------------------------------------------------------------------------------- style
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def test_methods_are_told_apart_without_colour() -> None:
+    styles = method_styles(f"m{i}" for i in range(20))
+    looks = {(s["marker"], s["linestyle"]) for s in list(styles.values())[:8]}
+    assert len(looks) == 8
+    assert len({tuple(s.values()) for s in styles.values()}) == 20
+    neighbours = [luminance(s["color"]) for s in styles.values()][:7]
+    assert all(value < 0.75 for value in neighbours)  # visible on white
+
+
+def test_names_are_no_mathematics() -> None:
+    figure = Figure()
+    text: Any = figure.text(0.5, 0.5, plain(HOSTILE))
+    figure.draw_without_rendering()
+    assert text.get_text().count(r"\$") == HOSTILE.count("$")
+    assert plain("one two three", 7) == "one two\nthree" and not math.isnan(text.get_window_extent().width)
