@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -394,9 +395,26 @@ def test_a_package_must_not_take_a_name_of_ours(installed: Path) -> None:
 # -- the documentation ---------------------------------------------------------------------------------------
 
 
+def blocks_of(document: str, language: str) -> list[str]:
+    """Returns the code blocks of a document."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / document).read_text(encoding="utf-8")
+    return [part.split("```")[0] for part in text.split(f"```{language}\n")[1:]]
+
+
+def test_the_strategy_of_the_document_runs_from_a_file(miniatures: Path, tmp_path: Path) -> None:
+    l2sp = written(tmp_path / "l2sp.py", blocks_of("adding_a_strategy.md", "python")[0])
+    words = arguments(miniatures, tmp_path / "runs", "--set", "l2sp.reg_weight=1")
+    words[words.index("tsn")] = str(l2sp)
+    assert cli.main(words) == 0
+    assert {"L2-SP", "L2-SP-KG", "L2-SP-O"} <= set(load(tmp_path / "runs").method)
+    (block,) = blocks_of("adding_a_strategy.md", "toml")
+    assert tomllib.loads(block)["project"]["entry-points"] == {
+        "cliqa_bench.strategies": {"l2sp": "my_package.l2sp:L2SP"}
+    }
+
+
 def test_the_dataset_and_the_backbone_of_the_document_run(tmp_path: Path) -> None:
-    text = (Path(__file__).resolve().parents[1] / "docs/adding_a_dataset.md").read_text()
-    blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    blocks = blocks_of("adding_a_dataset.md", "python")
     cats, small = written(tmp_path / "cats.py", blocks[0]), written(tmp_path / "small.py", blocks[1])
     root = tmp_path / "data/cats-v2"
     rows = ["file,mos,std,cat"]
