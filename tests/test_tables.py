@@ -348,3 +348,12 @@ def test_joint_learning_stands_in_the_summary(tmp_path: Path) -> None:
     told = [scores(tmp_path, record, "jl-all-0", test) for test in SEQUENCE]
     mean = np.mean([stats.spearmanr(f["scores"][:, 0], f["mos"]).statistic for f in told])
     assert ["JL", "Joint", f"{mean:.3f}", "—", "—", "—"] in [line.split() for line in summary.splitlines()]
+
+
+def test_the_backbone_with_most_choices_bears_them(numbers: Tidy) -> None:
+    table = shape("VII", of_table(numbers, "VII"))
+    assert "on S-CNN" in table.caption
+    labels = [section.label for section in table.sections]
+    assert labels == ["Reference", "Normalisation", "Feature hierarchy", "Other settings", "Backbone"]
+    rows = {name: s.label for s in table.sections for name, _ in s.rows}
+    assert rows["ResNet-50"] == "Backbone" and rows["Stages 3+4 (default)"] == "Feature hierarchy"
