@@ -193,6 +193,9 @@ class Fitted(NamedTuple):
 def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
     """Returns PLCC and RMSE after `fit_logistic`, from one fit; both nan where there is no fit.
 
+    They have nine significant digits: a fit ends when it gains less than that, and what follows differs from
+    run to run with the place of its arrays in memory.
+
     Args:
         scores: (n,) predictions.
         mos: (n,) opinions.
@@ -201,7 +204,8 @@ def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
     if curve is None:
         return Fitted(NAN, NAN)
     mapped, y = curve(scores), np.asarray(mos, np.float64)
-    return Fitted(plcc(mapped, y), float(np.sqrt(np.mean((mapped - y) ** 2))))
+    told = (plcc(mapped, y), float(np.sqrt(np.mean((mapped - y) ** 2))))
+    return Fitted(*(float(f"{value:.9g}") for value in told))
 
 
 def plcc_logistic(scores: ArrayLike, mos: ArrayLike) -> float:
