@@ -79,8 +79,8 @@ def test_tables_are_as_recorded(out: Path, name: str) -> None:
 def test_design_choices_have_the_papers_names_and_the_numbers_of_their_runs(numbers: Tidy) -> None:
     rows = of_table(numbers, "VII")
     told = {(r.backbone, r.variant): r.value for r in rows if r.metric == "mSRCC"}
-    base = of_table(numbers, "III", metric="mSRCC", method="TSN-IQA")
-    of_runs = {(r.backbone, r.variant): r.value for r in base}
+    base = of_table(numbers, "III") + of_table(numbers, "", length=len(SEQUENCE))
+    of_runs = {(r.backbone, r.variant): r.value for r in base if (r.metric, r.method) == ("mSRCC", "TSN-IQA")}
     pairs = {
         "Task-agnostic BN": "norms=shared",
         "ImageNet Pre-trained BN (for KG)": "gate_bn=imagenet",
@@ -103,6 +103,19 @@ def test_design_choices_are_compared_on_the_seeds_that_all_have(numbers: Tidy) -
     (both,) = of_table(numbers, "III", backbone="S-CNN", method="TSN-IQA", metric="mPSI", variant="")
     assert row.value == pytest.approx(alone.value, abs=1e-12) and row.value != both.value
     assert "seeds" not in row.note
+
+
+def test_design_choices_stand_in_table_vii_alone_where_the_default_was_run(
+    tmp_path: Path, numbers: Tidy
+) -> None:
+    for table in ("III", "IV", "V", "VI", "Fig. 4"):
+        assert {row.variant for row in of_table(numbers, table)} == {"", "tau=8.0"}
+    record = recorded.record_tsn(tmp_path)
+    (tmp_path / "runs" / f"{record.id}.json").unlink()
+    recorded_tables.record_variant(tmp_path, record, "stages=(4,)", [4])
+    (group,) = group_records(read_records(tmp_path))
+    alone = collect(group, AnswerReader(tmp_path))
+    assert {row.variant for row in of_table(alone, "III")} == {"stages=(4,)"}
 
 
 def test_one_design_choice_is_no_comparison(tmp_path: Path) -> None:
@@ -348,3 +361,12 @@ def test_joint_learning_stands_in_the_summary(tmp_path: Path) -> None:
     told = [scores(tmp_path, record, "jl-all-0", test) for test in SEQUENCE]
     mean = np.mean([stats.spearmanr(f["scores"][:, 0], f["mos"]).statistic for f in told])
     assert ["JL", "Joint", f"{mean:.3f}", "—", "—", "—"] in [line.split() for line in summary.splitlines()]
+
+
+def test_the_backbone_with_most_choices_bears_them(numbers: Tidy) -> None:
+    table = shape("VII", of_table(numbers, "VII"))
+    assert "on S-CNN" in table.caption
+    labels = [section.label for section in table.sections]
+    assert labels == ["Reference", "Normalisation", "Feature hierarchy", "Other settings", "Backbone"]
+    rows = {name: s.label for s in table.sections for name, _ in s.rows}
+    assert rows["ResNet-50"] == "Backbone" and rows["Stages 3+4 (default)"] == "Feature hierarchy"
