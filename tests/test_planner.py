@@ -200,7 +200,7 @@ def test_images_counts_training_and_validation_passes(tmp_path):
 @pytest.mark.parametrize(
     ("name", "params", "added", "passes"),
     [
-        # the paper's numbers: 9,600 gammas and betas with a head of 512, and 128 centroids of 256 + 512 values
+        # the paper's numbers: 9,600 gammas and betas, a head of 512; 128 centroids of 256 + 512 values
         ("tsn", {}, 10_112, {"gate": 7, "gate-hard": 2, "oracle": 1, "last": 1}),
         ("tsn", {"norms": "shared"}, 512, {"gate": 2, "gate-hard": 2, "oracle": 1, "last": 1}),
         ("lwf", {}, 512, {"gate": 2, "oracle": 1, "last": 1}),
