@@ -35,7 +35,7 @@ class Dataset(ABC):
     the module's name is the dataset's name on the command line.
 
     Attributes:
-        name: Name on the command line.
+        name: Name on the command line; the file's where none is given.
         title: Name in the paper's tables.
         folders: Names that its folder goes by, the authors' own first (case and punctuation do not matter).
         label_files: Label files relative to the root, any of which tells the dataset's root.
@@ -65,6 +65,12 @@ class Dataset(ABC):
     rule: ClassVar[str]
     n_pairs_paper: ClassVar[int | None] = None
     n_pairs_files: ClassVar[int | None] = None
+
+    def __init_subclass__(cls) -> None:
+        """Names the dataset after its file, unless it says its name."""
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__module__.rpartition(".")[2]
 
     def __init__(self, root: Path) -> None:
         """Opens a dataset; nothing but folder names is read before it is needed.

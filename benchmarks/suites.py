@@ -47,7 +47,7 @@ def parse_orders(text: str) -> dict[str, list[str]]:
     labels = [word.upper() for word in words if word.upper() in ORDERS]
     if len(labels) == len(words):
         return {label: list(ORDERS[label]) for label in labels}
-    sequence = [registry.check("datasets", w) if addons.is_file_name(w) else w.lower() for w in words]
+    sequence = [_spelt(word) for word in words]
     names = registry.names("datasets")
     for word, name in zip(words, sequence, strict=True):
         if name in names:
@@ -61,6 +61,21 @@ def parse_orders(text: str) -> dict[str, list[str]]:
     if twice is not None:
         raise UserError(f"the order {text!r} names {twice} twice; a dataset is learned once")
     return {",".join(sequence): sequence}
+
+
+def dataset_name(word: str) -> str:
+    """Returns the name of a dataset: from any case, or from the path of a file that defines one.
+
+    Raises:
+        UserError: If there is no such dataset.
+    """
+    return registry.check("datasets", _spelt(word))
+
+
+def _spelt(word: str) -> str:
+    if addons.is_file_name(word):
+        return registry.check("datasets", word)
+    return word if word in registry.names("datasets") else word.lower()
 
 
 def dataset_class(name: str) -> type[Dataset]:

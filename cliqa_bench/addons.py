@@ -1,28 +1,47 @@
 """Strategies, datasets and backbones of a user's own: from files anywhere, and from installed packages.
 
-A file is imported as `cliqa_bench_user.<its name>`, once a process; it can import what lies beside it.
+A file is imported as `cliqa_bench_user.<its name>`; it can import what lies beside it. Once it, or what it
+imports from there, has changed, including it again imports it anew.
 Packages offer theirs in the entry-point groups `cliqa_bench.strategies`, `cliqa_bench.datasets` and
 `cliqa_bench.backbones`: the entry's name is the name on the command line, its value `module:Class`.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
+import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from cliqa_bench.errors import UserError
 
 PACKAGE = "cliqa_bench_user"
 
-_files: dict[str, Path] = {}
-"""Files that were included: name -> absolute path."""
+
+class Included(NamedTuple):
+    """A file of the user's that was imported.
+
+    Attributes:
+        path: The file, absolute.
+        module: What it became.
+        digest: Hash of its source, and of the sources beside it that it imports, as they were imported.
+    """
+
+    path: Path
+    module: ModuleType
+    digest: str
+
+
+_files: dict[str, Included] = {}
+"""Files that were included, by name."""
 
 
 def is_file_name(name: str) -> bool:
@@ -31,7 +50,7 @@ def is_file_name(name: str) -> bool:
 
 
 def include(path: str | Path) -> str:
-    """Imports a file of the user's.
+    """Imports a file of the user's, anew if it has changed since.
 
     Args:
         path: The file.
@@ -41,7 +60,7 @@ def include(path: str | Path) -> str:
 
     Raises:
         UserError: If there is no such file, its name will not do or is another file's, or it cannot be
-            imported: names the line.
+            imported: names the line. If what it imports from beside it is found elsewhere first.
     """
     file = Path(path).expanduser().resolve()
     name = file.stem
@@ -49,47 +68,125 @@ def include(path: str | Path) -> str:
         raise UserError(f"no file {file}; give the path of a Python file")
     if not name.isidentifier():
         raise UserError(f"{file}: its name is used as a name; call it like my_method.py")
-    if _files.get(name, file) != file:
-        raise UserError(f"{file} and {_files[name]} have one name; rename one of them")
-    if name not in _files:
-        _import(name, file)
-        _files[name] = file
+    held = _files.get(name)
+    if held and held.path != file:
+        raise UserError(f"{file} and {held.path} have one name; rename one of them")
+    texts = _sources(file)
+    digest = _digest(texts.values())
+    if held is None or held.digest != digest:
+        if held:
+            _forget(texts)
+        _files[name] = Included(file, _import(name, file, texts), digest)
     return name
 
 
-def _import(name: str, file: Path) -> None:
+def included() -> dict[str, Included]:
+    """Returns the files that were included, by name."""
+    return dict(_files)
+
+
+def _digest(texts: Iterable[bytes]) -> str:
+    hashes = [hashlib.sha256(text).hexdigest() for text in texts]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+def _sources(file: Path) -> dict[Path, bytes]:
+    """Reads a file and, of the modules beside it, those that it and they import."""
+    texts = {file: _read(file)}
+    left = [file]
+    while left:
+        for name in _imported(texts[left.pop()]):
+            for path in _beside(file, name):
+                if path not in texts:
+                    texts[path] = _read(path)
+                    left.append(path)
+    return {path: texts[path] for path in sorted(texts)}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _imported(text: bytes) -> list[str]:
+    """Returns the top-level modules that a source imports anywhere; none where it is no Python."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return []  # importing it will say so, and where
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return sorted(names - {"cliqa_bench"})  # ours, should the file lie beside a checkout
+
+
+def _beside(file: Path, name: str) -> list[Path]:
+    """Returns the sources of a module or package that lies in a file's folder."""
+    module, folder = file.parent / f"{name}.py", file.parent / name
+    if module.is_file() and not (folder / "__init__.py").is_file():
+        return [module]
+    return sorted(path for path in folder.rglob("*.py") if path.is_file())
+
+
+def _forget(texts: Iterable[Path]) -> None:
+    """Lets the modules of some sources be imported anew."""
+    files = {str(path) for path in texts}
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) in files:
+            del sys.modules[name]
+
+
+def _import(name: str, file: Path, texts: dict[Path, bytes]) -> ModuleType:
     parent = sys.modules.setdefault(PACKAGE, ModuleType(PACKAGE))
     parent.__path__ = []
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
+        importlib.invalidate_caches()
+    _check_helpers(file, texts.values())
     full = f"{PACKAGE}.{name}"
     spec = importlib.util.spec_from_file_location(full, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[full] = module  # dataclasses and pickles look for it there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        # not by its loader: what is hashed must be what is run, and bytecode of the last second may be older
+        exec(compile(texts[file], str(file), "exec", dont_inherit=True), module.__dict__)
+    except (Exception, SystemExit) as error:
         del sys.modules[full]
         line = _line_of(error, file)
-        raise UserError(f"{file}{line} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{file}{line} cannot be imported: {_said(error)}") from error
+    return module
 
 
-def _line_of(error: Exception, file: Path) -> str:
+def _check_helpers(file: Path, texts: Iterable[bytes]) -> None:
+    """Refuses modules of one name in two places: what is hashed must be what is imported."""
+    for name in sorted({name for text in texts for name in _imported(text)}):
+        ours = {file.parent / f"{name}.py", file.parent / name / "__init__.py"} & {*_beside(file, name)}
+        spec = importlib.util.find_spec(name) if ours else None
+        if spec and spec.origin and Path(spec.origin).resolve() not in {path.resolve() for path in ours}:
+            raise UserError(f"{file}: {name} is {spec.origin}, not {ours.pop()}; rename the latter")
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _line_of(error: BaseException, file: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return f" line {error.lineno}"
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
     return f" line {lines[-1]}" if lines else ""
 
 
-def included() -> dict[str, Path]:
-    """Returns the files that were included: name -> absolute path."""
-    return dict(_files)
-
-
-def module_of(name: str) -> ModuleType:
-    """Returns the module of an included file."""
-    return sys.modules[f"{PACKAGE}.{name}"]
+# -- installed packages --------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -121,14 +218,8 @@ def load_installed(entry: EntryPoint) -> Any:
     """
     try:
         return entry.load()
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{entry.name!r} of {source(entry)} cannot be imported: {reason}") from error
-
-
-def file_origin(file: Path) -> dict[str, str]:
-    """Returns what tells one version of a file from another."""
-    return {"file": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{entry.name!r} of {source(entry)} cannot be imported: {_said(error)}") from error
 
 
 def entry_origin(entry: EntryPoint) -> dict[str, str]:
@@ -136,5 +227,5 @@ def entry_origin(entry: EntryPoint) -> dict[str, str]:
     origin = {"package": source(entry)}
     spec = importlib.util.find_spec(entry.module)
     if spec is not None and spec.origin and Path(spec.origin).is_file():
-        origin |= file_origin(Path(spec.origin))
+        origin["file"] = _digest([_read(Path(spec.origin))])
     return origin

@@ -163,7 +163,13 @@ def _list(args: Namespace, command: str) -> int:
 
 def _test_arguments(add: Add) -> None:
     add("strategy", type=str, metavar="STRATEGY", help="a name of 'list', or a Python file of your own")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter, repeatable")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a hyper-parameter (tau=16), repeatable",
+    )
 
 
 def _test(args: Namespace, command: str) -> int:
@@ -172,7 +178,7 @@ def _test(args: Namespace, command: str) -> int:
 
     name = registry.check("strategies", args.strategy)
     cls = registry.load("strategies", name)
-    given = dict(text.partition("=")[::2] for text in args.set)
+    given = dict(text.removeprefix(f"{name}.").partition("=")[::2] for text in args.set)
     chosen = typed_fields(cls, given, name)
     from cliqa_bench.testing import check_strategy
 

@@ -50,6 +50,9 @@ def _strategies() -> list[list[str]]:
 def _backbones() -> list[list[str]]:
     rows = []
     for name in registry.names("backbones"):
+        if registry.from_package("backbones", name):
+            rows.append([name, "-", "-", registry.describe("backbones", name)])
+            continue
         backbone = registry.load("backbones", name)
         learnable, kept = backbone.task_parameters(), backbone.centroid_values(Strategy.centroids)
         rows.append([name, f"{learnable:,}", f"{kept:,}", registry.describe("backbones", name)])
@@ -61,7 +64,11 @@ def _backbones() -> list[list[str]]:
 def _datasets() -> list[list[str]]:
     rows = []
     for name in registry.names("datasets"):
+        if registry.from_package("datasets", name):
+            rows.append([name, "-", "-", "-", registry.describe("datasets", name)])
+            continue
         dataset = registry.load("datasets", name)
         label = f"authors' label: {dataset.direction} is better"
-        rows.append([name, dataset.title, f"{dataset.n_images:,} images", label, dataset.homepage])
+        home = registry.file_of("datasets", name) or dataset.homepage
+        rows.append([name, dataset.title, f"{dataset.n_images:,} images", label, str(home)])
     return rows

@@ -205,7 +205,7 @@ def _train_nodes(
             params=_jsonable(strategy.training_params()),
             training=_jsonable(asdict(plan.config.training)),
             seed=seed,
-            sequence=[[name, plan.materials[name].fingerprint] for name in sequence],
+            sequence=[_data(plan, name) for name in sequence],
         )
         last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
         slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{last}"
@@ -216,6 +216,12 @@ def _train_nodes(
             work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after)
         previous = work
         yield work
+
+
+def _data(plan: Plan, name: str) -> list[Any]:
+    """Returns a dataset's name and fingerprint; of one that is not ours, how it is paired may change too."""
+    origin = registry.origin("datasets", name)
+    return [name, plan.materials[name].fingerprint, *([origin] if origin else [])]
 
 
 def _origin(strategy: Strategy) -> dict[str, Any]:
@@ -272,19 +278,23 @@ def cost(backbone: type[Backbone], strategy: Strategy, tasks: int) -> dict[str, 
     heads = tasks if strategy.task_norms else 1
     passes = {"gate": heads + 1, "gate-hard": 2, "oracle": 1, "last": 1}
     stages = strategy.stages or backbone.gate_stages
+    gated = "gate" in strategy.table_rows()
     return {
-        "task_parameters": backbone.task_parameters()
-        if strategy.task_norms
-        else 0
-        if strategy.single_head
-        else backbone.feature_size,
-        "centroid_values": strategy.centroids * sum(backbone.stage_sizes[s - 1] for s in stages)
-        if "gate" in strategy.table_rows()
-        else 0,
+        "task_parameters": _added(backbone, strategy),
+        "centroid_values": strategy.centroids * sum(backbone.stage_sizes[s - 1] for s in stages) * gated,
         "backbone_parameters": backbone.n_parameters,
         "gmacs_224": backbone.gmacs,
         "passes": {readout: passes[readout] for readout in strategy.table_rows()},
     }
+
+
+def _added(backbone: type[Backbone], strategy: Strategy) -> int:
+    """Returns the learnable values that a task adds to what is kept."""
+    if strategy.task_norms:
+        return backbone.task_parameters()
+    if strategy.depends_on == "nothing":  # a network for every dataset
+        return backbone.n_parameters + backbone.feature_size
+    return 0 if strategy.single_head else backbone.feature_size
 
 
 def _record(

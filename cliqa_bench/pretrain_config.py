@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from cliqa_bench import registry
 from cliqa_bench.config import PresetName
 from cliqa_bench.paths import cache_root
 from cliqa_bench.store import digest
@@ -55,4 +56,6 @@ def distortion_bn_file(backbone: str, weights: str, config: PretrainConfig) -> P
         config: How it is trained.
     """
     made_by = {"backbone": backbone, "weights": weights, **asdict(config)}
+    if origin := registry.origin("backbones", backbone):
+        made_by["origin"] = origin
     return cache_root() / "distortion-bn" / f"{backbone.replace(':', '-')}-{digest(made_by)}.safetensors"

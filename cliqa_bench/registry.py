@@ -20,7 +20,6 @@ from typing import Any, Literal
 from cliqa_bench import addons, errors
 
 Kind = Literal["strategies", "datasets", "backbones"]
-KINDS: tuple[Kind, ...] = ("strategies", "datasets", "backbones")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,12 @@ def names(kind: Kind) -> list[str]:
 
 def _included(kind: Kind) -> list[str]:
     """Returns the included files that define one of a kind."""
-    return [name for name in addons.included() if _classes(kind, addons.module_of(name))]
+    return [name for name, file in addons.included().items() if _classes(kind, file.module)]
+
+
+def kinds_of(name: str) -> list[Kind]:
+    """Returns what an included file defines: ["strategies"]."""
+    return [kind for kind in _ROOMS if name in _included(kind)]
 
 
 def families(kind: Kind) -> list[str]:
@@ -103,12 +107,11 @@ def check(kind: Kind, name: str) -> str:
     """
     if addons.is_file_name(name):
         name = addons.include(name)
-        _the_class(kind, addons.module_of(name))
+        _the_class(kind, addons.included()[name].module)
     if family := _family(kind, name):
         _find(kind, family, name)
     elif name not in (known := names(kind)):
-        what = [*known, *families(kind)]
-        raise errors.unknown(_ROOMS[kind].noun, name, what)
+        raise errors.unknown(_ROOMS[kind].noun, name, [*known, *families(kind)])
     else:
         _check_clash(kind, name)
     return name
@@ -118,7 +121,7 @@ def _check_clash(kind: Kind, name: str) -> None:
     """Refuses a name that means two things."""
     owners = [f"the built-in {path}" for path in _files(kind) if path.stem == name]
     if name in _included(kind):
-        owners.append(f"the file {addons.included()[name]}")
+        owners.append(f"the file {addons.included()[name].path}")
     if entry := addons.installed(kind).get(name):
         owners.append(f"the package {addons.source(entry)}")
     if len(owners) > 1:
@@ -143,8 +146,8 @@ def load(kind: Kind, name: str) -> type[Any]:
     if family := _family(kind, name):
         return _find(kind, family, name)
     name = check(kind, name)
-    if name in addons.included():
-        return _the_class(kind, addons.module_of(name))
+    if name in _included(kind):
+        return _named(_the_class(kind, addons.included()[name].module), name)
     if entry := addons.installed(kind).get(name):
         return _of_entry(kind, entry)
     return _the_class(kind, importlib.import_module(f"cliqa_bench.{_ROOMS[kind].folder}.{name}"))
@@ -152,13 +155,27 @@ def load(kind: Kind, name: str) -> type[Any]:
 
 def _of_entry(kind: Kind, entry: EntryPoint) -> type[Any]:
     found = addons.load_installed(entry)
-    cls: Any = found if isinstance(found, type) else _the_class(kind, found)
-    if not issubclass(cls, _base(kind)):
-        noun = _ROOMS[kind].base
-        raise errors.UserError(f"{entry.name!r} of {addons.source(entry)} is no {noun}: {entry.value}")
-    cls.name = entry.name
-    made: type[Any] = cls
-    return made
+    if isinstance(found, ModuleType):
+        found = _the_class(kind, found)
+    base = _base(kind)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        where = f"{entry.name!r} of {addons.source(entry)}"
+        raise errors.UserError(f"{where} is no {base.__name__}, but {entry.value}")
+    return _named(found, entry.name)
+
+
+def _named(cls: type[Any], name: str) -> type[Any]:
+    """Returns a class by the name it goes by here; whoever else knows the class keeps its name for it."""
+    if cls.name == name:
+        return cls
+    if (cls, name) not in _renamed:
+        again: Any = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+        again.name = name  # only now: making it has named it after its module
+        _renamed[cls, name] = again
+    return _renamed[cls, name]
+
+
+_renamed: dict[tuple[type[Any], str], type[Any]] = {}
 
 
 def _base(kind: Kind) -> type[Any]:
@@ -189,8 +206,8 @@ def _the_class(kind: Kind, module: ModuleType) -> type[Any]:
 
 def origin(kind: Kind, name: str) -> dict[str, str] | None:
     """Returns what a node's name must say of code that is not ours: its version. None for our own."""
-    if name in addons.included():
-        return addons.file_origin(addons.included()[name])
+    if name in _included(kind):
+        return {"file": addons.included()[name].digest}
     if ":" not in name and (entry := addons.installed(kind).get(name)):
         return addons.entry_origin(entry)
     return None
@@ -202,10 +219,21 @@ def describe(kind: Kind, name: str) -> str:
     A name of a family is described by the family's file, whether or not the name exists; what is not ours
     says where it is from.
     """
-    name = name if _family(kind, name) else check(kind, name)
-    if entry := addons.installed(kind).get(name):
+    if not (family := _family(kind, name)):
+        name = check(kind, name)
+    if not family and (entry := addons.installed(kind).get(name)):
         return f"of the installed package {addons.source(entry)}"
-    file = addons.included().get(name)
-    path = file or _PACKAGE / _ROOMS[kind].folder / f"{_family(kind, name) or name}.py"
+    file = file_of(kind, name)
+    path = file or _PACKAGE / _ROOMS[kind].folder / f"{family or name}.py"
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0] + (f" ({file})" if file else "")
+
+
+def file_of(kind: Kind, name: str) -> Path | None:
+    """Returns the included file that defines a name; None for what is installed or built in."""
+    return addons.included()[name].path if name in _included(kind) else None
+
+
+def from_package(kind: Kind, name: str) -> bool:
+    """Tells whether an installed package offers a name; then looking at it means importing that package."""
+    return name in addons.installed(kind)

@@ -128,7 +128,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         device=_device(settings.get("device")),
         out=Path(settings.get("out") or "runs").expanduser(),
         test_on=test_on,
-        include=[str(file) for file in addons.included().values()],
+        include=[str(file.path) for file in addons.included().values()],
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
         log=_log(settings.get("log")),
@@ -174,7 +174,7 @@ def include(files: str | Iterable[str] | None) -> None:
     """
     for file in words(files):
         name = addons.include(file)
-        if not any(name in registry.names(kind) for kind in registry.KINDS):
+        if not registry.kinds_of(name):
             raise UserError(f"{file} defines no strategy, dataset or backbone")
 
 
@@ -195,7 +195,7 @@ def _strategies(value: str | Sequence[str] | None) -> list[str]:
         raise UserError(f"which strategy? give --strategy NAME; there is: {', '.join(known)}, all")
     if named == ["all"]:
         return known
-    return [registry.check("strategies", name) for name in dict.fromkeys(named)]
+    return list(dict.fromkeys(registry.check("strategies", name) for name in named))
 
 
 def _orders(value: str | Sequence[str]) -> dict[str, list[str]]:
@@ -256,10 +256,7 @@ def _device(value: str | None) -> str:
 
 
 def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]]) -> list[str]:
-    named = [
-        registry.check("datasets", name if addons.is_file_name(name) else name.lower())
-        for name in dict.fromkeys(words(value))
-    ]
+    named = list(dict.fromkeys(suites.dataset_name(word) for word in words(value)))
     for label, order in orders.items():
         for name in named:
             if name in order:

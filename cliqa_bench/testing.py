@@ -147,7 +147,7 @@ def learn(
     return learner
 
 
-def check_strategy(cls: type[Strategy], **hyper_parameters: Any) -> None:
+def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any) -> None:
     """Checks what every strategy must do.
 
     It can be made without arguments (but those that have no default), and its fields survive JSON. It learns
@@ -159,15 +159,19 @@ def check_strategy(cls: type[Strategy], **hyper_parameters: Any) -> None:
     none. Of an Avalanche plug-in, what `penalty` and `consolidate` do is not seen.
 
     Args:
-        cls: The strategy.
-        hyper_parameters: Those that differ from the defaults.
+        strategy: A class, or one made of it, whose hyper-parameters are then those.
+        hyper_parameters: Those that differ from the defaults, or from the one given.
 
     Raises:
         AssertionError: Says which of these is not so.
     """
-    strategy = cls(**{f.name: hyper_parameters[f.name] for f in fields(cls) if default_of(f) is MISSING})
-    strategy = replace(strategy, **hyper_parameters)
-    _check_fields(strategy)
+    if isinstance(strategy, Strategy):
+        cls = type(strategy)
+        hyper_parameters = _changed(strategy) | hyper_parameters
+    else:
+        cls = strategy
+    made = cls(**{f.name: hyper_parameters[f.name] for f in fields(cls) if default_of(f) is MISSING})
+    _check_fields(replace(made, **hyper_parameters))
     # in the few steps there are here, nothing would move at a fiftieth of the rate
     hyper_parameters = {"warmup_rate": 1.0, "main_rate": 1.0} | hyper_parameters
     with tiny_sources() as sources:
@@ -182,6 +186,12 @@ def check_strategy(cls: type[Strategy], **hyper_parameters: Any) -> None:
             f"{cls.name}: the seed has no effect"
         )
         watch.check_warm_up()
+
+
+def _changed(strategy: Strategy) -> dict[str, Any]:
+    """Returns the hyper-parameters that differ from the defaults."""
+    values = {f.name: (getattr(strategy, f.name), default_of(f)) for f in fields(strategy) if f.init}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def _check_fields(strategy: Strategy) -> None:

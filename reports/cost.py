@@ -123,11 +123,8 @@ def overhead_rows(group: Group, reader: AnswerReader) -> list[Row]:
         # a variant has a row of its own where it costs something else
         line = (record.strategy, record.backbone, *(cost.get(name) for name in _COSTS))
         # one row a strategy: under the gate, which needs the centroids, where it has one
-        if (
-            cost
-            and source.readout == ("gate" if "gate" in record.rows else min(record.rows))
-            and line not in told
-        ):
+        named = "gate" if "gate" in record.rows else min(record.rows)
+        if cost and source.readout == named and line not in told:
             told.add(line)
             task, centroids, whole = (float(cost[name]) for name in _COSTS)
             values = (task, 100 * task / whole, centroids, 100 * centroids / whole, whole)

@@ -26,6 +26,8 @@ from cliqa_bench.store import RunRecord, canonical
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("page.js", "tables.js", "charts.js", "explorer.js")
 _COMMAND = "python -m cliqa_bench "
+# what a data: URI may contain as it is; everything else, quotes and ampersands too, is spelled %XX
+_PLAIN = "/,:;=()+-_.~!*@"
 _TOLD = ("preset", "split", "device", "weights")
 
 
@@ -138,7 +140,7 @@ def _split_command(note: str) -> tuple[str, str]:
 
 def _svg_uri(path: Path) -> str:
     """A picture, unlike an svg element, runs no scripts."""
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+    return "data:image/svg+xml," + quote(path.read_bytes(), safe=_PLAIN)
 
 
 def _facts(numbers: Tidy) -> dict[str, str]:
@@ -205,9 +207,7 @@ def _downloads(rows: list[Row]) -> dict[str, str]:
     """Returns the name of a CSV file -> its content as a data: URI; files of single tables come last."""
     files = {"results.csv": lasting(rows)}
     files |= {f"table_{number}.csv": own for number, own in rows_by_table(rows).items()}
-    # what a data: URI may contain as it is; everything else, quotes and ampersands too, is spelled %XX
-    safe = "/,:;=()+-_.~!*@"
     return {
-        name: "data:text/csv;charset=utf-8," + quote(render.csv_text(own), safe=safe)
+        name: "data:text/csv;charset=utf-8," + quote(render.csv_text(own), safe=_PLAIN)
         for name, own in files.items()
     }

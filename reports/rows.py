@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -176,7 +177,11 @@ def tidy(group: Group, reader: AnswerReader) -> Tidy:
             done.append((record, measured))
         elif not is_joint(record):
             notes.append(f"an older run of the same name is left out: {record.id}")
-    rows = [row for line, seeds in lines.items() for row in _rows(group, line, seeds)]
+    rows = [
+        row
+        for line, seeds in lines.items()
+        for row in _rows(group, line, seeds, _is_design_choice(line) and line._replace(variant="") in lines)
+    ]
     first = {line: i for i, line in enumerate(sorted(lines, key=_line_rank))}
     rows.sort(key=lambda r: (TABLES.index(r.table), first[_line_of(r)]))
     return Tidy(
@@ -208,8 +213,16 @@ def _tables(group: Group, line: _Line, cell: Cell, steps: int) -> list[str]:
     return tables or [""]
 
 
-def _rows(group: Group, line: _Line, seeds: dict[int, dict[Cell, float]]) -> Iterable[Row]:
-    """Means over the seeds; a seed without a value makes the mean nan, and is not left out of it."""
+def _is_design_choice(line: _Line) -> bool:
+    """Whether a variant is one of Table VII's, which the paper shows nowhere else."""
+    return re.fullmatch(r"(norms|gate_bn|stages)=[^=]*", line.variant) is not None
+
+
+def _rows(group: Group, line: _Line, seeds: dict[int, dict[Cell, float]], elsewhere: bool) -> Iterable[Row]:
+    """Means over the seeds; a seed without a value makes the mean nan, and is not left out of it.
+
+    With `elsewhere`, the paper does not show these numbers in Tables III to VI.
+    """
     per_seed = [seeds[seed] for seed in sorted(seeds)]
     n = len(per_seed)
     steps = max((c.length for c in per_seed[0] if isinstance(c.length, int)), default=0)
@@ -220,7 +233,7 @@ def _rows(group: Group, line: _Line, seeds: dict[int, dict[Cell, float]]) -> Ite
         std = statistics.stdev(values) if complete and n > 1 else math.nan
         notes = [cell.note, f"n={n} seeds" if n > 1 else "", GENERATED if group.generated else ""]
         note = "; ".join(part for part in notes if part)
-        for table in _tables(group, line, cell, steps):
+        for table in [""] if elsewhere else _tables(group, line, cell, steps):
             yield Row(table, *line, cell.length, cell.train, cell.test, cell.metric, value, std, note)
 
 

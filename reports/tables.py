@@ -109,12 +109,11 @@ def about(group: Group, number: str, in_order: bool) -> str:
     if number != "III" and len(backbones) == 1:
         sentences.append(f"Backbone: {backbones[0]}.")
     seeds = sorted({r.seed for r in records})
-    if len(seeds) > 1 and number != "VII":  # which has its own choice of them
+    if len(seeds) > 1:
         known = {
             "III": ": mean ± standard deviation (ddof = 1)",
-            "IV": ": mean",
-            "V": ": mean",
-            "VI": ": mean",
+            **dict.fromkeys(("IV", "V", "VI"), ": mean"),
+            "VII": ": mean over those that all choices of TSN-IQA have, where there are such",
         }
         sentences.append(f"Seeds {', '.join(map(str, seeds))}{known.get(number, '')}.")
     sentences.append(f"{group.description[0].upper()}{group.description[1:]}.")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from layouts import describe, write_image
+from layouts import describe, write_bid, write_image
+from test_imports import LATE, probe
 from test_runner import arguments, content
 
 from cliqa_bench import addons, cli, registry
 from cliqa_bench.errors import UserError
+from cliqa_bench.pretrain_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.reports import load
+from cliqa_bench.runner import prepare
 from cliqa_bench.settings import config_dict, resolve
 
 METHOD = '''"""Mine: the head alone learns."""
@@ -75,15 +80,16 @@ class Net(SCNN):
 
 
 @pytest.fixture(autouse=True)
-def nothing_included(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_included(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Forgets after each test what it included."""
     monkeypatch.setattr(addons, "_files", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     addons.installed.cache_clear()
     yield
     addons.installed.cache_clear()
-    for name in [n for n in sys.modules if n.startswith(f"{addons.PACKAGE}.")]:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -120,8 +126,10 @@ def test_it_runs_keeps_the_contract_and_has_its_rows(
     assert (frame[frame.metric == "mPSI"].value.notna()).all()
     text = (tmp_path / "runs/report/table_III.md").read_text()
     assert "| Mine-KG |" in text
-    assert cli.main(["test", str(method)]) == 0
+    assert cli.main(["test", str(method), "--set", "my_method.strength=2", "--set", "tau=16"]) == 0
     assert "my_method keeps the contract" in capsys.readouterr().out
+    assert cli.main(["run", "--config", str(tmp_path / "runs/config.yaml")]) == 0
+    assert "2 trainings, 2 already there" in capsys.readouterr().out
 
 
 def test_two_processes_load_it_again(method: Path, miniatures: Path, tmp_path: Path) -> None:
@@ -133,11 +141,49 @@ def test_two_processes_load_it_again(method: Path, miniatures: Path, tmp_path: P
     assert one | {"config.yaml": ""} == two | {"config.yaml": ""}
 
 
-def test_a_changed_file_is_trained_anew(method: Path) -> None:
-    before = registry.origin("strategies", registry.check("strategies", str(method)))
-    method.write_text(METHOD.replace("strength: float = 1.0", "strength: float = 1.5"))
-    assert before and registry.origin("strategies", "my_method") != before
+def strength(cls: type) -> float:
+    """Returns the default of the strategy that `METHOD` defines."""
+    value: float = cls().strength
+    return value
+
+
+def test_a_changed_file_is_another_and_is_what_runs(method: Path) -> None:
+    before = origin_of(method)
+    assert origin_of(method) == before and strength(registry.load("strategies", "my_method")) == 1.0
+    method.write_text(METHOD.replace("strength: float = 1.0", "strength: float = 1.5"))  # of the same length
+    assert registry.origin("strategies", "my_method") == before, "what is loaded is still the old one"
+    assert origin_of(method) != before
+    assert strength(registry.load("strategies", "my_method")) == 1.5
     assert registry.origin("strategies", "tsn") is None, "our own are told by the schema"
+
+
+def origin_of(path: Path) -> dict[str, str]:
+    origin = registry.origin("strategies", registry.check("strategies", str(path)))
+    assert origin is not None
+    return origin
+
+
+def test_every_node_that_a_file_of_ones_own_bears_on_names_its_source(method: Path, tmp_path: Path) -> None:
+    def ids(words: str, kind: str) -> list[str]:
+        config = resolve({"strategy": f"{method},sl", "orders": "bid", "data": str(tmp_path / "data"),
+                          "weights": "random", "backbone": words, "out": str(tmp_path / "out")})  # fmt: skip
+        plan = prepare(config, "")
+        return [work.node.id for work in getattr(plan, kind).values()]
+
+    write_bid(tmp_path / "data" / "BID")
+    describe(tmp_path / "data" / "BID", 20, None)
+    mine, sl = ids("scnn", "train")
+    gates = ids("scnn", "gates")
+    method.write_text(METHOD + "# changed\n")
+    mine_now, sl_now = ids("scnn", "train")
+    assert mine_now != mine and sl_now == sl and ids("scnn", "gates") == gates
+    net = written(tmp_path / "net.py", BACKBONE)
+    trained, gates = ids(str(net), "train"), ids(str(net), "gates")
+    kept = distortion_bn_file("net", "random", DISTORTION_BN["quick"])
+    assert distortion_bn_file("scnn", "random", DISTORTION_BN["quick"]) != kept
+    net.write_text(BACKBONE + "# changed\n")
+    assert not {*ids(str(net), "train"), *ids(str(net), "gates")} & {*trained, *gates}
+    assert distortion_bn_file("net", "random", DISTORTION_BN["quick"]) != kept
 
 
 def test_a_dataset_and_a_backbone_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +215,9 @@ def test_a_dataset_and_a_backbone_of_ones_own(tmp_path: Path, capsys: pytest.Cap
     [
         ("broken.py", "x = 1\ny = = 2\n", "broken.py line 2 cannot be imported: SyntaxError"),
         ("raising.py", "import math\n\nmath.sqrt(-1)\n", "raising.py line 3 cannot be imported: ValueError"),
+        ("quits.py", "import sys\nsys.exit('no')\n", "quits.py line 2 cannot be imported: SystemExit: no"),
+        ("wordy.py", "raise OSError('one\\ntwo')\n", "wordy.py line 1 cannot be imported: OSError: one two"),
+        ("binary.py", "x = '\0'\n", "binary.py"),
         ("empty.py", "x = 1\n", "must define one Strategy, it defines: none"),
         (
             "double.py",
@@ -197,14 +246,65 @@ def test_a_missing_file_and_two_of_one_name(method: Path, tmp_path: Path) -> Non
         registry.check("strategies", str(other))
 
 
-def test_it_may_import_what_lies_beside_it(tmp_path: Path) -> None:
-    written(tmp_path / "helper_of_mine.py", "ROWS = {'last': 'Helped'}\n")
-    text = METHOD.replace("from dataclasses", "from helper_of_mine import ROWS\nfrom dataclasses")
-    path = written(
-        tmp_path / "helped.py",
-        text.replace('{"last": "Mine", "gate": "Mine-KG", "oracle": "Mine-O"}', "ROWS"),
-    )
-    assert registry.load("strategies", registry.check("strategies", str(path))).rows == {"last": "Helped"}
+HELPED = METHOD.replace("from dataclasses", "from helper_of_mine import ROWS\nfrom dataclasses").replace(
+    '{"last": "Mine", "gate": "Mine-KG", "oracle": "Mine-O"}', "ROWS"
+)
+
+
+def test_what_it_imports_from_beside_it_is_part_of_it(tmp_path: Path) -> None:
+    helper = written(tmp_path / "helper_of_mine.py", "from parts_of_mine import ROWS\n")
+    parts = written(tmp_path / "parts_of_mine/__init__.py", "from .rows import ROWS\n").parent
+    written(parts / "rows.py", "ROWS = {'last': 'Helped'}\n")
+    path = written(tmp_path / "helped.py", HELPED)
+    found = [origin_of(path)]
+    assert registry.load("strategies", "helped").rows == {"last": "Helped"}
+    for changed, text in (
+        (parts / "rows.py", "ROWS = {'last': 'Helped twice'}\n"),
+        (helper, "from parts_of_mine import ROWS\nN = 1\n"),
+        (path, HELPED + "    def after_warmup(self, learner):\n        import late_of_mine\n"),
+        (tmp_path / "late_of_mine.py", "it = 'is imported while training'\n"),
+    ):
+        written(changed, text)
+        found.append(origin_of(path))
+        assert registry.load("strategies", "helped").rows == {"last": "Helped twice"}
+    assert len({origin["file"] for origin in found}) == len(found)
+    written(tmp_path / "unrelated.py", "x = 1\n")
+    assert origin_of(path) == found[-1]
+
+
+def test_a_module_beside_it_that_another_hides_is_named(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        written(tmp_path / folder / "helper_of_mine.py", f"ROWS = {{'last': '{folder}'}}\n")
+        written(tmp_path / folder / f"method_{folder}.py", HELPED)
+    assert registry.load("strategies", registry.check("strategies", str(tmp_path / "one/method_one.py"))).rows
+    with pytest.raises(UserError, match=r"one/helper_of_mine\.py, not .*two/helper_of_mine\.py; rename"):
+        registry.check("strategies", str(tmp_path / "two/method_two.py"))
+    written(tmp_path / "three/json.py", "ROWS = {}\n")
+    hidden = written(tmp_path / "three/hidden.py", HELPED.replace("helper_of_mine", "json"))
+    with pytest.raises(UserError, match=r"json is .*json/__init__\.py, not .*three/json\.py; rename"):
+        registry.check("strategies", str(hidden))
+
+
+def test_a_name_may_be_another_kind_s_and_is_given_in_its_own_case(tmp_path: Path) -> None:
+    bid = written(tmp_path / "bid.py", METHOD)
+    mixed = written(tmp_path / "MySet.py", DATASET)
+    config = resolve({"strategy": f"{bid},bid", "orders": f"{mixed},bid", "test_on": "MySet2", "data": None,
+                      "include": [written(tmp_path / "MySet2.py", DATASET)]})  # fmt: skip
+    assert (config.strategy, config.orders) == (["bid"], {"MySet,bid": ["MySet", "bid"]})
+    assert config.test_on == ["MySet2"]
+    assert registry.load("datasets", "bid").title == "BID"
+    assert registry.load("datasets", "MySet").name == "MySet", "the file's, whatever the class says"
+    assert registry.origin("datasets", "bid") is None
+    again = resolve(config_dict(config))
+    assert (again.orders, again.test_on) == (config.orders, config.test_on)
+
+
+def test_planning_with_a_file_of_ones_own_needs_no_torch(method: Path, tmp_path: Path) -> None:
+    write_bid(tmp_path / "data" / "BID")
+    describe(tmp_path / "data" / "BID", 20, None)
+    words = ["plan", "--strategy", str(method), "--orders", "bid", "--weights", "random"]
+    line, _ = probe(LATE, *words, "--data", str(tmp_path / "data"), "--out", str(tmp_path))
+    assert line == "code=0 loaded=[]"
 
 
 # -- installed packages --------------------------------------------------------------------------------------
@@ -221,7 +321,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     written(
         info / "entry_points.txt",
         "[cliqa_bench.strategies]\ntheirs = their_package.method:Mine\nwhole = their_package.method\n"
-        "gone = their_package.nothing:X\ntext = their_package.method:METHOD\n",
+        "gone = their_package.nothing:X\ntext = their_package.method:METHOD\n"
+        "sl2 = cliqa_bench.strategies.sl:SL\ncall = their_package.method:dataclass\n"
+        "[cliqa_bench.datasets]\nlost = their_package.nowhere\n"
+        "[cliqa_bench.backbones]\nnet = their_package.nowhere\n",
     )
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
@@ -242,6 +345,34 @@ def test_a_package_offers_a_strategy(installed: Path, capsys: pytest.CaptureFixt
         registry.check("strategies", "theirz")
 
 
+def test_a_list_imports_no_package(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list"]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip()]
+    said = {words[0]: words[1] for words in lines if len(words) == 2}
+    assert {"theirs", "lost", "net"} <= said.keys()
+    assert all("of the installed package their-package 1.2" in said[n] for n in ("theirs", "lost", "net"))
+    assert "their_package" not in sys.modules
+
+
+def test_one_class_may_have_several_names(installed: Path) -> None:
+    classes = [registry.load("strategies", name) for name in ("theirs", "whole", "sl", "sl2")]
+    assert [cls.name for cls in classes] == ["theirs", "whole", "sl", "sl2"]
+    assert registry.load("strategies", "theirs") is classes[0]
+    assert classes[3](main_rate=0.5) == classes[3](main_rate=0.5) != classes[3]()
+
+
+def test_a_package_s_strategy_runs_and_has_its_rows(
+    installed: Path, miniatures: Path, tmp_path: Path
+) -> None:
+    words = arguments(miniatures, tmp_path / "runs")
+    words[words.index("tsn")] = "theirs"
+    assert cli.main(words) == 0
+    frame = load(tmp_path / "runs")
+    assert {"Mine", "Mine-KG", "Mine-O"} <= set(frame.method)
+    specs = [json.loads(f.read_text()) for f in (tmp_path / "runs/train").glob("*/spec.json")]
+    assert specs and all(spec["origin"]["package"] == "their-package 1.2" for spec in specs)
+
+
 def test_what_a_package_offers_in_vain_is_named(installed: Path) -> None:
     with pytest.raises(
         UserError, match=r"'gone' of their-package 1\.2 cannot be imported: ModuleNotFoundError"
@@ -249,6 +380,8 @@ def test_what_a_package_offers_in_vain_is_named(installed: Path) -> None:
         registry.load("strategies", "gone")
     with pytest.raises(UserError, match=r"'text' of their-package 1\.2 cannot be imported: AttributeError"):
         registry.load("strategies", "text")
+    with pytest.raises(UserError, match=r"'call' of their-package 1\.2 is no Strategy"):
+        registry.load("strategies", "call")
 
 
 def test_a_package_must_not_take_a_name_of_ours(installed: Path) -> None:
@@ -262,9 +395,26 @@ def test_a_package_must_not_take_a_name_of_ours(installed: Path) -> None:
 # -- the documentation ---------------------------------------------------------------------------------------
 
 
+def blocks_of(document: str, language: str) -> list[str]:
+    """Returns the code blocks of a document."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / document).read_text(encoding="utf-8")
+    return [part.split("```")[0] for part in text.split(f"```{language}\n")[1:]]
+
+
+def test_the_strategy_of_the_document_runs_from_a_file(miniatures: Path, tmp_path: Path) -> None:
+    l2sp = written(tmp_path / "l2sp.py", blocks_of("adding_a_strategy.md", "python")[0])
+    words = arguments(miniatures, tmp_path / "runs", "--set", "l2sp.reg_weight=1")
+    words[words.index("tsn")] = str(l2sp)
+    assert cli.main(words) == 0
+    assert {"L2-SP", "L2-SP-KG", "L2-SP-O"} <= set(load(tmp_path / "runs").method)
+    (block,) = blocks_of("adding_a_strategy.md", "toml")
+    assert tomllib.loads(block)["project"]["entry-points"] == {
+        "cliqa_bench.strategies": {"l2sp": "my_package.l2sp:L2SP"}
+    }
+
+
 def test_the_dataset_and_the_backbone_of_the_document_run(tmp_path: Path) -> None:
-    text = (Path(__file__).resolve().parents[1] / "docs/adding_a_dataset.md").read_text()
-    blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    blocks = blocks_of("adding_a_dataset.md", "python")
     cats, small = written(tmp_path / "cats.py", blocks[0]), written(tmp_path / "small.py", blocks[1])
     root = tmp_path / "data/cats-v2"
     rows = ["file,mos,std,cat"]

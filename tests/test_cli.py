@@ -22,6 +22,7 @@ from cliqa_bench.commands import COMMANDS
 from cliqa_bench.errors import UserError
 from cliqa_bench.listing import READOUT_TEXTS
 from cliqa_bench.readouts import READOUTS
+from cliqa_bench.reports import report
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,11 +84,36 @@ def test_plan_prints(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "six nodes\n"
 
 
-def test_report_prints_the_summary(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    write = fake("cliqa_bench.reports.report", write_report=types.SimpleNamespace(summary="a table"))
+@pytest.fixture
+def write_report(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """A recording stand-in for the function behind `report`."""
+    write = Mock(return_value=types.SimpleNamespace(summary="a table"))
+    monkeypatch.setattr(report, "write_report", write)
+    return write
+
+
+def test_report_prints_the_summary(write_report: Mock, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--out", "elsewhere"]) == 0
-    write["write_report"].assert_called_once_with(Path("elsewhere"))
+    write_report.assert_called_once_with(Path("elsewhere"), report.FORMATS, True, False)
     assert capsys.readouterr().out == "a table\n"
+
+
+def test_report_takes_formats_and_published_values(write_report: Mock) -> None:
+    assert main(["report", "--format", "md, tex", "--no-figures", "--published"]) == 0
+    write_report.assert_called_once_with(Path("runs"), ["md", "tex"], False, True)
+
+
+def test_report_of_published_values_alone_needs_no_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "--published-only", "--out", str(tmp_path), "--format", "md"]) == 0
+    assert "12 published tables" in capsys.readouterr().out
+    assert (tmp_path / "report" / "published" / "table_IV.md").is_file()
+
+
+def test_report_names_the_formats_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--format", "docx", "--out", str(tmp_path)]) == 2
+    assert "unknown format 'docx'" in capsys.readouterr().err
 
 
 def test_data_make(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The HTML report: what it contains, that hostile names do nothing, and that it works in a real browser."""
+"""The HTML report: what it contains, and that hostile names do nothing."""
 
 import base64
 import csv
@@ -6,38 +6,25 @@ import hashlib
 import json
 import math
 import re
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import recorded_runs as recorded
+from recorded_html import HOSTILE, base, hostile_run, numbers_of, page_of, record_for_html
 
 from cliqa_bench.reports.explorer import explorer, to_json
 from cliqa_bench.reports.html import html_report
 from cliqa_bench.reports.parts import collect, lasting, make_tables
 from cliqa_bench.reports.render import csv_text, number
-from cliqa_bench.reports.report import write_report
-from cliqa_bench.reports.rows import GENERATED, ORDERS, Row, Tidy, group_records
+from cliqa_bench.reports.rows import GENERATED, ORDERS, Tidy, group_records
 from cliqa_bench.reports.style import COLOURS, MARKERS
 from cliqa_bench.reports.tables import Section, Table, Value
-from cliqa_bench.store import AnswerReader, read_records, write_record
+from cliqa_bench.store import AnswerReader, read_records
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(2)>",
-    '"onmouseover="alert(3)',
-    "'><svg onload=alert(4)>",
-    "</style></title></textarea><b>bold</b>",
-    r"\input{/etc/passwd} {{ 7 * 7 }} ${alert(5)}",
-    "=cmd()|' /C calc'!A0",
-    "line\u2028separator, comma & ampersand",
-]
 TEMPLATES = Path(__file__).resolve().parents[1] / "reports" / "templates"
 
 
@@ -77,30 +64,10 @@ class Page(HTMLParser):
         return [text for name, text in self.texts if name == tag]
 
 
-def base(numbers: Tidy) -> list[Row]:
-    """Returns the rows from which the interactive part is made; further tables have the same metrics."""
-    return [row for row in numbers.rows if row.table in ("III", "IV", "V", "VI", "Fig. 4", "")]
-
-
-def numbers_of(out: Path) -> Tidy:
-    return collect(group_records(read_records(out))[0], AnswerReader(out))
-
-
-def page_of(out: Path) -> str:
-    numbers = numbers_of(out)
-    return html_report(numbers, make_tables(numbers), notes=numbers.notes)
-
-
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("html") / "runs"
-    facts: dict[str, Any] = {
-        "command": "python -m cliqa_bench run --orders all",
-        "versions": {"numpy": "1.2.3"},
-    }
-    recorded.record_golden(out)
-    for order in recorded.ORDERS:
-        recorded.record_tsn(out, order, **facts, config={"seeds": [0, 1]})
+    record_for_html(out)
     return out
 
 
@@ -229,7 +196,7 @@ def test_figures_are_pictures_that_run_nothing(numbers: Tidy, tmp_path: Path) ->
     picture.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     page = Page(html_report(numbers, [], [(picture, 'PSI_t <of> "t"')]))
     (image,) = page.of("img")
-    assert base64.b64decode(image["src"].removeprefix("data:image/svg+xml;base64,")) == picture.read_bytes()
+    assert unquote(image["src"].removeprefix("data:image/svg+xml,")) == picture.read_text()
     assert image["alt"] == 'PSI_t <of> "t"' and not page.of("svg")
 
 
@@ -273,15 +240,6 @@ def test_only_this_style_and_this_script_may_run(numbers: Tidy) -> None:
         (body,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
-
-
-def hostile_run(out: Path) -> None:
-    """Records a run whose every name is hostile."""
-    record = recorded.record_tsn(out, command=HOSTILE[0], versions={HOSTILE[1]: HOSTILE[2]}, split=HOSTILE[3])
-    names = dict(zip(record.sequence, HOSTILE, strict=False))
-    rows = dict(zip(record.rows, HOSTILE[4:], strict=True))
-    write_record(out, replace(record, titles=names, rows=rows, backbone=HOSTILE[1], variant=HOSTILE[2]))
-    (out / "runs" / f"{record.id}.json").unlink()
 
 
 def test_hostile_names_make_no_element_and_no_attribute(tmp_path: Path) -> None:
@@ -329,213 +287,3 @@ def test_eight_orders_are_a_small_page_made_in_a_second(tmp_path: Path) -> None:
     text = html_report(numbers, tables)
     assert time.process_time() - start < 1
     assert len(text.encode()) < 2_000_000
-
-
-# --------------------------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="there is no playwright (the extra [browser])")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("there is no Chromium on the PATH")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A page opened from its file, offline; keeps everything that should not have happened."""
-
-    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
-        self.context = browser.new_context(
-            **{"offline": True, "viewport": {"width": 1200, "height": 900}, **options}
-        )
-        self.page = self.context.new_page()
-        self.wrong: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.wrong.append(message.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", self._dialog)
-        self.page.goto(path.as_uri())
-
-    def _dialog(self, dialog: Any) -> None:
-        self.wrong.append(dialog.message)
-        dialog.dismiss()
-
-    def choose(self, name: str, value: str) -> None:
-        self.page.select_option(f"select[name={name}]", value)
-
-    def rows(self, table: str) -> list[list[str]]:
-        """Returns the cells of a table's visible rows, its section lines left out."""
-        return self.page.eval_on_selector_all(  # type: ignore[no-any-return]
-            f"{table} tbody tr:not(.section)",
-            "rows => rows.filter(r => r.offsetParent).map(r => [...r.cells].map(c => c.textContent.trim()))",
-        )
-
-    def close(self, path: Path) -> None:
-        """Closes it; nothing may have gone wrong, and only the file itself may have been asked for."""
-        assert self.wrong == []
-        assert {u for u in self.requests if not u.startswith("data:")} == {path.as_uri()}
-        self.context.close()
-
-
-@pytest.fixture(scope="module")
-def file(golden: Path) -> Path:
-    write_report(golden, formats=["html"])
-    return golden / "report" / "report.html"
-
-
-def test_tables_sort_by_click_and_key(chromium: Any, file: Path, numbers: Tidy) -> None:
-    visit = Visit(chromium, file)
-    before = visit.rows("#summary table")
-    head = visit.page.locator("#summary thead th", has_text="mSRCC")
-    head.locator("button").click()
-    assert head.get_attribute("aria-sort") == "descending"
-    down = visit.rows("#summary table")
-    agnostic = [float(row[1].split()[0]) for row in down[:4]]
-    assert agnostic == sorted(agnostic, reverse=True) and down != before
-    assert down[4][0] == "TSN-IQA-O"  # sections stay apart
-    head.locator("button").press("Enter")
-    assert head.get_attribute("aria-sort") == "ascending"
-    assert [float(row[1].split()[0]) for row in visit.rows("#summary table")[:4]] == agnostic[::-1]
-    head.locator("button").press("Space")
-    assert head.get_attribute("aria-sort") is None and visit.rows("#summary table") == before
-    visit.close(file)
-
-
-def test_order_setting_and_metric_switch_what_is_shown(chromium: Any, file: Path, numbers: Tidy) -> None:
-    visit = Visit(chromium, file)
-
-    def wanted(metric: str, order: str) -> str:
-        about = ("TSN-IQA (last head)", metric, order, 4)
-        found = [r for r in base(numbers) if (r.method, r.metric, r.order, r.length) == about]
-        return f"{number(found[0].value)} ± {number(found[0].std)}"
-
-    def line(table: str) -> list[str]:
-        return next(row for row in visit.rows(table) if row[0] == "TSN-IQA (last head)")
-
-    visit.page.locator("#curves details summary").click()
-    assert line("#summary table")[1] == wanted("mSRCC", "I")
-    assert line("#curves table")[4] == wanted("PSI_t", "I")
-    visit.choose("order", "V")
-    visit.page.locator("#curves details summary").click()
-    assert line("#summary table")[1] == wanted("mSRCC", "V")
-    assert line("#curves table")[4] == wanted("PSI_t", "V")
-    visit.choose("curve", "SI_t")
-    visit.page.locator("#curves details summary").click()
-    assert line("#curves table")[4] == wanted("SI_t", "V")
-    visit.choose("reading", "readout:oracle")
-    assert [row[0] for row in visit.rows("#summary table")] == ["TSN-IQA-O"]
-    visit.choose("reading", "setting:Joint")
-    assert visit.rows("#summary table")[0][2:] == ["—"] * 3  # no sequence, no plasticity
-    assert len(visit.rows("#summary table")) == len(visit.rows("#final table")) == 1
-    visit.close(file)
-
-
-def test_hovering_and_focus_tell_unrounded_values(chromium: Any, file: Path, numbers: Tidy) -> None:
-    visit = Visit(chromium, file)
-    tip = visit.page.locator("#tip")
-    psi = {
-        r.length: r for r in numbers.rows if (r.table, r.method, r.metric) == ("Fig. 4", "TSN-IQA-O", "PSI_t")
-    }
-    visit.page.locator("#curves .chart .mark").first.hover(force=True)
-    hidden = [line.partition(":")[0] for line in tip.inner_text().splitlines()]
-    assert hidden == ["t = 1, LIVE", "TSN-IQA-O", "TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)"]
-    for name in ("TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)", "SL"):
-        visit.page.get_by_role("button", name=name, exact=True).click()
-    mark = visit.page.locator("#curves .chart .mark").nth(1)
-    mark.scroll_into_view_if_needed()
-    mark.hover(force=True)
-    tip.wait_for(state="visible")
-    told = f"TSN-IQA-O: PSI_t = {psi[2].value} ± {psi[2].std}"
-    assert tip.inner_text().splitlines() == ["t = 2, CSIQ", told]
-    visit.page.mouse.move(2, 2)
-    assert tip.is_hidden()
-    visit.page.locator('#curves .chart g[tabindex="0"]').focus()
-    visit.page.keyboard.press("ArrowRight")
-    visit.page.keyboard.press("ArrowRight")
-    assert f"PSI_t = {psi[3].value} ± {psi[3].std}" in tip.inner_text()
-    visit.choose("method", "TSN-IQA")
-    cell = visit.page.locator("#matrices .heat").first.locator("tbody tr").nth(1).locator("td").nth(2)
-    cell.hover()
-    (row,) = {r for r in numbers.rows if (r.table, r.method, r.metric, r.length, r.test_dataset) == (
-        "IV", "TSN-IQA", "SRCC", 2, "BID")}  # fmt: skip
-    assert f"SRCC = {row.value} ± {row.std}" in tip.inner_text() and "not yet learned" in tip.inner_text()
-    assert cell.inner_text() == number(row.value) and "future" in (cell.get_attribute("class") or "")
-    visit.close(file)
-
-
-def test_rounding_in_the_browser_is_that_of_the_other_files(chromium: Any, file: Path) -> None:
-    values = [0.0625, 0.1875, 0.3125, -0.0625, 0.0005, 0.0015, 0.12345, -0.0001, 1.0, 0.9995, -0.5, 1 / 3]
-    visit = Visit(chromium, file)
-    source = (TEMPLATES / "page.js").read_text()
-    (body,) = re.findall(r"function printed.*?\n}\n", source, re.DOTALL)
-    got = visit.page.evaluate(f"(values) => {{ {body} return values.map(printed); }}", values)
-    assert got == [number(value) for value in values]
-    visit.close(file)
-
-
-def test_hostile_names_do_nothing_in_the_browser(chromium: Any, tmp_path: Path) -> None:
-    hostile_run(tmp_path)
-    write_report(tmp_path, formats=["html"])
-    path = tmp_path / "report" / "report.html"
-    visit = Visit(chromium, path)
-    before = visit.page.evaluate("document.querySelectorAll('script, img[src=x], [onmouseover], b b').length")
-    assert before == 2
-    assert HOSTILE[4] in (visit.page.locator("#curves .legend").text_content() or "")
-    visit.page.locator("#curves .chart .mark").first.hover(force=True)
-    visit.page.locator("#matrices td.shade").first.hover()
-    assert HOSTILE[0] in visit.page.locator("#tip").inner_text()
-    visit.page.get_by_role("button", name="Theme").click()
-    visit.close(path)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_it_without_scrolling_sideways(chromium: Any, file: Path, scheme: str) -> None:
-    phone = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True}
-    visit = Visit(chromium, file, color_scheme=scheme, **phone)
-    for details in visit.page.locator("details").all():
-        details.evaluate("node => node.open = true")
-    assert visit.page.evaluate("document.documentElement.scrollWidth") == 375
-    mark = visit.page.locator("#curves .chart .mark").first
-    mark.scroll_into_view_if_needed()
-    mark.tap(force=True)
-    box = visit.page.locator("#tip").bounding_box()
-    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 375
-    visit.close(file)
-
-
-def test_joint_learning_alone_has_no_curves_and_no_error(chromium: Any, tmp_path: Path) -> None:
-    recorded.record_single(tmp_path, "jl")
-    write_report(tmp_path, formats=["html"])
-    path = tmp_path / "report" / "report.html"
-    visit = Visit(chromium, path)
-    assert "Nothing to show" in visit.page.inner_text("#curves")
-    assert visit.page.locator("#matrices td.shade").count() == len(recorded.ORDERS["I"])
-    assert [row[0] for row in visit.rows("#final table")] == ["JL"]
-    visit.close(path)
-
-
-def test_light_and_dark_follow_the_system_and_the_switch(chromium: Any, file: Path) -> None:
-    visit = Visit(chromium, file, color_scheme="dark")
-    colour = "getComputedStyle(document.body).backgroundColor"
-    dark = visit.page.evaluate(colour)
-    switch = visit.page.get_by_role("button", name="Theme")
-    switch.click()
-    light = visit.page.evaluate(colour)
-    switch.click()
-    assert visit.page.evaluate(colour) == dark != light
-    assert switch.inner_text() == "Theme: dark"
-    visit.close(file)
-
-
-def test_tables_are_there_without_scripts(chromium: Any, file: Path, numbers: Tidy) -> None:
-    visit = Visit(chromium, file, java_script_enabled=False)
-    assert visit.page.locator("#tables table").count() == len(make_tables(numbers))
-    assert visit.page.locator("#explore, #controls, #theme").filter(visible=True).count() == 0
-    assert visit.page.locator("noscript").count() == 1 and "Scripts are off" in visit.page.inner_text("body")
-    visit.close(file)

@@ -195,3 +195,22 @@ def test_images_counts_training_and_validation_passes(tmp_path):
     single = lay_out(config(tmp_path, strategy=["naive"], params={"naive": {"heads": "single"}}))
     counts = [planner.images_of(single, work) for work in single.train.values()]
     assert counts[:2] == [epochs * 80, PRESETS["quick"].epochs * 80]
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "added", "passes"),
+    [
+        # the paper's numbers: 9,600 gammas and betas with a head of 512, and 128 centroids of 256 + 512 values
+        ("tsn", {}, 10_112, {"gate": 7, "gate-hard": 2, "oracle": 1, "last": 1}),
+        ("tsn", {"norms": "shared"}, 512, {"gate": 2, "gate-hard": 2, "oracle": 1, "last": 1}),
+        ("lwf", {}, 512, {"gate": 2, "oracle": 1, "last": 1}),
+        ("sl", {}, 11_176_512 + 512, {"last": 1}),
+        ("jl", {}, 0, {"last": 1}),
+    ],
+)
+def test_what_a_strategy_costs(name, params, added, passes):
+    strategy = registry.load("strategies", name)(**params)
+    cost = planner.cost(registry.load("backbones", "resnet18"), strategy, tasks=6)
+    assert (cost["task_parameters"], cost["passes"]) == (added, passes)
+    assert cost["centroid_values"] == (98_304 if "gate" in passes else 0)
+    assert (cost["backbone_parameters"], cost["gmacs_224"]) == (11_176_512, 1.81)
