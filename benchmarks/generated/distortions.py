@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.generated import filters, tid_filters
+from cliqa_bench.benchmarks.generated import filters, generator_filters, tid_filters
 from cliqa_bench.errors import unknown
 
 Image = NDArray[np.uint8]
@@ -114,7 +114,16 @@ TID2013: dict[str, Distortion] = {
 TID2013_TYPES: tuple[str, ...] = tuple(f"tid2013:{name}" for name in TID2013)
 """The 24 types of TID2013 in the order of the numbers 01 to 24 in its file names."""
 
-GENERATOR: dict[str, Distortion] = {"melt": Distortion(tid_filters.melt, (0.3, 0.9, 1.8, 3.0, 4.5))}
+GENERATOR: dict[str, Distortion] = {
+    "melt": Distortion(generator_filters.melt, (0.3, 0.9, 1.8, 3.0, 4.5)),
+    "smear": Distortion(generator_filters.smear, (0.8, 1.8, 3.5, 8.0, 20.0)),
+    "geometry": Distortion(generator_filters.break_geometry, (0.3, 0.7, 1.4, 2.6, 4.5)),
+    "scribble": Distortion(generator_filters.scribble, (1, 2, 5, 10, 18)),
+    "few_steps": Distortion(generator_filters.stop_early, (0.08, 0.18, 0.35, 0.6, 1.0)),
+    "overdone": Distortion(generator_filters.overdo, (0.15, 0.35, 0.7, 1.3, 2.4)),
+}
+"""What image generators get wrong (AGIQA-3K)."""
+
 # The types and numbers of levels are DBCNN's; lengths and rates are made smaller with the pictures.
 PRETRAIN: dict[str, Distortion] = {
     "blur": Distortion(filters.gaussian_blur, (0.6, 1.1, 2.0, 3.6, 6.5)),

@@ -30,7 +30,7 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar
 from cliqa_bench.store import read_json, write_json
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the pictures or labels of a seed change."""
 
 LEFTOVER_AGE = 3600.0
@@ -96,7 +96,7 @@ def make_miniatures(
 
     Args:
         root: Folder that will hold `databaserelease2`, `CSIQ`, ...
-        scale: Multiplies the number of references and photographs; 1 gives about 1700 pictures.
+        scale: Multiplies the number of references and photographs; 1 gives about 2100 pictures.
         seed: Same seed, same bytes (for the same versions of numpy, scipy and Pillow).
         names: Datasets to make; all by default.
         processes: Number of processes, by default one per core, at most eight; 1 makes all in this process.

@@ -1,4 +1,4 @@
-"""Filters that TID2013 and pictures made by generators need beyond those of `filters`; same signature."""
+"""Filters that TID2013 needs beyond those of `filters`; same signature."""
 
 from __future__ import annotations
 
@@ -79,17 +79,3 @@ def sparse_sampling(x: Float, share: float, unit: float, rng: Rng) -> Float:
     weight = ndimage.gaussian_filter(kept, (sigma, sigma, 0), mode="nearest")
     filled = ndimage.gaussian_filter(x * kept, (sigma, sigma, 0), mode="nearest") / np.maximum(weight, 1e-4)
     return np.asarray(kept * x + (1 - kept) * filled, np.float32)
-
-
-def melt(x: Float, amount: float, unit: float, rng: Rng) -> Float:
-    """What image generators get wrong: shapes that bend and run together, detail that is painted over."""
-    height, width = x.shape[:2]
-    sigma = 5.0 * unit
-    field = ndimage.gaussian_filter(rng.standard_normal((2, height, width), np.float32), (0, sigma, sigma))
-    field *= np.float32(amount * 1.6 * unit / field.std())
-    places = np.mgrid[:height, :width].astype(np.float32) + field
-    bent = np.stack(
-        [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)], -1
-    )
-    painted = filters.denoise(bent, 0.0012 * amount**2, unit, rng)
-    return filters.saturation_hsv(np.clip(painted, 0, 1), 1 + 0.08 * amount, unit, rng)
