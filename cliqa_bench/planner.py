@@ -18,7 +18,8 @@ from cliqa_bench.benchmarks.pairs import n_pairs_for
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.pretrain_config import DISTORTION_BN
-from cliqa_bench.store import Node, RunRecord, Step
+from cliqa_bench.records import RunRecord, Step
+from cliqa_bench.store import Node
 from cliqa_bench.strategies.base import Strategy
 
 GateNormalisation = Literal["own", "distortion-bn", "imagenet"]

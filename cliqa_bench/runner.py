@@ -27,8 +27,9 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.planner import Plan, images_of, make_plan
 from cliqa_bench.pool import Outcome, work_off
 from cliqa_bench.pretrain_config import DISTORTION_BN, distortion_bn_file
+from cliqa_bench.records import write_record
 from cliqa_bench.settings import config_dict, include
-from cliqa_bench.store import clean_partial, read_json, write_record, write_text
+from cliqa_bench.store import clean_partial, read_json, write_text
 from cliqa_bench.types import Subset
 
 PACKAGES = (

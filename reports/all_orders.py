@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
+from cliqa_bench.records import AnswerReader, RunRecord
 from cliqa_bench.reports.measure import SUMMARY, is_joint
 from cliqa_bench.reports.methods import Method, Source, joined_note, make_row, sources
 from cliqa_bench.reports.rows import GENERATED, Group, Row
-from cliqa_bench.store import AnswerReader, RunRecord, read_json
+from cliqa_bench.store import read_json
 from cliqa_bench.types import Answers
 
 Float = NDArray[np.float64]

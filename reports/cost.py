@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cliqa_bench import metrics
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.methods import Method, Source, label_of, namer, sources, unique
 from cliqa_bench.reports.rows import Group, Row
 from cliqa_bench.reports.tables import Table, build
 from cliqa_bench.reports.tsn import Seeds, default_runs, length_of, over_seeds, summaries
-from cliqa_bench.store import AnswerReader
 
 BASELINE, SOFT, HARD = "(as baseline)", "soft assignment", "hard assignment"
 COSTS = ("CC", "Passes", "GMACs")

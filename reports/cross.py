@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import gate_weights
+from cliqa_bench.records import AnswerReader, RunRecord
 from cliqa_bench.reports.methods import namer, predict, unique
 from cliqa_bench.reports.rows import Group, Row
 from cliqa_bench.reports.tables import Table, build
 from cliqa_bench.reports.tsn import Seeds, default_runs, length_of, over_seeds
-from cliqa_bench.store import AnswerReader, RunRecord
 
 WEIGHT = "mean weighting"
 

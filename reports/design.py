@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import Method, namer, sources, unique
 from cliqa_bench.reports.rows import Group, Row
 from cliqa_bench.reports.tables import Section, Table, build
 from cliqa_bench.reports.tsn import Seeds, default_runs, length_of, over_seeds, runs_of, summaries
-from cliqa_bench.store import AnswerReader
 
 # in the paper's words
 SHARED, IMAGENET, HIERARCHY = (

@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from cliqa_bench.records import RunRecord
 from cliqa_bench.reports.measure import is_joint
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.rows import SETTINGS, TABLES, Row, Tidy, order_rank
-from cliqa_bench.store import RunRecord
 
 CURVES = ("PSI_t", "mPSI", "PI_t", "SI_t")
 MATRICES = ("SRCC", "S")

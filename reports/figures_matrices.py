@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.methods import Method, drawn_methods, row_method, unique
 from cliqa_bench.reports.rows import SETTINGS, TABLES, Tidy
 from cliqa_bench.reports.style import WIDTH, generated_sentence, plain, put_foot, save, styled
 from cliqa_bench.reports.tables import main_sequence
-from cliqa_bench.store import AnswerReader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.all_orders import OrderStudy, order_studies
 from cliqa_bench.reports.methods import drawn_methods
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.reports.style import generated_sentence, method_styles, plain, put_foot, save, styled
-from cliqa_bench.store import AnswerReader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.readouts import gate_weights
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.methods import Method, Source, drawn_methods, predict, sources
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.reports.style import COLOURS, WIDTH, generated_sentence, plain, put_foot, save, styled
-from cliqa_bench.store import AnswerReader, read_json
+from cliqa_bench.store import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cliqa_bench import metrics
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.methods import Method, Prediction, Source, label_of, method_of, predict, sources
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.reports.style import COLOURS, WIDTH, generated_sentence, plain, put_foot, save, styled
-from cliqa_bench.store import AnswerReader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

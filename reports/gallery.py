@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports import figures_matrices, figures_orders, figures_scale, figures_scatter
 from cliqa_bench.reports.figures import draw_psi, psi_caption
 from cliqa_bench.reports.rows import Row, Tidy
 from cliqa_bench.reports.style import FORMATS
 from cliqa_bench.reports.tables import main_sequence
-from cliqa_bench.store import AnswerReader
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from cliqa_bench.records import RunRecord
 from cliqa_bench.reports import render
 from cliqa_bench.reports.explorer import base_rows, explorer, readouts, to_json
 from cliqa_bench.reports.measure import SUMMARY
@@ -21,7 +22,7 @@ from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
 from cliqa_bench.reports.rows import GENERATED, Row, Tidy, order_rank
 from cliqa_bench.reports.tables import Section, Table, Value, section
-from cliqa_bench.store import RunRecord, canonical
+from cliqa_bench.store import canonical
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("page.js", "tables.js", "charts.js", "explorer.js")

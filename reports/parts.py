@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cliqa_bench.records import AnswerReader, read_records
 from cliqa_bench.reports import tables
 from cliqa_bench.reports.all_orders import first_task_rows, order_rows
 from cliqa_bench.reports.beyond import (
@@ -38,7 +39,6 @@ from cliqa_bench.reports.similarity import (
 from cliqa_bench.reports.statistics import interval_rows, significance_rows
 from cliqa_bench.reports.tables import Table
 from cliqa_bench.reports.transfer import transfer_rows
-from cliqa_bench.store import AnswerReader, read_records
 from cliqa_bench.types import TIDY_COLUMNS
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.records import AnswerReader, read_records
 from cliqa_bench.reports import published, render
 from cliqa_bench.reports.gallery import FILES as FIGURES
 from cliqa_bench.reports.gallery import draw_all
@@ -16,7 +17,7 @@ from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
 from cliqa_bench.reports.rows import GENERATED, Tidy, group_records
 from cliqa_bench.reports.tables import Table
-from cliqa_bench.store import AnswerReader, read_records, write_text
+from cliqa_bench.store import write_text
 
 TABLE_FORMATS = ("csv", "md", "tex")
 FORMATS = (*TABLE_FORMATS, "html")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from cliqa_bench.records import AnswerReader, RunRecord
 from cliqa_bench.reports.measure import (
     NOT_LEARNED,
     SUMMARY,
@@ -19,7 +20,7 @@ from cliqa_bench.reports.measure import (
     is_joint,
     setting_of,
 )
-from cliqa_bench.store import AnswerReader, RunRecord, canonical, digest
+from cliqa_bench.store import canonical, digest
 
 GENERATED = "generated miniatures: not comparable with published numbers"
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench import metrics
+from cliqa_bench.records import AnswerReader, RunRecord
 from cliqa_bench.reports.methods import namer, unique
 from cliqa_bench.reports.rows import Group, Row
 from cliqa_bench.reports.tables import Table, build
 from cliqa_bench.reports.tsn import default_runs, over_seeds
-from cliqa_bench.store import AnswerReader, RunRecord
 
 Float = NDArray[np.float64]
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench import metrics
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.methods import Method, joined_note, make_row, matrices_of, predict, sources
 from cliqa_bench.reports.rows import GENERATED, Group, Row
-from cliqa_bench.store import AnswerReader, digest
+from cliqa_bench.store import digest
 
 Float = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench import metrics
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.methods import joined_note, make_row, matrices_of, sources
 from cliqa_bench.reports.rows import GENERATED, Group, Row
-from cliqa_bench.store import AnswerReader
 
 MEASURES: dict[str, Callable[[NDArray[np.float64]], float]] = {
     "Forgetting": metrics.forgetting,

@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Sequence
 
 from cliqa_bench import metrics
+from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import Method, Source, joined_note, make_row, matrices_of, sources
 from cliqa_bench.reports.rows import GENERATED, Group, Row
-from cliqa_bench.store import AnswerReader
 
 Seeds = dict[int, Source]
 """Seed -> the run, and how it is read."""

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cliqa_bench.records import RunRecord, Step, write_record
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.store import Node, RunRecord, Step, write_answers, write_record
+from cliqa_bench.store import Node, write_answers
 
 GOLDEN = Path(__file__).parent / "golden_report"
 GOLDEN_TABLES = Path(__file__).parent / "golden_tables"

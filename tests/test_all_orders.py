@@ -13,6 +13,7 @@ import pytest
 import recorded_runs as recorded
 
 from cliqa_bench import metrics
+from cliqa_bench.records import AnswerReader, RunRecord, Step
 from cliqa_bench.reports.all_orders import (
     MOST_TASKS,
     describe,
@@ -24,7 +25,7 @@ from cliqa_bench.reports.all_orders import (
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import Source, matrices_of
 from cliqa_bench.reports.rows import Group
-from cliqa_bench.store import AnswerReader, RunRecord, Step, write_json
+from cliqa_bench.store import write_json
 
 NAMES = recorded.ORDERS["I"]
 

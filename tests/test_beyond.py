@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import recorded_runs as recorded
 
+from cliqa_bench.records import AnswerReader, read_records
 from cliqa_bench.reports import beyond
 from cliqa_bench.reports.all_orders import first_task_rows, order_rows
 from cliqa_bench.reports.render import latex, markdown
@@ -16,7 +17,6 @@ from cliqa_bench.reports.rows import Group, group_records
 from cliqa_bench.reports.statistics import interval_rows, significance_rows
 from cliqa_bench.reports.tables import Table, Value
 from cliqa_bench.reports.transfer import transfer_rows
-from cliqa_bench.store import AnswerReader, read_records
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,13 @@ from scipy import stats
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.readouts import read
+from cliqa_bench.records import AnswerReader, RunRecord, read_records, write_record
 from cliqa_bench.reports import figures_matrices, figures_orders, figures_scatter, gallery
 from cliqa_bench.reports.figures_scale import draw_scale, gated_run, shown_images
 from cliqa_bench.reports.figures_scatter import best_method
 from cliqa_bench.reports.rows import GENERATED, Tidy, group_records, tidy
 from cliqa_bench.reports.style import method_styles, plain
-from cliqa_bench.store import AnswerReader, RunRecord, read_records, write_json, write_record
+from cliqa_bench.store import write_json
 
 HOSTILE = r"a_b $x^ {y} <b>&\frac \$1$"
 

@@ -21,11 +21,12 @@ LEVELS = (
     "strategies",
     "benchmarks learner evaluate pretrain plugins logs",
     "model gates backbones",
-    "metrics losses readouts store registry addons seeds progress memory paths config pretrain_config",
+    "metrics losses readouts records registry addons progress memory pretrain_config store",
+    "seeds paths config",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
-REPORTS_IMPORT = {"store", "metrics", "readouts", "types", "errors", "config", "reports"}
+REPORTS_IMPORT = {"store", "records", "metrics", "readouts", "types", "errors", "config", "reports"}
 
 
 def modules() -> dict[str, Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliqa_bench import cli, store
+from cliqa_bench import cli, records, store
 from cliqa_bench.metrics import srcc
 from cliqa_bench.reports import load
 
@@ -67,15 +67,15 @@ def test_every_node_says_what_it_is_made_of(finished):
         body = json.loads(done.read_text())
         assert body["files"] == {n: store.file_digest(done.parent / n) for n in body["files"]}
         assert {"torch", "avalanche-lib", "python"} <= body["facts"]["versions"].keys()
-    for record in store.read_records(finished):
+    for record in records.read_records(finished):
         assert record.generated
         assert record.facts["config"]["training"]["epochs"] == 1
         assert set(record.facts["fingerprints"]) == {"live", "bid"}
 
 
 def test_the_report_s_numbers_are_those_of_the_answer_files(finished):
-    record = next(r for r in store.read_records(finished) if r.sequence == ["live", "bid"])
-    answers = store.AnswerReader(finished).answers(record, 1, "live")
+    record = next(r for r in records.read_records(finished) if r.sequence == ["live", "bid"])
+    answers = records.AnswerReader(finished).answers(record, 1, "live")
     assert answers is not None and answers.distances is not None
     weights = np.exp(-32 * (answers.distances - answers.distances.min(1, keepdims=True)))
     weights = (weights / weights.sum(1, keepdims=True)).mean(2)
@@ -198,8 +198,8 @@ def test_a_set_to_test_on_is_tested_whole_and_never_learned(finished, miniatures
     shutil.copytree(finished, out)
     assert cli.main(arguments(miniatures, out, "--test-on", "csiq")) == 0
     assert "2 trainings, 2 already there" in capsys.readouterr().out
-    record = next(r for r in store.read_records(out) if r.tests == ["live", "bid", "csiq"])
-    answers = store.AnswerReader(out).answers(record, 1, "csiq")
+    record = next(r for r in records.read_records(out) if r.tests == ["live", "bid", "csiq"])
+    answers = records.AnswerReader(out).answers(record, 1, "csiq")
     assert answers is not None and answers.distances is not None
     images = json.loads((miniatures / "CSIQ" / "generated.json").read_text())["n_images"]
     assert answers.scores.shape == (images, 2), "all images, not a subset of them"
@@ -211,10 +211,10 @@ def test_a_set_to_test_on_is_tested_whole_and_never_learned(finished, miniatures
 
 
 def test_what_a_run_leaves_beside_scores(finished):
-    (record, *_) = store.read_records(finished)
+    (record, *_) = records.read_records(finished)
     assert record.facts["cost"]["task_parameters"] == 2 * 736 + 128
     assert record.facts["cost"]["passes"] == {"gate": 3, "oracle": 1, "gate-hard": 2, "last": 1}
-    reader = store.AnswerReader(finished)
+    reader = records.AnswerReader(finished)
     norms = [reader.norm(node_id) for node_id, _ in record.steps[-1].heads]
     for norm in norms:
         assert norm is not None and norm[0].shape == norm[1].shape == (128,) and (norm[1] > 0).all()

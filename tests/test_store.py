@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliqa_bench import store
+from cliqa_bench import records, store
 from cliqa_bench.errors import UserError
-from cliqa_bench.store import AnswerReader, Node, RunRecord, Step
+from cliqa_bench.records import AnswerReader, RunRecord, Step
+from cliqa_bench.store import Node
 from cliqa_bench.types import Answers
 
 
@@ -189,8 +190,8 @@ def test_a_pickle_is_never_unpacked(tmp_path, record):
 
 
 def test_records_come_back_as_they_went(tmp_path, record):
-    store.write_record(tmp_path, record)
-    assert store.read_records(tmp_path) == [record]
+    records.write_record(tmp_path, record)
+    assert records.read_records(tmp_path) == [record]
     facts = replace(record, facts={"created": "today"})
     assert facts.id == record.id, "facts are no part of what a run is"
     assert replace(record, seed=1).id != record.id
@@ -201,9 +202,9 @@ def test_a_broken_record_is_named(tmp_path, text):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "x.json").write_text(text)
     with pytest.raises(UserError, match=r"x\.json"):
-        store.read_records(tmp_path)
+        records.read_records(tmp_path)
 
 
 def test_no_runs_at_all_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"no runs in .* make some"):
-        store.read_records(tmp_path)
+        records.read_records(tmp_path)

@@ -12,6 +12,7 @@ from recorded_tables import FURTHER, SEQUENCE, norms
 from scipy import stats
 
 from cliqa_bench import metrics
+from cliqa_bench.records import AnswerReader, RunRecord, read_records
 from cliqa_bench.reports.cost import gate_rows, overhead_rows, time_rows
 from cliqa_bench.reports.cross import weight_rows
 from cliqa_bench.reports.design import design_rows, seed_rows
@@ -25,14 +26,7 @@ from cliqa_bench.reports.similarity import (
     head_rows,
     kl_rows,
 )
-from cliqa_bench.store import (
-    AnswerReader,
-    RunRecord,
-    read_answers,
-    read_json,
-    read_records,
-    write_json,
-)
+from cliqa_bench.store import read_answers, read_json, write_json
 
 TITLES = [recorded.TITLES[name] for name in SEQUENCE]
 Rows = Callable[[Group, AnswerReader], list[Row]]
