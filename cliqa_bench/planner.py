@@ -160,10 +160,19 @@ def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str
         strategy = cls(**config.params.get(name, {}))
         _check_gate(strategy, backbone)
         rows = strategy.table_rows()
+        _check_rows(plan, strategy)
         steps = list(_train_nodes(plan, strategy, weights, order, seed))
         gates = {d: _gate_node(plan, strategy, weights, d, seed) for d in order} if "gate" in rows else {}
         plan.records.append(_record(plan, strategy, seed, label, order, steps, gates, facts))
     return plan
+
+
+def _check_rows(plan: Plan, strategy: Strategy) -> None:
+    for record in plan.records:
+        same = set(record.rows.values()) & set(strategy.table_rows().values())
+        if same and record.strategy != strategy.name:
+            both = f"{record.strategy} and {strategy.name} both have the row {min(same)!r}"
+            raise UserError(f"{both} in the tables; rename it in the rows of one of them")
 
 
 def _check_gate(strategy: Strategy, backbone: type[Backbone]) -> None:
@@ -217,6 +226,17 @@ def _train_nodes(
             work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after)
         previous = work
         yield work
+
+
+def _origins(plan: Plan, strategy: Strategy, tests: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Returns the versions of all that is not ours in a run: numbers of two versions must not be mixed."""
+    names: list[tuple[registry.Kind, str]] = [
+        ("strategies", strategy.name),
+        ("backbones", plan.backbone.name),
+    ]
+    names += [("datasets", name) for name in tests]
+    origins = {f"{kind}: {name}": registry.origin(kind, name) for kind, name in names}
+    return {name: origin for name, origin in origins.items() if origin}
 
 
 def _data(plan: Plan, name: str) -> list[Any]:
@@ -337,6 +357,7 @@ def _record(
         facts={
             **facts,
             "fingerprints": fingerprints,
+            "origins": _origins(plan, strategy, tests),
             "cost": cost(plan.backbone, strategy, len(steps)),
             "pictures": {test: _picture_node(plan, test).node.id for test in tests},
         },

@@ -59,7 +59,8 @@ class Group:
     Attributes:
         key: Preset, split, training protocol, weights and whether data is generated, as JSON.
         records: The runs, the newest first.
-        fingerprints: Dataset -> fingerprint of its data and split; likewise each backbone's weights.
+        fingerprints: Dataset -> fingerprint of its data and split; likewise each backbone's weights, and
+            each piece of a user's own code.
     """
 
     key: str
@@ -102,15 +103,17 @@ def _protocol(record: RunRecord) -> str:
 
 
 def _fingerprints(record: RunRecord) -> dict[str, str]:
-    """Returns what every dataset and the backbone's weights are, by content: paths say nothing of it."""
+    """Returns what datasets, weights and a user's own code are, by content: paths say nothing of it."""
     prints = dict(record.facts.get("fingerprints") or {})
+    prints |= {name: canonical(origin) for name, origin in (record.facts.get("origins") or {}).items()}
     return prints | {f"weights of {record.backbone}": str(record.facts.get("weights"))}
 
 
 def group_records(records: Iterable[RunRecord]) -> list[Group]:
     """Sorts runs into groups that may be compared; the group with the newest run comes first.
 
-    Two runs belong together if their protocols agree and so do the datasets and weights that both use.
+    Two runs belong together if their protocols agree and so do the datasets, the weights and the versions of
+    a user's own code that both use.
     """
     groups: list[Group] = []
     by_name = sorted(records, key=lambda r: r.id)

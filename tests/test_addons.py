@@ -18,6 +18,7 @@ from cliqa_bench import addons, cli, registry
 from cliqa_bench.errors import UserError
 from cliqa_bench.pretrain_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.reports import load
+from cliqa_bench.reports.rows import group_records
 from cliqa_bench.runner import prepare
 from cliqa_bench.settings import config_dict, resolve
 
@@ -208,6 +209,26 @@ def test_a_dataset_and_a_backbone_of_ones_own(tmp_path: Path, capsys: pytest.Cap
     assert f"({net})" in said and "  cats " in said
     assert cli.main(["plan", "--strategy", "tsn", "--orders", "cats"]) == 2, "there is no miniature of it"
     assert "no generated miniatures of cats" in capsys.readouterr().err
+
+
+def test_two_versions_of_a_file_do_not_stand_in_one_table(method: Path, tmp_path: Path) -> None:
+    write_bid(tmp_path / "data" / "BID")
+    describe(tmp_path / "data" / "BID", 20, None)
+    settings = {"orders": "bid", "data": str(tmp_path / "data"), "weights": "random",
+                "out": str(tmp_path / "out")}  # fmt: skip
+    (old,) = prepare(resolve({"strategy": str(method), "seeds": "7", **settings}), "").records
+    method.write_text(METHOD + "# changed\n")
+    new, sl = prepare(resolve({"strategy": f"{method},sl", **settings}), "").records
+    for record, asked in ((old, "1"), (new, "2"), (sl, "2")):
+        record.facts["asked"] = asked
+    newest, older = group_records([old, new, sl])
+    assert {r.strategy for r in newest.records} == {"my_method", "sl"} and older.records == [old]
+    old.facts["origins"] = new.facts["origins"]
+    (group,) = group_records([old, new, sl])
+    assert len(group.records) == 3
+    copy = written(tmp_path / "copied.py", METHOD)
+    with pytest.raises(UserError, match="my_method and copied both have the row 'Mine' in the tables"):
+        prepare(resolve({"strategy": f"{method},{copy}", **settings}), "")
 
 
 @pytest.mark.parametrize(
