@@ -47,7 +47,7 @@ def test_the_command_s_settings(monkeypatch):
     configs = paper_configs({})
     assert {tuple(c.test_on) for c in configs} == {paper.FURTHER}
     assert {c.preset for c in configs} == {"quick"} and {c.backbone for c in configs} == {"scnn"}
-    assert max(len(c.seeds) for c in configs) == 3
+    assert max(len(c.seeds) for c in configs) == 2
     configs = paper_configs(
         {"backbones": "scnn,resnet18", "weights": "random", "test_on": "none", "seeds": "4"}
     )
