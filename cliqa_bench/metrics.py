@@ -144,7 +144,7 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
         images (four parameters would go through all points), constant or non-finite numbers, or a best curve
         that falls (the predictions rank the wrong way; turning them over would hide it).
     """
-    from scipy.optimize import least_squares
+    from scipy.optimize import leastsq
     from scipy.special import expit
 
     pair = _defined(scores, mos)
@@ -167,9 +167,12 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        fit = least_squares(errors, start, slopes, method="lm", max_nfev=300)
-    b = np.asarray(fit.x, np.float64)
-    if not (np.isfinite(b).all() and np.isfinite(fit.cost) and b[0] > b[1] and b[3] != 0):
+        # what `least_squares(method="lm")` calls, without its wrappers, which take longer than the search
+        found = leastsq(
+            errors, start, Dfun=slopes, full_output=True, ftol=1e-8, xtol=1e-8, gtol=1e-8, maxfev=300
+        )
+    b = np.asarray(found[0], np.float64)
+    if not (np.isfinite(b).all() and np.isfinite(errors(b)).all() and b[0] > b[1] and b[3] != 0):
         return None
 
     def curve(new: ArrayLike) -> Float:
