@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -300,7 +301,7 @@ def ratings_csv(dataset: Dataset, ratings: Sequence[Rating], split: Split | None
 
     Returns:
         Columns `key,score,std,group,distortion,subset`; score and std in the shortest form that reads back to
-        the same float64; `group` empty where there are no references.
+        the same float64; `std` empty where it is not published, `group` where there are no references.
 
     Raises:
         UserError: If the split leaves one of the images out.
@@ -313,7 +314,6 @@ def ratings_csv(dataset: Dataset, ratings: Sequence[Rating], split: Split | None
             raise UserError(f"{dataset.title}: the split {split.name} leaves out {rating.key}")
         subset = "" if split is None else split.subset[rating.key]
         # repr: the shortest digits that give the same number again
-        writer.writerow(
-            (rating.key, repr(rating.score), repr(rating.std), rating.group or "", rating.distortion, subset)
-        )
+        std = "" if math.isnan(rating.std) else repr(rating.std)
+        writer.writerow((rating.key, repr(rating.score), std, rating.group or "", rating.distortion, subset))
     return text.getvalue()

@@ -18,6 +18,7 @@ SHARED, IMAGENET, HIERARCHY = (
     "Feature hierarchy: ",
 )
 REFERENCE, BACKBONE, DEFAULT = "reference", "Backbone", "default setting"
+SAME_GATE = "same gate as by default: the backbone was pre-trained on distortions"
 _CHOICES = {"norms=shared": SHARED, "gate_bn=imagenet": IMAGENET}
 _SECTIONS = ("Reference", "Normalisation", "Feature hierarchy", "Other settings", "Backbone")
 
@@ -39,14 +40,22 @@ def design_rows(group: Group, reader: AnswerReader) -> list[Row]:
     chosen = [(m._replace(variant=REFERENCE), seeds) for m, seeds in default_runs(group, "lwf").items()]
     chosen += [(m._replace(variant=_choice(m, seeds, main)), seeds) for m, seeds in found.items()]
     shared = set.intersection(*(set(seeds) for seeds in found.values()))
+    default_gates = [
+        source.record.gates
+        for method, seeds in found.items()
+        if not method.variant
+        for source in seeds.values()
+    ]
     rows = []
     for method, all_seeds in chosen:
         # what chance does to one seed must not be taken for what a choice is worth
         seeds = {seed: source for seed, source in all_seeds.items() if seed in shared} or all_seeds
         numbers = summaries(reader, seeds)
-        default = method.variant.startswith(HIERARCHY) and not next(iter(seeds.values())).record.variant
+        record = next(iter(seeds.values())).record
+        note = DEFAULT if method.variant.startswith(HIERARCHY) and not record.variant else ""
+        if method.variant == IMAGENET and record.gates in default_gates:
+            note = SAME_GATE
         for metric in ("mPSI", "mSRCC"):
-            note = DEFAULT if default else ""
             row = over_seeds("VII", method, group, metric, numbers[metric], note)
             rows.append(row._replace(length=length_of(seeds)))
     return sorted(rows, key=lambda row: (_SECTIONS.index(_kind(row)), len(row.variant)))
@@ -81,6 +90,8 @@ def shape_design(rows: list[Row]) -> Table:
             return f"{row.method} [{row.backbone}]"
         if row.variant.startswith(BACKBONE):
             return row.backbone + row.variant.removeprefix(BACKBONE)
+        if row.note.startswith(SAME_GATE):
+            return f"{row.variant}: the default's"
         return row.variant.removeprefix(HIERARCHY) + (" (default)" if row.note.startswith(DEFAULT) else "")
 
     sections = [

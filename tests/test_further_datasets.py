@@ -14,7 +14,7 @@ from cliqa_bench.benchmarks import suites
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.check import check_data
 from cliqa_bench.benchmarks.pairs import PAIRS_PER_IMAGE, n_pairs_for
-from cliqa_bench.benchmarks.splits import resolve_split, seeded_split, whole
+from cliqa_bench.benchmarks.splits import ratings_csv, resolve_split, seeded_split, whole
 from cliqa_bench.errors import UserError
 
 Truth = dict[str, tuple[float, float, str | None]]
@@ -195,6 +195,12 @@ def test_a_broken_official_split_is_refused(tmp_path: Path, file: str, old: str,
     with pytest.raises(UserError) as caught:
         resolve_split("official", dataset, dataset.ratings())
     assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_deviation_that_is_not_published_is_an_empty_cell(tmp_path: Path) -> None:
+    dataset, _ = made(tmp_path, "spaq")
+    lines = ratings_csv(dataset, dataset.ratings()).splitlines()
+    assert lines[1] == "TestImage/00001.jpg,2.0,,,authentic,"
 
 
 def test_sets_without_an_official_split_say_so(tmp_path: Path) -> None:
