@@ -242,7 +242,8 @@ def sign_flip_p(differences: list[float]) -> float:
 def significance_rows(group: Group, reader: AnswerReader) -> list[Row]:
     """Returns the p-value of every pair of methods of one setting and backbone, paired by seed.
 
-    Metrics are "mPSI: p against LwF-KG" and so on; of too few seeds `value` is nan and `note` says so.
+    Metrics are "mPSI: p against LwF-KG" and so on; of too few seeds `value` is nan and `note` says so. Where
+    methods have several seeds, those with one, which nothing can be said of, do not widen the table.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
@@ -251,6 +252,7 @@ def significance_rows(group: Group, reader: AnswerReader) -> list[Row]:
     for method, seeds in sources(group).items():
         if method.setting != "Joint":
             values[method] = {s: metrics.summary(*matrices_of(reader, source)) for s, source in seeds.items()}
+    values = {method: seeds for method, seeds in values.items() if len(seeds) > 1} or values
     rows = []
     for one, other in itertools.combinations(values, 2):
         if one[:2] != other[:2]:
