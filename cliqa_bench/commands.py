@@ -43,22 +43,10 @@ class Command(NamedTuple):
     call: Handler
 
 
-def _run_arguments(add: Add) -> None:
-    many = str | tuple[str, ...]
-    add("--config", action="config", metavar="FILE", help="YAML file, flags as keys; given flags override it")
-    add("--strategy", type=many, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
-    add("--orders", type=many, metavar="ORDERS", help=_ORDERS)
-    add("--test-on", type=many, metavar="NAMES", help="further datasets to test on, whole: tid2013,spaq")
-    add("--include", type=many, metavar="FILES", help=_INCLUDE)
+def _where_and_how(add: Add) -> None:
+    """Adds what all runs have in common: data, protocol, machine, output."""
     add("--data", type=str, metavar="DIR", help=_DATA)
-    add("--backbone", type=str, metavar="NAME", help="see 'list' (default: the preset's)")
-    add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
-    add(
-        "--seeds",
-        type=str | int | tuple[int, ...],
-        metavar="SEEDS",
-        help="of the training: 0,1,2 (default: 0)",
-    )
+    add("--include", type=str | tuple[str, ...], metavar="FILES", help=_INCLUDE)
     add("--split", type=str | int, metavar="N|DIR", help=_SPLIT)
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -72,6 +60,23 @@ def _run_arguments(add: Add) -> None:
     )
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
+
+
+def _run_arguments(add: Add) -> None:
+    many = str | tuple[str, ...]
+    add("--config", action="config", metavar="FILE", help="YAML file, flags as keys; given flags override it")
+    add("--strategy", type=many, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
+    add("--orders", type=many, metavar="ORDERS", help=_ORDERS)
+    add("--test-on", type=many, metavar="NAMES", help="further datasets to test on, whole: tid2013,spaq")
+    add("--backbone", type=str, metavar="NAME", help="see 'list' (default: the preset's)")
+    add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
+    add(
+        "--seeds",
+        type=str | int | tuple[int, ...],
+        metavar="SEEDS",
+        help="of the training: 0,1,2 (default: 0)",
+    )
+    _where_and_how(add)
     # sections of a YAML file; on the command line --set does it
     add("--training", type=dict[str, Any], help=argparse.SUPPRESS)
     add("--params", type=dict[str, dict[str, Any]], help=argparse.SUPPRESS)
@@ -88,7 +93,6 @@ def _run(args: Namespace, command: str) -> int:
 
 def _paper_arguments(add: Add) -> None:
     many = str | tuple[str, ...]
-    add("--data", type=str, metavar="DIR", help=_DATA)
     add("--backbones", type=many, metavar="NAMES", help="the first fills most tables (default: the preset's)")
     add("--weights", type=str, metavar="W", help="'random': networks without pre-training, to try things out")
     add(
@@ -98,12 +102,7 @@ def _paper_arguments(add: Add) -> None:
         help="of Table XIII (default: 0,1,2,...)",
     )
     add("--test-on", type=many, metavar="NAMES", help="test sets of Tables X and XI, or 'none'")
-    add("--split", type=str | int, metavar="N|DIR", help=_SPLIT)
-    add("--preset", type=str, metavar="NAME", help=_PRESET)
-    add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
-    add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
+    _where_and_how(add)
 
 
 def _paper(args: Namespace, command: str) -> int:
