@@ -21,7 +21,7 @@ LEVELS = (
     "strategies",
     "benchmarks learner evaluate pretrain plugins logs",
     "model gates backbones",
-    "metrics losses readouts store registry addons seeds progress memory paths config pretrain_config",
+    "metrics losses readouts store schema registry addons seeds progress memory paths config pretrain_config",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
