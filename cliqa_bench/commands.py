@@ -24,8 +24,7 @@ _SPLIT = "number of a seeded split, folder of published split files, or 'officia
 _ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' between several (default: I)"
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
-
-
+_RUNS = "folder of the results, or a bundle (default: runs)"
 _INCLUDE = "Python files with strategies, datasets or backbones of your own"
 
 
@@ -143,6 +142,30 @@ def _report(args: Namespace, command: str) -> int:
     else:
         made = report.write_report(out, formats or report.FORMATS, args.figures, args.published)
     print(made.summary)
+    return 0
+
+
+def _verify_arguments(add: Add) -> None:
+    add("runs", type=str, nargs="?", default="runs", metavar="RUNS", help=_RUNS)
+    add("--pack", type=str, metavar="FILE", help="also write a bundle: a zip file to verify elsewhere")
+
+
+def _verify(args: Namespace, command: str) -> int:
+    from cliqa_bench.reports.verify import verify
+
+    runs = Path(args.runs).expanduser()
+    verified = verify(runs)
+    print(verified.render())
+    if not verified.ok:
+        return 2
+    if args.pack:
+        from cliqa_bench.reports.bundle import pack
+
+        path = Path(args.pack).expanduser()
+        size = pack(runs, path)
+        print(
+            f"{path}: a bundle of {size:,} bytes; anybody can check it with: verify {shlex.quote(path.name)}"
+        )
     return 0
 
 
@@ -320,6 +343,7 @@ COMMANDS: dict[str, Command] = {
     "paper": Command("do all runs behind the paper's tables and figures", _paper_arguments, _paper),
     "plan": Command("show what 'run' would train, and start nothing", _run_arguments, _plan),
     "report": Command("write tables and figures from finished runs", _report_arguments, _report),
+    "verify": Command("check hashes, and compute every number of a report again", _verify_arguments, _verify),
     "data make": Command("write the generated miniatures", _make_arguments, _make),
     "data check": Command("check datasets file by file", _check_arguments, _check),
     "data ratings": Command("print a dataset's ratings as CSV", _ratings_arguments, _ratings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
+from cliqa_bench.schema import wrong_record, wrong_type
 from cliqa_bench.store import Json, digest, read_answers, read_json, write_json
 from cliqa_bench.types import Answers
 
@@ -92,15 +94,27 @@ def read_records(out: Path) -> list[RunRecord]:
     paths = sorted((out / "runs").glob("*.json"))
     if not paths:
         raise UserError(f"no runs in {out}; make some: python -m cliqa_bench run --strategy tsn --out {out}")
-    records = []
-    for path in paths:
-        body = read_json(path)
-        try:
-            steps = [Step(s["dataset"], [(str(n), int(c)) for n, c in s["heads"]]) for s in body.pop("steps")]
-            records.append(RunRecord(steps=steps, **body))
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} is not a run record ({error}); delete it and run again") from error
-    return records
+    return [read_record(path) for path in paths]
+
+
+def read_record(path: Path) -> RunRecord:
+    """Reads one run record.
+
+    Raises:
+        UserError: If it is missing or broken: a field is missing, unknown or of another type, a name of a
+            node is no plain file name, or steps, heads and test sets do not belong together.
+    """
+    body = read_json(path)
+    try:
+        steps = [Step(s["dataset"], [(n, c) for n, c in s["heads"]]) for s in body.pop("steps")]
+        record = RunRecord(steps=steps, **body)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        wrong = f"{type(error).__name__}: {error}"
+    else:
+        wrong = wrong_type(record) or wrong_record(record)
+    if wrong:
+        raise UserError(f"{path} is not a run record ({wrong}); delete it and run again")
+    return record
 
 
 class AnswerReader:
@@ -173,15 +187,24 @@ class AnswerReader:
             for s in record.steps[: step + 1]
         ]
         ready = [gate for gate in gates if gate is not None]
+        lacking = any(column >= _width(part, "scores") for part, column in present)
+        if lacking or any(max(record.stages, default=0) > _width(gate, "distances") for gate in ready):
+            raise self._misfit(record, test, "lack a head or a stage that it reads")
         for other in [part for part, _ in present[1:]] + ready:
             if other["keys"] is not first["keys"]:
-                raise UserError(
-                    f"answer files of run {record.id} on {test} name different images; "
-                    f"delete {self.out / 'answers'} and run again"
-                )
+                raise self._misfit(record, test, "name different images")
         distances = None
         if len(ready) == len(gates):  # files hold every stage; which of them count is a choice of reading
             used = [stage - 1 for stage in record.stages]
             distances = np.stack([gate["distances"][:, used] for gate in ready], 1)
         scores = np.stack([part["scores"][:, column] for part, column in present], 1)
         return Answers(first["keys"], first["mos"], scores, distances)
+
+    def _misfit(self, record: RunRecord, test: str, what: str) -> UserError:
+        where = self.out / "answers"
+        return UserError(f"answer files of run {record.id} on {test} {what}; delete {where} and run again")
+
+
+def _width(arrays: Mapping[str, NDArray[Any]], name: str) -> int:
+    """Returns how many columns of a kind an answer file holds."""
+    return int(arrays[name].shape[1]) if name in arrays else 0

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
+from cliqa_bench.schema import wrong_answers
 
 Kind = Literal["train", "gate", "answers", "pictures"]
 KINDS: tuple[Kind, ...] = ("train", "gate", "answers", "pictures")
@@ -220,6 +221,10 @@ def clean_partial(out: Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
+_LARGEST = 4 << 30
+"""Bytes that an answer file may have when unpacked: a small archive can stand for any amount of memory."""
+
+
 def write_answers(
     path: Path,
     keys: NDArray[np.str_],
@@ -240,17 +245,23 @@ def write_answers(
 def read_answers(path: Path) -> dict[str, NDArray[Any]]:
     """Reads what `write_answers` wrote; no pickle is ever unpacked.
 
+    Returns:
+        `keys` (n,) str, each once; `mos` (n,) float64, finite; `scores` (n, heads) and `distances`
+        (n, stages) float32, either or both; these may hold nan, which a report says and shows as a dash.
+
     Raises:
         UserError: If the file is missing, broken, or not an answer file.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if sum(entry.file_size for entry in archive.zip.infolist()) > _LARGEST:
+                raise ValueError(f"more than {_LARGEST} bytes when unpacked")
             arrays = {name: archive[name] for name in archive.files}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken archive
-        raise UserError(f"{path} is not an answer file ({error}); delete its folder and run again") from error
-    lengths = {len(a) for a in arrays.values()}
-    if not {"keys", "mos"} <= arrays.keys() or len(lengths) != 1:
-        raise UserError(f"{path} is not an answer file: it needs keys, mos and columns of one length")
+        said = " ".join(f"{type(error).__name__} {error}".split())
+        raise UserError(f"{path} is not an answer file ({said}); delete its folder and run again") from error
+    if wrong := wrong_answers(arrays):
+        raise UserError(f"{path} is not an answer file: {wrong}; delete its folder and run again")
     return arrays

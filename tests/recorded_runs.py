@@ -40,7 +40,7 @@ def _answer(
     out: Path, slug: str, spec: Mapping[str, object], test: str, skill: float | None, images: int
 ) -> str:
     """Writes the answers of one head (skill: how much of the truth it sees) or of one gate (None)."""
-    node = Node(out, "answers", slug, {**spec, "test": test})
+    node = Node(out, "answers", f"{slug}-on-{test}", {"of": slug, "test": [test, f"print-of-{test}"]})
     if not node.done:
         rng = rng_for("recorded", slug, str(sorted(spec.items())), test)
         mos = rng_for("mos", test).uniform(0, 100, images)

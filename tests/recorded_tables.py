@@ -97,7 +97,7 @@ def record_prefix(out: Path, like: RunRecord, strategy: str, variant: str, rows:
         node = f"{strategy}{variant}-{t}{name}-{like.seed}"
         answers[node] = {}
         for test in like.tests:
-            made = Node(out, "answers", f"{node}-on-{test}", {"of": node, "test": test})
+            made = Node(out, "answers", f"{node}-on-{test}", {"of": node, "test": [test, f"print-of-{test}"]})
             with made.building({"score_seconds": NETWORK_SECONDS}) as folder:
                 rng = rng_for("prefix", node, test)
                 mos = rng_for("mos", test).uniform(0, 100, recorded.IMAGES)

@@ -21,7 +21,7 @@ LEVELS = (
     "strategies",
     "benchmarks learner evaluate pretrain plugins logs",
     "model gates backbones",
-    "metrics losses readouts records registry addons progress memory pretrain_config store",
+    "metrics losses readouts records schema registry addons progress memory pretrain_config store",
     "seeds paths config",
     "types errors _version",
 )
