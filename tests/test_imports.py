@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 # from the top down; a module may import from its own level (without circles) and from those below
 LEVELS = (
     "__main__ cli commands",
-    "testing",
+    "bench testing",
     "listing runner paper worker live pool jobs planner settings reports",
     "strategies",
     "benchmarks learner evaluate pretrain plugins logs",

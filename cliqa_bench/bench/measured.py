@@ -1,0 +1,82 @@
+"""What a measurement is: two sides of one comparison, taken in turn, and what was to be reached."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the benchmark.
+
+    Attributes:
+        row: Name of the row's group, the word of `--rows` ("scoring").
+        what: What was measured, in a few words.
+        ours: Our values, one per repeat, in `unit`.
+        reference: The other side's, taken in the same run; none where the value itself is to be reached.
+        against: What the other side is ("the limit: a bare loop of seven passes"); "" for none.
+        unit: Of both ("image/s", "s", "MB", "image passes").
+        reach: What is to be reached: by the ratio ours / reference, or by ours where there is no reference;
+            None where the row only informs.
+        better: Whether "higher" or "lower" is better.
+        note: What else a reader must know, in one line.
+    """
+
+    row: str
+    what: str
+    ours: tuple[float, ...]
+    unit: str
+    reference: tuple[float, ...] = ()
+    against: str = ""
+    reach: float | None = None
+    better: Literal["higher", "lower"] = "higher"
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """Median of our values."""
+        return statistics.median(self.ours)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Ours / reference, repeat by repeat: what slowed the machine down slowed both sides of it."""
+        return tuple(a / b for a, b in zip(self.ours, self.reference, strict=bool(self.reference)))
+
+    @property
+    def ratio(self) -> float | None:
+        """Median of the ratios; None without a reference."""
+        return statistics.median(self.ratios) if self.reference else None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the median reaches what was to be reached; None where nothing was."""
+        if self.reach is None:
+            return None
+        got = self.value if self.ratio is None else self.ratio
+        return got >= self.reach if self.better == "higher" else got <= self.reach
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Returns how long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def in_turn(sides: Sequence[Callable[[], float]], repeats: int, warm_up: int = 1) -> list[tuple[float, ...]]:
+    """Takes the sides of a comparison in turn, so that a slow moment of the machine hits all of them.
+
+    Args:
+        sides: Each measures once and returns its value.
+        repeats: How often.
+        warm_up: Rounds whose values are thrown away.
+
+    Returns:
+        For each side its values, one per repeat.
+    """
+    rounds = [[side() for side in sides] for _ in range(warm_up + repeats)]
+    return list(zip(*rounds[warm_up:], strict=True))
