@@ -33,9 +33,12 @@ class TaskNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises with the active task's layer (None: the pre-trained one)."""
-        layer = self.pristine if self.active is None else self.tasks[self.active]
-        out: Tensor = layer(x)
+        out: Tensor = self.layer(self.active)(x)
         return out
+
+    def layer(self, task: int | None) -> nn.Module:
+        """Returns a task's layer (None: the pre-trained one)."""
+        return self.pristine if task is None else self.tasks[task]
 
     def train(self, mode: bool = True) -> TaskNorm:
         """Keeps the pre-trained layer's statistics still whatever the mode."""
@@ -104,7 +107,8 @@ class QualityModel(nn.Module):
         assert isinstance(weight, Tensor)
         if not self.training:
             weight = functional.normalize(weight, dim=1)
-        return (features.float() @ weight.float().T).squeeze(1)
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 would tie images
+            return (features.float() @ weight.float().T).squeeze(1)
 
     def score(self, images: Tensor, task: int) -> Tensor:
         """Returns the scores (B,) of one task's head, computed with that task's normalisation."""

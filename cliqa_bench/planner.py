@@ -293,8 +293,9 @@ def cost(backbone: type[Backbone], strategy: Strategy, tasks: int) -> dict[str, 
     Returns:
         `task_parameters`: learnable values added per task; `centroid_values`: numbers the gate keeps per
         task; `backbone_parameters`: of the whole backbone, shared; `gmacs_224`: billions of multiply-adds of
-        a pass at 224 x 224; `passes`: readout -> network passes per image. The gate describes an image in a
-        pass of its own; heads that share their normalisation share a pass, and a hard gate needs one head.
+        a pass at 224 x 224, `fixed_gmacs_224` those of the part that all tasks share;
+        `passes`: readout -> network passes per image. The gate describes an image in a pass of its own; heads
+        that share their normalisation share a pass, and a hard gate needs one head.
     """
     heads = tasks if strategy.task_norms else 1
     passes = {"gate": heads + 1, "gate-hard": 2, "oracle": 1, "last": 1}
@@ -305,6 +306,7 @@ def cost(backbone: type[Backbone], strategy: Strategy, tasks: int) -> dict[str, 
         "centroid_values": strategy.centroids * sum(backbone.stage_sizes[s - 1] for s in stages) * gated,
         "backbone_parameters": backbone.n_parameters,
         "gmacs_224": backbone.gmacs,
+        "fixed_gmacs_224": backbone.fixed_gmacs,
         "passes": {readout: passes[readout] for readout in strategy.table_rows()},
     }
 

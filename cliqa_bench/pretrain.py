@@ -84,7 +84,7 @@ class _Whole(nn.Module):
         self.net, self.classifier = net, _Classifier(channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.classifier(self.net.pooled(images).final)
+        out: Tensor = self.classifier(self.net.pooled(images, self.net.fixed(images)).final)
         return out
 
 

@@ -15,13 +15,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import Tensor
 
+from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.source import Source, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.evaluate import score_images
+from cliqa_bench.folding import Scorer, folded
 from cliqa_bench.gates import fit_centroids, nearest_distance
 from cliqa_bench.jobs import Job, answers_by_source
 from cliqa_bench.learner import Learner
@@ -104,7 +106,7 @@ class Worker:
         self.config: RunConfig = plan.config
         self.device = resolve_device(plan.config.device, number)
         self._sources: dict[str, Source] = {}
-        self._gate_nets: dict[GateNormalisation, nn.Module] = {}
+        self._gate_nets: dict[GateNormalisation, FeatureNet] = {}
         self._alive = LivePrefix(self._new_learner, self._experience, say)
 
     def do(self, job: Job) -> None:
@@ -148,13 +150,13 @@ class Worker:
 
     # -- gates -----------------------------------------------------------------------------------------------
 
-    def _gate_net(self, kind: GateNormalisation) -> nn.Module:
+    def _gate_net(self, kind: GateNormalisation) -> FeatureNet:
         if kind not in self._gate_nets:
             net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
             if kind == "distortion-bn":
                 made = DISTORTION_BN[self.config.preset]
                 distortion_aware(self.plan.backbone, net, self.config.weights, self.device, made)
-            self._gate_nets[kind] = net.to(self.device).to(memory_format=torch.channels_last).eval()
+            self._gate_nets[kind] = folded(net.to(self.device).to(memory_format=torch.channels_last))
         return self._gate_nets[kind]
 
     def _features(self, name: str, subset: Subset, kind: GateNormalisation) -> list[NDArray[np.float32]]:
@@ -162,7 +164,7 @@ class Worker:
         net, sizes = self._gate_net(kind), self.plan.backbone.stage_sizes
 
         def stages(images: Tensor) -> Tensor:
-            return torch.cat(net(images).stages, dim=1)
+            return torch.cat(net.gate_features(images), dim=1)
 
         source, precision = self.source(name), self.config.training.precision
         features = score_images(stages, source, subset, sum(sizes), self.device, precision, self._count)
@@ -276,11 +278,12 @@ class Worker:
         todo = answers_by_source(self.plan).get(work.node.id, [])
         if not todo:
             return
-        model = self._trained(work).eval()
+        scorer = Scorer(self._trained(work))
         for answer in todo:
             source, precision = self.source(answer.test), self.config.training.precision
             start = time.perf_counter()
-            scores = score_images(model, source, "test", model.n_tasks, self.device, precision, self._count)
+            heads = len(scorer.heads)
+            scores = score_images(scorer, source, "test", heads, self.device, precision, self._count)
             self._write_answers(answer, time.perf_counter() - start, scores=scores)
 
     def _write_answers(self, work: AnswerWork, seconds: float, **arrays: NDArray[np.float32]) -> None:

@@ -53,8 +53,11 @@ def _counts(source: Source) -> dict[str, float]:
     """The paper's CC counts the passes of the network that scores; the gate's own pass comes on top."""
     cost = _cost(source)
     passes = float((cost.get("passes") or {}).get(source.readout, math.nan))
-    scoring = passes - 1 if source.readout in ("gate", "gate-hard") else passes
-    return {"CC": scoring, "Passes": passes, "GMACs": passes * float(cost.get("gmacs_224", math.nan))}
+    gated = source.readout in ("gate", "gate-hard")
+    scoring = passes - 1 if gated else passes
+    whole, fixed = float(cost.get("gmacs_224", math.nan)), float(cost.get("fixed_gmacs_224", 0))
+    gmacs = fixed + scoring * (whole - fixed) + ((fixed or whole) if gated else 0)
+    return {"CC": scoring, "Passes": passes, "GMACs": gmacs}
 
 
 def gate_rows(group: Group, reader: AnswerReader) -> list[Row]:

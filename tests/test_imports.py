@@ -20,9 +20,10 @@ LEVELS = (
     "listing runner paper worker live pool jobs planner settings reports",
     "strategies",
     "benchmarks learner evaluate pretrain plugins logs",
+    "folding",
     "model gates backbones",
     "metrics losses readouts records schema registry addons progress memory pretrain_config store",
-    "seeds paths config",
+    "machine seeds paths config",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}

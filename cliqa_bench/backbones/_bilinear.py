@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cliqa_bench.backbones.staged import FeatureNet, Features, StagedNet
+from cliqa_bench.backbones.staged import FeatureNet, Features, StagedNet, unit
 
 
 class BilinearNet(FeatureNet):
@@ -37,16 +37,27 @@ class BilinearNet(FeatureNet):
         """See the base class: He's normal distribution, standard deviation sqrt(2 / d)."""
         nn.init.kaiming_normal_(head.weight)
 
-    def pooled(self, images: Tensor) -> Features:
-        """Returns B = X1 X2^T / (HW), flattened, and X2's mean; X2 is resized to X1's H x W."""
+    def fixed(self, images: Tensor) -> Tensor:
+        """Returns X2."""
         with torch.no_grad():
-            x2 = _last(self.frozen, images)
+            return _last(self.frozen, images)
+
+    def gate_features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See the base class: the frozen stream's alone."""
+        return (unit(_mean(self.fixed(images))),)
+
+    def pooled(self, images: Tensor, fixed: Tensor | None) -> Features:
+        """Returns B = X1 X2^T / (HW), flattened, and X2's mean; X2 is resized to X1's H x W."""
+        assert fixed is not None
         x1 = _last(self.learning, images)
-        gate = x2.mean(dim=(2, 3))
-        if x2.shape[2:] != x1.shape[2:]:
-            x2 = functional.interpolate(x2, x1.shape[2:], mode="bilinear", align_corners=True)
-        x1, x2 = x1.flatten(2), x2.flatten(2)
-        return Features((x1 @ x2.mT / x1.shape[2]).flatten(1), (gate,))
+        # of equal size it stays as it is
+        x2 = functional.interpolate(fixed, x1.shape[2:], mode="bilinear", align_corners=True).flatten(2)
+        x1 = x1.flatten(2)
+        return Features((x1 @ x2.mT / x1.shape[2]).flatten(1), (_mean(fixed),))
+
+
+def _mean(maps: Tensor) -> Tensor:
+    return maps.mean(dim=(2, 3), dtype=torch.float32)
 
 
 def _last(net: StagedNet, images: Tensor) -> Tensor:

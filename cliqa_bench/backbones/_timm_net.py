@@ -34,8 +34,8 @@ class TimmNet(FeatureNet):
         self.register_buffer("scale", scale[:, None, None], persistent=False)
         self.register_buffer("shift", shift[:, None, None], persistent=False)
 
-    def pooled(self, images: Tensor) -> Features:
+    def pooled(self, images: Tensor, fixed: Tensor | None) -> Features:
         """See the base class."""
         last, maps = self.model.forward_intermediates(images * self.scale + self.shift, indices=self.blocks)
         final = self.model.forward_head(last, pre_logits=True)
-        return Features(final, tuple(m.mean(dim=(2, 3)) for m in maps))
+        return Features(final, tuple(m.mean(dim=(2, 3), dtype=torch.float32) for m in maps))

@@ -30,6 +30,8 @@ class Backbone(ABC):
         norm_channels: Channels of all normalisation layers together.
         n_parameters: Learnable values of the whole network.
         gmacs: Billions of multiply-adds for one image of 224 x 224.
+        fixed_gmacs: Those of the part that never learns, once for all tasks; where there is one, the gate
+            needs nothing else.
         gate_stages: Stages that the gate reads unless a strategy names others, counted from 1; the paper's
             are the last two.
         gate_net: Which normalisation the gate's features use: the backbone's "own" (it was pre-trained on
@@ -43,6 +45,7 @@ class Backbone(ABC):
     norm_channels: ClassVar[int]
     n_parameters: ClassVar[int]
     gmacs: ClassVar[float]
+    fixed_gmacs: ClassVar[float] = 0.0
     gate_stages: ClassVar[tuple[int, ...]] = (3, 4)
     gate_net: ClassVar[GateNet] = "distortion-bn"
 

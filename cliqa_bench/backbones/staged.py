@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,21 +40,32 @@ class FeatureNet(nn.Module):
     def init_head(self, head: nn.Linear) -> None:
         """Draws the first weights of a head that reads the final features; by default torch's are kept."""
 
-    def pooled(self, images: Tensor) -> Features:
-        """Returns the features of images, (B, 3, H, W), before they get unit length."""
+    def fixed(self, images: Tensor) -> Tensor | None:
+        """Returns what a part that never learns says of images, alike for all tasks; None without one."""
+        return None
+
+    def pooled(self, images: Tensor, fixed: Tensor | None) -> Features:
+        """Returns the features of images, (B, 3, H, W), before they get unit length; `fixed` is theirs."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> Features:
+    def gate_features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Returns `Features.stages` alone; to be overridden where they take less than the whole network."""
+        features: Features = self(images)
+        return features.stages
+
+    def forward(self, images: Tensor, fixed: Tensor | None = None) -> Features:
         """Describes images.
 
         Args:
             images: (B, 3, H, W), ImageNet-normalised; any H and W the strides allow.
+            fixed: What `fixed` returned for them, if that is known already.
         """
-        final, stages = self.pooled(images)
-        return Features(_unit(final), tuple(_unit(stage) for stage in stages))
+        final, stages = self.pooled(images, self.fixed(images) if fixed is None else fixed)
+        return Features(unit(final), tuple(unit(stage) for stage in stages))
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """Gives every row of x (B, d) unit length, in float32."""
     return functional.normalize(x.float(), dim=1)
 
 
@@ -77,7 +89,8 @@ class StagedNet(FeatureNet):
             maps = stage(maps)
             yield maps
 
-    def pooled(self, images: Tensor) -> Features:
+    def pooled(self, images: Tensor, fixed: Tensor | None) -> Features:
         """See the base class."""
-        stages = tuple(maps.mean(dim=(2, 3)) for maps in self.maps(images))
+        # a mean in float32 even of bfloat16 maps: its three digits would tie images
+        stages = tuple(maps.mean(dim=(2, 3), dtype=torch.float32) for maps in self.maps(images))
         return Features(stages[-1], stages)

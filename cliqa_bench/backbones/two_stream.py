@@ -31,6 +31,7 @@ class TwoStream(TorchvisionWeights, Backbone):
     norm_channels = ResNet18.norm_channels
     n_parameters = ResNet18.n_parameters + SCNN.n_parameters
     gmacs = 2.95
+    fixed_gmacs = SCNN.gmacs
     gate_net = "own"
     weights_name = ResNet18.weights_name
 

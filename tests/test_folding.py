@@ -1,0 +1,113 @@
+"""Scoring with folded normalisation gives what the network gives."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cliqa_bench import registry
+from cliqa_bench.backbones.staged import FeatureNet, Features, StagedNet
+from cliqa_bench.folding import Scorer, foldable, folded
+from cliqa_bench.model import QualityModel
+
+CONVOLUTIONS = {"scnn": 9, "resnet18": 20, "resnet50": 53, "vgg16": 13, "two_stream": 29}
+
+
+def unsettle(net):
+    """Gives every normalisation layer values of its own."""
+    torch.manual_seed(3)
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+            layer.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+            layer.weight.data.uniform_(0.5, 1.5)
+            layer.bias.data.normal_(0, 0.1)
+
+
+def model_of(name, task_norms):
+    backbone = registry.load("backbones", name)
+    model = QualityModel(backbone.build("random", 7), backbone.feature_size, task_norms=task_norms)
+    for _ in range(3):
+        model.add_task()
+    unsettle(model)
+    for head in model.heads:
+        nn.init.normal_(head.weight)  # type: ignore[arg-type]
+    return model.eval()
+
+
+@pytest.mark.parametrize("task_norms", [True, False])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_scorer_says_what_its_model_says(name, task_norms):
+    model = model_of(name, task_norms)
+    images = torch.randn(2, 3, 64, 96)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.inference_mode():
+        expected = model(images)
+        np.testing.assert_allclose(Scorer(model)(images), expected, atol=2e-6)
+        np.testing.assert_allclose(Scorer(model, [2])(images)[:, 0], expected[:, 2], atol=2e-6)
+        assert expected.std(dim=1).max() > 1e-3  # heads, and norms, do differ
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "count"), CONVOLUTIONS.items())
+def test_every_convolution_with_a_norm_is_folded(name, count):
+    model = model_of(name, True)
+    assert len(foldable(model.net)) == count
+    norms = [layer for layer in folded(model.net, 0).modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert norms == []
+
+
+@pytest.mark.parametrize("name", ["resnet18", "two_stream"])
+def test_the_gates_features_are_those_of_the_whole_network(name):
+    net = registry.load("backbones", name).build("random", 7).eval()
+    unsettle(net)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = net(images).stages
+        for stage, whole in zip(folded(net).gate_features(images), expected, strict=True):
+            np.testing.assert_allclose(stage, whole, atol=2e-6)
+
+
+class _Twice(nn.Module):
+    """A convolution whose output is used before its normalisation as well: not to be folded."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        maps = self.conv(x)
+        return self.norm(maps) + maps
+
+
+class _Whimsical(FeatureNet):
+    """A network whose path depends on its input: it cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def pooled(self, images, fixed):
+        maps = self.conv(images)
+        maps = self.norm(maps) if maps.sum() > 0 else maps
+        final = maps.mean(dim=(2, 3))
+        return Features(final, (final,))
+
+
+@pytest.mark.parametrize("net", [StagedNet(nn.Identity(), [_Twice()]), _Whimsical()])
+def test_what_cannot_be_folded_is_used_as_it_is(net):
+    unsettle(net)
+    images = torch.randn(2, 3, 16, 16)
+    assert foldable(net) == []
+    with torch.inference_mode():
+        np.testing.assert_array_equal(folded(net.eval())(images).final, net(images).final)
+
+
+def test_bfloat16_scores_keep_their_digits():
+    """Only the convolutions are coarse: a score itself is not rounded to bfloat16's three digits."""
+    model = model_of("scnn", True)
+    images = torch.randn(64, 3, 32, 32)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for scores in (Scorer(model)(images), model(images)):
+            assert scores.dtype == torch.float32
+            assert len(scores[:, 0].unique()) > 60
