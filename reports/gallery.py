@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cliqa_bench.errors import UserError
 from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports import figures_matrices, figures_orders, figures_scale, figures_scatter
 from cliqa_bench.reports.figures import draw_psi, psi_caption
+from cliqa_bench.reports.parts import lasting
 from cliqa_bench.reports.rows import Row, Tidy
 from cliqa_bench.reports.style import FORMATS
 from cliqa_bench.reports.tables import main_sequence
+from cliqa_bench.store import digest, file_digest, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,58 @@ PICTURES = (
 
 FILES = tuple(f"{picture.name}.{kind}" for picture in PICTURES for kind in FORMATS)
 """Every file that may be drawn."""
+
+
+KEPT = ".figures.json"
+"""What the figures of a folder were drawn from, and their hashes."""
+
+
+def draw_changed(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Drawn]:
+    """Returns what `draw_all` would draw, and draws it only if that is not what lies there already.
+
+    Drawing takes longer than all other parts of a report. Figures are drawn again when a number, a run, one
+    of their files or the code that draws them has changed.
+    """
+    drawn_from = _fingerprint(numbers)
+    kept = _kept(folder)
+    if kept.get("drawn_from") == drawn_from:
+        found = [Drawn([folder / name for name in names], text) for names, text in kept["figures"]]
+        if all(_hash(path) == kept["files"].get(path.name) for drawn in found for path in drawn.files):
+            return found
+    found = draw_all(numbers, reader, folder)
+    files = {path.name: _hash(path) for drawn in found for path in drawn.files}
+    figures = [([path.name for path in drawn.files], drawn.caption) for drawn in found]
+    write_json(folder / KEPT, {"drawn_from": drawn_from, "figures": figures, "files": files})
+    return found
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    try:
+        kept = read_json(folder / KEPT)
+    except UserError:
+        return {}
+    whole = isinstance(kept, dict) and {"drawn_from", "figures", "files"} <= kept.keys()
+    return kept if whole else {}
+
+
+def _hash(path: Path) -> str | None:
+    return file_digest(path) if path.is_file() else None
+
+
+def _fingerprint(numbers: Tidy) -> str:
+    records = [asdict(record) for record in numbers.group.records]
+    for record in records:
+        record["facts"] = {k: v for k, v in record["facts"].items() if k not in ("asked", "command")}
+    rows = hashlib.sha256(repr(lasting(numbers.rows)).encode()).hexdigest()
+    return digest([_code(), rows, repr(records)], length=32)
+
+
+@functools.cache
+def _code() -> list[str]:
+    import matplotlib
+
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return [matplotlib.__version__, *(file_digest(path) for path in sources)]
 
 
 def draw_all(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Drawn]:

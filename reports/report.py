@@ -11,7 +11,7 @@ from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.records import AnswerReader, read_records
 from cliqa_bench.reports import published, render
 from cliqa_bench.reports.gallery import FILES as FIGURES
-from cliqa_bench.reports.gallery import draw_all
+from cliqa_bench.reports.gallery import KEPT, draw_changed
 from cliqa_bench.reports.html import html_report
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
@@ -30,6 +30,7 @@ _OWN = (
     "README.md",
     *(f"table_{number}.{kind}" for number in NUMBERS for kind in TABLE_FORMATS),
     *FIGURES,
+    KEPT,
 )
 
 
@@ -74,7 +75,7 @@ def write_report(
         numbers = collect(group, reader)
         drawn = _draw(numbers, reader, folder) if figures else []
         texts = _texts(numbers, formats, beside_published, drawn, out)
-        result.files += _write(folder, texts, [path for path, _ in drawn])
+        result.files += _write(folder, texts, [path for path, _ in drawn], [KEPT] * figures)
         parts.append(summary_text(numbers, folder) if i == 0 else _other(numbers, folder))
     _remove_other(out / "report", {group.id for group in groups[1:]})
     if "html" in formats:
@@ -123,7 +124,7 @@ def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> Non
 
 def _draw(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[tuple[Path, str]]:
     """Draws the figures; returns their files, each with its caption."""
-    return [(path, drawn.caption) for drawn in draw_all(numbers, reader, folder) for path in drawn.files]
+    return [(path, drawn.caption) for drawn in draw_changed(numbers, reader, folder) for path in drawn.files]
 
 
 def _texts(
@@ -164,12 +165,14 @@ def _table_texts(tables: Sequence[Table], csvs: Mapping[str, str], formats: Sequ
     return texts
 
 
-def _write(folder: Path, texts: Mapping[str, str], drawn: Sequence[Path]) -> list[Path]:
+def _write(
+    folder: Path, texts: Mapping[str, str], drawn: Sequence[Path], others: Sequence[str] = ()
+) -> list[Path]:
     """Writes the files of a report, and takes away those of a former one."""
     for name, text in texts.items():
         write_text(folder / name, text)
     written = [folder / name for name in texts] + list(drawn)
-    _remove_stale(folder, {path.name for path in written})
+    _remove_stale(folder, {path.name for path in written} | set(others))
     return written
 
 

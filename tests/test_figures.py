@@ -340,3 +340,39 @@ def test_names_are_no_mathematics() -> None:
     figure.draw_without_rendering()
     assert text.get_text().count(r"\$") == HOSTILE.count("$")
     assert plain("one two three", 7) == "one two\nthree" and not math.isnan(text.get_window_extent().width)
+
+
+# -- drawn once ----------------------------------------------------------------------------------------------
+
+
+def test_figures_are_drawn_again_only_when_something_changed(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings: list[Path] = []
+    original = gallery.draw_all
+
+    def counted(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[gallery.Drawn]:
+        drawings.append(folder)
+        return original(numbers, reader, folder)
+
+    one = tuple(picture for picture in gallery.PICTURES if picture.name == "fig_srcc")
+    monkeypatch.setattr(gallery, "PICTURES", one)
+    monkeypatch.setattr(gallery, "draw_all", counted)
+    numbers, reader = numbers_of(small)
+
+    first = gallery.draw_changed(numbers, reader, tmp_path)
+    before = {path: path.read_bytes() for path in first[0].files}
+    assert gallery.draw_changed(numbers, reader, tmp_path) == first
+    assert len(drawings) == 1
+    # a file that is gone, a file that is another, a manifest that is broken, a number that is another
+    first[0].files[0].unlink()
+    assert gallery.draw_changed(numbers, reader, tmp_path) == first
+    first[0].files[1].write_bytes(b"something else")
+    assert gallery.draw_changed(numbers, reader, tmp_path) == first
+    (tmp_path / gallery.KEPT).write_text("[]")
+    assert gallery.draw_changed(numbers, reader, tmp_path) == first
+    assert len(drawings) == 4
+    assert {path: path.read_bytes() for path in first[0].files} == before
+    rows = [row._replace(value=row.value / 2) for row in numbers.rows]
+    gallery.draw_changed(replace(numbers, rows=rows), reader, tmp_path)
+    assert len(drawings) == 5
