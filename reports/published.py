@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliqa_bench.reports.parts import shape
-from cliqa_bench.reports.rows import GENERATED, Row
+from cliqa_bench.reports.rows import GENERATED, ORDERS, Row
 from cliqa_bench.reports.similarity import correlations_of_rows
 from cliqa_bench.reports.tables import Section, Table, Value
 from cliqa_bench.types import TIDY_COLUMNS
@@ -73,11 +73,30 @@ def _key(row: Row, backbone: str) -> _Key:
 
 
 def _find(known: dict[_Key, list[Row]], row: Row, backbone: str) -> Row | None:
-    """The published number of the same thing; what the paper leaves blank (order, length) fits everything."""
+    """The published number of the same thing; a length that the paper leaves blank fits every length.
+
+    An order that it leaves blank fits every order of its six datasets, and every sequence where a number is
+    about one pair of tasks alone (Table IX).
+    """
+    whole = row.order in ("", *ORDERS) or row.table == "IX"
     for found in known.get(_key(row, backbone), []):
-        if found.order in ("", row.order) and found.length in ("", row.length):
+        if (found.order == row.order or (not found.order and whole)) and found.length in ("", row.length):
             return found
     return None
+
+
+def _partly_joint(rows: list[Row], published: list[Row]) -> set[tuple[str, ...]]:
+    """Returns who learned jointly, and not all the datasets of the paper."""
+    tests: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        if not row.order:
+            tests.setdefault(_who(row), set()).add(row.test_dataset)
+    all_of_them = {row.test_dataset for row in published if row.train_dataset == "All"}
+    return {who for who, found in tests.items() if found != all_of_them}
+
+
+def _who(row: Row) -> tuple[str, ...]:
+    return (row.backbone, row.method, row.variant)
 
 
 def compare(rows: list[Row]) -> Compared:
@@ -95,11 +114,13 @@ def compare(rows: list[Row]) -> Compared:
     for row in published:
         known.setdefault(_key(row, row.backbone), []).append(row)
     backbones = [row.backbone for row in published]
+    partly = _partly_joint(rows, published)
     ours = [*rows, *(_only_published(rows, published) if table == "XI" else [])]
     paper, less = [], []
     for row in ours:
         backbone = backbones[0] if generated and row.backbone not in backbones else row.backbone
-        found = _find(known, row, backbone)
+        joint = not row.order and row.train_dataset == "All"
+        found = None if joint and _who(row) in partly else _find(known, row, backbone)
         value, std = (found.value, found.std) if found else (math.nan, math.nan)
         paper.append(row._replace(value=value, std=std))
         less.append(row._replace(value=row.value - value, std=math.nan))

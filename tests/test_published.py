@@ -110,6 +110,18 @@ def test_another_order_length_or_backbone_is_not_compared() -> None:
     assert [math.isnan(r.value) for r in told.less] == [False, True, True, True]
 
 
+def test_where_the_paper_leaves_the_order_blank_the_datasets_must_still_be_its_six() -> None:
+    for number, found in (("XI", False), ("similarity", False), ("IX", True)):
+        rows = [as_ours(row, 0.25)._replace(order="bid,live") for row in read_published(number)[-3:]]
+        told = compare(rows)
+        assert {math.isnan(r.value) for r in told.paper[:3]} == {not found}
+        assert {math.isnan(r.value) for r in told.less[:3]} == {not found}
+    joint = [as_ours(row, 0.25)._replace(length="") for row in read_published("IV") if row.method == "JL"]
+    assert len(joint) == 6
+    assert not any(math.isnan(r.value) for r in compare(joint).less)
+    assert all(math.isnan(r.value) for r in compare(joint[:5]).less)
+
+
 def test_of_generated_data_no_difference_is_taken() -> None:
     rows = [r._replace(backbone="S-CNN", note=GENERATED) for r in read_published("V")]
     told = compare(rows)
