@@ -24,6 +24,7 @@ _SPLIT = "number of a seeded split, folder of published split files, or 'officia
 _ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' between several (default: I)"
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
+_PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
 _RUNS = "folder of the results, or a bundle (default: runs)"
 _INCLUDE = "Python files with strategies, datasets or backbones of your own"
 
@@ -49,6 +50,7 @@ def _where_and_how(add: Add) -> None:
     add("--split", type=str | int, metavar="N|DIR", help=_SPLIT)
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--precision", type=str, metavar="P", help=_PRECISION)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
     add(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
+from cliqa_bench.machine import cores, visible_gpus
 from cliqa_bench.planner import AnswerWork, GateNormalisation, GateWork, Plan, TrainWork, images_of
 
 Kind = Literal["check", "gate-net", "gate", "distances", "train", "scores", "picture"]
@@ -119,7 +119,7 @@ def processes(plan: Plan, jobs: list[Job]) -> int:
     if (asked := plan.config.jobs) != "auto":
         return asked
     device = plan.config.device
-    if device != "cpu" and (gpus := _visible_gpus()):
+    if device != "cpu" and (gpus := visible_gpus()):
         return gpus if device in ("auto", "cuda") else 1
     chains = sum(1 for job in jobs if job.kind in ("train", "scores") and job.after[0].kind == "check")
     images = sum(job.images for job in jobs)
@@ -129,17 +129,3 @@ def processes(plan: Plan, jobs: list[Job]) -> int:
 
 WORTH_A_PROCESS = 1000.0
 """Billions of multiply-adds of forward passes, about half a minute of one core."""
-
-
-def cores() -> int:
-    """Returns the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _visible_gpus() -> int:
-    """Counts NVIDIA GPUs without importing torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return len([part for part in named.split(",") if part.strip() not in ("", "-1")])
-    folder = "/dev"
-    return len([n for n in os.listdir(folder) if n.startswith("nvidia") and n[6:].isdigit()])  # noqa: PTH208

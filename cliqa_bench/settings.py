@@ -20,6 +20,7 @@ from cliqa_bench import addons, errors, paper, registry
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.config import PRESET_BACKBONE, PRESETS, LogName, PresetName, RunConfig, Training
 from cliqa_bench.errors import UserError
+from cliqa_bench.machine import Precision, quickest_precision
 from cliqa_bench.strategies.base import default_of
 
 Params = dict[str, dict[str, Any]]
@@ -123,7 +124,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         seeds=_seeds(settings.get("seeds")),
         split=_split(settings.get("split")),
         preset=preset,
-        training=replace(PRESETS[preset], **typed_fields(Training, training, "training")),
+        training=_training(preset, settings, training),
         params=params,
         device=_device(settings.get("device")),
         out=Path(settings.get("out") or "runs").expanduser(),
@@ -262,6 +263,18 @@ def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]])
             if name in order:
                 raise UserError(f"--test-on {name}: order {label} learns it, and tests on it already")
     return named
+
+
+def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[str, Any]) -> Training:
+    """Returns the preset's protocol with the precision and the fields that were asked for."""
+    protocol, wanted = PRESETS[preset], settings.get("precision")
+    if wanted == "auto":
+        wanted = quickest_precision(_device(settings.get("device")))
+    if wanted is not None and wanted not in get_args(Precision):
+        raise errors.unknown("precision", wanted, [*get_args(Precision), "auto"])
+    if wanted is not None:
+        protocol = replace(protocol, precision=wanted)
+    return replace(protocol, **typed_fields(Training, changed, "training"))
 
 
 def _jobs(value: int | str | None) -> int | Literal["auto"]:

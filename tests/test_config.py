@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.errors import UserError
+from cliqa_bench.machine import has_amx
 from cliqa_bench.settings import config_dict, data_root, resolve, typed_fields, words
 from cliqa_bench.strategies.tsn import TSN
 
@@ -271,3 +272,24 @@ def test_jobs_and_threads() -> None:
             make(jobs=wrong)
     with pytest.raises(UserError, match="--threads must be at least 1"):
         make(threads=0)
+
+
+def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make().training.precision == "fp32"
+    assert make(precision="bf16").training.precision == "bf16"
+    # what --set says of the protocol is the last word
+    assert make(precision="bf16", set=["training.precision=fp32"]).training.precision == "fp32"
+    for amx, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("cliqa_bench.machine.has_amx", lambda amx=amx: amx)
+        assert make(precision="auto", device="cpu").training.precision == expected
+    assert make(precision="auto", device="mps").training.precision == "fp32"
+    with pytest.raises(UserError, match="unknown precision 'fp16'"):
+        make(precision="fp16")
+
+
+def test_amx_is_read_from_the_cpus_flags(tmp_path: Path) -> None:
+    told = tmp_path / "cpuinfo"
+    assert not has_amx(told)
+    for flags, expected in (("fpu amx_bf16 amx_tile", True), ("fpu avx512_bf16", False)):
+        told.write_text(f"model name\t: a CPU with amx_bf16\nflags\t\t: {flags}\n")
+        assert has_amx(told) is expected

@@ -1,0 +1,50 @@
+"""What this machine has, found out without importing PyTorch where that can be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+Precision = Literal["fp32", "bf16"]
+
+
+def cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> int:
+    """Counts the NVIDIA GPUs that this process may use."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return len([part for part in named.split(",") if part.strip() not in ("", "-1")])
+    folder = "/dev"
+    return len([n for n in os.listdir(folder) if n.startswith("nvidia") and n[6:].isdigit()])  # noqa: PTH208
+
+
+def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tells whether the CPU multiplies bfloat16 matrices by itself; False where nothing says so."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return any("amx_bf16" in line.split() for line in lines if line.startswith("flags"))
+
+
+def quickest_precision(device: str) -> Precision:
+    """Returns what `--precision auto` stands for.
+
+    Args:
+        device: As on the command line.
+
+    Returns:
+        "bf16" on a GPU that has it and on a CPU with AMX, where it is several times as fast; else "fp32".
+    """
+    if device == "mps":
+        return "fp32"
+    if device != "cpu" and visible_gpus():
+        import torch
+
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if has_amx() else "fp32"
