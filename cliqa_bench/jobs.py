@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +109,24 @@ def _gate_jobs(
         title = f"gate {_title(plan, test)}'s test images"
         distances.append(Job("distances", test, net, title, _size(plan, test, "test"), needs))
     return [*nets.values(), *fits.values(), *distances]
+
+
+def longest_first(jobs: Sequence[Job]) -> dict[str, int]:
+    """Returns how many images wait behind each job, its own included, along the longest chain.
+
+    Who works side by side takes the job with the most behind it first: what is started last then is short,
+    and nobody waits for it alone.
+
+    Args:
+        jobs: Each after those it needs.
+    """
+    behind = {job.key: 0 for job in jobs}
+    for job in reversed(jobs):
+        behind[job.key] += job.images
+        for needed in job.after:
+            if needed.key in behind:
+                behind[needed.key] = max(behind[needed.key], behind[job.key])
+    return behind
 
 
 def processes(plan: Plan, jobs: list[Job]) -> int:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
-from cliqa_bench.jobs import Job
+from cliqa_bench.jobs import Job, longest_first
 from cliqa_bench.progress import bar
 
 if TYPE_CHECKING:
@@ -53,20 +53,22 @@ class _Queue:
 
     def __init__(self, jobs: list[Job], outcome: Outcome) -> None:
         self.left = {job.key: job for job in jobs}
+        self._behind = longest_first(jobs)
         self._lost: set[str] = set()
         self._outcome = outcome
 
     def ready(self, running: set[str]) -> list[Job]:
-        """Returns the jobs that can start; drops those that never can."""
+        """Returns the jobs that can start, the most urgent first; drops those that never can."""
         for job in list(self.left.values()):
             if any(needed.key in self._lost for needed in job.after):
                 self._lost.add(job.key)
                 self._outcome.skipped.append(self.left.pop(job.key))
-        return [
+        ready = [
             job
             for job in self.left.values()
             if job.key not in running and not any(needed.key in self.left for needed in job.after)
         ]
+        return sorted(ready, key=lambda job: -self._behind[job.key])
 
     def done(self, job: Job) -> None:
         del self.left[job.key]

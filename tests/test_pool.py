@@ -17,7 +17,7 @@ from cliqa_bench import cli, jobs, worker
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
-from cliqa_bench.jobs import Job, jobs_of
+from cliqa_bench.jobs import Job, jobs_of, longest_first
 from cliqa_bench.planner import Plan
 from cliqa_bench.pool import work_off
 
@@ -187,3 +187,15 @@ def alive(pid: int) -> bool:
         return "State:\tZ" not in status.read_text()
     except OSError:
         return False
+
+
+def test_the_longest_chain_goes_first() -> None:
+    check = Job("check", "", "", "", 0)
+    short = Job("train", "short", "", "", 10, (check,))
+    long = Job("train", "long", "", "", 5, (check,))
+    after = Job("train", "after", "", "", 7, (long,))
+    last = Job("scores", "last", "", "", 1, (after, short))
+    behind = longest_first([check, short, long, after, last])
+    assert [behind[job.key] for job in (check, short, long, after, last)] == [13, 11, 13, 8, 1]
+    # what is done already is no job any more
+    assert longest_first([after])[after.key] == 7
