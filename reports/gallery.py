@@ -109,7 +109,8 @@ def _hash(path: Path) -> str | None:
 def _fingerprint(numbers: Tidy) -> str:
     records = [asdict(record) for record in numbers.group.records]
     for record in records:
-        record["facts"] = {k: v for k, v in record["facts"].items() if k not in ("asked", "command")}
+        # when, where and how a run was asked for is in no figure
+        record["facts"] = {k: record["facts"].get(k) for k in ("preset", "split", "fingerprints", "pictures")}
     rows = hashlib.sha256(repr(lasting(numbers.rows)).encode()).hexdigest()
     return digest([_code(), rows, repr(records)], length=32)
 
