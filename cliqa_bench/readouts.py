@@ -45,6 +45,35 @@ def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[in
     return np.asarray(weights.mean(axis=2), np.float64)
 
 
+def needed_heads(weights: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
+    """Says which heads an image needs if its score may be off by a tolerance.
+
+    Of each image the heads with the smallest weights are left out, as many as have no more than the tolerance
+    together. A head's score lies in [-1, 1], so without them the weighted sum is off by at most their weight:
+    the bound holds whatever they would have said, and is known before any head has run.
+
+    Args:
+        weights: (n, tasks), each row sums to 1; see `gate_weights`.
+        tolerance: Largest error allowed; 0 leaves out what has no weight at all.
+
+    Returns:
+        (n, tasks) bool; at least one head of each image.
+
+    Raises:
+        ValueError: If the tolerance is not in [0, 1).
+    """
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance is {tolerance}; it must be at least 0 and below 1")
+    w = np.asarray(weights, np.float64)
+    order = np.argsort(w, axis=1, kind="stable")
+    # the weight of a head and of all smaller ones
+    together = np.cumsum(np.take_along_axis(w, order, axis=1), axis=1)
+    kept = ~(together <= tolerance)  # where weights are nan, nothing is left out
+    needed = np.empty_like(kept)
+    np.put_along_axis(needed, order, kept, axis=1)
+    return needed
+
+
 def read(answers: Answers, readout: str, task: int | None = None, tau: float = 32.0) -> Float | None:
     """Reads one score per image.
 

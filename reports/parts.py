@@ -17,6 +17,7 @@ from cliqa_bench.reports.beyond import (
     shape_significance,
     shape_transfer,
 )
+from cliqa_bench.reports.bounded import bounded_rows, shape_bounded
 from cliqa_bench.reports.cost import (
     gate_rows,
     overhead_rows,
@@ -87,6 +88,9 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "overhead", "parameters per task", overhead_rows, shape_overhead, f"{_RUN}tsn", in_order=False
+    ),
+    Part(
+        "bounded", "heads left out within a tolerance", bounded_rows, shape_bounded, f"{_RUN}tsn"
     ),
     Part("time", "milliseconds per image", time_rows, shape_time, f"{_RUN}lwf,tsn", measured=True),
     Part(

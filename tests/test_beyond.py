@@ -6,12 +6,16 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import recorded_runs as recorded
+from scipy import stats
 
+from cliqa_bench.readouts import gate_weights
 from cliqa_bench.records import AnswerReader, read_records
 from cliqa_bench.reports import beyond
 from cliqa_bench.reports.all_orders import first_task_rows, order_rows
+from cliqa_bench.reports.bounded import TOLERANCES, bounded_rows, shape_bounded
 from cliqa_bench.reports.render import latex, markdown
 from cliqa_bench.reports.rows import Group, group_records
 from cliqa_bench.reports.statistics import interval_rows, significance_rows
@@ -112,6 +116,44 @@ def test_transfer(runs: Runs) -> None:
     agnostic = {name: values[0] for name, values in table.sections[1].rows}
     least = min(agnostic, key=lambda name: agnostic[name].mean)
     assert [name for name, value in agnostic.items() if value.bold] == [least]
+
+
+def test_bounded(runs: Runs) -> None:
+    """Against a loop over images, heads and subsets."""
+    group, reader = runs
+    rows = bounded_rows(group, reader)
+    record = next(r for r in group.records if r.strategy == "tsn" and r.order == group.main_order)
+    seeds = {r.seed for r in group.records if (r.strategy, r.order) == ("tsn", group.main_order)}
+    table = shape_bounded(rows)
+    (section,) = table.sections
+    assert [name for name, _ in section.rows] == [f"{tolerance:g}" for tolerance in TOLERANCES]
+    told = {row.metric: row for row in rows}
+    assert {row.length for row in rows} == {len(record.steps)}
+    for tolerance in TOLERANCES:
+        used, errors, held, agreement = [], [], [], []
+        for run in (r for r in group.records if (r.strategy, r.order) == ("tsn", group.main_order)):
+            for test in run.sequence:
+                answers = reader.answers(run, len(run.steps) - 1, test)
+                assert answers is not None and answers.distances is not None
+                weights = gate_weights(answers.distances, run.tau)
+                predicted = []
+                for w, s in zip(weights, answers.scores.astype(float), strict=True):
+                    order = np.argsort(w, kind="stable").tolist()
+                    gone: list[int] = []
+                    while sum(w[k] for k in [*gone, order[len(gone)]]) <= tolerance:
+                        gone.append(order[len(gone)])
+                    predicted.append(sum(w[k] * s[k] for k in order if k not in gone))
+                    used.append(len(w) - len(gone))
+                    errors.append(abs(predicted[-1] - float(w @ s)))
+                    # the recorded scores are no cosines: some lie outside [-1, 1]
+                    held.append(errors[-1] <= sum(w[k] for k in gone) + 1e-12)
+                agreement.append(stats.spearmanr(predicted, answers.mos)[0])
+        assert told[f"Heads: {tolerance:g}"].value == pytest.approx(np.mean(used))
+        assert told[f"mSRCC: {tolerance:g}"].value == pytest.approx(np.mean(agreement))
+        if len(seeds) == 1:
+            assert told[f"Largest error: {tolerance:g}"].value == pytest.approx(max(errors), abs=1e-12)
+        assert told[f"Bound held (%): {tolerance:g}"].value == pytest.approx(100 * np.mean(held))
+        assert told[f"Saved (%): {tolerance:g}"].value == pytest.approx(100 - 100 * np.mean(used) / len(w))
 
 
 def test_they_are_rendered(runs: Runs) -> None:

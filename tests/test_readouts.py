@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.readouts import gate_weights, read
+from cliqa_bench.readouts import gate_weights, needed_heads, read
 from cliqa_bench.types import Answers
 
 
@@ -128,3 +129,42 @@ def test_misuse() -> None:
     assert told.distances is not None
     with pytest.raises(ValueError, match="distances"):
         read(Answers(told.keys, told.mos, told.scores, told.distances[:, :2]), "gate")
+
+
+# -- heads left out ------------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(1, 7).flatmap(
+        lambda tasks: st.tuples(
+            arrays(np.float64, (5, tasks), elements=st.floats(0.0, 1.0)),
+            arrays(np.float64, (5, tasks), elements=st.floats(-1.0, 1.0)),
+        )
+    ),
+    st.floats(0, 0.99),
+)
+def test_the_bound_of_heads_left_out_holds_and_no_more_could_be(
+    drawn: tuple[np.ndarray, np.ndarray], tolerance: float
+) -> None:
+    raw, scores = drawn
+    weights = (raw + 1e-3) / (raw + 1e-3).sum(axis=1, keepdims=True)
+    needed = needed_heads(weights, tolerance)
+    assert needed.any(axis=1).all()
+    left_out = np.where(needed, 0, weights).sum(axis=1)
+    assert (left_out <= tolerance + 1e-12).all()
+    error = np.abs((np.where(needed, weights, 0) * scores).sum(axis=1) - (weights * scores).sum(axis=1))
+    assert (error <= left_out + 1e-12).all()
+    for row, kept, rest in zip(weights, needed, left_out, strict=True):
+        # without the smallest of those kept, too much would be gone
+        assert kept.sum() == 1 or rest + row[kept].min() > tolerance - 1e-12
+
+
+def test_heads_left_out_at_the_edges() -> None:
+    weights = np.array([[0.5, 0.0, 0.5], [1.0, 0.0, 0.0], [0.2, 0.1, 0.7]])
+    assert needed_heads(weights, 0).tolist() == [[True, False, True], [True, False, False], [True] * 3]
+    assert needed_heads(weights, 0.31).sum(axis=1).tolist() == [2, 1, 1]
+    assert needed_heads(np.array([[1.0]]), 0.5).tolist() == [[True]]
+    assert needed_heads(np.full((1, 3), np.nan), 0.5).all()
+    for tolerance in (-0.1, 1, np.nan):
+        with pytest.raises(ValueError, match="tolerance"):
+            needed_heads(weights, tolerance)
