@@ -126,7 +126,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         preset=preset,
         training=_training(preset, settings, training),
         params=params,
-        device=_device(settings.get("device")),
+        device=device_name(settings.get("device")),
         out=Path(settings.get("out") or "runs").expanduser(),
         test_on=test_on,
         include=[str(file.path) for file in addons.included().values()],
@@ -249,7 +249,12 @@ def _split(value: str | int | None) -> str:
     return f"{path}{mark}{number}"
 
 
-def _device(value: str | None) -> str:
+def device_name(value: str | None) -> str:
+    """Returns the name of a device, "auto" where none was given.
+
+    Raises:
+        UserError: If it is no name of one.
+    """
     device = value or "auto"
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
         raise errors.unknown("device", device, ["auto", "cpu", "cuda", "cuda:1", "mps"])
@@ -265,14 +270,27 @@ def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]])
     return named
 
 
+def precision_name(value: str | None, device: str | None) -> Precision | None:
+    """Returns what `--precision` says on a device; None where it was not given.
+
+    Raises:
+        UserError: If there is no such precision or device.
+    """
+    if value == "auto":
+        return quickest_precision(device_name(device))
+    known: tuple[Precision, ...] = get_args(Precision)
+    for name in known:
+        if value == name:
+            return name
+    if value is not None:
+        raise errors.unknown("precision", value, [*known, "auto"])
+    return None
+
+
 def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[str, Any]) -> Training:
     """Returns the preset's protocol with the precision and the fields that were asked for."""
-    protocol, wanted = PRESETS[preset], settings.get("precision")
-    if wanted == "auto":
-        wanted = quickest_precision(_device(settings.get("device")))
-    if wanted is not None and wanted not in get_args(Precision):
-        raise errors.unknown("precision", wanted, [*get_args(Precision), "auto"])
-    if wanted is not None:
+    protocol = PRESETS[preset]
+    if (wanted := precision_name(settings.get("precision"), settings.get("device"))) is not None:
         protocol = replace(protocol, precision=wanted)
     return replace(protocol, **typed_fields(Training, changed, "training"))
 

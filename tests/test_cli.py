@@ -204,11 +204,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "which command? cliqa-bench {run,paper,plan,report,verify,data,list,test,pretrain}, or --help"),
+        ("", "which command? cliqa-bench {run,paper,plan,report,verify,score,data,list,test,pretrain}, or --help"),
         (
             "rum",
             "unknown command 'rum' (did you mean 'run'?); there is: data, list, paper, plan, pretrain, "
-            "report, run, test, verify",
+            "report, run, score, test, verify",
         ),
         ("data", "which command? cliqa-bench data {make,check,ratings,sheet}, or --help"),
         ("data rating", "unknown command 'rating' (did you mean 'ratings'?)"),
