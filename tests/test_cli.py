@@ -204,7 +204,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "which command? cliqa-bench {run,paper,plan,report,verify,score,data,list,test,pretrain}, or --help"),
+        (
+            "",
+            "which command? cliqa-bench {run,paper,plan,report,verify,score,data,list,test,pretrain}, or --help",
+        ),
         (
             "rum",
             "unknown command 'rum' (did you mean 'run'?); there is: data, list, paper, plan, pretrain, "
