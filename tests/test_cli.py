@@ -206,7 +206,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "",
-            "which command? cliqa-bench {run,paper,plan,report,verify,score,data,list,test,pretrain}, or --help",
+            "which command? cliqa-bench {run,paper,plan,report,verify,score,data,list,test,pretrain}, "
+            "or --help",
         ),
         (
             "rum",
