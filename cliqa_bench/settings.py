@@ -265,15 +265,27 @@ def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]])
     return named
 
 
+def chosen_precision(name: str, device: str) -> Precision:
+    """Turns "auto" into the device's quickest precision, and checks any other name.
+
+    Raises:
+        UserError: If there is no such precision.
+    """
+    known: tuple[Precision, ...] = get_args(Precision)
+    for precision in known:
+        if name == precision:
+            return precision
+    if name != "auto":
+        raise errors.unknown("precision", name, [*known, "auto"])
+    return quickest_precision(device)
+
+
 def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[str, Any]) -> Training:
     """Returns the preset's protocol with the precision and the fields that were asked for."""
     protocol, wanted = PRESETS[preset], settings.get("precision")
-    if wanted == "auto":
-        wanted = quickest_precision(_device(settings.get("device")))
-    if wanted is not None and wanted not in get_args(Precision):
-        raise errors.unknown("precision", wanted, [*get_args(Precision), "auto"])
     if wanted is not None:
-        protocol = replace(protocol, precision=wanted)
+        precision = chosen_precision(wanted, _device(settings.get("device")))
+        protocol = replace(protocol, precision=precision)
     return replace(protocol, **typed_fields(Training, changed, "training"))
 
 
