@@ -184,12 +184,12 @@ def _score_arguments(add: Add) -> None:
 
 
 def _score(args: Namespace, command: str) -> int:
-    from cliqa_bench.settings import device_name, precision_name
+    from cliqa_bench.settings import chosen_precision, device_name
     from cliqa_bench.store import write_text
 
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
-    precision = precision_name(args.precision, args.device) or "fp32"
+    precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench import scoring
     from cliqa_bench.worker import resolve_device
 
@@ -249,6 +249,33 @@ def _test(args: Namespace, command: str) -> int:
         return 1
     print(f"{name} keeps the contract of a strategy")
     return 0
+
+
+def _bench_arguments(add: Add) -> None:
+    add("--rows", type=str, metavar="NAMES", help="groups, see --list, or 'all' (default: what is not long)")
+    add("--list", action="store_true", help="show the groups of rows, and measure nothing")
+    add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
+    add("--precision", type=str, default="auto", metavar="P", help="of scoring: fp32, bf16, auto (default)")
+    add("--repeats", type=int, default=5, metavar="N", help="how often a side is measured (default: 5)")
+    add("--threads", type=int, metavar="N", help="threads on a CPU (default: one for each core)")
+    add("--runs", type=str, metavar="DIR", help="finished runs to take models from, for 'precision'")
+    add("--scale", type=float, default=1.0, metavar="S", help="size of large generated data (default: 1.0)")
+    add("--out", type=str, default="bench", metavar="DIR", help="folder of the results (default: bench)")
+
+
+def _bench(args: Namespace, command: str) -> int:
+    from cliqa_bench.bench import rows
+
+    if args.list:
+        print(rows.listing())
+        return 0
+    from cliqa_bench.settings import words
+
+    groups = rows.chosen_groups(words(args.rows))
+    from cliqa_bench.bench.suite import bench, settled
+
+    with settled(args.as_dict()) as setting:
+        return bench(groups, setting, Path(args.out).expanduser(), command)
 
 
 def _pretrain_arguments(add: Add) -> None:
@@ -389,6 +416,7 @@ COMMANDS: dict[str, Command] = {
     "data sheet": Command("draw pictures of each dataset, ordered by label", _sheet_arguments, _sheet),
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
+    "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
     "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),
 }
 GROUPS = {"data": "make, check and print datasets"}

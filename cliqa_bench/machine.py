@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,24 @@ def visible_gpus() -> int:
         return len([part for part in named.split(",") if part.strip() not in ("", "-1")])
     folder = "/dev"
     return len([n for n in os.listdir(folder) if n.startswith("nvidia") and n[6:].isdigit()])  # noqa: PTH208
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Returns the name of the CPU, as well as the system knows it."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def memory_bytes() -> int:
+    """Returns the size of the main memory, 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -270,28 +270,27 @@ def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]])
     return named
 
 
-def precision_name(value: str | None, device: str | None) -> Precision | None:
-    """Returns what `--precision` says on a device; None where it was not given.
+def chosen_precision(name: str, device: str) -> Precision:
+    """Turns "auto" into the device's quickest precision, and checks any other name.
 
     Raises:
-        UserError: If there is no such precision or device.
+        UserError: If there is no such precision.
     """
-    if value == "auto":
-        return quickest_precision(device_name(device))
     known: tuple[Precision, ...] = get_args(Precision)
-    for name in known:
-        if value == name:
-            return name
-    if value is not None:
-        raise errors.unknown("precision", value, [*known, "auto"])
-    return None
+    for precision in known:
+        if name == precision:
+            return precision
+    if name != "auto":
+        raise errors.unknown("precision", name, [*known, "auto"])
+    return quickest_precision(device)
 
 
 def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[str, Any]) -> Training:
     """Returns the preset's protocol with the precision and the fields that were asked for."""
-    protocol = PRESETS[preset]
-    if (wanted := precision_name(settings.get("precision"), settings.get("device"))) is not None:
-        protocol = replace(protocol, precision=wanted)
+    protocol, wanted = PRESETS[preset], settings.get("precision")
+    if wanted is not None:
+        precision = chosen_precision(wanted, device_name(settings.get("device")))
+        protocol = replace(protocol, precision=precision)
     return replace(protocol, **typed_fields(Training, changed, "training"))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from cliqa_bench.progress import track
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Measured:
         return statistics.median(self.ours)
 
     @property
+    def reference_value(self) -> float:
+        """Median of the other side's values; nan where there is none."""
+        return statistics.median(self.reference) if self.reference else math.nan
+
+    @property
     def ratios(self) -> tuple[float, ...]:
         """Ours / reference, repeat by repeat: what slowed the machine down slowed both sides of it."""
         return tuple(a / b for a, b in zip(self.ours, self.reference, strict=bool(self.reference)))
@@ -67,16 +75,20 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turn(sides: Sequence[Callable[[], float]], repeats: int, warm_up: int = 1) -> list[tuple[float, ...]]:
+def in_turn(
+    sides: Sequence[Callable[[], float]], repeats: int, warm_up: int = 1, what: str = "measure"
+) -> list[tuple[float, ...]]:
     """Takes the sides of a comparison in turn, so that a slow moment of the machine hits all of them.
 
     Args:
         sides: Each measures once and returns its value.
         repeats: How often.
         warm_up: Rounds whose values are thrown away.
+        what: Said beside the progress bar.
 
     Returns:
         For each side its values, one per repeat.
     """
-    rounds = [[side() for side in sides] for _ in range(warm_up + repeats)]
+    n = warm_up + repeats
+    rounds = [[side() for side in sides] for _ in track(range(n), n, what, "round")]
     return list(zip(*rounds[warm_up:], strict=True))

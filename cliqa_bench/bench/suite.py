@@ -1,0 +1,157 @@
+"""Measures groups of rows one after the other, and writes what came out."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from cliqa_bench.bench import rows, table
+from cliqa_bench.bench.measured import Measured
+from cliqa_bench.bench.setting import Setting
+from cliqa_bench.errors import UserError
+from cliqa_bench.machine import cores, cpu_model, memory_bytes
+from cliqa_bench.progress import bar
+from cliqa_bench.runner import versions
+from cliqa_bench.settings import chosen_precision
+from cliqa_bench.store import write_json, write_text
+from cliqa_bench.worker import resolve_device
+
+
+@dataclass
+class Results:
+    """What was measured, and what failed.
+
+    Attributes:
+        about: Machine, operating system, versions, setting, command, date.
+        rows: The rows, in the order in which they were measured.
+        failed: Group -> why it gave no (further) row, in one line.
+    """
+
+    about: dict[str, Any]
+    rows: list[Measured] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def write(self, out: Path) -> None:
+        """Writes `bench.json` (every repeat, unrounded) and `bench.md`.
+
+        Raises:
+            UserError: If the folder cannot be written.
+        """
+        found = [
+            asdict(row) | {"value": row.value, "ratio": row.ratio, "reached": row.reached}
+            for row in self.rows
+        ]
+        write_json(out / "bench.json", {**self.about, "rows": found, "failed": self.failed})
+        write_text(out / "bench.md", table.markdown(self.rows, self.about, self.failed))
+
+
+def bench(groups: Sequence[str], setting: Setting, out: Path, command: str) -> int:
+    """Measures groups of rows, prints their table, and writes it to a folder after every group.
+
+    A group that fails is named, with what went wrong, and the others go on.
+
+    Args:
+        groups: Names of `rows.GROUPS`.
+        setting: The conditions; every group gets a folder of its own inside `setting.folder`.
+        out: Folder of `bench.json` and `bench.md`.
+        command: The command line that would do it again.
+
+    Returns:
+        0, or 1 if a group failed.
+
+    Raises:
+        UserError: If the output folder cannot be written.
+    """
+    results = Results(_about(setting, command))
+    with bar(len(groups), "bench", "group") as shown, _threads(setting):
+        for name in groups:
+            shown.set_postfix_str(name)
+            _measure(name, setting, results)
+            results.write(out)
+            shown.update()
+    print(table.text(results.rows))
+    for name, reason in results.failed.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    print(f"\nevery repeat, and what it was measured on: {out / 'bench.json'}, {out / 'bench.md'}")
+    return 1 if results.failed else 0
+
+
+@contextmanager
+def settled(flags: Mapping[str, Any]) -> Iterator[Setting]:
+    """Turns the command's flags into conditions, with a folder that is removed in the end.
+
+    Raises:
+        UserError: If the device does not exist here, or a number or name is wrong.
+    """
+    for name, least in (("repeats", 1), ("threads", 1)):
+        if flags[name] is not None and flags[name] < least:
+            raise UserError(f"--{name} must be at least {least}, not {flags[name]}")
+    if not 0 < flags["scale"] < math.inf:
+        raise UserError(f"--scale must be above 0, not {flags['scale']}")
+    device = resolve_device(flags["device"])
+    runs = flags["runs"] and Path(flags["runs"]).expanduser()
+    with tempfile.TemporaryDirectory(prefix="cliqa-bench-") as folder:
+        yield Setting(
+            device=str(device),
+            precision=chosen_precision(flags["precision"], str(device)),
+            threads=flags["threads"] or cores(),
+            repeats=flags["repeats"],
+            folder=Path(folder),
+            runs=runs,
+            scale=flags["scale"],
+        )
+
+
+def _measure(name: str, setting: Setting, results: Results) -> None:
+    """Adds a group's rows, or why there are none, to the results."""
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=setting.folder) as folder:
+        try:
+            for row in rows.measure(name, replace(setting, folder=Path(folder))):
+                results.rows.append(row)
+        except UserError as error:
+            results.failed[name] = str(error)
+        except Exception as error:  # the other groups do not depend on it
+            traceback.print_exc()
+            results.failed[name] = " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _about(setting: Setting, command: str) -> dict[str, Any]:
+    device = torch.device(setting.device)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {"cpu": cpu_model(), "cores": cores(), "memory_bytes": memory_bytes(), "gpu": gpu},
+        "os": platform.platform(),
+        "versions": versions(),
+        "setting": {
+            "device": setting.device,
+            "precision": setting.precision,
+            "threads": setting.threads,
+            "repeats": setting.repeats,
+            "scale": setting.scale,
+        },
+    }
+
+
+@contextmanager
+def _threads(setting: Setting) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(setting.threads)
+    try:
+        with threadpool_limits(setting.threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
