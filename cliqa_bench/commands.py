@@ -28,6 +28,7 @@ _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (tr
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _RUNS = "folder of the results, or a bundle (default: runs)"
+_MEGAPIXELS = "refuse images of more than M million pixels (default: 64)"
 _INCLUDE = "Python files with strategies, datasets or backbones of your own"
 
 
@@ -53,6 +54,7 @@ def _where_and_how(add: Add) -> None:
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--max-megapixels", type=float, metavar="M", help=_MEGAPIXELS)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
     add(
@@ -180,15 +182,17 @@ def _score_arguments(add: Add) -> None:
     add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--max-megapixels", type=float, metavar="M", help=_MEGAPIXELS)
     add("--to", type=str, metavar="FILE", help="CSV file (default: the terminal)")
 
 
 def _score(args: Namespace, command: str) -> int:
-    from cliqa_bench.settings import chosen_precision, device_name
+    from cliqa_bench.settings import chosen_precision, device_name, megapixels
     from cliqa_bench.store import write_text
 
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
+    limit = megapixels(args.max_megapixels)
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench import scoring
     from cliqa_bench.worker import resolve_device
@@ -198,7 +202,8 @@ def _score(args: Namespace, command: str) -> int:
     record = scoring.choose_run(out, args.run)
     print(f"scoring with run {record.id}", file=sys.stderr)
     scorer = scoring.load_scorer(out, record, device, args.tolerance)
-    scored = scoring.score_files(scorer, files, scoring.resize_of(record), device, precision)
+    resize = scoring.resize_of(record)
+    scored = scoring.score_files(scorer, files, resize, device, precision, limit)
     text = scoring.as_csv(files, scored, [step.dataset for step in record.steps])
     if args.to is None:
         print(text, end="")
@@ -340,19 +345,20 @@ def _check_arguments(add: Add) -> None:
     )
     add("--split", type=str, default="1", metavar="N|DIR", help=_SPLIT)
     add("--include", type=str, metavar="FILES", help=_INCLUDE)
+    add("--max-megapixels", type=float, metavar="M", help=_MEGAPIXELS)
 
 
 def _check(args: Namespace, command: str) -> int:
     from cliqa_bench import registry
-    from cliqa_bench.settings import include, words
+    from cliqa_bench.settings import include, megapixels, words
 
     include(args.include)
-
+    limit = megapixels(args.max_megapixels)
     chosen = [registry.check("datasets", name) for name in words(args.datasets)]
     root = _data(args.dir)
     from cliqa_bench.benchmarks.check import check_data
 
-    report = check_data(root, chosen or None, args.split)
+    report = check_data(root, chosen or None, args.split, limit)
     print(report.render())
     return 0 if report.ok else 2
 

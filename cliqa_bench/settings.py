@@ -18,10 +18,21 @@ from jsonargparse import ArgumentParser
 
 from cliqa_bench import addons, errors, paper, registry
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.config import PRESET_BACKBONE, PRESETS, LogName, PresetName, RunConfig, Training
+from cliqa_bench.config import (
+    MAX_MEGAPIXELS,
+    PRESET_BACKBONE,
+    PRESETS,
+    LogName,
+    PresetName,
+    RunConfig,
+    Training,
+)
 from cliqa_bench.errors import UserError
 from cliqa_bench.machine import Precision, quickest_precision
 from cliqa_bench.strategies.base import default_of
+
+_MOST_MEGAPIXELS = 10_000.0
+"""At 30 GB decoded; what is larger is a slip of the finger."""
 
 Params = dict[str, dict[str, Any]]
 
@@ -133,6 +144,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
         log=_log(settings.get("log")),
+        max_megapixels=megapixels(settings.get("max_megapixels")),
     )
 
 
@@ -306,6 +318,19 @@ def _threads(value: int | None) -> int | None:
     if value is not None and value < 1:
         raise UserError(f"--threads must be at least 1, not {value}")
     return value
+
+
+def megapixels(value: float | None) -> float:
+    """Returns the largest image that is decoded, in 10^6 pixels; `MAX_MEGAPIXELS` where none is given.
+
+    Raises:
+        UserError: If it is not above 0 and at most `_MOST_MEGAPIXELS`.
+    """
+    if value is None:
+        return MAX_MEGAPIXELS
+    if not 0 < value <= _MOST_MEGAPIXELS:
+        raise UserError(f"--max-megapixels must be above 0 and at most {_MOST_MEGAPIXELS:g}, not {value}")
+    return float(value)
 
 
 def _log(value: str | None) -> LogName | None:

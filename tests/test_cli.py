@@ -138,7 +138,7 @@ def test_data_check_without_a_folder_checks_the_miniatures(fake: Any, tmp_path: 
     check = fake("cliqa_bench.benchmarks.check", check_data=report)["check_data"]
     assert main(["data", "check"]) == 0
     make["make_miniatures"].assert_called_once_with(tmp_path, names=None)
-    check.assert_called_once_with(tmp_path, None, "1")
+    check.assert_called_once_with(tmp_path, None, "1", 64.0)
 
 
 def test_data_sheet(fake: Any, tmp_path: Path) -> None:
