@@ -129,7 +129,7 @@ def test_data_check(fake: Any, tmp_path: Path, ok: bool, code: int) -> None:
     report = types.SimpleNamespace(ok=ok, render=lambda: "a table")
     check = fake("cliqa_bench.benchmarks.check", check_data=report)["check_data"]
     assert main(["data", "check", str(tmp_path), "--datasets", "live, bid", "--split", "2"]) == code
-    check.assert_called_once_with(tmp_path, ["live", "bid"], "2")
+    check.assert_called_once_with(tmp_path, ["live", "bid"], "2", 64.0)
 
 
 def test_data_check_without_a_folder_checks_the_miniatures(fake: Any, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ LEVELS = (
     "folding",
     "model gates backbones",
     "metrics losses readouts records schema registry addons progress memory pretrain_config store",
-    "machine seeds paths config",
+    "machine seeds paths config yaml_file",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
