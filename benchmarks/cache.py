@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.benchmarks.content import remember
 from cliqa_bench.benchmarks.images import (
     DECODER,
     adaptive_resize,
@@ -252,6 +253,7 @@ class _Build:
                 shown.update()
             body = json.dumps({"made_by": self.made_by, "images": images}).encode()
             file.write(body + _TAIL.pack(len(body), _MARK))
+        remember(self.dataset.root, {self.files[i.key]: (i.bytes, i.mtime_ns, i.hash) for i in images})
         cache = self.current()
         if cache is None:
             raise UserError(f"images in {self.dataset.root} changed while they were read; run again")

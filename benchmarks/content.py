@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,17 +29,41 @@ def content_hashes(root: Path, paths: Sequence[Path], what: str) -> list[str]:
     Raises:
         UserError: If a file cannot be read.
     """
-    table = cache_root() / "hashes" / f"{digest(str(root.resolve()))}.json"
-    known = _read_table(table)
+    known = _read_table(_table(root))
     now = {str(path): _stat(path) for path in paths}
     stale = [path for path in paths if known.get(str(path), (0, 0, ""))[:2] != now[str(path)]]
     if stale:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             hashed = track(pool.map(_hash, stale), len(stale), f"read {what}", "image")
             known |= {str(p): (*now[str(p)], h) for p, h in zip(stale, hashed, strict=True)}
-        with contextlib.suppress(UserError):  # a folder that cannot be written only costs time
-            write_json(table, known)
+        _write_table(root, known)
     return [known[str(path)][2] for path in paths]
+
+
+def remember(root: Path, facts: Mapping[Path, Facts]) -> None:
+    """Notes the hashes of files that somebody has read anyway.
+
+    Args:
+        root: The dataset's folder.
+        facts: File -> size, time of the last change and hash.
+    """
+    known = _read_table(_table(root))
+    _write_table(root, known | {str(path): facts[path] for path in facts})
+
+
+def is_known(root: Path, paths: Sequence[Path]) -> bool:
+    """Tells whether all hashes are in the table, whatever has become of the files; reads no image."""
+    known = _read_table(_table(root))
+    return all(str(path) in known for path in paths)
+
+
+def _table(root: Path) -> Path:
+    return cache_root() / "hashes" / f"{digest(str(root.resolve()))}.json"
+
+
+def _write_table(root: Path, known: Mapping[str, Facts]) -> None:
+    with contextlib.suppress(UserError):  # a folder that cannot be written only costs time
+        write_json(_table(root), known)
 
 
 def _read_table(path: Path) -> dict[str, Facts]:

@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,14 @@ class Split:
 
     def keys(self, subset: Subset) -> list[str]:
         """Returns the images of a subset, in rating order."""
-        return [key for key, where in self.subset.items() if where == subset]
+        return list(self._keys.get(subset, ()))
+
+    @cached_property
+    def _keys(self) -> dict[Subset, list[str]]:
+        found: dict[Subset, list[str]] = {}
+        for key, subset in self.subset.items():
+            found.setdefault(subset, []).append(key)
+        return found
 
 
 def make_split(name: str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> Split:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ _ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' betwe
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
+_TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _RUNS = "folder of the results, or a bundle (default: runs)"
 _INCLUDE = "Python files with strategies, datasets or backbones of your own"
 
@@ -168,6 +170,40 @@ def _verify(args: Namespace, command: str) -> int:
         print(
             f"{path}: a bundle of {size:,} bytes; anybody can check it with: verify {shlex.quote(path.name)}"
         )
+    return 0
+
+
+def _score_arguments(add: Add) -> None:
+    add("images", type=str, nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    add("--runs", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
+    add("--run", type=str, metavar="ID", help="which run, or the beginning of its id (default: the newest)")
+    add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
+    add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--to", type=str, metavar="FILE", help="CSV file (default: the terminal)")
+
+
+def _score(args: Namespace, command: str) -> int:
+    from cliqa_bench.settings import chosen_precision, device_name
+    from cliqa_bench.store import write_text
+
+    if not 0 <= args.tolerance < 1:
+        raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
+    precision = chosen_precision(args.precision or "fp32", device_name(args.device))
+    from cliqa_bench import scoring
+    from cliqa_bench.worker import resolve_device
+
+    files = scoring.find_files([Path(name).expanduser() for name in args.images])
+    out, device = Path(args.runs).expanduser(), resolve_device(device_name(args.device))
+    record = scoring.choose_run(out, args.run)
+    print(f"scoring with run {record.id}", file=sys.stderr)
+    scorer = scoring.load_scorer(out, record, device, args.tolerance)
+    scored = scoring.score_files(scorer, files, scoring.resize_of(record), device, precision)
+    text = scoring.as_csv(files, scored, [step.dataset for step in record.steps])
+    if args.to is None:
+        print(text, end="")
+    else:
+        write_text(Path(args.to).expanduser(), text)
     return 0
 
 
@@ -373,6 +409,7 @@ COMMANDS: dict[str, Command] = {
     "plan": Command("show what 'run' would train, and start nothing", _run_arguments, _plan),
     "report": Command("write tables and figures from finished runs", _report_arguments, _report),
     "verify": Command("check hashes, and compute every number of a report again", _verify_arguments, _verify),
+    "score": Command("score images of your own with a finished run", _score_arguments, _score),
     "data make": Command("write the generated miniatures", _make_arguments, _make),
     "data check": Command("check datasets file by file", _check_arguments, _check),
     "data ratings": Command("print a dataset's ratings as CSV", _ratings_arguments, _ratings),

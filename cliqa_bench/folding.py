@@ -102,12 +102,21 @@ class Scorer(nn.Module):
             weights = torch.cat([head.weight for head in model.heads]).float()[tasks]  # type: ignore[misc]
             self.register_buffer("heads", functional.normalize(weights, dim=1))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def fixed(self, images: Tensor) -> Tensor | None:
+        """Returns what the part that never learns says of images, see `FeatureNet.fixed`."""
+        found: Tensor | None = self.nets[0].fixed(images)  # type: ignore[operator]  # taken for a tensor
+        return found
+
+    def forward(self, images: Tensor, fixed: Tensor | None = None) -> Tensor:
         """Scores images, (B, 3, H, W), with every head: (B, heads) in [-1, 1].
 
         The network runs once, or once per task where tasks own their normalisation.
+
+        Args:
+            images: ImageNet-normalised.
+            fixed: What `fixed` returned for them, if that is known already.
         """
-        fixed = self.nets[0].fixed(images)  # type: ignore[operator]  # mypy takes it for a tensor
+        fixed = self.fixed(images) if fixed is None else fixed
         finals = torch.stack([net(images, fixed).final for net in self.nets], dim=1)
         with torch.autocast(images.device.type, enabled=False):
             # (B, tasks or 1, d) by (tasks, d)

@@ -27,7 +27,7 @@ GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
 N_PICTURES = 3
 """Images of a test set that are kept for figures."""
 
-SCHEMA = 2
+SCHEMA = 3
 """Goes into every node's hash; raised when a change to the code changes what a node would hold."""
 
 

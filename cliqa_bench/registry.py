@@ -8,9 +8,9 @@ name cost milliseconds.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -51,14 +51,19 @@ _ROOMS: dict[Kind, _Room] = {
 _PACKAGE = Path(__file__).parent
 
 
-def _files(kind: Kind) -> Iterator[Path]:
+@functools.cache
+def _files(kind: Kind) -> tuple[Path, ...]:
+    """Returns our own files of a kind; they are read once in a process."""
     room = _ROOMS[kind]
     extends_base = re.compile(rf"^class \w+\((?:[^)]*,)?\s*{room.base}\s*[,)]", re.MULTILINE)
-    for path in sorted((_PACKAGE / room.folder).glob("*.py")):
-        if path.stem == "base" or path.stem.startswith("_"):
-            continue
-        if not room.shared or extends_base.search(path.read_text(encoding="utf-8")):
-            yield path
+    candidates = sorted((_PACKAGE / room.folder).glob("*.py"))
+    return tuple(
+        path
+        for path in candidates
+        if path.stem != "base"
+        and not path.stem.startswith("_")
+        and (not room.shared or extends_base.search(path.read_text(encoding="utf-8")))
+    )
 
 
 def names(kind: Kind) -> list[str]:

@@ -17,6 +17,7 @@ import yaml
 from cliqa_bench import registry
 from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.cache import ImageCache
+from cliqa_bench.benchmarks.content import is_known
 from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.material import load_materials
 from cliqa_bench.benchmarks.source import open_source
@@ -57,12 +58,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def prepare(config: RunConfig, command: str) -> Plan:
+def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     """Loads labels and splits and lays out the work.
 
     Args:
         config: The configuration.
         command: The command line that would do it again; goes with the results.
+        decode: Whether to decode datasets never seen before at once: their images are hashed on the way, and
+            so are read once and not twice.
 
     Raises:
         UserError: If data, names or weights are wrong.
@@ -79,6 +82,10 @@ def prepare(config: RunConfig, command: str) -> Plan:
         "device": config.device,
         "versions": versions(),
     }
+    if decode:  # once it is known that weights and names are right
+        for material in materials.values():
+            if not is_known(material.dataset.root, material.paths):
+                open_source(material, config.training.resize)
     return make_plan(config, materials, facts)
 
 
@@ -106,7 +113,7 @@ def run_all(configs: Sequence[RunConfig], command: str) -> int:
     skipped = 0
     for number, config in enumerate(configs, 1):
         _check_writable(config.out)
-        plan = prepare(config, command)
+        plan = prepare(config, command, decode=True)
         place = f"{number}/{len(configs)}: " if len(configs) > 1 else ""
         print(place + _headline(plan, len(plan.missing().train)), flush=True)
         outcome = _do(plan)

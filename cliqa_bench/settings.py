@@ -126,7 +126,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         preset=preset,
         training=_training(preset, settings, training),
         params=params,
-        device=_device(settings.get("device")),
+        device=device_name(settings.get("device")),
         out=Path(settings.get("out") or "runs").expanduser(),
         test_on=test_on,
         include=[str(file.path) for file in addons.included().values()],
@@ -249,7 +249,12 @@ def _split(value: str | int | None) -> str:
     return f"{path}{mark}{number}"
 
 
-def _device(value: str | None) -> str:
+def device_name(value: str | None) -> str:
+    """Returns the name of a device, "auto" where none was given.
+
+    Raises:
+        UserError: If it is no name of one.
+    """
     device = value or "auto"
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
         raise errors.unknown("device", device, ["auto", "cpu", "cuda", "cuda:1", "mps"])
@@ -284,7 +289,7 @@ def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[
     """Returns the preset's protocol with the precision and the fields that were asked for."""
     protocol, wanted = PRESETS[preset], settings.get("precision")
     if wanted is not None:
-        precision = chosen_precision(wanted, _device(settings.get("device")))
+        precision = chosen_precision(wanted, device_name(settings.get("device")))
         protocol = replace(protocol, precision=precision)
     return replace(protocol, **typed_fields(Training, changed, "training"))
 

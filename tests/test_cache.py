@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -15,6 +16,7 @@ from PIL import Image
 from tiny_dataset import Tiny, make_tiny, pixels_of
 
 from cliqa_bench.benchmarks.cache import MEAN, STD, ImageCache, to_float
+from cliqa_bench.benchmarks.content import content_hashes, is_known
 from cliqa_bench.benchmarks.images import decode_bytes
 from cliqa_bench.benchmarks.source import batches_by_shape
 from cliqa_bench.errors import UserError
@@ -71,6 +73,21 @@ def test_second_opening_decodes_nothing(tiny: Tiny, tmp_path: Path, monkeypatch:
     second = open_cache(tiny, tmp_path)
     assert decoded == [] and second.digest == first.digest
     np.testing.assert_array_equal(second.shapes, first.shapes)
+
+
+def test_decoding_leaves_the_hashes_so_that_files_are_read_once(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = keys_of(tiny)
+    paths = [tiny.path(key) for key in keys]
+    expected = [hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in paths]
+    assert not is_known(tiny.root, paths)
+    open_cache(tiny, tmp_path, keys=keys[:2])
+    assert not is_known(tiny.root, paths)
+    open_cache(tiny, tmp_path)
+    assert is_known(tiny.root, paths)
+    monkeypatch.setattr("cliqa_bench.benchmarks.content._hash", None)
+    assert content_hashes(tiny.root, paths, "Tiny") == expected
 
 
 def test_only_a_changed_file_is_decoded_again(

@@ -25,6 +25,7 @@ from cliqa_bench.readouts import READOUTS
 from cliqa_bench.reports import report
 
 ROOT = Path(__file__).resolve().parents[1]
+TOP = list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
 
 
 @pytest.fixture
@@ -204,11 +205,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "which command? cliqa-bench {run,paper,plan,report,verify,data,list,test,pretrain}, or --help"),
+        (
+            "",
+            f"which command? cliqa-bench {{{','.join(TOP)}}}, or --help",
+        ),
         (
             "rum",
-            "unknown command 'rum' (did you mean 'run'?); there is: data, list, paper, plan, pretrain, "
-            "report, run, test, verify",
+            f"unknown command 'rum' (did you mean 'run'?); there is: {', '.join(sorted(TOP))}",
         ),
         ("data", "which command? cliqa-bench data {make,check,ratings,sheet}, or --help"),
         ("data rating", "unknown command 'rating' (did you mean 'ratings'?)"),

@@ -17,9 +17,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 LEVELS = (
     "__main__ cli commands",
     "bench testing",
-    "listing runner paper worker live pool jobs planner settings reports",
+    "listing runner scoring paper worker live pool jobs planner settings reports",
     "strategies",
     "benchmarks learner evaluate pretrain plugins logs",
+    "gated",
     "folding",
     "model gates backbones",
     "metrics losses readouts records schema registry addons progress memory pretrain_config store",

@@ -83,6 +83,7 @@ def test_unknown_names(kind: Kind, name: str, line: str) -> None:
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns an empty room for datasets."""
     monkeypatch.setattr(registry, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(registry, "_files", registry._files.__wrapped__)  # not remembered: files come and go
     folder = tmp_path / "benchmarks"
     folder.mkdir()
     return folder

@@ -1,0 +1,148 @@
+"""Images of one's own scored with a finished run: as the run answered, or with fewer heads."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_runner import arguments
+
+from cliqa_bench import cli
+from cliqa_bench.gated import Gate, GatedScorer
+from cliqa_bench.readouts import gate_weights, read
+from cliqa_bench.records import AnswerReader, read_records
+
+
+@pytest.fixture(scope="module")
+def finished(miniatures, tmp_path_factory):
+    """TSN-IQA, heads on normalisations of their own, and LwF, heads on one."""
+    out = tmp_path_factory.mktemp("scoring") / "runs"
+    words = arguments(miniatures, out)
+    words[words.index("tsn")] = "tsn,lwf"
+    words[words.index("live,bid;bid,live")] = "live,bid"
+    assert cli.main(words) == 0
+    return out
+
+
+def scored(out, images, capsys, *more):
+    assert cli.main(["score", *map(str, images), "--runs", str(out), *more]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    return {Path(row["image"]).name: row for row in rows}
+
+
+@pytest.mark.parametrize("strategy", ["tsn", "lwf"])
+def test_scores_are_those_that_the_run_answered(finished, miniatures, capsys, strategy):
+    (record,) = (r for r in read_records(finished) if r.strategy == strategy)
+    found = scored(finished, [miniatures / "BID"], capsys, "--run", strategy)
+    answers = AnswerReader(finished).answers(record, 1, "bid")
+    assert answers is not None and answers.distances is not None
+    expected = read(answers, "gate", None, record.tau)
+    assert expected is not None
+    weights = gate_weights(answers.distances, record.tau)
+    assert len(answers.keys) > 3
+    for key, score, weight, heads in zip(answers.keys, expected, weights, answers.scores, strict=True):
+        row = found[Path(key).name]
+        assert float(row["score"]) == pytest.approx(score, abs=1e-6)
+        for k, task in enumerate(("live", "bid")):
+            assert float(row[f"weight:{task}"]) == pytest.approx(weight[k], abs=1e-5)
+            assert float(row[f"head:{task}"]) == pytest.approx(heads[k], abs=1e-6)
+
+
+def test_within_a_tolerance_fewer_heads_run(finished, miniatures, capsys):
+    images = [miniatures / "BID", miniatures / "databaserelease2"]
+    exact = scored(finished, images, capsys, "--run", "tsn")
+    near = scored(finished, images, capsys, "--run", "tsn", "--tolerance", "0.3")
+    errors = [abs(float(exact[name]["score"]) - float(near[name]["score"])) for name in exact]
+    left_out = sum(row[f"head:{task}"] == "" for row in near.values() for task in ("live", "bid"))
+    assert 0 < left_out < 2 * len(near)
+    assert 0 < max(errors) <= 0.3
+    for name, row in near.items():
+        said = [task for task in ("live", "bid") if row[f"head:{task}"]]
+        assert said
+        weighted = sum(float(row[f"weight:{t}"]) * float(row[f"head:{t}"]) for t in said)
+        assert float(row["score"]) == pytest.approx(weighted, abs=1e-6), name
+
+
+def test_a_file_and_a_folder_in_their_order(finished, miniatures, tmp_path):
+    first, second = sorted((miniatures / "BID").rglob("*.JPG"))[:2]
+    folder = tmp_path / "of mine"
+    folder.mkdir()
+    shutil.copy(first, folder / "=1+1,<b>.jpg")
+    (folder / "notes.txt").write_text("no image")
+    to = tmp_path / "scores.csv"
+    assert cli.main(["score", str(second), str(folder), "--runs", str(finished), "--to", str(to)]) == 0
+    with to.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [str(second), str(folder / "=1+1,<b>.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere.png"], "no file or folder nowhere.png"),
+        (["{empty}"], "no images in "),
+        (["{broken}"], "broken.png"),
+        (["{image}", "--run", "x"], "--run x is no run of "),
+        (["{image}", "--run", ""], "--run  begins 2 runs of "),
+        (["{image}", "--tolerance", "1"], "--tolerance must be at least 0 and below 1, not 1.0"),
+        (["{image}", "--precision", "fp16"], "unknown precision 'fp16'"),
+    ],
+)
+def test_misuse_is_one_line(finished, miniatures, tmp_path, capsys, words, said):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    places = {
+        "empty": tmp_path / "empty",
+        "broken": tmp_path / "broken.png",
+        "image": next((miniatures / "BID").rglob("*.JPG")),
+    }
+    assert cli.main(["score", *(w.format(**places) for w in words), "--runs", str(finished)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("cliqa-bench: error: ") and said in error
+
+
+def test_what_is_not_finished_or_not_the_same_is_refused(finished, miniatures, tmp_path, capsys):
+    image = str(next((miniatures / "BID").rglob("*.JPG")))
+    out = tmp_path / "runs"
+    shutil.copytree(finished, out)
+    for folder in (out / "gate").iterdir():
+        shutil.rmtree(folder)
+    assert cli.main(["score", image, "--runs", str(out)]) == 2
+    assert "is not finished (no " in capsys.readouterr().err
+    for path in (out / "runs").iterdir():
+        body = json.loads(path.read_text())
+        body["facts"]["weights"] = "of something else"
+        path.write_text(json.dumps(body))
+    assert cli.main(["score", image, "--runs", str(out)]) == 2
+    assert "was trained with other weights of S-CNN" in capsys.readouterr().err
+
+
+class _Head(torch.nn.Module):
+    """A head that says one thing, and counts how many images it is asked about."""
+
+    def __init__(self, says):
+        super().__init__()
+        self.says, self.asked, self.heads = says, 0, [0]
+
+    def fixed(self, images):
+        return None
+
+    def forward(self, images, fixed=None):
+        self.asked += len(images)
+        return torch.full((len(images), 1), self.says)
+
+
+def test_heads_that_do_not_count_are_not_run(monkeypatch):
+    given = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.05, 0.05, 0.9]], dtype=torch.float64)
+    monkeypatch.setattr(Gate, "weights", lambda self, images: given)
+    heads = [_Head(1.0), _Head(-1.0), _Head(0.5)]
+    gate = Gate(None, [], [], 32.0)  # type: ignore[arg-type]
+    said = GatedScorer(heads, gate, tolerance=0.15)(torch.zeros(3, 3, 8, 8))  # type: ignore[arg-type]
+    # 0.1 goes alone (with 0.2 it is too much); 0.1 or 0.1, not both; 0.05 and 0.05 together
+    assert [head.asked for head in heads] == [1, 2, 2]
+    np.testing.assert_allclose(said.scores, (given.numpy() * np.nan_to_num(said.heads)).sum(axis=1))
+    assert np.isnan(said.heads).sum() == 4
