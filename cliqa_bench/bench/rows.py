@@ -32,6 +32,8 @@ class Group(NamedTuple):
 GROUPS: dict[str, Group] = {
     "scoring": Group("test images a second, against the limit and against the published way", "scoring"),
     "training": Group("training images a second (TSN, LwF, SI), against the bare loop", "training"),
+    "growth": Group("time against the number of images and of tasks: linear or not", "growth"),
+    "precision": Group("scores and SRCC in bfloat16 against float32, alone and in batches", "precision"),
 }
 
 
