@@ -26,7 +26,7 @@ TOLERANCE = 0.15
 
 FACTORS = (1, 2, 4)
 TASKS = (2, 4, 6)
-IMAGES = 64
+IMAGES = 128
 """Images of the smallest size on a CPU."""
 
 

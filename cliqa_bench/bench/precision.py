@@ -132,9 +132,10 @@ def against_float32(worker: Worker, works: list[TrainWork], device: str) -> Iter
 
 def batch_dependence(worker: Worker, work: TrainWork, device: str, precision: Precision) -> Measured:
     """Compares the scores of images that come alone with those of images in batches of three sizes."""
-    scorer, source = Scorer(worker.trained(work)), worker.source(work.dataset)
-    alone, *batched = (scores_of(scorer, source, device, precision, pixels) for pixels in PIXELS)
-    largest = max(float(np.abs(scores.astype(np.float64) - alone).max()) for scores in batched)
+    scorer, largest = Scorer(worker.trained(work)), 0.0
+    for source in map(worker.source, sorted(worker.plan.materials)):
+        alone, *batched = (scores_of(scorer, source, device, precision, pixels) for pixels in PIXELS)
+        largest = max(largest, *(float(np.abs(b.astype(np.float64) - alone).max()) for b in batched))
     return Measured(
         "precision", f"largest difference of a score between batches, {precision}", (largest,), "",
         reach=1e-5 if precision == "fp32" else None, better="lower",
