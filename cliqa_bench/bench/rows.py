@@ -35,6 +35,8 @@ GROUPS: dict[str, Group] = {
     "startup": Group("help, and the plan of 720 orders", "startup"),
     "scoring": Group("test images a second, against the limit and against the published way", "scoring"),
     "training": Group("training images a second (TSN, LwF, SI), against the bare loop", "training"),
+    "growth": Group("time against the number of images and of tasks: linear or not", "growth"),
+    "precision": Group("scores and SRCC in bfloat16 against float32, alone and in batches", "precision"),
     "first-batch": Group(
         "from the command to the first mini-batch of a set of KonIQ-10k's size",
         "first_batch",
