@@ -132,6 +132,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         include=[str(file.path) for file in addons.included().values()],
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
+        deterministic=bool(settings.get("deterministic")),
         log=_log(settings.get("log")),
     )
 
