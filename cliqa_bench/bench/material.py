@@ -81,18 +81,19 @@ def make_pictures(folder: Path, shapes: Sequence[tuple[int, int]], seed: int = 0
 
 
 def pictures_source(folder: Path, shapes: Sequence[tuple[int, int]], subset: Subset, seed: int = 0) -> Source:
-    """Writes and decodes pictures, all of one subset but for the two that validation needs.
+    """Writes and decodes pictures, all of one subset; training needs some of the others, too.
 
     Args:
         folder: Where files and cache go; it must be new.
         shapes: Height and width of each picture.
-        subset: "test", or "train": then two further pictures of the last shape are for validation.
+        subset: "test", or "train": then there are two further pictures for validation and two for testing.
         seed: As in `make_pictures`.
     """
-    more = list(shapes[-1:]) * 2 if subset == "train" else []
-    dataset = make_pictures(folder, [*shapes, *more], seed)
+    more: tuple[Subset, ...] = ("val", "val", "test", "test") if subset == "train" else ()
+    dataset = make_pictures(folder, [*shapes, *[shapes[0]] * len(more)], seed)
     ratings = dataset.ratings()
-    where: dict[str, Subset] = {r.key: subset if i < len(shapes) else "val" for i, r in enumerate(ratings)}
+    subsets = [subset] * len(shapes) + list(more)
+    where = {rating.key: subset for rating, subset in zip(ratings, subsets, strict=True)}
     cache = ImageCache.open(dataset, [r.key for r in ratings], RESIZE, folder / "cache")
     return Source(dataset, ratings, make_split("bench", ratings, where), cache)
 

@@ -31,6 +31,7 @@ class Group(NamedTuple):
 
 GROUPS: dict[str, Group] = {
     "scoring": Group("test images a second, against the limit and against the published way", "scoring"),
+    "training": Group("training images a second (TSN, LwF, SI), against the bare loop", "training"),
 }
 
 
