@@ -37,7 +37,6 @@ from cliqa_bench.store import atomic_path, canonical
 Json = Any
 Tensors = dict[str, Tensor]
 
-FOLDER = "checkpoints"
 PAUSE = 10.0
 """Seconds between two checkpoints, at least; `CLIQA_CHECKPOINT_SECONDS` says otherwise, 0 for every epoch."""
 SHARE = 0.01
@@ -179,8 +178,8 @@ def _put_back_adam(learner: Learner, saved: Tensors) -> None:
 # -- when it is written and read -----------------------------------------------------------------------------
 
 
-class Interrupted(NamedTuple):
-    """What was done before.
+class Resumed(NamedTuple):
+    """What was done of an experience before it was interrupted; 0 and 0 where it was not.
 
     Attributes:
         epochs: How many of the experience's epochs.
@@ -201,7 +200,7 @@ class Checkpoints(SupervisedPlugin):
         pause: Seconds between two, at least; 0 for one after every epoch, whatever that costs.
 
     Attributes:
-        done_before: What an interrupted run had done of the experience.
+        resumed: What an interrupted run had done of the experience.
     """
 
     def __init__(
@@ -214,7 +213,7 @@ class Checkpoints(SupervisedPlugin):
         super().__init__()
         self.path, self.facts, self._say = path, dict(facts), say
         self._pause = checkpoint_pause() if pause is None else pause
-        self.done_before = Interrupted()
+        self.resumed = Resumed()
         self._took = 0.0
         self._start = self._last = time.perf_counter()
 
@@ -235,10 +234,9 @@ class Checkpoints(SupervisedPlugin):
         except Exception:
             self.remove()  # a strategy that cannot take it back must not fail for ever
             raise
-        self.done_before = Interrupted(body["epoch"] - first, body["seconds"])
-        self._say(
-            f"goes on after {self.done_before.epochs} of {self.done_before.epochs + strategy.train_epochs} epochs"
-        )
+        self.resumed = Resumed(body["epoch"] - first, body["seconds"])
+        n = self.resumed.epochs
+        self._say(f"goes on after {n} of {n + strategy.train_epochs} epochs")
 
     def _check(self, body: Mapping[str, Json]) -> None:
         was = body["facts"]
@@ -264,7 +262,7 @@ class Checkpoints(SupervisedPlugin):
 
     def _write(self, tensors: Tensors, body: dict[str, Json]) -> None:
         start = time.perf_counter()
-        seconds = self.done_before.seconds + start - self._start
+        seconds = self.resumed.seconds + start - self._start
         try:
             write_checkpoint(self.path, tensors, {**body, "facts": self.facts, "seconds": seconds})
         except UserError as error:

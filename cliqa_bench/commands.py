@@ -87,12 +87,13 @@ def _run_arguments(add: Add) -> None:
 
 
 def _run(args: Namespace, command: str) -> int:
-    from cliqa_bench.settings import resolve
+    from cliqa_bench.settings import resolve, without_broken
 
-    config = resolve(args.as_dict())
+    settings, failed = without_broken(args.as_dict())
+    config = resolve(settings)
     from cliqa_bench.runner import run
 
-    return run(config, command)
+    return run(config, command, failed)
 
 
 def _paper_arguments(add: Add) -> None:

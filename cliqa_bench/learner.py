@@ -48,7 +48,7 @@ class Best(NamedTuple):
 
 
 LOOK_EVERY = 50
-"""Steps after which losses are looked at on a GPU: to look is to wait for it."""
+"""Steps after which losses are looked at on a GPU, where to look is to wait for it."""
 
 Tick = Callable[[int, str], None]
 """Called with a number of images that passed, and a text to show: the validation SRCC, after an epoch."""
@@ -103,6 +103,7 @@ class Learner(SupervisedTemplate):
         best_epoch: Which one it is, counted from 1.
         history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
         last_state: The model's own state after the last epoch, which need not be the best.
+        look_every: Steps after which losses are looked at; 1 on a CPU.
         shown: Whose images the mini-batch holds, and their positions in its ratings; None where the
             mini-batches are a plug-in's.
 
@@ -151,6 +152,7 @@ class Learner(SupervisedTemplate):
             # the learner keeps its own history; metrics and loggers come as plug-ins where they are wanted
             warnings.filterwarnings("ignore", "No loggers specified")
             self._init_template(model, plugins, evaluator, device)
+        self.look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
 
     def _init_template(
         self,
@@ -300,7 +302,7 @@ class Learner(SupervisedTemplate):
         super()._before_backward(**kwargs)  # adds the penalty
         self._losses.append(self.loss.detach())
         self._unseen.append(self.shown)
-        if self.device.type == "cpu" or len(self._unseen) == LOOK_EVERY:
+        if len(self._unseen) >= self.look_every:
             self._look_at_losses()
 
     def _look_at_losses(self) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.source import Source, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
-from cliqa_bench.checkpoints import FOLDER, Checkpoints
+from cliqa_bench.checkpoints import Checkpoints
 from cliqa_bench.computing import (
     deterministic_algorithms,
     limited_threads,
@@ -42,7 +42,7 @@ from cliqa_bench.planner import N_PICTURES, AnswerWork, GateNormalisation, GateW
 from cliqa_bench.pretrain import distortion_aware
 from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.store import Node, write_answers, write_json
+from cliqa_bench.store import CHECKPOINTS, Node, write_answers, write_json
 from cliqa_bench.types import Subset
 
 Tick = Callable[[int, str], None]
@@ -118,12 +118,13 @@ class Worker:
         return self._sources[name]
 
     @contextmanager
-    def _building(self, node: Node, **more: Any) -> Iterator[Path]:
-        """As `Node.building`, with what is worth knowing about the computation."""
-        facts = dict(self.facts, **self._computing, **more)
+    def _building(self, node: Node, more: dict[str, Any] | None = None) -> Iterator[Path]:
+        """As `Node.building`, with what is worth knowing about the computation; `more` may be filled on."""
+        facts = dict(self.facts, **self._computing)
         start = time.perf_counter()
         with node.building(facts) as folder:
             yield folder
+            facts |= more or {}
             facts["seconds"] = round(time.perf_counter() - start, 3)
 
     @property
@@ -216,7 +217,7 @@ class Worker:
 
     def _checkpoints(self, work: TrainWork) -> Checkpoints:
         facts = dict(self.facts, spec=work.node.spec, **self._computing)
-        path = self.config.out / FOLDER / f"{work.node.id}.safetensors"
+        path = self.config.out / CHECKPOINTS / f"{work.node.id}.safetensors"
         return Checkpoints(path, facts, lambda text: self.say(f"{self._title(work)}: {text}"))
 
     def _new_learner(self, work: TrainWork, *plugins: Checkpoints) -> Learner:
@@ -238,7 +239,8 @@ class Worker:
             return
         checkpoints = self._checkpoints(work)
         learner = self._learner(work, checkpoints)
-        with self._building(work.node) as folder:
+        facts: dict[str, Any] = {}
+        with self._building(work.node, facts) as folder:
             start = time.perf_counter()
             with logging_to(self.config.log, self.config.out / "logs" / work.node.id) as evaluator:
                 learner.log_to(evaluator)
@@ -250,6 +252,8 @@ class Worker:
                 mean, var = (part.double().cpu().numpy() for part in norm)
                 np.savez(folder / "norm.npz", mean=mean, var=var)
             write_json(folder / "history.json", learner.history)
+            if checkpoints.resumed.epochs:
+                facts["resumed"] = checkpoints.resumed._asdict()
         checkpoints.remove()
         if not work.strategy.resumable:
             self._alive.keep(work, learner)
@@ -285,7 +289,7 @@ class Worker:
 
     def _write_answers(self, work: AnswerWork, seconds: float, **arrays: NDArray[np.float32]) -> None:
         source = self.source(work.test)
-        with self._building(work.node, score_seconds=seconds) as folder:
+        with self._building(work.node, {"score_seconds": seconds}) as folder:
             mos = source.mos[source.indices("test")]
             write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)
 
