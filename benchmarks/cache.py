@@ -52,7 +52,7 @@ STD = (0.229, 0.224, 0.225)
 _VERSION = 1
 _MARK = b"cliqa\x00\x00\x01"
 _TAIL = struct.Struct("<Q8s")
-_RELEASE_BYTES = 1 << 28
+_RELEASE_BYTES = 1 << 26
 _SAMPLED_SIZES = 64
 
 
@@ -87,7 +87,7 @@ class ImageCache:
     """The decoded images of one dataset, read from a memory-mapped file.
 
     Images are named by their position in `keys`. Reading is safe from several threads. Pages that were read
-    are given back to the system after every 256 MB, so the resident memory does not grow with the dataset.
+    are given back to the system after every 64 MB, so the resident memory does not grow with the dataset.
 
     Attributes:
         keys: The images' keys, in the order in which they were asked for.

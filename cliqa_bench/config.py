@@ -123,6 +123,7 @@ class RunConfig:
         threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
             None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
         max_megapixels: Largest image that is decoded, in 10^6 pixels; changes no result.
+        deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
     """
 
@@ -142,5 +143,6 @@ class RunConfig:
     include: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None
+    deterministic: bool = False
     log: LogName | None = None
     max_megapixels: float = MAX_MEGAPIXELS
