@@ -27,12 +27,14 @@ from cliqa_bench.backbones.staged import NORMS, FeatureNet
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
+from cliqa_bench.errors import UserError
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
 from cliqa_bench.progress import bar, track
 from cliqa_bench.seeds import rng_for, seed_for
 from cliqa_bench.store import atomic_path, canonical, digest
+from cliqa_bench.weights import parse_weights
 
 CHECKPOINT_EVERY = 100
 WORKERS = 2
@@ -257,7 +259,15 @@ def distortion_aware(
             save_file(
                 state, temporary, {"made_by": canonical({**asdict(config), "accuracy": round(accuracy, 4)})}
             )
-    net.load_state_dict(load_file(path), strict=False)
+    state = parse_weights(path.read_bytes(), path, "delete it, it is made again")
+    try:
+        missing = _norm_names(net) - state.keys()
+        unexpected = net.load_state_dict(state, strict=False).unexpected_keys
+    except RuntimeError as error:
+        missing, unexpected = {" ".join(str(error).split())}, []
+    if missing or unexpected:
+        told = ", ".join([*sorted(missing), *unexpected])
+        raise UserError(f"{path} is not the normalisation of {backbone.title} ({told:.200}); delete it")
 
 
 def _norm_names(net: nn.Module) -> set[str]:
