@@ -26,7 +26,7 @@ LEVELS = (
     "folding",
     "model gates backbones",
     "computing",
-    "metrics losses readouts records schema registry addons progress memory pretrain_config store",
+    "metrics losses readouts records schema registry addons progress memory pretrain_config store claims",
     "machine seeds paths config",
     "types errors _version",
 )
