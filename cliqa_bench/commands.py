@@ -53,6 +53,7 @@ def _where_and_how(add: Add) -> None:
     add("--precision", type=str, metavar="P", help=_PRECISION)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
+    add("--deterministic", action="store_true", help="the same bits each time on a GPU, too; slower there")
     add(
         "--log",
         type=str,
@@ -84,12 +85,13 @@ def _run_arguments(add: Add) -> None:
 
 
 def _run(args: Namespace, command: str) -> int:
-    from cliqa_bench.settings import resolve
+    from cliqa_bench.settings import resolve, without_broken
 
-    config = resolve(args.as_dict())
+    settings, failed = without_broken(args.as_dict())
+    config = resolve(settings)
     from cliqa_bench.runner import run
 
-    return run(config, command)
+    return run(config, command, failed)
 
 
 def _paper_arguments(add: Add) -> None:
@@ -189,7 +191,7 @@ def _score(args: Namespace, command: str) -> int:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench import scoring
-    from cliqa_bench.worker import resolve_device
+    from cliqa_bench.computing import resolve_device
 
     files = scoring.find_files([Path(name).expanduser() for name in args.images])
     out, device = Path(args.runs).expanduser(), resolve_device(device_name(args.device))
@@ -298,8 +300,8 @@ def _pretrain(args: Namespace, command: str) -> int:
     if args.precision not in ("fp32", "bf16"):
         raise unknown("precision", args.precision, ("fp32", "bf16"))
     config = replace(SCNN, seed=args.seed, steps=args.steps or SCNN.steps, precision=args.precision)
+    from cliqa_bench.computing import resolve_device
     from cliqa_bench.pretrain import pretrain
-    from cliqa_bench.worker import resolve_device
 
     to = Path(args.to).expanduser()
     accuracy = pretrain(to, resolve_device(args.device), config, command)

@@ -119,6 +119,7 @@ class RunConfig:
         jobs: Number of processes that work side by side, or "auto"; changes no result.
         threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
             None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
+        deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
     """
 
@@ -138,4 +139,5 @@ class RunConfig:
     include: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None
+    deterministic: bool = False
     log: LogName | None = None

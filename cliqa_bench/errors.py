@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend: it is printed as one line and ends with exit code 2."""
+"""Errors that are told in one line: what the user is to mend (exit code 2), and what does not fit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """Misuse or bad data: says what is wrong, where (file, row, key) and what to do, in one line."""
+
+
+class OutOfMemory(MemoryError):
+    """A piece of work does not fit: says in one line what, and which setting to lower. Other pieces go on."""
+
+
+NAMED = 20
+"""Most names that `listed` gives."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Lists names for a message of one line: all, or the first of many and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return ", ".join(every[:NAMED]) + more
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from cliqa_bench.config import RunConfig
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import OutOfMemory, UserError
 from cliqa_bench.jobs import Job, longest_first
 from cliqa_bench.progress import bar
 
@@ -128,7 +128,7 @@ def _alone(
         except UserError:
             raise
         except Exception as error:
-            if not isinstance(error, FloatingPointError):
+            if not isinstance(error, FloatingPointError | OutOfMemory):
                 traceback.print_exc()
             outcome.fail(job, _reason(error))
             queue.lost(job)
@@ -288,7 +288,7 @@ def _do(job: Job) -> str:
     except UserError:
         raise
     except Exception as error:
-        if not isinstance(error, FloatingPointError):
+        if not isinstance(error, FloatingPointError | OutOfMemory):
             traceback.print_exc()
         return _reason(error)
     return ""

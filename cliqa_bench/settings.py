@@ -132,6 +132,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         include=[str(file.path) for file in addons.included().values()],
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
+        deterministic=bool(settings.get("deterministic")),
         log=_log(settings.get("log")),
     )
 
@@ -165,6 +166,40 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
         replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
         for config in paper.runs(base, strategies, base.orders, backbones)
     ]
+
+
+def without_broken(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Leaves out the strategies that cannot be imported, where there are others.
+
+    Args:
+        settings: As in `resolve`.
+
+    Returns:
+        The settings without them, and a line for each of them; both as they were, and empty, where nothing
+        would be left to do.
+    """
+    good, broken = [], []
+    for name in words(settings.get("strategy")):
+        try:
+            if name != "all":
+                _imported(name)
+        except addons.ImportFailed as error:
+            broken.append(str(error))
+        else:
+            good.append(name)
+    return ({**settings, "strategy": good}, broken) if good else (dict(settings), [])
+
+
+def _imported(name: str) -> None:
+    """Imports a strategy that is not ours.
+
+    Raises:
+        ImportFailed: If it cannot be imported.
+    """
+    if addons.is_file_name(name):
+        addons.include(name)
+    elif registry.from_package("strategies", name):
+        registry.load("strategies", name)
 
 
 def include(files: str | Iterable[str] | None) -> None:

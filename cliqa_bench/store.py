@@ -9,6 +9,7 @@ Layout of an output folder::
     <out>/answers/<id>/   spec.json  answers.npz  done.json                       one model on one test set
     <out>/pictures/<id>/  spec.json  0.png ... keys.json  done.json               a few test images, small
     <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it consists of
+    <out>/checkpoints/    <id>.safetensors of an experience that is being learned, see `checkpoints`
     <out>/report/         tables and figures, made from the above alone
 
 A node without `done.json` does not exist. Only numpy and the standard library are used here.
@@ -36,6 +37,7 @@ from cliqa_bench.schema import wrong_answers
 
 Kind = Literal["train", "gate", "answers", "pictures"]
 KINDS: tuple[Kind, ...] = ("train", "gate", "answers", "pictures")
+CHECKPOINTS = "checkpoints"
 Json = Any
 
 
@@ -210,8 +212,13 @@ class Node:
 
 
 def clean_partial(out: Path) -> None:
-    """Removes what killed runs left behind under temporary names; what a living one writes is left alone."""
-    for folder in (out, *(out / name for name in (*KINDS, "runs", "report"))):
+    """Removes what killed runs left behind: files and folders under temporary names, unless a living process
+    writes them, and checkpoints of experiences that are finished.
+    """
+    for path in (out / CHECKPOINTS).glob("[!.]*.safetensors"):
+        if (out / "train" / path.stem / "done.json").is_file():
+            path.unlink(missing_ok=True)
+    for folder in (out, *(out / name for name in (*KINDS, CHECKPOINTS, "runs", "report"))):
         for leftover in folder.glob(".*~*~*~*"):
             if not _is_orphan(leftover):
                 continue

@@ -149,7 +149,7 @@ def test_data_sheet(fake: Any, tmp_path: Path) -> None:
 
 def test_pretrain(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     train = fake("cliqa_bench.pretrain", pretrain=0.75)["pretrain"]
-    fake("cliqa_bench.worker", resolve_device="a device")
+    fake("cliqa_bench.computing", resolve_device="a device")
     assert main(["pretrain", "--to", "w.safetensors", "--seed", "2", "--steps", "9"]) == 0
     (to, device, config, command), _ = train.call_args
     assert (to, device, config.seed, config.steps) == (Path("w.safetensors"), "a device", 2, 9)

@@ -20,13 +20,13 @@ from threadpoolctl import threadpool_limits
 from cliqa_bench.bench import rows, table
 from cliqa_bench.bench.measured import Measured
 from cliqa_bench.bench.setting import Setting
+from cliqa_bench.computing import resolve_device
 from cliqa_bench.errors import UserError
 from cliqa_bench.machine import cores, cpu_model, memory_bytes
 from cliqa_bench.progress import bar
 from cliqa_bench.runner import versions
 from cliqa_bench.settings import chosen_precision
 from cliqa_bench.store import write_json, write_text
-from cliqa_bench.worker import resolve_device
 
 
 @dataclass
