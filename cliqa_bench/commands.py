@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ActionYesNo, Namespace
 
 from cliqa_bench import data_commands
-from cliqa_bench.data_commands import DATA, INCLUDE, SPLIT, Add
+from cliqa_bench.data_commands import DATA, INCLUDE, MEGAPIXELS, SPLIT, Add
 from cliqa_bench.errors import UserError, unknown
 
 Handler = Callable[[Namespace, str], int]
@@ -51,6 +51,7 @@ def _where_and_how(add: Add) -> None:
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
     add("--deterministic", action="store_true", help="the same bits each time on a GPU, too; slower there")
@@ -180,15 +181,17 @@ def _score_arguments(add: Add) -> None:
     add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--to", type=str, metavar="FILE", help="CSV file (default: the terminal)")
 
 
 def _score(args: Namespace, command: str) -> int:
-    from cliqa_bench.settings import chosen_precision, device_name
+    from cliqa_bench.settings import chosen_precision, device_name, megapixels
     from cliqa_bench.store import write_text
 
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
+    limit = megapixels(args.max_megapixels)
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench import scoring
     from cliqa_bench.computing import resolve_device
@@ -198,7 +201,8 @@ def _score(args: Namespace, command: str) -> int:
     record = scoring.choose_run(out, args.run)
     print(f"scoring with run {record.id}", file=sys.stderr)
     scorer = scoring.load_scorer(out, record, device, args.tolerance)
-    scored = scoring.score_files(scorer, files, scoring.resize_of(record), device, precision)
+    resize = scoring.resize_of(record)
+    scored = scoring.score_files(scorer, files, resize, device, precision, limit)
     text = scoring.as_csv(files, scored, [step.dataset for step in record.steps])
     if args.to is None:
         print(text, end="")

@@ -13,6 +13,7 @@ Add = Callable[..., Any]
 
 DATA = "folder of the datasets in their authors' layouts (default: $CLIQA_DATA, else generated miniatures)"
 SPLIT = "number of a seeded split, folder of published split files, or 'official' (default: 1)"
+MEGAPIXELS = "refuse images of more than M million pixels (default: 64)"
 INCLUDE = "Python files with strategies, datasets or backbones of your own"
 
 
@@ -50,20 +51,21 @@ def check_arguments(add: Add) -> None:
     )
     add("--split", type=str, default="1", metavar="N|DIR", help=SPLIT)
     add("--include", type=str, metavar="FILES", help=INCLUDE)
+    add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
 
 
 def check(args: Namespace, command: str) -> int:
     """Checks datasets file by file; 2 if something is wrong."""
     from cliqa_bench import registry
-    from cliqa_bench.settings import include, words
+    from cliqa_bench.settings import include, megapixels, words
 
     include(args.include)
-
+    limit = megapixels(args.max_megapixels)
     chosen = [registry.check("datasets", name) for name in words(args.datasets)]
     root = _data(args.dir)
     from cliqa_bench.benchmarks.check import check_data
 
-    report = check_data(root, chosen or None, args.split)
+    report = check_data(root, chosen or None, args.split, limit)
     print(report.render())
     return 0 if report.ok else 2
 

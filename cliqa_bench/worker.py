@@ -123,7 +123,9 @@ class Worker:
         """Returns a dataset's decoded images and labels, decoding them if they are not cached."""
         if name not in self._sources:
             material = self.plan.materials[name]
-            self._sources[name] = open_source(material, self.config.training.resize)
+            self._sources[name] = open_source(
+                material, self.config.training.resize, max_megapixels=self.config.max_megapixels
+            )
         return self._sources[name]
 
     @contextmanager

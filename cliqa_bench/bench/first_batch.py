@@ -44,7 +44,8 @@ def _first(setting: Setting, data: Path, cache: Path) -> dict[str, float]:
     }  # fmt: skip
     env = {**os.environ, "CLIQA_CACHE": str(cache), _STARTED: repr(time.time())}
     done = subprocess.run(
-        [sys.executable, "-m", __name__, json.dumps(flags)], env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-m", __name__, json.dumps(flags)],
+        env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
