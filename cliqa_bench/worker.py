@@ -201,7 +201,7 @@ class Worker:
         )
         return model.to(memory_format=torch.channels_last)
 
-    def _trained(self, work: TrainWork) -> QualityModel:
+    def trained(self, work: TrainWork) -> QualityModel:
         """Loads the model that a finished node holds."""
         model = self._new_model(work)
         state = load_file(work.node.file("state.safetensors"))
@@ -227,7 +227,7 @@ class Worker:
         if work.previous is None:
             model, seen = self._new_model(work), tuple[str, ...]()
         else:
-            model, seen = self._trained(work.previous), work.previous.sequence
+            model, seen = self.trained(work.previous), work.previous.sequence
             file = work.previous.node.file("strategy.safetensors")
             strategy.load_state(load_file(file, str(self.device)) if file.is_file() else {})
         return Learner(
@@ -280,7 +280,7 @@ class Worker:
         todo = answers_by_source(self.plan).get(work.node.id, [])
         if not todo:
             return
-        scorer = Scorer(self._trained(work))
+        scorer = Scorer(self.trained(work))
         for answer in todo:
             source, precision = self.source(answer.test), self.config.training.precision
             start = time.perf_counter()

@@ -50,11 +50,20 @@ class Results:
             UserError: If the folder cannot be written.
         """
         found = [
-            asdict(row) | {"value": row.value, "ratio": row.ratio, "reached": row.reached}
+            _plain(asdict(row) | {"value": row.value, "ratio": row.ratio, "reached": row.reached})
             for row in self.rows
         ]
         write_json(out / "bench.json", {**self.about, "rows": found, "failed": self.failed})
         write_text(out / "bench.md", table.markdown(self.rows, self.about, self.failed))
+
+
+def _plain(value: Any) -> Any:
+    """Turns what JSON cannot say, nan and infinities, into null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def bench(groups: Sequence[str], setting: Setting, out: Path, command: str) -> int:
