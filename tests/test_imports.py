@@ -26,7 +26,7 @@ LEVELS = (
     "folding",
     "model gates backbones",
     "computing",
-    "metrics losses readouts records schema registry addons progress memory pretrain_config store claims",
+    "metrics losses readouts records schema registry addons progress memory pretrain_config store",
     "machine seeds paths config yaml_file",
     "types errors _version",
 )
