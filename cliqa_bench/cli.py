@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ from cliqa_bench import errors
 from cliqa_bench._version import __version__
 from cliqa_bench.commands import COMMANDS, GROUPS
 from cliqa_bench.errors import UserError
+from cliqa_bench.yaml_file import check_yaml
 
 PROG = "cliqa-bench"
 
@@ -84,8 +86,15 @@ def parse(argv: Sequence[str]) -> tuple[str, Namespace]:
     """
     named = _command_name(argv)
     parser, leaves = build_parser()
+    for file in _config_files(argv):
+        check_yaml(Path(file))
     try:
         args = parser.parse_args(list(argv))
+    except (
+        RecursionError,
+        ValueError,
+    ) as error:  # of a flag's value that is YAML, or a number of 5000 digits
+        raise UserError(f"{named} is given a value that cannot be read: {error}") from error
     except argparse.ArgumentError as error:
         raise _explained(str(error), named or PROG, leaves.get(named, parser), argv) from error
     for part in named.split():
@@ -131,11 +140,15 @@ def _explained(text: str, named: str, leaf: ArgumentParser, argv: Sequence[str])
     return UserError(f"{line.rstrip('.')}; see {PROG} {named} --help")
 
 
+def _config_files(argv: Sequence[str]) -> list[str]:
+    """Returns the configuration files that the command line names."""
+    files = [b for a, b in itertools.pairwise(argv) if a == "--config"]
+    return files + [a.partition("=")[2] for a in argv if a.startswith("--config=")]
+
+
 def _config_file(argv: Sequence[str]) -> str:
     """Returns the last configuration file that the command line names."""
-    files = [b for a, b in itertools.pairwise(argv) if a == "--config"]
-    files += [a.partition("=")[2] for a in argv if a.startswith("--config=")]
-    return files[-1] if files else "the configuration"
+    return ["the configuration", *_config_files(argv)][-1]
 
 
 # -- running it ----------------------------------------------------------------------------------------------

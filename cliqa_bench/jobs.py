@@ -38,6 +38,11 @@ class Job:
         """Tells it from the other jobs of its plan."""
         return f"{self.kind} {self.net} {self.about}"
 
+    @property
+    def file_name(self) -> str:
+        """The same as a file name."""
+        return "-".join(part.replace(":", "-") for part in (self.kind, self.net, self.about) if part)
+
 
 def answers_by_source(plan: Plan) -> dict[str, list[AnswerWork]]:
     """Returns the missing answers by the id of the train or gate node that gives them."""

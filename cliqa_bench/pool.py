@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from cliqa_bench.claims import Taken
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import OutOfMemory, UserError
 from cliqa_bench.jobs import Job, longest_first
@@ -54,6 +55,7 @@ class _Queue:
     def __init__(self, jobs: list[Job], outcome: Outcome) -> None:
         self.left = {job.key: job for job in jobs}
         self._behind = longest_first(jobs)
+        self.taken: set[str] = set()  # what another run was found at
         self._lost: set[str] = set()
         self._outcome = outcome
 
@@ -68,7 +70,8 @@ class _Queue:
             for job in self.left.values()
             if job.key not in running and not any(needed.key in self.left for needed in job.after)
         ]
-        return sorted(ready, key=lambda job: -self._behind[job.key])
+        # what another run is at comes last: by the time that nothing else is left, it may be done
+        return sorted(ready, key=lambda job: (job.key in self.taken, -self._behind[job.key]))
 
     def done(self, job: Job) -> None:
         del self.left[job.key]
@@ -124,9 +127,11 @@ def _alone(
         # refreshed with the next step: before the bar is due it must not appear
         shown.set_description(job.title, refresh=False)
         try:
-            worker.do(job)
+            worker.do(job, wait=job.key in queue.taken)
         except UserError:
             raise
+        except Taken:
+            queue.taken.add(job.key)
         except Exception as error:
             if not isinstance(error, FloatingPointError | OutOfMemory):
                 traceback.print_exc()
@@ -191,14 +196,21 @@ def _pool(
             names = {job.key for job in running.values()}
             # no more than there are processes: what is under way when one of them dies is then known
             for job in queue.ready(names)[: n - len(running)]:
-                running[executor.submit(_do, job)] = job
+                running[executor.submit(_do, job, job.key in queue.taken)] = job
             if not running:
                 executor.shutdown()
                 return False
             shown.set_description(" | ".join(job.title for job in running.values())[:70], refresh=False)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, failure = running[future], future.result()
-                del running[future]
+                job = running.pop(future)
+                try:
+                    failure = future.result()
+                except Taken:
+                    queue.taken.add(job.key)
+                    continue
+                except BrokenProcessPool:
+                    running[future] = job
+                    raise
                 if failure:
                     outcome.fail(job, failure)
                     queue.lost(job)
@@ -281,11 +293,11 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _do(job: Job) -> str:
+def _do(job: Job, wait: bool) -> str:
     """Does a job in a process of the pool; returns what went wrong, "" for nothing."""
     try:
-        _worker().do(job)
-    except UserError:
+        _worker().do(job, wait)
+    except (UserError, Taken):
         raise
     except Exception as error:
         if not isinstance(error, FloatingPointError | OutOfMemory):

@@ -7,8 +7,10 @@ was given. Pictures and distortions are generated, so nothing is downloaded.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from cliqa_bench.backbones.staged import NORMS, FeatureNet
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
+from cliqa_bench.claims import claim
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
@@ -250,14 +253,27 @@ def distortion_aware(
     weights_id = backbone.weights_id(weights)
     path = distortion_bn_file(backbone.name, weights_id, config)
     if not path.is_file():
-        accuracy = train(backbone, net, weights_id, config, device)
-        norms = {k for k in net.state_dict() if k in _norm_names(net)}
-        state = {k: v.contiguous().cpu() for k, v in net.state_dict().items() if k in norms}
-        with atomic_path(path) as temporary:
-            save_file(
-                state, temporary, {"made_by": canonical({**asdict(config), "accuracy": round(accuracy, 4)})}
-            )
+        waiting = partial(print, f"waiting for another run that makes {path}", file=sys.stderr)
+        with claim(path.parent, path.stem, waiting):
+            if not path.is_file():
+                _make_norms(backbone, net, weights_id, config, device, path)
     net.load_state_dict(load_file(path), strict=False)
+
+
+def _make_norms(
+    backbone: type[Backbone],
+    net: FeatureNet,
+    weights_id: str,
+    config: PretrainConfig,
+    device: torch.device,
+    path: Path,
+) -> None:
+    accuracy = train(backbone, net, weights_id, config, device)
+    norms = _norm_names(net)
+    state = {k: v.contiguous().cpu() for k, v in net.state_dict().items() if k in norms}
+    made_by = canonical({**asdict(config), "accuracy": round(accuracy, 4)})
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, {"made_by": made_by})
 
 
 def _norm_names(net: nn.Module) -> set[str]:

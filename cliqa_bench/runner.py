@@ -86,7 +86,7 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     if decode:  # once it is known that weights and names are right
         for material in materials.values():
             if not is_known(material.dataset.root, material.paths):
-                open_source(material, config.training.resize)
+                open_source(material, config.training.resize, max_megapixels=config.max_megapixels)
     return make_plan(config, materials, facts)
 
 
@@ -158,7 +158,10 @@ def _do(plan: Plan) -> Outcome:
 def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
     """Decodes what must be decoded, then does all jobs."""
     for name in plan.used():
-        source = open_source(plan.materials[name], plan.config.training.resize)
+        config = plan.config
+        source = open_source(
+            plan.materials[name], config.training.resize, max_megapixels=config.max_megapixels
+        )
         if any(name in work.sequence for work in plan.missing().train):
             source.check_crop(plan.config.training.crop)
     jobs = jobs_of(plan)

@@ -21,7 +21,7 @@ from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.images import adaptive_resize, decode
 from cliqa_bench.benchmarks.source import batches_by_shape
-from cliqa_bench.config import PresetName
+from cliqa_bench.config import MAX_MEGAPIXELS, PresetName
 from cliqa_bench.errors import UserError
 from cliqa_bench.evaluate import MAX_PIXELS
 from cliqa_bench.folding import Scorer, folded
@@ -122,7 +122,12 @@ def resize_of(record: RunRecord) -> int:
 
 
 def score_files(
-    scorer: GatedScorer, paths: Sequence[Path], resize: int, device: torch.device, precision: str = "fp32"
+    scorer: GatedScorer,
+    paths: Sequence[Path],
+    resize: int,
+    device: torch.device,
+    precision: str = "fp32",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Scored:
     """Scores image files, in their order.
 
@@ -132,6 +137,7 @@ def score_files(
         resize: As in `images.adaptive_size`.
         device: Where the model is.
         precision: "fp32", or "bf16" autocast.
+        max_megapixels: As in `images.decode`.
 
     Raises:
         UserError: If an image is missing or refused; names it.
@@ -144,7 +150,7 @@ def score_files(
         torch.autocast(device.type, torch.bfloat16, enabled=bf16),
         bar(len(paths), "score", "image") as shown,
     ):
-        for images in _windows(paths, resize):
+        for images in _windows(paths, resize, max_megapixels):
             found += _in_order(scorer, images, device)
             shown.update(len(images))
     return Scored(
@@ -154,9 +160,9 @@ def score_files(
     )
 
 
-def _windows(paths: Sequence[Path], resize: int) -> Iterator[list[NDArray[np.uint8]]]:
+def _windows(paths: Sequence[Path], resize: int, max_megapixels: float) -> Iterator[list[NDArray[np.uint8]]]:
     def read(path: Path) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(adaptive_resize(decode(path), resize))
+        return np.ascontiguousarray(adaptive_resize(decode(path, max_megapixels), resize))
 
     with ThreadPoolExecutor(min(8, cores())) as pool:
         for start in range(0, len(paths), _WINDOW):

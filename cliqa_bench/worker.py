@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.source import Source, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.checkpoints import Checkpoints
+from cliqa_bench.claims import claim
 from cliqa_bench.computing import (
     deterministic_algorithms,
     limited_threads,
@@ -76,15 +78,22 @@ class Worker:
         self._gate_nets: dict[GateNormalisation, FeatureNet] = {}
         self._alive = LivePrefix(self._new_learner, self._experience, say)
 
-    def do(self, job: Job) -> None:
+    def do(self, job: Job, wait: bool = True) -> None:
         """Does one job; what is finished meanwhile, by another run on this folder, is left as it is.
 
+        Args:
+            job: The job.
+            wait: Whether to wait for another run that is at it.
+
         Raises:
+            Taken: If another run is at it and nobody is to wait.
             UserError: If weights or device are wrong, or the disk cannot be written.
             FloatingPointError: If a loss or a score is no number; says where.
             OutOfMemory: If memory is used up; says what to lower.
         """
+        waiting = partial(self.say, f"waiting for another run, which is at it: {job.title}") if wait else None
         with (
+            claim(self.config.out, job.file_name, waiting),
             deterministic_algorithms(self.config.deterministic),
             limited_threads(self.config),
             saying_what_to_lower(*self._lowered(job)),
@@ -115,7 +124,9 @@ class Worker:
         """Returns a dataset's decoded images and labels, decoding them if they are not cached."""
         if name not in self._sources:
             material = self.plan.materials[name]
-            self._sources[name] = open_source(material, self.config.training.resize)
+            self._sources[name] = open_source(
+                material, self.config.training.resize, max_megapixels=self.config.max_megapixels
+            )
         return self._sources[name]
 
     @contextmanager

@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 # from the top down; a module may import from its own level (without circles) and from those below
 LEVELS = (
-    "__main__ cli commands",
+    "__main__ cli commands data_commands",
     "bench testing",
     "trial",
     "listing runner scoring paper worker live pool jobs planner settings reports",
@@ -26,8 +26,8 @@ LEVELS = (
     "folding",
     "model gates backbones",
     "computing",
-    "metrics losses readouts records schema registry addons progress memory pretrain_config store",
-    "machine seeds paths config",
+    "metrics losses readouts records schema registry addons progress memory pretrain_config store claims",
+    "machine seeds paths config yaml_file",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}

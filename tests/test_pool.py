@@ -94,7 +94,7 @@ class FakeWorker:
     def __init__(self, plan, facts, tick, say, number=0):
         self.out = plan.config.out
 
-    def do(self, job: Job) -> None:
+    def do(self, job: Job, wait: bool = True) -> None:
         if "wrong" in job.title:
             raise FloatingPointError("the loss is nan")
         if "misuse" in job.title:
