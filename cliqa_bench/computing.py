@@ -89,7 +89,8 @@ def saying_what_to_lower(*settings: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise OutOfMemory(f"memory is used up: lower {', '.join(settings)} or --jobs ({said})") from None
+        lower = " or ".join([*filter(None, [", ".join(settings)]), "--jobs"])
+        raise OutOfMemory(f"memory is used up: lower {lower} ({said})") from None
 
 
 def title_of(device: torch.device) -> str:

@@ -22,7 +22,7 @@ from cliqa_bench.benchmarks.images import adaptive_resize, decode
 from cliqa_bench.benchmarks.source import batches_by_shape
 from cliqa_bench.config import MAX_MEGAPIXELS, PresetName
 from cliqa_bench.errors import UserError
-from cliqa_bench.evaluate import MAX_PIXELS
+from cliqa_bench.evaluate import pixels_in_batch
 from cliqa_bench.folding import Scorer, folded
 from cliqa_bench.gated import Gate, GatedScorer, Scored
 from cliqa_bench.machine import cores
@@ -142,14 +142,14 @@ def score_files(
     """
     keep_freed_memory()
     found: list[Scored] = []
-    bf16 = precision == "bf16"
+    bf16, pixels = precision == "bf16", pixels_in_batch(device, precision)
     with (
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=bf16),
         bar(len(paths), "score", "image") as shown,
     ):
         for images in _windows(paths, resize, max_megapixels):
-            found += _in_order(scorer, images, device)
+            found += _in_order(scorer, images, device, pixels)
             shown.update(len(images))
     return Scored(
         np.concatenate([part.scores for part in found]),
@@ -167,10 +167,11 @@ def _windows(paths: Sequence[Path], resize: int, max_megapixels: float) -> Itera
             yield list(pool.map(read, paths[start : start + _WINDOW]))
 
 
-def _in_order(scorer: GatedScorer, images: list[NDArray[np.uint8]], device: torch.device) -> list[Scored]:
+def _in_order(
+    scorer: GatedScorer, images: list[NDArray[np.uint8]], device: torch.device, pixels: int
+) -> list[Scored]:
     """Scores a window of images in batches of one shape, and puts them back into their order."""
     out: list[Scored | None] = [None] * len(images)
-    pixels = MAX_PIXELS * (16 if device.type == "cuda" else 1)
     for rows in batches_by_shape(np.array([image.shape[:2] for image in images]), pixels):
         batch = torch.from_numpy(np.stack([images[row] for row in rows])).permute(0, 3, 1, 2)
         scored = scorer(to_float(batch.to(device)))

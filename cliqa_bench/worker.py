@@ -108,7 +108,8 @@ class Worker:
 
     def _lowered(self, job: Job) -> list[str]:
         """Returns the settings that decide how much memory a job needs."""
-        names = ("warmup_batch", "batch", "crop") if job.kind == "train" else ("resize",)
+        known = {"train": ("warmup_batch", "batch", "crop"), "gate-net": ()}
+        names = known.get(job.kind, ("resize",))
         return [f"training.{name} (now {getattr(self.config.training, name)})" for name in names]
 
     def source(self, name: str) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cliqa_bench.errors import UserError, refuse
 
@@ -61,6 +61,7 @@ def _of_events(path: Path, data: bytes) -> list[UserError]:
     import yaml
 
     faults, depth = [], 0
+    event: Any
     for event in yaml.parse(data, Loader=yaml.SafeLoader):
         where = f"{path} line {event.start_mark.line + 1}"
         if isinstance(event, yaml.CollectionStartEvent):

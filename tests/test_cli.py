@@ -66,7 +66,8 @@ def test_run_gets_flags_over_file(fake: Any, tmp_path: Path) -> None:
     )
     words = ["run", "--config", str(file), "--seeds", "5", "--set", "tsn.tau=16", "--set", "training.lr=0.1"]
     assert main([*words, "--out", "a b"]) == 0
-    (config, command), _ = run.call_args
+    (config, command, failed), _ = run.call_args
+    assert not failed
     assert list(config.orders) == ["I", "bid,live"]
     assert (config.seeds, config.split, config.out) == ([5], "2", Path("a b"))
     assert (config.training.epochs, config.training.lr) == (3, 0.1)

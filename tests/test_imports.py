@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 # from the top down; a module may import from its own level (without circles) and from those below
 LEVELS = (
-    "__main__ cli commands",
+    "__main__ cli commands data_commands",
     "bench testing",
     "trial",
     "listing runner scoring paper worker live pool jobs planner settings reports",

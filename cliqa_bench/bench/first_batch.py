@@ -1,7 +1,7 @@
 """From the command to the first mini-batch of a dataset of KonIQ-10k's size, decoded before.
 
-Run as a module it is a command line of its own: `run` with a look at the learner, which ends with the first
-optimiser step and says how long the process had lived by then.
+Run as a module it does what the command `run` does, with a look at the learner: it ends with the first
+optimiser step, and says how long the process had lived by then.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def measure(setting: Setting) -> Iterator[Measured]:
 
 
 def _first(setting: Setting, data: Path, cache: Path) -> dict[str, float]:
-    words = [
-        "run", "--strategy", "tsn", "--orders", "koniq10k", "--data", str(data), "--preset", "paper",
-        "--backbone", "scnn", "--device", setting.device, "--jobs", "1",
-        "--out", str(setting.folder / "runs"),
-    ]  # fmt: skip
+    flags = {
+        "strategy": "tsn", "orders": "koniq10k", "data": str(data), "preset": "paper", "backbone": "scnn",
+        "device": setting.device, "jobs": 1, "out": str(setting.folder / "runs"),
+    }  # fmt: skip
     env = {**os.environ, "CLIQA_CACHE": str(cache), _STARTED: repr(time.time())}
     done = subprocess.run(
-        [sys.executable, "-m", __name__, *words], env=env, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", __name__, json.dumps(flags)],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         raise UserError(f"run ended before its first step: {done.stderr.strip().splitlines()[-1:]}")
@@ -56,7 +56,7 @@ def _first(setting: Setting, data: Path, cache: Path) -> dict[str, float]:
 
 def _main() -> None:
     """Does `run`, and ends it with the first optimiser step."""
-    from cliqa_bench import cli, learner
+    from cliqa_bench import learner, runner, settings, worker
 
     started = float(os.environ[_STARTED])
     seen: dict[str, float] = {}
@@ -70,10 +70,8 @@ def _main() -> None:
             print(json.dumps({**seen, "step": time.time() - started}), flush=True)
             os._exit(0)
 
-    from cliqa_bench import worker
-
     vars(worker)["Learner"] = Watched
-    sys.exit(cli.main(sys.argv[1:]))
+    sys.exit(runner.run(settings.resolve(json.loads(sys.argv[1])), ""))
 
 
 if __name__ == "__main__":
