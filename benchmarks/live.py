@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.base import Dataset, Entry, content
+from cliqa_bench.benchmarks.base import Dataset, Entry, content, find_file
 from cliqa_bench.benchmarks.matlab import read_mat, strings, vector
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import Rating
@@ -28,6 +28,9 @@ DISTORTIONS = {
 
 COPIES = {"jp2k": 2, "jpeg": 2, "wn": 1, "gblur": 1, "fastfading": 1}
 """How many exact copies of each reference a folder holds."""
+
+MAX_BLOCK = 100_000
+"""Most files that generated data may list for a folder."""
 
 RANGES = {"dmos_new": (-20.0, 130.0), "dmos_std": (0.0, 50.0), "orgs": (0.0, 1.0)}
 """Variable -> what its numbers may be; the release has -2.6 to 111.8, 0 to 5.4, and 0 and 1."""
@@ -64,20 +67,20 @@ class Live(Dataset):
         """Folder -> number of files listed for it, reference copies included."""
         if self.generated is None:
             return dict(BLOCKS)
-        blocks = self.generated.get("blocks")
-        if not isinstance(blocks, dict) or set(blocks) != set(BLOCKS):
+        given = self.generated.get("blocks")
+        blocks = given if isinstance(given, dict) else {}
+        if set(blocks) != set(BLOCKS) or not all(map(_is_count, blocks.values())):
             raise UserError(f"{self.root / 'generated.json'} names no blocks of LIVE; make the data anew")
-        return {folder: int(blocks[folder]) for folder in BLOCKS}
+        return {folder: blocks[folder] for folder in BLOCKS}
 
     def _labels(self) -> Path:
-        try:
-            return self.label_file(REALIGNED)
-        except UserError:
+        if find_file(self.root, REALIGNED) is None:
             raise UserError(
                 f"LIVE: no {REALIGNED} in {self.root}; it is not in the zip but a download of its own "
                 f'("Update to Release 2") at {self.homepage}: put it in that folder (the older dmos.mat '
                 "holds other numbers and does not replace it)"
-            ) from None
+            )
+        return self.label_file(REALIGNED)
 
     def entries(self) -> list[Entry]:
         """Reads `dmos_realigned.mat` and `refnames_all.mat`, which go by the position of an image.
@@ -133,6 +136,10 @@ class Live(Dataset):
         folder = "gblur" if folder == "blur" else folder
         number = name.removeprefix("img").removesuffix(".bmp")
         return number.isdigit() and 1 <= int(number) <= self.blocks.get(folder, 0)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_BLOCK
 
 
 def check_copies(path: Path, keys: Sequence[str], refs: Sequence[str], copies: NDArray[np.bool_]) -> None:

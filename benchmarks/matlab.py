@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import math
+import struct
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,22 @@ from numpy.typing import NDArray
 from cliqa_bench.errors import UserError, read_all, refuse
 
 MAX_BYTES = 1 << 26
-"""Size of the largest file that is read, 64 MB; the largest of the authors' has 50 KB."""
+"""Bytes of the largest file that is read, as a file and unpacked; the largest of the authors' has 50 KB."""
+
+MAX_DEPTH = 4
+"""How deep cells may be nested; CLIVE's names are two deep."""
+
+# of the format's documentation: byte orders, types of elements, classes of variables, a flag
+_ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
+_MATRIX, _COMPRESSED = 14, 15
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
+_LETTERS = (1, 2, 4, 16, 17)
+_CELL, _CHAR, _NUMERIC = 1, 4, range(6, 16)
+_COMPLEX = 0x800
 
 
 def read_mat(path: Path, *names: str) -> list[NDArray[Any]]:
-    """Reads variables of a MATLAB file.
+    """Reads variables of a MATLAB file: numbers, text, or cells of such.
 
     Args:
         path: The file.
@@ -27,44 +42,129 @@ def read_mat(path: Path, *names: str) -> list[NDArray[Any]]:
         One array per name, in their order, shaped as in the file.
 
     Raises:
-        UserError: If the file cannot be read, is of version 4 or 7.3, or lacks a variable.
+        UserError: If the file cannot be read, is of version 4 or 7.3, lacks a variable, or one of them holds
+            anything else (structures, objects, sparse or complex matrices) or is not what its header says.
     """
     import scipy.io
 
-    _require_version(path)
+    data = _content(path)
     try:
+        there = _check_variables(data, names)
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # scipy warns of variables that are there twice or unreadable
-            content = scipy.io.loadmat(str(path), appendmat=False)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # scipy raises ValueError, TypeError, MatReadError, zlib.error ...
+            warnings.simplefilter("error")  # scipy warns of what it could not read
+            source: Any = io.BytesIO(data)  # which scipy takes, and its types do not say
+            content = scipy.io.loadmat(source, variable_names=list(names))
+    except Exception as error:  # ours, and scipy's ValueError, TypeError, MatReadError, zlib.error ...
         said = " ".join(f"{type(error).__name__} {error}".split())
         raise UserError(f"{path} is a broken MATLAB file ({said:.200}); get the file anew") from error
-    there = [name for name in content if not name.startswith("__")]
     for name in names:
-        if name not in there:
+        if name not in there or name not in content:
             raise UserError(f"{path} has no variable {name!r}; it has: {', '.join(there) or 'nothing'}")
     return [np.asarray(content[name]) for name in names]
 
 
-def _require_version(path: Path) -> None:
-    """Refuses what the header says is no MATLAB file of version 5 to 7, before anything is parsed.
+def _content(path: Path) -> bytes:
+    """Returns the bytes of a file whose header says that it is of version 5 to 7.
 
     Version 4 has no signature: any bytes that begin with a zero pass for it.
     """
     try:
         with path.open("rb") as file:
-            header = file.read(520)
-        size = path.stat().st_size
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if header.startswith(b"MATLAB 7.3") or header[512:520] == b"\x89HDF\r\n\x1a\n":
+    if data.startswith(b"MATLAB 7.3") or data[512:520] == b"\x89HDF\r\n\x1a\n":
         raise UserError(f"{path} is a MATLAB 7.3 file; the authors' file is older: get it anew")
-    if not header.startswith(b"MATLAB 5.0") or header[124:128] not in (b"\x00\x01IM", b"\x01\x00MI"):
+    if not data.startswith(b"MATLAB 5.0") or data[124:128] not in _ORDERS:
         raise UserError(f"{path} is a broken MATLAB file or one of version 4; get the file anew")
-    if size > MAX_BYTES:
-        raise UserError(f"{path} has {size} bytes, a label file at most {MAX_BYTES}; get the file anew")
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path} has more than {MAX_BYTES >> 20} MB, which no label file has; get it anew")
+    return data
+
+
+# -- what the headers in a file say, held against what follows them: scipy believes them, up to a crash -----
+
+
+def _check_variables(data: bytes, names: Sequence[str]) -> list[str]:
+    """Checks the structure of the variables wanted; returns the names of all.
+
+    Raises:
+        ValueError: If a header is not true of what follows it.
+        zlib.error: If a compressed variable is damaged.
+    """
+    order = _ORDERS[data[124:128]]
+    there = []
+    for kind, body in _elements(data[128:], order):
+        if kind == _COMPRESSED:
+            unpack = zlib.decompressobj()
+            whole = unpack.decompress(body, MAX_BYTES)
+            if not unpack.eof:
+                raise ValueError("a compressed variable is cut off or too large")
+            inner = list(_elements(whole, order))
+            if len(inner) != 1:
+                raise ValueError(f"{len(inner)} variables in the place of one")
+            kind, body = inner[0]
+        if kind != _MATRIX:
+            raise ValueError(f"an element of type {kind} in the place of a variable")
+        name = _check_matrix(body, order, names, depth=0)
+        if name in there:
+            raise ValueError(f"the variable {name} is there twice")
+        there.append(name)
+    return there
+
+
+def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Gives type and content of the elements that follow each other in data."""
+    at = 0
+    while at < len(data):
+        word, size = struct.unpack(f"{order}II", data[at : at + 8].ljust(8, b"\0"))
+        kind, start = word, at + 8
+        if word >> 16:  # up to four bytes in the element's own header
+            kind, size, start = word & 0xFFFF, word >> 16, at + 4
+        if start + size > len(data) or (start == at + 4 and size > 4) or len(data) - at < 8:
+            raise ValueError(f"an element of {size} bytes, of which {max(0, len(data) - start)} are there")
+        yield kind, data[start : start + size]
+        at = start + size
+        if kind != _COMPRESSED:
+            at += -at % 8
+
+
+def _check_matrix(data: bytes, order: str, names: Sequence[str], depth: int) -> str:
+    """Checks one variable or cell; of a variable that is not wanted, its name alone. Returns the name."""
+    parts = _elements(data, order)
+    (flags_kind, flags), (dims_kind, dims), (_, name) = next(parts), next(parts), next(parts)
+    if (flags_kind, len(flags), dims_kind) != (6, 8, 5) or len(dims) < 8 or len(dims) % 4:
+        raise ValueError("a variable without flags and dimensions")
+    called = name.decode("latin-1")
+    if depth == 0 and called not in names:
+        return called
+    word = struct.unpack(f"{order}I", flags[:4])[0]
+    shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
+    count = math.prod(shape)
+    if min(shape) < 0 or count > MAX_BYTES or word & _COMPLEX:
+        raise ValueError(f"{called or 'a cell'} has dimensions {shape} or complex numbers")
+    contents = list(parts)
+    _check_contents(called or "a cell", word & 0xFF, count, contents)
+    if word & 0xFF == _CELL:
+        if depth == MAX_DEPTH:
+            raise ValueError(f"cells are nested more than {MAX_DEPTH} deep")
+        for _, cell in contents:
+            _check_matrix(cell, order, names, depth + 1)
+    return called
+
+
+def _check_contents(name: str, of: int, count: int, contents: Sequence[tuple[int, bytes]]) -> None:
+    kinds = [kind for kind, _ in contents]
+    if of == _CELL:
+        fits = kinds == [_MATRIX] * count
+    elif of == _CHAR:
+        fits = len(kinds) == 1 and kinds[0] in _LETTERS and count <= len(contents[0][1]) <= 4 * count
+    elif of in _NUMERIC:
+        fits = len(kinds) == 1 and len(contents[0][1]) == count * _SIZES.get(kinds[0], -1)
+    else:
+        raise ValueError(f"{name} is of class {of}: neither numbers nor text nor cells")
+    if not fits:
+        raise ValueError(f"{name} does not hold the {count} values that its header states")
 
 
 def vector(

@@ -228,7 +228,7 @@ def keep(result: Result, folder: Path | None) -> None:
 def summary(results: Sequence[Result], seconds: float) -> str:
     """Returns a table: cases, accepted, refused and found of each format, and the slowest case."""
     lines = [
-        f"{'format':18} {'cases':>7} {'accepted':>9} {'unchanged':>9} {'refused':>8} {'found':>6} {'slowest':>8}"
+        f"{'format':18} {'cases':>7} {'accepted':>9} {'unchanged':>9} {'refused':>8} {'found':>6}  slowest"
     ]
     by_format = {name: [r for r in results if r.format == name] for name in FORMATS}
     for name, mine in [*by_format.items(), ("all", list(results))]:

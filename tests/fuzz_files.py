@@ -1,4 +1,4 @@
-"""Images, weights, results, bundles and configurations for the fuzzer, and what must be true where one is accepted."""
+"""Images, weights, results, bundles and configurations for the fuzzer, and what accepted ones must keep."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def answers(hashed: bool) -> Format:
 
 
 def run_file(pattern: str, mutations: Sequence[Mutation]) -> Format:
-    """Makes the format of a file of an output folder; it is read by `verify`, which computes its report again.
+    """Makes the format of a file of an output folder, read by `verify`, which computes the report again.
 
     Where `verify` is content, the file means what it meant: for JSON, it says the same.
     """
@@ -164,7 +164,7 @@ def run_file(pattern: str, mutations: Sequence[Mutation]) -> Format:
 
 
 def _same_json(name: str, was: bytes, now: bytes) -> bool:
-    """Whether JSON says the same; facts of a computation (versions, times) are no part of what is verified."""
+    """Whether JSON says the same; facts of a computation (versions, times) are not verified."""
     one, other = json.loads(was), json.loads(now)
     if name == "done.json" or "facts" in one:
         one, other = ({k: v for k, v in body.items() if k != "facts"} for body in (one, other))

@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import further_layouts
 import layouts
@@ -20,10 +20,11 @@ from fuzz_mutations import BYTES, TEXT, ZIP, Mutation
 
 from cliqa_bench.benchmarks import splits, suites
 from cliqa_bench.benchmarks.base import Dataset, content
-from cliqa_bench.types import SUBSETS, Rating
+from cliqa_bench.types import SUBSETS, Rating, Subset
 
 RANGES = {
-    "live": (0, 150), "csiq": (0, 1), "bid": (0, 5), "clive": (0, 100), "koniq10k": (1, 5), "kadid10k": (1, 5),
+    "live": (0, 150), "csiq": (0, 1), "bid": (0, 5), "clive": (0, 100), "koniq10k": (1, 5), "kadid10k": (1,
+    5),
     "tid2013": (0, 9), "spaq": (0, 100), "agiqa3k": (0, 5), "flive": (0, 100), "pipal": (0, 4000),
 }  # fmt: skip
 """What a score may be, as the datasets' own pages have it."""
@@ -56,7 +57,7 @@ class Format(NamedTuple):
 
 
 Unchanged = Callable[[bytes, bytes, Sequence[Rating]], Collection[str]]
-"""Original bytes, damaged bytes, what the original holds -> keys whose rows are, byte for byte, what they were."""
+"""Original bytes, damaged bytes, original ratings -> keys of the rows whose bytes are what they were."""
 
 
 def wrong_ratings(
@@ -208,11 +209,13 @@ def _doubles(variable: str, first: int) -> Unchanged:
     def places(data: bytes, truth: Sequence[Rating]) -> list[int]:
         import scipy.io
 
-        values = scipy.io.loadmat(io.BytesIO(data))[variable]
+        source: Any = io.BytesIO(data)
+        held = scipy.io.loadmat(source)
+        values = held[variable]
         start = data.index(values.tobytes())
         rated = range(first, values.size)
         if first < 0:  # LIVE: the entries that are no copies of references
-            orgs = scipy.io.loadmat(io.BytesIO(data))["orgs"].ravel()
+            orgs = held["orgs"].ravel()
             rated = [i for i in range(values.size) if not orgs[i]]  # type: ignore[assignment]
         return [start + 8 * i for i in rated]
 
@@ -229,7 +232,7 @@ def _names_of_live(was: bytes, now: bytes, truth: Sequence[Rating]) -> Collectio
     return all_rows(was, now, truth) if was == now else ()
 
 
-def split_files(name: str, kind: str, part: str) -> Format:
+def split_files(name: str, kind: str, part: Subset) -> Format:
     """Makes the format of published split files."""
 
     def make(folder: Path) -> Case:
@@ -240,7 +243,7 @@ def split_files(name: str, kind: str, part: str) -> Format:
         truth = splits.seeded_split(ratings, name, 7)
         published = folder / "published"
         write_split(published, dataset, truth, kind)
-        file = published / f"{name}_{splits.FORMATS[kind][0][part]}.txt"  # type: ignore[index]
+        file = published / f"{name}_{splits.FORMATS[kind][0][part]}.txt"
         original = file.read_bytes()
 
         def read() -> splits.Split:

@@ -308,7 +308,8 @@ def test_bid_images_and_labels_beside_each_other(tmp_path: Path) -> None:
 def test_bid_needs_grades(tmp_path: Path) -> None:
     dataset, _ = made(tmp_path, "bid", images=False)
     book = openpyxl.Workbook()
-    header = ["Image Number", "Average Subjective Grade", "Number of Grades", "Grade #1", "Grade #2"]
+    header = ["Image Number", "Average Subjective Grade", "Number of Grades"]
+    header += [f"Grade #{i}" for i in range(1, 21)]
     for row in (header, [1, 3.0, 2, 2.5, 3.5], [2, 4.0, 1, 4.0]):
         book.active.append(row)
     (dataset.root / "DatabaseGrades.xls").unlink()
