@@ -17,18 +17,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 LEVELS = (
     "__main__ cli commands",
     "bench testing",
-    "listing runner scoring paper worker live pool jobs planner settings reports",
+    "listing runner scoring paper worker live pool crew jobs planner settings reports",
     "strategies",
     "benchmarks learner evaluate pretrain plugins logs",
     "gated",
     "folding",
     "model gates backbones",
     "metrics losses readouts records schema registry addons progress memory pretrain_config store",
-    "machine seeds paths config",
+    "machine seeds paths config disk locks stopping",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
-REPORTS_IMPORT = {"store", "records", "metrics", "readouts", "types", "errors", "config", "reports"}
+REPORTS_IMPORT = {"store", "records", "metrics", "readouts", "types", "errors", "config", "locks", "reports"}
 
 
 def modules() -> dict[str, Path]:
