@@ -13,14 +13,21 @@ import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from cliqa_bench.disk import writing
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-def _take(path: Path, wait: bool) -> IO[str] | None:
+class _Lock(NamedTuple):
+    """An open file, and whether it is really locked."""
+
+    file: IO[str]
+    real: bool
+
+
+def _take(path: Path, wait: bool) -> _Lock | None:
     """Opens and locks a file; None where somebody else has the lock and we do not wait.
 
     Raises:
@@ -40,6 +47,7 @@ def _take(path: Path, wait: bool) -> IO[str] | None:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            real = fcntl is not None
         except BlockingIOError:
             file.close()
             return None
@@ -47,11 +55,12 @@ def _take(path: Path, wait: bool) -> IO[str] | None:
             if error.errno not in _NO_LOCKS:
                 file.close()
                 raise
+            real = False
         except BaseException:
             file.close()
             raise
         if _is_there(file, path):
-            return file
+            return _Lock(file, real)
         file.close()  # its last owner removed it while we waited
 
 
@@ -87,17 +96,17 @@ def claimed(path: Path) -> Iterator[bool]:
     Raises:
         UserError: If the file cannot be made.
     """
-    file = _take(path, wait=False)
-    if file is None:
+    lock = _take(path, wait=False)
+    if lock is None:
         yield False
         return
-    with _owned(path, file):
+    with _owned(path, lock.file):
         yield True
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Takes a lock, and waits for it if need be.
+def locked(path: Path, what: str) -> Iterator[bool]:
+    """Takes a lock, and waits for it if need be; gives whether this system has locks at all.
 
     Args:
         path: The lock's file, made here and removed in the end.
@@ -106,13 +115,13 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Raises:
         UserError: If the file cannot be made.
     """
-    file = _take(path, wait=False)
-    if file is None:
+    lock = _take(path, wait=False)
+    if lock is None:
         print(f"waiting for {owner(path)} {what}", file=sys.stderr, flush=True)
-        file = _take(path, wait=True)
-    assert file is not None
-    with _owned(path, file):
-        yield
+        lock = _take(path, wait=True)
+    assert lock is not None
+    with _owned(path, lock.file):
+        yield lock.real
 
 
 def owner(path: Path) -> str:

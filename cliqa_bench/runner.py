@@ -119,7 +119,6 @@ def run_all(configs: Sequence[RunConfig], command: str) -> int:
         outcome = _do(plan)
         failed += [f"{job.title}: {reason}" for job, reason in outcome.failed.items()]
         skipped += len(outcome.skipped)
-    clean_partial(configs[0].out)  # of processes that died on the way
     from cliqa_bench.reports.report import write_report
 
     print(write_report(configs[0].out).summary)

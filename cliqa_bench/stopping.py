@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 GRACE = 10.0
 """Seconds after which a process ends that is still there: exceptions get lost in callbacks of libraries."""
@@ -62,8 +61,10 @@ def stoppable(command: str) -> Iterator[Stopping]:
         return
     timers: list[threading.Timer] = []
 
-    def stop(signum: int, frame: FrameType | None) -> NoReturn:
-        if os.getpid() != owner:  # a forked worker dies of it at once, as it would without us
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked worker of a data loader: Ctrl-C is for its parent to deal with
+            if signum == signal.SIGINT:
+                return
             os._exit(128 + signum)
         for number in before:
             signal.signal(number, signal.SIG_DFL)
