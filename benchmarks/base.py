@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, refuse
 from cliqa_bench.store import read_json
 from cliqa_bench.types import Rating, Subset
 
@@ -79,6 +79,7 @@ class Dataset(ABC):
             root: The dataset's folder; some archives nest it in a folder of the same name.
         """
         self.root = self._unnested(Path(root))
+        self.stray_links: list[Path] = []
 
     @classmethod
     def _unnested(cls, root: Path) -> Path:
@@ -145,22 +146,30 @@ class Dataset(ABC):
             raise UserError(f"{self.title}: there is no folder {self.root}; get it from {self.homepage}")
         entries = self.entries()
         seen: dict[str, str] = {}
+        faults = []
         for where, rating in entries:
             first = seen.setdefault(rating.key.lower(), where)
             if first != where:
-                raise UserError(f"{where} rates {rating.key} a second time; the first is {first}")
+                faults.append(
+                    UserError(f"{where} rates {rating.key} a second time, the first is {first}; get it anew")
+                )
         files = {where.rsplit(" ", 2)[0] for where, _ in entries}
         source = os.path.commonpath(files) if files else str(self.root)  # a folder, where there are several
         if len(entries) != self.expected_images:
-            raise UserError(
-                f"{source} rates {len(entries)} images, expected {self.expected_images}; get the file anew"
+            faults.append(
+                UserError(
+                    f"{source} rates {len(entries)} images, expected {self.expected_images}; get it anew"
+                )
             )
         groups = {content(r.group) for _, r in entries if r.group is not None}
         if self.expected_groups is not None and len(groups) != self.expected_groups:
-            raise UserError(
-                f"{source}: the images show {len(groups)} references, expected {self.expected_groups}; "
-                "get the file anew"
+            faults.append(
+                UserError(
+                    f"{source}: the images show {len(groups)} references, expected {self.expected_groups}; "
+                    "get the file anew"
+                )
             )
+        refuse(faults)
         return [rating for _, rating in entries]
 
     def official_split(self) -> dict[str, Subset]:
@@ -182,6 +191,8 @@ class Dataset(ABC):
         """
         for name in names:
             path = find_file(self.root, name)
+            if path is not None and self._leaves(path):
+                raise UserError(f"{path} {self._elsewhere(path)}")
             if path is not None:
                 return path
         raise UserError(
@@ -204,23 +215,52 @@ class Dataset(ABC):
     def files(self) -> dict[str, str]:
         """Image files: lower-case path relative to the root -> the path as it is on the disk, relative.
 
-        Every folder is listed once, and no file is opened.
+        Every folder is listed once, and no file is opened. Links that lead out of the dataset's folder are
+        left out; `stray_links` has them.
         """
         found: dict[str, str] = {}
         for folder in self.image_folders:
             start = self.root if not folder else find_file(self.root, folder, directory=True)
-            if start is None:
-                continue
-            for parent, folders, names in os.walk(start):
-                if not folder:
-                    folders.clear()
-                folders.sort()
-                relative = Path(parent).relative_to(self.root).as_posix()
-                prefix = "" if relative == "." else relative + "/"
-                for name in sorted(names):
-                    if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10,000 names
-                        found.setdefault((prefix + name).lower(), prefix + name)
+            if start is not None and self._leaves(start):
+                self.stray_links.append(start)
+            elif start is not None:
+                self._list(start, deep=bool(folder), found=found)
         return found
+
+    def _list(self, folder: Path, deep: bool, found: dict[str, str]) -> None:
+        """Adds the image files of a folder, sorted, those of its sub-folders after its own."""
+        prefix = "" if folder == self.root else folder.relative_to(self.root).as_posix() + "/"
+        folders = []
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+        for entry in entries:
+            is_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - 10,000 names
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(folder / entry.name)
+            elif entry.is_symlink() and (is_image or entry.is_dir()) and self._leaves(folder / entry.name):
+                self.stray_links.append(folder / entry.name)
+            elif is_image:
+                found.setdefault((prefix + entry.name).lower(), prefix + entry.name)
+        for sub in folders if deep else ():
+            self._list(sub, deep, found)
+
+    def _leaves(self, path: Path) -> bool:
+        """Whether a path below the root leads, by links, to somewhere else."""
+        return not path.resolve().is_relative_to(self.root.resolve())
+
+    def _elsewhere(self, path: Path) -> str:
+        return (
+            f"leads out of the dataset, to {path.resolve()}: put the files there, or make the whole folder "
+            f"{self.root.name} a link"
+        )
+
+    def link_faults(self) -> list[str]:
+        """Says of every link among the images that it leads out of the dataset, and what to do."""
+        _ = self.files  # lists the folders
+        return [f"the link {path} {self._elsewhere(path)}" for path in self.stray_links]
 
     def path(self, key: str) -> Path:
         """Returns the file of an image, whatever the case of its name.
@@ -275,6 +315,8 @@ class Dataset(ABC):
             UserError: If images are missing: how many, and the first of them.
         """
         missing = self.missing_files(ratings)
+        if missing and (strays := self.link_faults()):
+            raise UserError(f"{self.title}: {strays[0]}")
         if missing:
             raise UserError(
                 f"{self.title}: {len(missing)} of {self.expected_images} rated images are missing in "

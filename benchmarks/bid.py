@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Sequence
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import Row, read_sheet
+from cliqa_bench.benchmarks.labels import Row
+from cliqa_bench.benchmarks.workbooks import read_sheet
+from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 
 GRADES = tuple(f"Grade #{i}" for i in range(1, 21))
@@ -43,18 +45,23 @@ class Bid(Dataset):
 
     def entries(self) -> list[Entry]:
         """Reads the first sheet of `DatabaseGrades.xls` (or `.xlsx`)."""
-        path = self.label_file(*self.label_files)
-        entries = []
-        for row in read_sheet(path, COLUMNS):
-            number = row.integer_in("Image Number", 1, 9999)
-            score = row.number_in("Average Subjective Grade", 0, 5)
-            key = f"ImageDatabase/DatabaseImage{number:04d}.JPG"
-            entries.append(Entry(row.where, Rating(key, score, grades_std(row), None, "authentic")))
-        return entries
+        return read_all(read_sheet(self.label_file(*self.label_files), COLUMNS), entry)
 
     def candidates(self, key: str) -> Sequence[str]:
         """Some copies of the release keep the images beside the label file."""
         return (key, key.removeprefix("ImageDatabase/"))
+
+
+def entry(row: Row) -> Entry:
+    """Reads a row of the sheet.
+
+    Raises:
+        UserError: If a cell is no number of its range.
+    """
+    number = row.integer_in("Image Number", 1, 9999)
+    score = row.number_in("Average Subjective Grade", 0, 5)
+    key = f"ImageDatabase/DatabaseImage{number:04d}.JPG"
+    return Entry(row.where, Rating(key, score, grades_std(row), None, "authentic"))
 
 
 def grades_std(row: Row) -> float:

@@ -33,6 +33,7 @@ from cliqa_bench.benchmarks.images import (
     image_size,
     read_bytes,
 )
+from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError
 from cliqa_bench.locks import locked
 from cliqa_bench.paths import cache_root
@@ -109,7 +110,12 @@ class ImageCache:
 
     @classmethod
     def open(
-        cls, dataset: Dataset, keys: Sequence[str], resize: int, folder: Path | None = None
+        cls,
+        dataset: Dataset,
+        keys: Sequence[str],
+        resize: int,
+        folder: Path | None = None,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> ImageCache:
         """Opens the cache of a dataset; decodes first what is not in it or has changed.
 
@@ -118,11 +124,12 @@ class ImageCache:
             keys: The images wanted, each once.
             resize: As in `images.adaptive_size`; caches of different sizes lie side by side.
             folder: Where caches lie, by default `<cache folder>/decoded`.
+            max_megapixels: As in `images.decode`; changes no pixel.
 
         Raises:
             UserError: If an image is missing or refused, or the cache does not fit on the disk.
         """
-        build = _Build(dataset, keys, resize, folder)
+        build = _Build(dataset, keys, resize, folder, max_megapixels)
         cache = build.current()
         if cache is None:
             what = f"that decodes {dataset.title} to {build.path.parent}"
@@ -136,7 +143,7 @@ class ImageCache:
     @staticmethod
     def missing_bytes(dataset: Dataset, keys: Sequence[str], resize: int) -> int:
         """Estimates the disk space that `open` would take; 0 where all is decoded already."""
-        build = _Build(dataset, keys, resize, None)
+        build = _Build(dataset, keys, resize)
         return 0 if build.current() else build.estimated_bytes()
 
     def __len__(self) -> int:
@@ -207,13 +214,21 @@ class ImageCache:
 class _Build:
     """The making of one cache file: what there is of it, and how to get the rest."""
 
-    def __init__(self, dataset: Dataset, keys: Sequence[str], resize: int, folder: Path | None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        keys: Sequence[str],
+        resize: int,
+        folder: Path | None = None,
+        max_megapixels: float = MAX_MEGAPIXELS,
+    ) -> None:
         # one dataset in two places is two caches: they must not take turns in overwriting each other
         place = digest([str(dataset.root.resolve()), resize])
         self.path = (folder or cache_root() / "decoded") / f"{dataset.name}-{resize}-{place}.images"
         self.dataset = dataset
         self.keys = keys
         self.resize = resize
+        self.max_megapixels = max_megapixels
         self.files = {key: dataset.path(key) for key in keys}
 
     @functools.cached_property
@@ -245,7 +260,9 @@ class _Build:
             atomic_path(self.path) as temporary,
             temporary.open("wb") as file,
             bar(len(self.keys), f"decode {self.dataset.title}", "image") as shown,
-            contextlib.closing(_decoded([self.files[k] for k in missing], self.resize)) as new,
+            contextlib.closing(
+                _decoded([self.files[k] for k in missing], self.resize, self.max_megapixels)
+            ) as new,
         ):
             for key in self.keys:
                 if key in old and pixels is not None:
@@ -301,7 +318,7 @@ class _Build:
 
 
 def _decoded(
-    paths: list[Path], resize: int
+    paths: list[Path], resize: int, max_megapixels: float
 ) -> Generator[tuple[NDArray[np.uint8], tuple[int, int, str]], None, None]:
     """Decodes images in parallel and gives them in order, with few of them in memory at a time.
 
@@ -312,7 +329,8 @@ def _decoded(
         size, mtime = _file_facts(path)
         data = read_bytes(path)
         hashed = hashlib.blake2b(data, digest_size=16).hexdigest()
-        return np.ascontiguousarray(adaptive_resize(decode_bytes(data, path), resize)), (size, mtime, hashed)
+        pixels = adaptive_resize(decode_bytes(data, path, max_megapixels), resize)
+        return np.ascontiguousarray(pixels), (size, mtime, hashed)
 
     workers = min(8, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,13 @@ from cliqa_bench import registry
 from cliqa_bench.benchmarks.base import Dataset, content
 from cliqa_bench.benchmarks.splits import Split, resolve_split
 from cliqa_bench.benchmarks.suites import ORDERS, dataset_class, find_folder
-from cliqa_bench.errors import UserError
+from cliqa_bench.config import MAX_MEGAPIXELS
+from cliqa_bench.errors import UserError, one_line
+from cliqa_bench.machine import cores
 from cliqa_bench.progress import bar
 from cliqa_bench.types import SUBSETS, Rating
 
-SHOWN = 5
+SHOWN = 20
 """How many problems of one kind are listed one by one; the rest are counted."""
 
 HEADER = (
@@ -58,9 +61,10 @@ class DatasetCheck:
     Attributes:
         cls: The dataset's class.
         dataset: The dataset, None if no folder was found.
+        found: Name of its folder, and whether it is generated.
         ratings: Its ratings; empty if the labels could not be read.
         split: The split; None if it could not be made.
-        pictures: Key -> what decoding gave, for the images that exist.
+        pictures: Key (without labels: path) -> what decoding gave, for the images that exist.
         missing: Keys of images that are not there.
         unlabelled: Image files without a rating that are no known part of the release.
         duplicates: Groups of keys with equal pixels that lie in more than one subset.
@@ -70,6 +74,7 @@ class DatasetCheck:
 
     cls: type[Dataset]
     dataset: Dataset | None = None
+    found: str = ""
     ratings: list[Rating] = field(default_factory=list)
     split: Split | None = None
     pictures: dict[str, Picture] = field(default_factory=dict)
@@ -88,15 +93,14 @@ class DatasetCheck:
         """The dataset's row under `HEADER`; a dash stands for what is not known."""
         if self.dataset is None:
             return (self.cls.title, "no", str(self.cls.n_images), *["-"] * (len(HEADER) - 3))
-        found = self.dataset.root.name + (" (generated)" if self.dataset.generated else "")
         if not self.ratings:
-            return (self.cls.title, found, *["-"] * (len(HEADER) - 2))
+            return (self.cls.title, self.found, *["-"] * (len(HEADER) - 2))
         scores = [rating.score for rating in self.ratings]
         groups = {content(rating.group) for rating in self.ratings if rating.group is not None}
         split = self.split
         return (
             self.cls.title,
-            found,
+            self.found,
             str(self.dataset.expected_images),
             str(len(self.pictures)),
             str(len(self.unreadable)),
@@ -128,7 +132,7 @@ class CheckReport:
         return not any(row.problems for row in self.rows)
 
     def render(self) -> str:
-        """Returns the table, then problems and notes, as lines of plain text."""
+        """Returns the table, then problems and notes, as lines of plain text without control characters."""
         table = [HEADER, *(row.cells() for row in self.rows)]
         widths = [max(len(row[i]) for row in table) for i in range(len(HEADER))]
         lines = [
@@ -140,7 +144,9 @@ class CheckReport:
             ("notes", [r.notes for r in self.rows]),
         ):
             said = [
-                f"- {row.cls.title}: {line}" for row, of in zip(self.rows, told, strict=True) for line in of
+                one_line(f"- {row.cls.title}: {line}")
+                for row, of in zip(self.rows, told, strict=True)
+                for line in of
             ]
             if said:
                 lines += ["", f"{what}:", *said]
@@ -148,17 +154,24 @@ class CheckReport:
         return "\n".join(lines)
 
 
-def check_data(root: Path, names: Sequence[str] | None = None, split: str = "1") -> CheckReport:
-    """Reads all labels and decodes all images below a folder.
+def check_data(
+    root: Path,
+    names: Sequence[str] | None = None,
+    split: str = "1",
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> CheckReport:
+    """Reads all labels and decodes all images below a folder, in one pass, whatever is wrong with some.
 
-    Problems are: a dataset that is not there, labels or split files that are broken, images that are missing
-    or cannot be decoded, and equal pixels in more than one of train, val and test. Images without a label are
-    counted and are no problem: some releases ship them.
+    Problems are: a dataset that is not there, labels or split files that are broken (every row of them that
+    is), images that are missing or cannot be decoded, links that lead out of the dataset, and equal pixels in
+    more than one of train, val and test. Images without a label are counted and are no problem: some releases
+    ship them.
 
     Args:
         root: The folder that holds the datasets.
         names: Which datasets should be there; None for the paper's six, with whatever others are there.
         split: The split within which to look for duplicates, see `resolve_split`.
+        max_megapixels: Largest image that is decoded, in 10^6 pixels.
 
     Raises:
         UserError: If `root` is no folder, or a name is unknown.
@@ -167,7 +180,7 @@ def check_data(root: Path, names: Sequence[str] | None = None, split: str = "1")
         further = (name for name in registry.names("datasets") if name not in ORDERS["I"])
         names = [*ORDERS["I"], *(name for name in further if find_folder(root, dataset_class(name)))]
     rows = [_read(root, dataset_class(name), split) for name in names]
-    _decode_all(rows)
+    _decode_all(rows, max_megapixels)
     for row in rows:
         _judge(row)
     return CheckReport(root, rows)
@@ -179,48 +192,77 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
     if folder is None:
         row.problems.append(f"not found in {root}; looked for {', '.join(cls.folders)}; see {cls.homepage}")
         return row
-    try:
-        row.dataset = cls(folder)
-        row.ratings = row.dataset.ratings()
-        row.missing = row.dataset.missing_files()
-        row.unlabelled = row.dataset.unlabelled_files()
-        row.split = resolve_split(split, row.dataset, row.ratings)
-    except UserError as error:
-        row.problems.append(str(error).removeprefix(f"{cls.title}: "))
+    dataset = row.dataset = cls(folder)
+    row.found = dataset.root.name
+    with _noted(row, "of the labels"):
+        row.found += " (generated)" if dataset.generated else ""
+        row.ratings = dataset.ratings()
+    with _noted(row, "of the folders"):
+        if dataset.variant:
+            row.notes.append(f"images are of the {dataset.variant} release, not those of the paper")
+        row.problems += _some_of(dataset.link_faults(), "links that lead out of it")
+    if row.ratings:
+        row.missing = dataset.missing_files()
+        row.unlabelled = dataset.unlabelled_files()
+        with _noted(row, "of the split"), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            row.split = resolve_split(split, dataset, row.ratings)
+        row.notes += [one_line(str(warning.message)) for warning in warned]
     return row
 
 
-def _decode_all(rows: Sequence[DatasetCheck]) -> None:
+@contextlib.contextmanager
+def _noted(row: DatasetCheck, of: str) -> Iterator[None]:
+    """Makes problems of what is raised, and goes on."""
+    try:
+        yield
+    except UserError as error:
+        lines = [str(single).removeprefix(f"{row.cls.title}: ") for single in error.each]
+        row.problems += _some_of(lines, f"problems {of}")
+
+
+def _some_of(lines: Sequence[str], what: str) -> list[str]:
+    """Returns the first lines of a kind, and one that counts the rest."""
+    more = [f"and {len(lines) - SHOWN} more {what}"] if len(lines) > SHOWN else []
+    return [*lines[:SHOWN], *more]
+
+
+def _decode_all(rows: Sequence[DatasetCheck], max_megapixels: float) -> None:
     """Decodes every image that exists; Pillow works outside Python's lock, so threads do."""
-    jobs = [
-        (row, rating.key, row.dataset.path(rating.key))
-        for row in rows
-        if row.dataset is not None
-        for rating, gone in _with_missing(row)
-        if not gone
-    ]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, bar(len(jobs), "decoding", "image") as shown:
+    jobs = [(row, key, path) for row in rows for key, path in _images(row)]
+
+    def decoded(path: Path) -> Picture:
+        return picture(path, max_megapixels)
+
+    with ThreadPoolExecutor(cores()) as pool, bar(len(jobs), "decoding", "image") as shown:
         try:
-            pictures = pool.map(picture, [path for _, _, path in jobs])
-            for (row, key, _), decoded in zip(jobs, pictures, strict=True):
-                row.pictures[key] = decoded
+            pictures = pool.map(decoded, [path for _, _, path in jobs])
+            for (row, key, _), found in zip(jobs, pictures, strict=True):
+                row.pictures[key] = found
                 shown.update()
         except BaseException:  # Ctrl-C must not wait for the images that are queued
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _with_missing(row: DatasetCheck) -> list[tuple[Rating, bool]]:
+def _images(row: DatasetCheck) -> list[tuple[str, Path]]:
+    """Returns key and file of the rated images; of all images on the disk where the labels are broken."""
+    if row.dataset is None:
+        return []
+    if not row.ratings:
+        with contextlib.suppress(UserError):  # a folder that cannot be read: told by now
+            return [(path, row.dataset.root / path) for path in row.dataset.files.values()]
+        return []
     missing = set(row.missing)
-    return [(rating, rating.key in missing) for rating in row.ratings]
+    return [(r.key, row.dataset.path(r.key)) for r in row.ratings if r.key not in missing]
 
 
-def picture(path: Path) -> Picture:
+def picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
     """Decodes an image file and hashes its pixels; a fault is an answer, not an error."""
     from cliqa_bench.benchmarks.images import decode
 
     try:
-        pixels = decode(path)
+        pixels = decode(path, max_megapixels)
     except UserError as error:
         return Picture(None, b"", str(error))
     height, width = pixels.shape[:2]
@@ -232,26 +274,22 @@ def picture(path: Path) -> Picture:
 def _judge(row: DatasetCheck) -> None:
     if row.missing and row.dataset is not None:
         row.problems.append(
-            f"{len(row.missing)} rated images are missing: {_some(row.missing)}; "
+            f"{len(row.missing)} rated images are missing: {_some(row.missing, SHOWN)}; "
             + row.dataset.advice(row.missing)
         )
     faults = [picture.fault for picture in row.pictures.values() if picture.fault]
-    row.problems += faults[:SHOWN]
-    if len(faults) > SHOWN:
-        row.problems.append(f"and {len(faults) - SHOWN} more images that cannot be read")
+    row.problems += _some_of(faults, "images that cannot be read")
     if row.split is not None:
         row.duplicates = duplicates(row.pictures, row.split)
-    for keys in row.duplicates[:SHOWN]:
+    told = []
+    for keys in row.duplicates:
         shown = ", ".join(f"{key} ({row.split.subset[key]})" for key in keys if row.split is not None)
-        row.problems.append(f"equal pixels in different subsets: {shown}")
-    if len(row.duplicates) > SHOWN:
-        row.problems.append(f"and {len(row.duplicates) - SHOWN} more pictures that are in different subsets")
+        told.append(f"equal pixels in different subsets: {shown}")
+    row.problems += _some_of(told, "pictures that are in different subsets")
     if row.unlabelled:
         row.notes.append(
             f"{len(row.unlabelled)} images without a label are left out: {_some(row.unlabelled)}"
         )
-    if row.dataset is not None and row.dataset.variant:
-        row.notes.append(f"images are of the {row.dataset.variant} release, not those of the paper")
 
 
 def duplicates(pictures: dict[str, Picture], split: Split) -> list[list[str]]:
@@ -285,5 +323,5 @@ def sizes(found: set[tuple[int, int]]) -> str:
     return first if len(ordered) == 1 else f"{first}..{last} ({len(ordered)})"
 
 
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+def _some(keys: Sequence[str], most: int = 3) -> str:
+    return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")

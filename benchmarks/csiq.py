@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import read_sheet
+from cliqa_bench.benchmarks.labels import Row
+from cliqa_bench.benchmarks.workbooks import read_sheet
+from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 
 FILES = {
@@ -48,24 +50,30 @@ class Csiq(Dataset):
     def entries(self) -> list[Entry]:
         """Reads the sheet `all_by_image` of `csiq.DMOS.xlsx`."""
         path = self.label_file(*self.label_files)
-        entries = []
-        for row in read_sheet(path, COLUMNS, sheet="all_by_image"):
-            image, kind = row.text("image"), row.text("dst_type").lower()
-            if kind not in FILES:
-                raise row.fault("dst_type", f"one of: {', '.join(FILES)}")
-            folder, token = FILES[kind]
-            level = row.integer_in("dst_lev", 1, 5)
-            rating = Rating(
-                key=f"dst_imgs/{folder}/{image}.{token}.{level}.png",
-                score=1 - row.number_in("dmos", 0, 1),
-                std=row.number_in("dmos_std", 0, 1),
-                group=f"{image}.png",
-                distortion=kind,
-            )
-            entries.append(Entry(row.where, rating))
-        return entries
+        return read_all(read_sheet(path, COLUMNS, sheet="all_by_image"), entry)
 
     def candidates(self, key: str) -> Sequence[str]:
         """Some copies of the release keep all images in the one folder `dst_imgs_all` (or `dst_imgs`)."""
         name = key.rsplit("/", 1)[-1]
         return (key, f"dst_imgs_all/{name}", f"dst_imgs/{name}")
+
+
+def entry(row: Row) -> Entry:
+    """Reads a row of the sheet.
+
+    Raises:
+        UserError: If a cell is none of what its column may hold.
+    """
+    image, kind = row.text("image"), row.text("dst_type").lower()
+    if kind not in FILES:
+        raise row.fault("dst_type", f"one of: {', '.join(FILES)}")
+    folder, token = FILES[kind]
+    level = row.integer_in("dst_lev", 1, 5)
+    rating = Rating(
+        key=f"dst_imgs/{folder}/{image}.{token}.{level}.png",
+        score=1 - row.number_in("dmos", 0, 1),
+        std=row.number_in("dmos_std", 0, 1),
+        group=f"{image}.png",
+        distortion=kind,
+    )
+    return Entry(row.where, rating)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
 from cliqa_bench.benchmarks.labels import Row, read_csv
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, read_all, refuse
 from cliqa_bench.types import Rating, Subset
 
 
@@ -41,14 +41,7 @@ class Flive(Dataset):
 
     def entries(self) -> list[Entry]:
         """Reads `labels_image.csv`."""
-        entries = []
-        for row in read_csv(self.label_file(*self.label_files), ("name", "mos")):
-            name = row.text("name")
-            if not re.fullmatch(r"(voc_emotic_ava|blur_dataset|EE371R)/[^/]+\.jpe?g", name, re.IGNORECASE):
-                raise row.fault("name", "a picture such as voc_emotic_ava/AVA__123.jpg")
-            score = row.number_in("mos", 0, 100)
-            entries.append(Entry(row.where, Rating(f"database/{name}", score, math.nan, None, "authentic")))
-        return entries
+        return read_all(read_csv(self.label_file(*self.label_files), ("name", "mos")), entry)
 
     def official_split(self) -> dict[str, Subset]:
         """Reads the test set, pictures larger than 640, and which of the others validate.
@@ -62,12 +55,17 @@ class Flive(Dataset):
         """
         known = {rating.key.lower(): rating.key for rating in self.ratings()}
         placed: dict[str, Subset] = {}
+        faults: list[UserError] = []
         for files, columns in ((self.test_files, ()), (self.train_files, ("is_valid",))):
             for row in read_csv(self.label_file(*files), ("name_image", *columns)):
-                key = known.get(f"database/{row.text('name_image')}".lower())
-                if key is None or key in placed:
-                    raise row.fault("name_image", "a picture of labels_image.csv that has no subset yet")
-                placed[key] = _train_or_val(row) if columns else "test"
+                try:
+                    key = known.get(f"database/{row.text('name_image')}".lower())
+                    if key is None or key in placed:
+                        raise row.fault("name_image", "a picture of labels_image.csv that has no subset yet")
+                    placed[key] = _train_or_val(row) if columns else "test"
+                except UserError as error:
+                    faults.append(error)
+        refuse(faults)
         rest = [key for key in known.values() if key not in placed]
         left_out = [key for key in rest if not key.startswith("database/EE371R/")]
         if left_out:
@@ -86,6 +84,19 @@ class Flive(Dataset):
     def is_extra(self, relative: str) -> bool:
         """Patches of the pictures, which have labels of their own."""
         return relative.startswith("database/patches/")
+
+
+def entry(row: Row) -> Entry:
+    """Reads a row of `labels_image.csv`.
+
+    Raises:
+        UserError: If a cell is none of what its column may hold.
+    """
+    name = row.text("name")
+    if not re.fullmatch(r"(voc_emotic_ava|blur_dataset|EE371R)/[^/]+\.jpe?g", name, re.IGNORECASE):
+        raise row.fault("name", "a picture such as voc_emotic_ava/AVA__123.jpg")
+    score = row.number_in("mos", 0, 100)
+    return Entry(row.where, Rating(f"database/{name}", score, math.nan, None, "authentic"))
 
 
 def _train_or_val(row: Row) -> Subset:

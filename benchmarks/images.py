@@ -1,7 +1,8 @@
-"""From an image file to pixels, by one stated rule for everything that Pillow reads.
+"""From an image file to pixels, by one stated rule for BMP, GIF, JPEG, JPEG 2000, PNG, TIFF and WebP files.
 
-1. The file must hold one still picture, whole, of at most 64 megapixels. (Of the several pictures that some
-   cameras put into one JPEG, "MPO", the first one is the photograph.)
+1. The file must hold one still picture, whole, of 8 pixels a side at least and 64 megapixels at most, in the
+   format that its name says: a JPEG called .bmp is no copy of a release but was compressed again. (Of the
+   several pictures that some cameras put into one JPEG, "MPO", the first one is the photograph.)
 2. The EXIF orientation is applied, once. An orientation that makes no sense counts as none.
 3. Gray is repeated in the three channels; palettes are looked up; CMYK, YCbCr, LAB and HSV become RGB by
    Pillow's formulas. Colour profiles are not applied (neither does the published code).
@@ -15,20 +16,33 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 DECODER = 1
 """Version of the rule above; pixels that another version decoded are decoded again."""
 
-MAX_MEGAPIXELS = 64.0
+MIN_SIDE = 8
+"""Shortest side of a picture that is accepted, in pixels; there is nothing to see on fewer."""
+
+FORMATS = {
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+"""Formats that are read, by Pillow's names -> their extensions; of the others, some start programs."""
 
 _ORIENTATION = 0x0112
 
@@ -44,8 +58,8 @@ def decode(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uin
         (H, W, 3) uint8, contiguous.
 
     Raises:
-        UserError: If the file is missing, empty, truncated, animated, too large, or no picture that has a
-            rule; the message names the file.
+        UserError: If the file is missing, empty, truncated, animated, too large or too small, in another
+            format than its name says, or no picture that has a rule; the message names the file.
     """
     return decode_bytes(read_bytes(path), path, max_megapixels)
 
@@ -67,25 +81,45 @@ def read_bytes(path: Path) -> bytes:
 
 def decode_bytes(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """Does what `decode` does with a file's bytes at hand; `path` is only named in errors."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _opened(io.BytesIO(data), path) as image:
             _refuse(image, path, max_megapixels)
+            if image.format == "PNG":  # decoding does not look at the checksums of the pixels
+                _opened(io.BytesIO(data), path).verify()
             image.load()
             # read after loading: Pillow turns TIFF files itself and then takes the tag away
             return _to_rgb(image, path)
     except UserError:
         raise
-    except Image.DecompressionBombError as error:
-        raise UserError(f"image {path} has too many pixels ({error}); shrink it or leave it out") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"image {path} is in no format that Pillow knows; copy or unpack it again") from error
     except MemoryError as error:
         raise UserError(f"image {path} does not fit into memory; shrink it or leave it out") from error
     except Exception as error:  # on damaged bytes Pillow's plugins raise whatever comes to hand
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"image {path} is damaged ({reason}); copy or unpack it again") from error
+
+
+def _opened(file: BinaryIO, path: Path) -> ImageFile.ImageFile:
+    """Opens a picture in one of `FORMATS`.
+
+    Unlike `Image.open`, which asks every format that Pillow knows, and warns of large pictures (or refuses
+    them) by a limit of its own before ours is asked.
+    """
+    from PIL import Image
+
+    Image.init()
+    start = file.read(16)
+    file.seek(0)
+    for name, extensions in FORMATS.items():
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(start) is True:
+            suffix = path.suffix.lower()
+            known = {e for es in FORMATS.values() for e in es}
+            if suffix in known and suffix not in extensions:
+                raise UserError(
+                    f"image {path} is a {name} file, not what its name says; copy or unpack it again"
+                )
+            return factory(file, str(path))
+    raise UserError(f"image {path} is in none of the formats {', '.join(FORMATS)}; copy or unpack it again")
 
 
 def adaptive_size(width: int, height: int, side: int) -> tuple[int, int]:
@@ -134,11 +168,11 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: If there is no header to read.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, _opened(file, path) as image:
             return image.size
+    except UserError:
+        raise
     except Exception as error:  # as in decode_bytes
         raise UserError(f"cannot read the size of image {path}: {error}") from error
 
@@ -146,10 +180,15 @@ def image_size(path: Path) -> tuple[int, int]:
 def _refuse(image: Image.Image, path: Path, max_megapixels: float) -> None:
     """Raises for pictures that are not decoded at all, before any pixel is."""
     width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise UserError(
+            f"image {path} has {width} x {height} pixels, expected {MIN_SIDE} a side or more; copy or unpack "
+            "it again"
+        )
     if width * height > max_megapixels * 1e6:
         raise UserError(
             f"image {path} has {width} x {height} pixels, more than {max_megapixels:g} megapixels; "
-            "shrink it or leave it out"
+            "shrink it, leave it out, or allow more with --max-megapixels"
         )
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import read_csv
+from cliqa_bench.benchmarks.labels import Row, read_csv
+from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 
 DISTORTIONS = (
@@ -64,19 +65,26 @@ class Kadid10k(Dataset):
 
     def entries(self) -> list[Entry]:
         """Reads `dmos.csv`."""
-        entries = []
-        for row in read_csv(self.label_file(*self.label_files), ("dist_img", "ref_img", "dmos", "var")):
-            name, group = row.text("dist_img"), row.text("ref_img")
-            match = re.fullmatch(r"(I\d+)_(\d\d)_(\d\d)\.png", name, re.IGNORECASE)
-            if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
-                raise row.fault("dist_img", "a name such as I01_01_01.png with a type from 01 to 25")
-            if group.lower() != f"{match[1]}.png".lower():
-                raise row.fault("ref_img", f"the reference of {name}, {match[1]}.png")
-            score, std = row.number_in("dmos", 1, 5), row.number_in("var", 0, 2)
-            distortion = DISTORTIONS[int(match[2]) - 1]
-            entries.append(Entry(row.where, Rating(f"images/{name}", score, std, group, distortion)))
-        return entries
+        rows = read_csv(self.label_file(*self.label_files), ("dist_img", "ref_img", "dmos", "var"))
+        return read_all(rows, entry)
 
     def is_extra(self, relative: str) -> bool:
         """The references, which lie in the same folder."""
         return re.fullmatch(r"images/i\d+\.png", relative) is not None
+
+
+def entry(row: Row) -> Entry:
+    """Reads a row of `dmos.csv`.
+
+    Raises:
+        UserError: If a cell is none of what its column may hold.
+    """
+    name, group = row.text("dist_img"), row.text("ref_img")
+    match = re.fullmatch(r"(I\d\d)_(\d\d)_0[1-5]\.png", name, re.IGNORECASE | re.ASCII)
+    if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
+        raise row.fault("dist_img", "a name such as I01_01_01.png, with a type 01 to 25 and a level 01 to 05")
+    if group.lower() != f"{match[1]}.png".lower():
+        raise row.fault("ref_img", f"the reference of {name}, {match[1]}.png")
+    score, std = row.number_in("dmos", 1, 5), row.number_in("var", 0, 2)
+    distortion = DISTORTIONS[int(match[2]) - 1]
+    return Entry(row.where, Rating(f"images/{name}", score, std, group, distortion))

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
 from cliqa_bench.benchmarks.labels import Row, read_csv
+from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 
 SIZES = ("1024x768", "512x384")
@@ -67,7 +68,7 @@ class Koniq10k(Dataset):
     def entries(self) -> list[Entry]:
         """Reads either csv."""
         rows = read_csv(self.label_file(*self.label_files), ("image_name", *VOTES, "MOS", "SD"))
-        return [Entry(row.where, rating(row)) for row in rows]
+        return read_all(rows, lambda row: Entry(row.where, rating(row)))
 
     def candidates(self, key: str) -> Sequence[str]:
         """All images are read at one size."""
@@ -85,7 +86,7 @@ def rating(row: Row) -> Rating:
         UserError: If a cell is no number of its range, or votes and MOS do not belong together.
     """
     name = row.text("image_name").strip('"')
-    if not re.fullmatch(r"\w+\.(jpg|jpeg|png)", name, re.IGNORECASE):
+    if not re.fullmatch(r"\w+\.(jpg|jpeg|png)", name, re.IGNORECASE | re.ASCII):
         raise row.fault("image_name", "the name of an image such as 826373.jpg")
     votes = [row.number_in(column, 0) for column in VOTES]
     total = sum(votes)

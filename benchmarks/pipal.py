@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, find_file
-from cliqa_bench.benchmarks.labels import read_lines
-from cliqa_bench.errors import UserError
+from cliqa_bench.benchmarks.labels import Row, read_lines
+from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
 
 VARIANTS = (12, 16, 10, 24, 13, 14, 27)
@@ -44,23 +43,26 @@ class Pipal(Dataset):
             raise UserError(
                 f"{self.title}: no Train_Label/A0001.txt in {self.root}; get it from {self.homepage}"
             )
-        return [entry for path in files for entry in self._of_reference(path)]
-
-    def _of_reference(self, path: Path) -> list[Entry]:
-        entries = []
-        for row in read_lines(path, ("name", "score"), ","):
-            name = row.text("name")
-            match = re.fullmatch(r"(A\d{4})_(\d\d)_(\d\d)\.(bmp|png)", name, re.IGNORECASE)
-            if not match or not int(match[2]) < len(VARIANTS) or not int(match[3]) < VARIANTS[int(match[2])]:
-                raise row.fault("name", "a name such as A0001_00_00.bmp")
-            if match[1].lower() != path.stem.lower():
-                raise row.fault("name", f"an image of {path.stem}")
-            score = row.number_in("score", 0, 4000)
-            rating = Rating(f"Distortion/{name}", score, math.nan, match[1], f"class {match[2]}")
-            entries.append(Entry(row.where, rating))
-        return entries
+        of_files = read_all(files, lambda path: read_lines(path, ("name", "score"), ","))
+        return read_all([row for rows in of_files for row in rows], entry)
 
     def candidates(self, key: str) -> tuple[str, ...]:
         """Images lie in four folders of 50 references each; some copies merge these."""
         name = key.rsplit("/", 1)[-1]
         return tuple(f"{folder}/{name}" for folder in IMAGE_FOLDERS)
+
+
+def entry(row: Row) -> Entry:
+    """Reads a row of the label file of a reference.
+
+    Raises:
+        UserError: If a cell is none of what its column may hold.
+    """
+    name, reference = row.text("name"), row.path.stem
+    match = re.fullmatch(r"(A\d{4})_(\d\d)_(\d\d)\.(bmp|png)", name, re.IGNORECASE | re.ASCII)
+    if not match or not int(match[2]) < len(VARIANTS) or not int(match[3]) < VARIANTS[int(match[2])]:
+        raise row.fault("name", "a name such as A0001_00_00.bmp")
+    if match[1].lower() != reference.lower():
+        raise row.fault("name", f"an image of {reference}")
+    score = row.number_in("score", 0, 4000)
+    return Entry(row.where, Rating(f"Distortion/{name}", score, math.nan, match[1], f"class {match[2]}"))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.cache import ImageCache
 from cliqa_bench.benchmarks.pairs import batch_pairs, n_pairs_for, pair_labels, sample_pairs
-from cliqa_bench.config import Training
+from cliqa_bench.config import MAX_MEGAPIXELS, Training
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.types import Rating, Subset
@@ -273,18 +273,22 @@ def batches_by_shape(shapes: NDArray[np.int64], max_pixels: int) -> list[NDArray
     return batches
 
 
-def open_source(material: Material, resize: int, folder: Path | None = None) -> Source:
+def open_source(
+    material: Material, resize: int, folder: Path | None = None, max_megapixels: float = MAX_MEGAPIXELS
+) -> Source:
     """Decodes a dataset's images, where that is not done yet.
 
     Args:
         material: The dataset, its labels and its split.
         resize: As in `images.adaptive_size`.
         folder: Where decoded images lie, by default in the cache folder.
+        max_megapixels: As in `images.decode`.
 
     Raises:
         UserError: If an image is missing or refused.
     """
-    cache = ImageCache.open(material.dataset, [r.key for r in material.ratings], resize, folder)
+    keys = [rating.key for rating in material.ratings]
+    cache = ImageCache.open(material.dataset, keys, resize, folder, max_megapixels)
     return Source(material.dataset, material.ratings, material.split, cache)
 
 

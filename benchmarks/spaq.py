@@ -6,7 +6,9 @@ import math
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import read_sheet
+from cliqa_bench.benchmarks.labels import Row
+from cliqa_bench.benchmarks.workbooks import read_sheet
+from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 
 
@@ -34,11 +36,17 @@ class Spaq(Dataset):
 
     def entries(self) -> list[Entry]:
         """Reads the workbook of scores and attributes."""
-        entries = []
-        for row in read_sheet(self.label_file(*self.label_files), ("Image name", "MOS")):
-            name = row.text("Image name")
-            if not re.fullmatch(r"\d{5}\.jpe?g", name, re.IGNORECASE):
-                raise row.fault("Image name", "the name of an image such as 00001.jpg")
-            score = row.number_in("MOS", 0, 100)
-            entries.append(Entry(row.where, Rating(f"TestImage/{name}", score, math.nan, None, "authentic")))
-        return entries
+        return read_all(read_sheet(self.label_file(*self.label_files), ("Image name", "MOS")), entry)
+
+
+def entry(row: Row) -> Entry:
+    """Reads a row of the workbook.
+
+    Raises:
+        UserError: If a cell is none of what its column may hold.
+    """
+    name = row.text("Image name")
+    if not re.fullmatch(r"\d{5}\.jpe?g", name, re.IGNORECASE | re.ASCII):
+        raise row.fault("Image name", "the name of an image such as 00001.jpg")
+    score = row.number_in("MOS", 0, 100)
+    return Entry(row.where, Rating(f"TestImage/{name}", score, math.nan, None, "authentic"))

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.base import Dataset, content, find_file, folded
-from cliqa_bench.benchmarks.labels import read_records
-from cliqa_bench.errors import UserError
+from cliqa_bench.benchmarks.labels import Row, read_records
+from cliqa_bench.errors import UserError, refuse
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.types import SUBSETS, Rating, Subset
 
@@ -151,10 +151,10 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
     spec = spec.strip()
     if spec == OFFICIAL:
         return make_split(OFFICIAL, ratings, dataset.official_split())
-    if re.fullmatch(r"-?\d+", spec):
+    if re.fullmatch("-?[0-9]{1,9}", spec):
         return seeded_split(ratings, dataset.name, int(spec))
     path, mark, number = spec.rpartition("#")
-    if not mark or not number.isdigit():
+    if not mark or not re.fullmatch("[0-9]{1,9}", number):
         path, number = spec, ""
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -227,50 +227,75 @@ def read_split(folder: Path, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
     subset: dict[str, Subset] = {}
     scores: dict[str, float] = {}
     places: dict[str, str] = {}
+    faults: list[UserError] = []
     for part, path in files.items():
-        for row, cells in read_records(path, FORMATS[kind][1]):
+        for row, cells in _records(path, FORMATS[kind][1], faults):
             key = known.get(cells[0].lower())
             place = f"{path.name} row {row}"
             if key is None:
-                raise UserError(f"{path} row {row} names {cells[0]!r}, which is no image of {dataset.title}")
+                what = f"names {cells[0]!r}, which is no image of {dataset.title}; get the split anew"
+                faults.append(UserError(f"{path} row {row} {what}"))
+                continue
             if key in subset:
                 again = "twice" if subset[key] == part else "in two subsets"
-                raise UserError(f"{folder}: {key} stands {again}: {places[key]} and {place}")
-            subset[key], places[key], scores[key] = part, place, _score(path, row, cells[1])
-    _check_complete(folder, ratings, subset)
-    _check_contents(folder, ratings, subset)
+                faults.append(UserError(f"{folder}: {key} stands {again}: {places[key]} and {place}"))
+                continue
+            subset[key], places[key] = part, place
+            try:
+                scores[key] = _score(path, row, cells[1])
+            except UserError as error:
+                faults.append(error)
+    faults += _incomplete(folder, ratings, subset) + _torn(folder, ratings, subset)
+    refuse(faults)
     _check_scores(folder, ratings, scores)
     return make_split(f"{kind}-{folder.name}", ratings, subset)
 
 
+def _records(path: Path, widths: tuple[int, ...], faults: list[UserError]) -> list[tuple[int, list[str]]]:
+    """Reads the records of a file; where it cannot, that is one more fault."""
+    try:
+        return read_records(path, widths)
+    except UserError as error:
+        faults.append(error)
+        return []
+
+
 def _score(path: Path, row: int, cell: str) -> float:
     try:
-        score = float(cell)
-    except ValueError:
-        score = float("nan")
-    if not np.isfinite(score):
-        raise UserError(f"{path} row {row} holds {cell!r} where the score should be, expected a number")
-    return score
+        return Row(path, row, {"score": cell}).number_in("score")
+    except UserError as error:
+        raise UserError(
+            f"{path} row {row} holds {cell!r} where the score should be, expected a number; get it anew"
+        ) from error
 
 
-def _check_complete(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> None:
+def _incomplete(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
+    faults = []
     left_out = [rating.key for rating in ratings if rating.key not in subset]
     if left_out:
-        raise UserError(f"{folder}: {len(left_out)} images are in no subset, first {left_out[0]}")
-    for part in SUBSETS:
-        if part not in subset.values():
-            raise UserError(f"{folder}: the subset {part} is empty")
+        faults.append(
+            UserError(f"{folder}: {len(left_out)} images are in no subset, first {left_out[0]}; get it anew")
+        )
+    empty = [part for part in SUBSETS if part not in subset.values()]
+    return faults + [UserError(f"{folder}: the subset {part} is empty; get it anew") for part in empty]
 
 
-def _check_contents(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> None:
+def _torn(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
+    """Says of each reference whose images are in more than one subset which two of them are."""
     first: dict[str, str] = {}
+    faults: dict[str, UserError] = {}
     for rating in ratings:
-        other = first.setdefault(unit_of(rating), rating.key)
+        if rating.key not in subset:
+            continue
+        unit = unit_of(rating)
+        other = first.setdefault(unit, rating.key)
         if subset[other] != subset[rating.key]:
-            raise UserError(
+            told = (
                 f"{folder}: reference {rating.group} is in two subsets: {other} in {subset[other]}, "
-                f"{rating.key} in {subset[rating.key]}"
+                f"{rating.key} in {subset[rating.key]}; take a split by references"
             )
+            faults.setdefault(unit, UserError(told))
+    return list(faults.values())
 
 
 def _check_scores(folder: Path, ratings: Sequence[Rating], scores: Mapping[str, float]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import read_lines
-from cliqa_bench.errors import UserError
+from cliqa_bench.benchmarks.labels import Row, read_lines
+from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
 
 DISTORTIONS = (
@@ -71,18 +71,25 @@ class Tid2013(Dataset):
             raise UserError(
                 f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; get both anew"
             )
-        entries = []
-        for row, std in zip(rows, stds, strict=True):
-            name = row.text("name")
-            match = re.fullmatch(r"(i\d\d)_(\d\d)_([1-5])\.bmp", name, re.IGNORECASE)
-            if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
-                raise row.fault("name", "a name such as i01_01_1.bmp with a type from 01 to 24")
-            rating = Rating(
-                f"distorted_images/{name}",
-                row.number_in("mos", 0, 9),
-                std.number_in("std", 0, 9),
-                match[1].lower(),
-                DISTORTIONS[int(match[2]) - 1],
-            )
-            entries.append(Entry(row.where, rating))
-        return entries
+        return read_all(zip(rows, stds, strict=True), entry)
+
+
+def entry(both: tuple[Row, Row]) -> Entry:
+    """Reads a row of `mos_with_names.txt` and that of `mos_std.txt`.
+
+    Raises:
+        UserError: If a cell is none of what its column may hold.
+    """
+    row, std = both
+    name = row.text("name")
+    match = re.fullmatch(r"(i\d\d)_(\d\d)_([1-5])\.bmp", name, re.IGNORECASE | re.ASCII)
+    if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
+        raise row.fault("name", "a name such as i01_01_1.bmp with a type from 01 to 24")
+    rating = Rating(
+        f"distorted_images/{name}",
+        row.number_in("mos", 0, 9),
+        std.number_in("std", 0, 9),
+        match[1].lower(),
+        DISTORTIONS[int(match[2]) - 1],
+    )
+    return Entry(row.where, rating)

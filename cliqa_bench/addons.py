@@ -40,6 +40,10 @@ class Included(NamedTuple):
     digest: str
 
 
+class ImportFailed(UserError):
+    """A file or a package of the user's that raises when it is imported; says which, where and what."""
+
+
 _files: dict[str, Included] = {}
 """Files that were included, by name."""
 
@@ -59,8 +63,9 @@ def include(path: str | Path) -> str:
         Its name: the file's without `.py`.
 
     Raises:
-        UserError: If there is no such file, its name will not do or is another file's, or it cannot be
-            imported: names the line. If what it imports from beside it is found elsewhere first.
+        UserError: If there is no such file, or its name will not do or is another file's. If what it imports
+            from beside it is found elsewhere first.
+        ImportFailed: If it cannot be imported; names the line.
     """
     file = Path(path).expanduser().resolve()
     name = file.stem
@@ -162,7 +167,7 @@ def _import(name: str, file: Path, texts: dict[Path, bytes]) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[full]
         line = _line_of(error, file)
-        raise UserError(f"{file}{line} cannot be imported: {_said(error)}") from error
+        raise ImportFailed(f"{file}{line} cannot be imported: {_said(error)}") from error
     return module
 
 
@@ -214,12 +219,12 @@ def load_installed(entry: EntryPoint) -> Any:
     """Imports what an entry point names: a module or a class.
 
     Raises:
-        UserError: If it cannot be imported.
+        ImportFailed: If it cannot be imported.
     """
     try:
         return entry.load()
     except (Exception, SystemExit) as error:
-        raise UserError(f"{entry.name!r} of {source(entry)} cannot be imported: {_said(error)}") from error
+        raise ImportFailed(f"{entry.name!r} of {source(entry)} cannot be imported: {_said(error)}") from error
 
 
 def entry_origin(entry: EntryPoint) -> dict[str, str]:

@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -21,6 +22,7 @@ from cliqa_bench._version import __version__
 from cliqa_bench.commands import COMMANDS, GROUPS
 from cliqa_bench.errors import UserError
 from cliqa_bench.stopping import STOPS, Stopping, exit_code, say_stopped, stoppable
+from cliqa_bench.yaml_file import check_yaml
 
 PROG = "cliqa-bench"
 
@@ -81,8 +83,15 @@ def parse(argv: Sequence[str]) -> tuple[str, Namespace]:
     """
     named = _command_name(argv)
     parser, leaves = build_parser()
+    for file in _config_files(argv):
+        check_yaml(Path(file))
     try:
         args = parser.parse_args(list(argv))
+    except (
+        RecursionError,
+        ValueError,
+    ) as error:  # of a flag's value that is YAML, or a number of 5000 digits
+        raise UserError(f"{named} is given a value that cannot be read: {error}") from error
     except argparse.ArgumentError as error:
         raise _explained(str(error), named or PROG, leaves.get(named, parser), argv) from error
     for part in named.split():
@@ -128,11 +137,15 @@ def _explained(text: str, named: str, leaf: ArgumentParser, argv: Sequence[str])
     return UserError(f"{line.rstrip('.')}; see {PROG} {named} --help")
 
 
+def _config_files(argv: Sequence[str]) -> list[str]:
+    """Returns the configuration files that the command line names."""
+    files = [b for a, b in itertools.pairwise(argv) if a == "--config"]
+    return files + [a.partition("=")[2] for a in argv if a.startswith("--config=")]
+
+
 def _config_file(argv: Sequence[str]) -> str:
     """Returns the last configuration file that the command line names."""
-    files = [b for a, b in itertools.pairwise(argv) if a == "--config"]
-    files += [a.partition("=")[2] for a in argv if a.startswith("--config=")]
-    return files[-1] if files else "the configuration"
+    return ["the configuration", *_config_files(argv)][-1]
 
 
 # -- running it ----------------------------------------------------------------------------------------------

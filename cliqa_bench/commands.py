@@ -15,20 +15,18 @@ from typing import Any, NamedTuple
 
 from jsonargparse import ActionYesNo, Namespace
 
+from cliqa_bench import data_commands
+from cliqa_bench.data_commands import DATA, INCLUDE, MEGAPIXELS, SPLIT, Add
 from cliqa_bench.errors import UserError, unknown
 
-Add = Callable[..., Any]
 Handler = Callable[[Namespace, str], int]
 
-_DATA = "folder of the datasets in their authors' layouts (default: $CLIQA_DATA, else generated miniatures)"
-_SPLIT = "number of a seeded split, folder of published split files, or 'official' (default: 1)"
 _ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' between several (default: I)"
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _RUNS = "folder of the results, or a bundle (default: runs)"
-_INCLUDE = "Python files with strategies, datasets or backbones of your own"
 
 
 class Command(NamedTuple):
@@ -47,14 +45,16 @@ class Command(NamedTuple):
 
 def _where_and_how(add: Add) -> None:
     """Adds what all runs have in common: data, protocol, machine, output."""
-    add("--data", type=str, metavar="DIR", help=_DATA)
-    add("--include", type=str | tuple[str, ...], metavar="FILES", help=_INCLUDE)
-    add("--split", type=str | int, metavar="N|DIR", help=_SPLIT)
+    add("--data", type=str, metavar="DIR", help=DATA)
+    add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
+    add("--split", type=str | int, metavar="N|DIR", help=SPLIT)
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
+    add("--deterministic", action="store_true", help="the same bits each time on a GPU, too; slower there")
     add(
         "--log",
         type=str,
@@ -86,12 +86,13 @@ def _run_arguments(add: Add) -> None:
 
 
 def _run(args: Namespace, command: str) -> int:
-    from cliqa_bench.settings import resolve
+    from cliqa_bench.settings import resolve, without_broken
 
-    config = resolve(args.as_dict())
+    settings, failed = without_broken(args.as_dict())
+    config = resolve(settings)
     from cliqa_bench.runner import run
 
-    return run(config, command)
+    return run(config, command, failed)
 
 
 def _paper_arguments(add: Add) -> None:
@@ -180,25 +181,28 @@ def _score_arguments(add: Add) -> None:
     add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--to", type=str, metavar="FILE", help="CSV file (default: the terminal)")
 
 
 def _score(args: Namespace, command: str) -> int:
-    from cliqa_bench.settings import chosen_precision, device_name
+    from cliqa_bench.settings import chosen_precision, device_name, megapixels
     from cliqa_bench.store import write_text
 
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
+    limit = megapixels(args.max_megapixels)
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench import scoring
-    from cliqa_bench.worker import resolve_device
+    from cliqa_bench.computing import resolve_device
 
     files = scoring.find_files([Path(name).expanduser() for name in args.images])
     out, device = Path(args.runs).expanduser(), resolve_device(device_name(args.device))
     record = scoring.choose_run(out, args.run)
     print(f"scoring with run {record.id}", file=sys.stderr)
     scorer = scoring.load_scorer(out, record, device, args.tolerance)
-    scored = scoring.score_files(scorer, files, scoring.resize_of(record), device, precision)
+    resize = scoring.resize_of(record)
+    scored = scoring.score_files(scorer, files, resize, device, precision, limit)
     text = scoring.as_csv(files, scored, [step.dataset for step in record.steps])
     if args.to is None:
         print(text, end="")
@@ -208,7 +212,7 @@ def _score(args: Namespace, command: str) -> int:
 
 
 def _list_arguments(add: Add) -> None:
-    add("--include", type=str, metavar="FILES", help=_INCLUDE)
+    add("--include", type=str, metavar="FILES", help=INCLUDE)
 
 
 def _list(args: Namespace, command: str) -> int:
@@ -300,107 +304,13 @@ def _pretrain(args: Namespace, command: str) -> int:
     if args.precision not in ("fp32", "bf16"):
         raise unknown("precision", args.precision, ("fp32", "bf16"))
     config = replace(SCNN, seed=args.seed, steps=args.steps or SCNN.steps, precision=args.precision)
+    from cliqa_bench.computing import resolve_device
     from cliqa_bench.pretrain import pretrain
-    from cliqa_bench.worker import resolve_device
 
     to = Path(args.to).expanduser()
     accuracy = pretrain(to, resolve_device(args.device), config, command)
     print(f"{to}: tells distortions apart with an accuracy of {accuracy:.3f}; use it with --weights")
     return 0
-
-
-def _make_arguments(add: Add) -> None:
-    add("dir", type=str, metavar="DIR", help="folder that gets the datasets' folders")
-    add(
-        "--scale",
-        type=float,
-        default=1.0,
-        metavar="S",
-        help="number of pictures relative to the default (1.0)",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes (default: 0)")
-
-
-def _make(args: Namespace, command: str) -> int:
-    from cliqa_bench.benchmarks.generated.make import make_miniatures
-
-    root = Path(args.dir).expanduser()
-    make_miniatures(root, args.scale, args.seed)
-    print(f"generated miniatures are in {root}; use them with --data {shlex.quote(str(root))}")
-    return 0
-
-
-def _check_arguments(add: Add) -> None:
-    add("dir", type=str, nargs="?", metavar="DIR", help=_DATA)
-    add(
-        "--datasets",
-        type=str,
-        metavar="NAMES",
-        help="only these, comma-separated (default: the six, and others found)",
-    )
-    add("--split", type=str, default="1", metavar="N|DIR", help=_SPLIT)
-    add("--include", type=str, metavar="FILES", help=_INCLUDE)
-
-
-def _check(args: Namespace, command: str) -> int:
-    from cliqa_bench import registry
-    from cliqa_bench.settings import include, words
-
-    include(args.include)
-
-    chosen = [registry.check("datasets", name) for name in words(args.datasets)]
-    root = _data(args.dir)
-    from cliqa_bench.benchmarks.check import check_data
-
-    report = check_data(root, chosen or None, args.split)
-    print(report.render())
-    return 0 if report.ok else 2
-
-
-def _ratings_arguments(add: Add) -> None:
-    add("name", type=str, metavar="NAME", help="a dataset; see 'list'")
-    add("--data", type=str, metavar="DIR", help=_DATA)
-    add("--split", type=str, metavar="N|DIR", help="also fill the column 'subset': " + _SPLIT.split(" (")[0])
-
-
-def _ratings(args: Namespace, command: str) -> int:
-    from cliqa_bench import registry
-
-    name = registry.check("datasets", args.name)
-    from cliqa_bench.benchmarks.splits import ratings_csv, resolve_split
-    from cliqa_bench.benchmarks.suites import find_datasets
-
-    dataset = find_datasets(_data(args.data, [name]), [name])[name]
-    ratings = dataset.ratings()
-    split = resolve_split(args.split, dataset, ratings) if args.split else None
-    print(ratings_csv(dataset, ratings, split), end="")
-    return 0
-
-
-def _sheet_arguments(add: Add) -> None:
-    add("dir", type=str, nargs="?", metavar="DIR", help=_DATA)
-    add("--out", type=str, default="sheets", metavar="DIR", help="folder of the sheets (default: sheets)")
-
-
-def _sheet(args: Namespace, command: str) -> int:
-    from cliqa_bench.benchmarks.generated.contact import contact_sheet
-
-    out = Path(args.out).expanduser()
-    contact_sheet(_data(args.dir), out)
-    print(f"contact sheets are in {out}")
-    return 0
-
-
-def _data(given: str | None, names: list[str] | None = None) -> Path:
-    """Returns the folder of the real datasets, or that of the miniatures, made if need be (all, or some)."""
-    from cliqa_bench.settings import data_root
-
-    root = data_root(given)
-    if root is None:
-        from cliqa_bench.benchmarks.material import miniatures
-
-        root = miniatures(names)
-    return root
 
 
 COMMANDS: dict[str, Command] = {
@@ -410,10 +320,14 @@ COMMANDS: dict[str, Command] = {
     "report": Command("write tables and figures from finished runs", _report_arguments, _report),
     "verify": Command("check hashes, and compute every number of a report again", _verify_arguments, _verify),
     "score": Command("score images of your own with a finished run", _score_arguments, _score),
-    "data make": Command("write the generated miniatures", _make_arguments, _make),
-    "data check": Command("check datasets file by file", _check_arguments, _check),
-    "data ratings": Command("print a dataset's ratings as CSV", _ratings_arguments, _ratings),
-    "data sheet": Command("draw pictures of each dataset, ordered by label", _sheet_arguments, _sheet),
+    "data make": Command("write the generated miniatures", data_commands.make_arguments, data_commands.make),
+    "data check": Command("check datasets file by file", data_commands.check_arguments, data_commands.check),
+    "data ratings": Command(
+        "print a dataset's ratings as CSV", data_commands.ratings_arguments, data_commands.ratings
+    ),
+    "data sheet": Command(
+        "draw pictures of each dataset, ordered by label", data_commands.sheet_arguments, data_commands.sheet
+    ),
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),

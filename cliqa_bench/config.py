@@ -16,6 +16,9 @@ from cliqa_bench.errors import UserError
 PresetName = Literal["quick", "paper"]
 LogName = Literal["tensorboard", "csv", "wandb"]
 
+MAX_MEGAPIXELS = 64.0
+"""Largest picture that is decoded where nobody says otherwise (`--max-megapixels`), in 10^6 pixels."""
+
 _AT_LEAST = {
     "crop": 1, "resize": 0, "n_pairs": 1, "warmup_batch": 1, "batch": 1, "warmup_epochs": 0, "epochs": 0,
     "weight_decay": 0.0,
@@ -119,6 +122,8 @@ class RunConfig:
         jobs: Number of processes that work side by side, or "auto"; changes no result.
         threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
             None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
+        max_megapixels: Largest image that is decoded, in 10^6 pixels; changes no result.
+        deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
     """
 
@@ -138,4 +143,6 @@ class RunConfig:
     include: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None
+    deterministic: bool = False
     log: LogName | None = None
+    max_megapixels: float = MAX_MEGAPIXELS

@@ -1,13 +1,105 @@
-"""The one kind of error that is the user's to mend: it is printed as one line and ends with exit code 2."""
+"""Errors that are told in one line: what the user is to mend (exit code 2), and what does not fit."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LONGEST = 2000
+"""Characters that an error's line may have; what is longer loses its middle."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class UserError(Exception):
-    """Misuse or bad data: says what is wrong, where (file, row, key) and what to do, in one line."""
+    """Misuse or bad data: says what is wrong, where (file, row, key) and what to do, in one line.
+
+    Names in it may come from damaged files: line ends and other control characters become a blank, so that
+    the message is one line whatever it quotes, and can be printed in any encoding.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+    @property
+    def each(self) -> Sequence[UserError]:
+        """The single faults that it tells of: itself, where it is of one fault."""
+        return (self,)
+
+
+class SeveralErrors(UserError):
+    """Several faults of one input: its line tells the first, and how many more there are."""
+
+    def __init__(self, faults: Iterable[UserError]) -> None:
+        self._each = [single for fault in faults for single in fault.each]
+        more = len(self._each) - 1
+        super().__init__(f"{self._each[0]} (and {more} more; 'data check' lists them)")
+
+    def __reduce__(self) -> tuple[type[SeveralErrors], tuple[list[UserError]]]:
+        """Lets it come back from another process."""
+        return SeveralErrors, (self._each,)
+
+    @property
+    def each(self) -> Sequence[UserError]:
+        """The single faults, in the order in which they were met."""
+        return self._each
+
+
+def refuse(faults: Sequence[UserError]) -> None:
+    """Raises what was gathered: nothing, the one fault, or all of them as one.
+
+    Raises:
+        UserError: If there is any.
+    """
+    if faults:
+        raise faults[0] if len(faults) == 1 and len(faults[0].each) == 1 else SeveralErrors(faults)
+
+
+def read_all(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
+    """Applies a reader to every item, so that one pass finds every fault and not only the first.
+
+    Args:
+        items: Rows of a file, say.
+        read: Returns what an item holds, or raises a UserError.
+
+    Raises:
+        UserError: If any item raised one; `each` has them all.
+    """
+    done, faults = [], []
+    for item in items:
+        try:
+            done.append(read(item))
+        except UserError as error:
+            faults.append(error)
+    refuse(faults)
+    return done
+
+
+def one_line(text: str) -> str:
+    """Returns a text as one printable line of at most `LONGEST` characters."""
+    line = _UNPRINTABLE.sub(" ", text.encode("utf-8", "backslashreplace").decode()).strip()
+    half = LONGEST // 2 - 3
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+class OutOfMemory(MemoryError):
+    """A piece of work does not fit: says in one line what, and which setting to lower. Other pieces go on."""
+
+
+NAMED = 20
+"""Most names that `listed` gives."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Lists names for a message of one line: all, or the first of many and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return ", ".join(every[:NAMED]) + more
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
@@ -19,7 +111,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         known: Every name that would do.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:100].lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     hint = next((n for n in names if near and n.lower() == near[0]), None)
     did_you_mean = f" (did you mean {hint!r}?)" if hint else ""
     return UserError(f"unknown {kind} {name!r}{did_you_mean}; there is: {', '.join(names)}")

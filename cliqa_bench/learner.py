@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,17 +20,35 @@ with warnings.catch_warnings():
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.pairs import pair_labels, pairs_within
 from cliqa_bench.config import Training
+from cliqa_bench.epochs import EpochLoader
+from cliqa_bench.errors import listed
 from cliqa_bench.evaluate import score_images
 from cliqa_bench.losses import fidelity, pair_probability
 from cliqa_bench.metrics import srcc
 from cliqa_bench.model import QualityModel
+from cliqa_bench.seeds import seed_for
 
 if TYPE_CHECKING:
     from cliqa_bench.benchmarks.source import Batch, Source
     from cliqa_bench.strategies.base import Strategy
 
-_Best = tuple[float, dict[str, Tensor], dict[str, Tensor]]
-"""Validation SRCC of the best epoch, with the state of the model and of the strategy."""
+
+class Best(NamedTuple):
+    """The best epoch so far of an experience.
+
+    Attributes:
+        srcc: Its validation SRCC, in [-1, 1]; -inf where that is undefined.
+        weights: The model's own state after it; empty before the first epoch.
+        learned: The strategy's state after it.
+    """
+
+    srcc: float = -math.inf
+    weights: dict[str, Tensor] = {}
+    learned: dict[str, Tensor] = {}
+
+
+LOOK_EVERY = 50
+"""Steps after which losses are looked at on a GPU, where to look is to wait for it."""
 
 Tick = Callable[[int, str], None]
 """Called with a number of images that passed, and a text to show: the validation SRCC, after an epoch."""
@@ -60,41 +78,6 @@ class StrategyPlugin(SupervisedPlugin):
         self.strategy.consolidate(strategy)
 
 
-class _EpochLoader:
-    """Gives the mini-batches of the next epoch each time it is iterated, as Avalanche does every epoch."""
-
-    def __init__(self, learner: Learner) -> None:
-        self.learner = learner
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        learner, t = self.learner, self.learner.training
-        batch = t.warmup_batch if learner.warming_up else t.batch
-        # a warm-up is the new head's: where tasks have heads of their own, other datasets cannot teach it
-        sources = learner.sources[-1:] if learner.warming_up and not learner.one_head else learner.sources
-        epochs = [s.train_batches(t, learner.epoch, learner.seed, batch) for s in sources]
-        for i in mixed_evenly([s.n_batches(t, batch) for s in sources]):
-            b = next(epochs[i])
-            # Avalanche reads the input at 0, the target at 1 and the task label at the end
-            yield [b.x, b.y, b.first, b.second, b.labels, torch.full((len(b.x),), sources[i].task)]
-
-
-def mixed_evenly(counts: Sequence[int]) -> list[int]:
-    """Mixes several sequences, each spread evenly over the whole.
-
-    Args:
-        counts: Length of each sequence.
-
-    Returns:
-        Which sequence gives the next item; number i comes `counts[i]` times.
-
-    Example:
-        >>> mixed_evenly([4, 2])
-        [0, 1, 0, 0, 1, 0]
-    """
-    places = [((k + 0.5) / n, i) for i, n in enumerate(counts) for k in range(n)]
-    return [i for _, i in sorted(places)]
-
-
 class Learner(SupervisedTemplate):
     """Learns experiences from pairs of images with the fidelity loss (Eq. 4 and 5).
 
@@ -115,9 +98,14 @@ class Learner(SupervisedTemplate):
         warming_up: Whether only that head learns.
         epoch: Number of the epoch, counted from the start of the warm-up.
         seen: Dataset name -> source, of all experiences before this one, in their order.
-        best_epoch: The epoch, counted from 1, that is the best so far of the current experience.
+        images: How many images have passed in the current experience, in training and validation.
+        best: The best epoch so far of the current experience: its validation SRCC, and both states.
+        best_epoch: Which one it is, counted from 1.
         history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
         last_state: The model's own state after the last epoch, which need not be the best.
+        look_every: Steps after which losses are looked at; 1 on a CPU.
+        shown: Whose images the mini-batch holds, and their positions in its ratings; None where the
+            mini-batches are a plug-in's.
 
     Args:
         model: The model; heads are added as experiences come.
@@ -151,16 +139,20 @@ class Learner(SupervisedTemplate):
         self.epoch = 0
         self.warming_up = False
         self.history: list[dict[str, Any]] = []
+        self.images = 0
         self.last_state: dict[str, Tensor] = {}
-        self._best: _Best = (-math.inf, {}, {})
+        self.best = Best()
         self.best_epoch = 0
+        self.shown: tuple[Source, Tensor] | None = None
         self._losses: list[Tensor] = []
+        self._unseen: list[tuple[Source, Tensor] | None] = []  # what the losses not looked at yet are of
         self._fresh = 0  # images of the mini-batch that are of this experience
         self._heads: Tensor | None = None  # head of each image of the mini-batch; None for the newest
         with warnings.catch_warnings():
             # the learner keeps its own history; metrics and loggers come as plug-ins where they are wanted
             warnings.filterwarnings("ignore", "No loggers specified")
             self._init_template(model, plugins, evaluator, device)
+        self.look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
 
     def _init_template(
         self,
@@ -206,7 +198,7 @@ class Learner(SupervisedTemplate):
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
         """Reads whole mini-batches from the decoded cache instead of collating single images."""
-        self.dataloader = _EpochLoader(self)
+        self.dataloader = EpochLoader(self)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Adds the new task to the model, and starts Adam afresh: its state must not leak between tasks."""
@@ -220,7 +212,8 @@ class Learner(SupervisedTemplate):
             self.model.parameters(), self.training.lr, weight_decay=self.training.weight_decay
         )
         self.history = []
-        self._best = (-math.inf, {}, {})
+        self.images = 0
+        self.best = Best()
         self.best_epoch = 0
 
     # -- an epoch --------------------------------------------------------------------------------------------
@@ -236,7 +229,9 @@ class Learner(SupervisedTemplate):
         factor = self.strategy.warmup_rate if self.warming_up else self.strategy.main_rate
         for group in self.optimizer.param_groups:
             group["lr"] = t.lr * factor * 0.1 ** sum(epoch >= decay for decay in t.decay_epochs)
-        self._losses = []
+        self._losses, self._unseen, self.shown = [], [], None
+        # for what draws from the global generator (dropout): an epoch's bits depend on no epoch before
+        torch.manual_seed(seed_for("epoch", *(s.name for s in self.sources), self.seed, epoch) % 2**63)
         if epoch == t.warmup_epochs:
             self.strategy.after_warmup(self)
         super()._before_training_epoch(**kwargs)
@@ -303,16 +298,41 @@ class Learner(SupervisedTemplate):
             return 0 * scores.sum()
         return fidelity(pair_probability(scores[first], scores[second], self.training.slope), labels)
 
+    def _before_backward(self, **kwargs: Any) -> None:
+        super()._before_backward(**kwargs)  # adds the penalty
+        self._losses.append(self.loss.detach())
+        self._unseen.append(self.shown)
+        if len(self._unseen) >= self.look_every:
+            self._look_at_losses()
+
+    def _look_at_losses(self) -> None:
+        """Stops where a loss is no number: nothing that is learned from it would be any.
+
+        Raises:
+            FloatingPointError: Names experience, epoch, step and images.
+        """
+        if not self._unseen:
+            return
+        first = len(self._losses) - len(self._unseen)
+        recent = torch.stack(self._losses[first:]).flatten().tolist()
+        for step, (loss, shown) in enumerate(zip(recent, self._unseen, strict=True), first + 1):
+            if not math.isfinite(loss):
+                titles = ", ".join(source.title for source in self.sources)
+                where = f"{titles}, epoch {self.epoch + 1}, step {step}: the loss is {loss}"
+                raise FloatingPointError(where + (f", on {_keys(*shown)}" if shown else ""))
+        self._unseen = []
+
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
-        self._losses.append(self.loss.detach())
-        self.tick(self._fresh, "")
+        self._count(self._fresh)
+
+    def _count(self, images: int) -> None:
+        self.images += images
+        self.tick(images, "")
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
+        self._look_at_losses()
         loss = float(torch.stack(self._losses).mean())
-        if not math.isfinite(loss):
-            titles = ", ".join(source.title for source in self.sources)
-            raise FloatingPointError(f"{titles}, epoch {self.epoch + 1}: the loss is {loss}")
         value = self.validate()
         lr = self.optimizer.param_groups[0]["lr"]
         stage = "warm-up" if self.warming_up else "main"
@@ -325,9 +345,9 @@ class Learner(SupervisedTemplate):
                 "val_srcc": _finite_or_none(value),
             }
         )
-        if value > self._best[0] or not self._best[1]:
+        if value > self.best.srcc or not self.best.weights:
             state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
-            self._best = (value if math.isfinite(value) else -math.inf, state, self.strategy.state())
+            self.best = Best(value if math.isfinite(value) else -math.inf, state, self.strategy.state())
             self.best_epoch = self.epoch + 1
         self.epoch += 1
         super()._after_training_epoch(**kwargs)
@@ -353,16 +373,15 @@ class Learner(SupervisedTemplate):
 
         scores = score_images(score, source, "val", 1, self.device, self.training.precision)
         mos = source.mos[source.indices("val")]
-        self.tick(len(mos), "")
+        self._count(len(mos))
         return srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
 
     # -- after the last epoch --------------------------------------------------------------------------------
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         self.last_state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
-        _, weights, learned = self._best
-        self.model.load_own_state(weights)
-        self.strategy.load_state(learned)
+        self.model.load_own_state(self.best.weights)
+        self.strategy.load_state(self.best.learned)
         self.model.eval()
         super()._after_training_exp(**kwargs)
         self.model.eval()  # a plug-in that measures something may leave it training
@@ -371,3 +390,8 @@ class Learner(SupervisedTemplate):
 
 def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _keys(source: Source, images: Tensor) -> str:
+    """Names the images of a mini-batch, each once."""
+    return listed(dict.fromkeys(source.ratings[i].key for i in images.tolist()))

@@ -1,4 +1,4 @@
-"""How the C library hands memory back: by default too eagerly for networks on a CPU."""
+"""Main memory and that of a GPU: how the C library hands it back, and how to know that there is no more."""
 
 from __future__ import annotations
 
@@ -27,3 +27,21 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+_SAID = (
+    "out of memory",  # CUDA, MPS
+    "can't allocate memory",  # PyTorch's allocator on a CPU
+    "not enough memory",  # the same on Windows
+    "ALLOC_FAILED",  # cuBLAS, cuDNN
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an exception says that memory, of the machine or of the GPU, is used up.
+
+    PyTorch has a class for it on a GPU only; on a CPU its allocator raises a plain RuntimeError.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)

@@ -81,16 +81,22 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
         "split": config.split,
         "device": config.device,
         "versions": versions(),
+        "code": registry.code_digest(),
     }
     if decode:  # once it is known that weights and names are right
         for material in materials.values():
             if not is_known(material.dataset.root, material.paths):
-                open_source(material, config.training.resize)
+                open_source(material, config.training.resize, max_megapixels=config.max_megapixels)
     return make_plan(config, materials, facts)
 
 
-def run(config: RunConfig, command: str) -> int:
+def run(config: RunConfig, command: str, failed: Sequence[str] = ()) -> int:
     """Trains what is missing, answers what is unanswered, and writes the report.
+
+    Args:
+        config: What to run.
+        command: The command line that would do it again.
+        failed: What has failed before, a line each.
 
     Returns:
         The exit code: 1 where something failed and the rest went on.
@@ -98,18 +104,21 @@ def run(config: RunConfig, command: str) -> int:
     Raises:
         UserError: If data, names or weights are wrong, or the output folder cannot be written.
     """
-    return run_all([config], command)
+    return run_all([config], command, failed)
 
 
-def run_all(configs: Sequence[RunConfig], command: str) -> int:
+def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = ()) -> int:
     """Does several runs into one output folder, one after the other, and writes one report; see `run`.
 
     Args:
         configs: What to run, all with the same `out`.
         command: The command line that would do it again.
+        failed: What has failed before, a line each.
     """
     clean_partial(configs[0].out)
-    failed: list[str] = []
+    for line in failed:
+        print(f"left out: {line}", file=sys.stderr)
+    failed = list(failed)
     skipped = 0
     for number, config in enumerate(configs, 1):
         _check_writable(config.out)
@@ -149,14 +158,17 @@ def _do(plan: Plan) -> Outcome:
 def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
     """Decodes what must be decoded, then does all jobs."""
     for name in plan.used():
-        source = open_source(plan.materials[name], plan.config.training.resize)
+        config = plan.config
+        source = open_source(
+            plan.materials[name], config.training.resize, max_megapixels=config.max_megapixels
+        )
         if any(name in work.sequence for work in plan.missing().train):
             source.check_crop(plan.config.training.crop)
     jobs = jobs_of(plan)
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
     print(f"loading PyTorch and Avalanche {where}(some seconds)", file=sys.stderr, flush=True)
-    return work_off(plan, again, {"versions": versions()}, jobs, n, ready)
+    return work_off(plan, again, {"versions": versions(), "code": registry.code_digest()}, jobs, n, ready)
 
 
 def again(config: RunConfig) -> Plan:

@@ -21,9 +21,9 @@ from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.images import adaptive_resize, decode
 from cliqa_bench.benchmarks.source import batches_by_shape
-from cliqa_bench.config import PresetName
+from cliqa_bench.config import MAX_MEGAPIXELS, PresetName
 from cliqa_bench.errors import UserError
-from cliqa_bench.evaluate import MAX_PIXELS
+from cliqa_bench.evaluate import pixels_in_batch
 from cliqa_bench.folding import Scorer, folded
 from cliqa_bench.gated import Gate, GatedScorer, Scored
 from cliqa_bench.machine import cores
@@ -122,7 +122,12 @@ def resize_of(record: RunRecord) -> int:
 
 
 def score_files(
-    scorer: GatedScorer, paths: Sequence[Path], resize: int, device: torch.device, precision: str = "fp32"
+    scorer: GatedScorer,
+    paths: Sequence[Path],
+    resize: int,
+    device: torch.device,
+    precision: str = "fp32",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Scored:
     """Scores image files, in their order.
 
@@ -132,20 +137,21 @@ def score_files(
         resize: As in `images.adaptive_size`.
         device: Where the model is.
         precision: "fp32", or "bf16" autocast.
+        max_megapixels: As in `images.decode`.
 
     Raises:
         UserError: If an image is missing or refused; names it.
     """
     keep_freed_memory()
     found: list[Scored] = []
-    bf16 = precision == "bf16"
+    bf16, pixels = precision == "bf16", pixels_in_batch(device, precision)
     with (
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=bf16),
         bar(len(paths), "score", "image") as shown,
     ):
-        for images in _windows(paths, resize):
-            found += _in_order(scorer, images, device)
+        for images in _windows(paths, resize, max_megapixels):
+            found += _in_order(scorer, images, device, pixels)
             shown.update(len(images))
     return Scored(
         np.concatenate([part.scores for part in found]),
@@ -154,19 +160,20 @@ def score_files(
     )
 
 
-def _windows(paths: Sequence[Path], resize: int) -> Iterator[list[NDArray[np.uint8]]]:
+def _windows(paths: Sequence[Path], resize: int, max_megapixels: float) -> Iterator[list[NDArray[np.uint8]]]:
     def read(path: Path) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(adaptive_resize(decode(path), resize))
+        return np.ascontiguousarray(adaptive_resize(decode(path, max_megapixels), resize))
 
     with ThreadPoolExecutor(min(8, cores())) as pool:
         for start in range(0, len(paths), _WINDOW):
             yield list(pool.map(read, paths[start : start + _WINDOW]))
 
 
-def _in_order(scorer: GatedScorer, images: list[NDArray[np.uint8]], device: torch.device) -> list[Scored]:
+def _in_order(
+    scorer: GatedScorer, images: list[NDArray[np.uint8]], device: torch.device, pixels: int
+) -> list[Scored]:
     """Scores a window of images in batches of one shape, and puts them back into their order."""
     out: list[Scored | None] = [None] * len(images)
-    pixels = MAX_PIXELS * (16 if device.type == "cuda" else 1)
     for rows in batches_by_shape(np.array([image.shape[:2] for image in images]), pixels):
         batch = torch.from_numpy(np.stack([images[row] for row in rows])).permute(0, 3, 1, 2)
         scored = scorer(to_float(batch.to(device)))

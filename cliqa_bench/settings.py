@@ -18,10 +18,26 @@ from jsonargparse import ArgumentParser
 
 from cliqa_bench import addons, errors, paper, registry
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.config import PRESET_BACKBONE, PRESETS, LogName, PresetName, RunConfig, Training
+from cliqa_bench.config import (
+    MAX_MEGAPIXELS,
+    PRESET_BACKBONE,
+    PRESETS,
+    LogName,
+    PresetName,
+    RunConfig,
+    Training,
+)
 from cliqa_bench.errors import UserError
 from cliqa_bench.machine import Precision, quickest_precision
 from cliqa_bench.strategies.base import default_of
+
+_MOST = 2**31 - 1
+"""Largest whole number of a setting; what is larger fits into no index of a network."""
+
+_MOST_PROCESSES = 4096
+
+_MOST_MEGAPIXELS = 10_000.0
+"""At 30 GB decoded; what is larger is a slip of the finger."""
 
 Params = dict[str, dict[str, Any]]
 
@@ -56,9 +72,15 @@ def typed_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[
         parser.add_argument(f"--{key}", type=hints[key])
         try:
             typed[key] = parser.parse_object({key: _listed(hints[key], value)})[key]
-        except ArgumentError as error:
-            raise UserError(f"{where}.{key} must be {_spoken(known[key])}, not {value!r}") from error
+        except (ArgumentError, RecursionError, ValueError) as error:
+            raise UserError(f"{where}.{key} must be {_spoken(known[key])}, not {value!r:.200}") from error
+        if any(isinstance(n, int) and abs(n) > _MOST for n in _members(typed[key])):
+            raise UserError(f"{where}.{key} must be at most {_MOST}, not {value!r:.200}")
     return typed
+
+
+def _members(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _listed(hint: Any, value: Any) -> Any:
@@ -132,7 +154,9 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         include=[str(file.path) for file in addons.included().values()],
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
+        deterministic=bool(settings.get("deterministic")),
         log=_log(settings.get("log")),
+        max_megapixels=megapixels(settings.get("max_megapixels")),
     )
 
 
@@ -165,6 +189,40 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
         replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
         for config in paper.runs(base, strategies, base.orders, backbones)
     ]
+
+
+def without_broken(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Leaves out the strategies that cannot be imported, where there are others.
+
+    Args:
+        settings: As in `resolve`.
+
+    Returns:
+        The settings without them, and a line for each of them; both as they were, and empty, where nothing
+        would be left to do.
+    """
+    good, broken = [], []
+    for name in words(settings.get("strategy")):
+        try:
+            if name != "all":
+                _imported(name)
+        except addons.ImportFailed as error:
+            broken.append(str(error))
+        else:
+            good.append(name)
+    return ({**settings, "strategy": good}, broken) if good else (dict(settings), [])
+
+
+def _imported(name: str) -> None:
+    """Imports a strategy that is not ours.
+
+    Raises:
+        ImportFailed: If it cannot be imported.
+    """
+    if addons.is_file_name(name):
+        addons.include(name)
+    elif registry.from_package("strategies", name):
+        registry.load("strategies", name)
 
 
 def include(files: str | Iterable[str] | None) -> None:
@@ -233,14 +291,16 @@ def _weights(value: str | None) -> str | None:
 
 def _seeds(value: str | int | Sequence[int] | None) -> list[int]:
     named = words(str(value) if isinstance(value, int) else value) or ["0"]
-    if not all(re.fullmatch("[0-9]+", seed) for seed in named):
-        raise UserError(f"--seeds must be whole numbers with commas between, such as 0,1,2; not {value!r}")
+    if not all(re.fullmatch("[0-9]{1,9}", seed) for seed in named):
+        raise UserError(
+            f"--seeds must be whole numbers below 10^9 with commas between, such as 0,1,2; not {value!r:.200}"
+        )
     return list(dict.fromkeys(int(seed) for seed in named))
 
 
 def _split(value: str | int | None) -> str:
     text = "1" if value is None else str(value)
-    if re.fullmatch("[1-9][0-9]*|official", text):
+    if re.fullmatch("[1-9][0-9]{0,8}|official", text):
         return text
     folder, mark, number = text.partition("#")  # PATH#3: the third of several published splits
     path = Path(folder).expanduser()
@@ -297,15 +357,30 @@ def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[
 def _jobs(value: int | str | None) -> int | Literal["auto"]:
     if value is None or value == "auto":
         return "auto"
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"--jobs must be a whole number from 1, or auto; not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PROCESSES:
+        raise UserError(
+            f"--jobs must be a whole number from 1 to {_MOST_PROCESSES}, or auto; not {value!r:.200}"
+        )
     return value
 
 
 def _threads(value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise UserError(f"--threads must be at least 1, not {value}")
+    if value is not None and not 1 <= value <= _MOST_PROCESSES:
+        raise UserError(f"--threads must be from 1 to {_MOST_PROCESSES}, not {value!r:.200}")
     return value
+
+
+def megapixels(value: float | None) -> float:
+    """Returns the largest image that is decoded, in 10^6 pixels; `MAX_MEGAPIXELS` where none is given.
+
+    Raises:
+        UserError: If it is not above 0 and at most `_MOST_MEGAPIXELS`.
+    """
+    if value is None:
+        return MAX_MEGAPIXELS
+    if not 0 < value <= _MOST_MEGAPIXELS:
+        raise UserError(f"--max-megapixels must be above 0 and at most {_MOST_MEGAPIXELS:g}, not {value}")
+    return float(value)
 
 
 def _log(value: str | None) -> LogName | None:

@@ -10,6 +10,7 @@ Layout of an output folder::
     <out>/pictures/<id>/  spec.json  0.png ... keys.json  done.json               a few test images, small
     <out>/claims/         locks of what runs are doing at this moment
     <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it consists of
+    <out>/checkpoints/    <id>.safetensors of an experience that is being learned, see `checkpoints`
     <out>/report/         tables and figures, made from the above alone
 
 A node without `done.json` does not exist. Only numpy and the standard library are used here.
@@ -39,6 +40,7 @@ from cliqa_bench.schema import wrong_answers
 
 Kind = Literal["train", "gate", "answers", "pictures"]
 KINDS: tuple[Kind, ...] = ("train", "gate", "answers", "pictures")
+CHECKPOINTS = "checkpoints"
 CLAIMS = "claims"
 Json = Any
 
@@ -124,7 +126,7 @@ def read_json(path: Path) -> Json:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
 
 
@@ -220,8 +222,14 @@ class Node:
 
 
 def clean_partial(out: Path) -> None:
-    """Removes what killed runs left behind under temporary names; what a living one writes is left alone."""
-    for folder in (out, *(out / name for name in (*KINDS, "runs", "report")), *(out / "report").glob("*/")):
+    """Removes what killed runs left behind: files and folders under temporary names, and locks, unless a
+    living process has them, and checkpoints of experiences that are finished.
+    """
+    for path in (out / CHECKPOINTS).glob("[!.]*.safetensors"):
+        if (out / "train" / path.stem / "done.json").is_file():
+            path.unlink(missing_ok=True)
+    reports = (out / "report", *(out / "report").glob("*/"))
+    for folder in (out, *(out / name for name in (*KINDS, CHECKPOINTS, "runs")), *reports):
         sweep(folder)
     sweep_locks(out / CLAIMS)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,55 +23,36 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cliqa_bench import registry
-from cliqa_bench.benchmarks.base import Dataset, Entry
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
+    from avalanche.core import SupervisedPlugin
+
 from cliqa_bench.benchmarks.cache import ImageCache
 from cliqa_bench.benchmarks.source import Source
-from cliqa_bench.benchmarks.splits import seeded_split
-from cliqa_bench.benchmarks.streams import quality_benchmark
-from cliqa_bench.config import PRESETS, Training
+from cliqa_bench.checkpoints import Checkpoints
 from cliqa_bench.learner import Learner
 from cliqa_bench.model import QualityModel
 from cliqa_bench.settings import typed_fields
 from cliqa_bench.strategies.base import Strategy, default_of
-from cliqa_bench.types import Rating
-
-TRAINING: Training = replace(
-    PRESETS["quick"], crop=32, resize=0, batch=8, warmup_batch=8, warmup_epochs=1, epochs=2, decay_epochs=()
-)
-"""The protocol under which strategies are checked."""
-
-N_IMAGES = 24
-SIDE = 40
-
-
-class _Pictures(Dataset):
-    """A dozen pictures of noise in training, the rest for validation and test."""
-
-    name = "pictures"
-    title = "Pictures"
-    folders = ("pictures",)
-    label_files = ()
-    image_folders = ("",)
-    citation = "none"
-    homepage = "nowhere"
-    n_images = N_IMAGES
-    direction = "higher"
-    rule = "the noisier the worse"
-    n_pairs_paper = 40
-    n_pairs_files = None
-
-    def entries(self) -> list[Entry]:
-        """Returns the ratings; noise of strength i has the score -i."""
-        ratings = (Rating(f"{i:02}.png", -float(i), 1.0, None, "noise") for i in range(N_IMAGES))
-        return [Entry(f"picture {r.key}", r) for r in ratings]
+from cliqa_bench.trial import SIDE, TRAINING, learn, new_model, tiny_sources
 
 
 class _Confident(Learner):
-    """Takes every epoch for better than the one before: two pictures cannot tell, and would by chance."""
+    """Takes the first epoch after the warm-up for the best: so few pictures would tell by chance."""
 
     def validate(self) -> float:
-        return float(self.epoch)
+        return -float(abs(self.epoch - self.training.warmup_epochs))
+
+
+class _Stopped(BaseException):
+    """The epoch is over, and so is the process."""
+
+
+class _Stop(SupervisedPlugin):
+    """Ends a training after every epoch, the last one too."""
+
+    def after_training_epoch(self, strategy: Learner, **kwargs: Any) -> None:
+        raise _Stopped
 
 
 class _Watched:
@@ -94,59 +77,6 @@ class _Watched:
         return self._cache.crops(images, *more)
 
 
-@contextmanager
-def tiny_sources(n: int = 3) -> Iterator[list[Source]]:
-    """Gives datasets of small random pictures, of which noise tells the quality.
-
-    Args:
-        n: How many datasets; their pictures differ, and their names are "tiny0", "tiny1", ...
-    """
-    from PIL import Image
-
-    with tempfile.TemporaryDirectory() as folder:
-        sources = []
-        for number in range(n):
-            root = Path(folder) / f"tiny{number}"
-            root.mkdir()
-            rng = np.random.default_rng(number)
-            for i in range(N_IMAGES):
-                noise = rng.normal(100 + 20 * number, 1 + 2 * i, (SIDE, SIDE + 8 * (i % 2), 3))
-                Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(root / f"{i:02}.png")
-            kind = cast("type[Dataset]", type("Tiny", (_Pictures,), {"name": root.name, "title": root.name}))
-            dataset = kind(root)
-            ratings = dataset.ratings()
-            cache = ImageCache.open(dataset, [r.key for r in ratings], 0, root / "cache")
-            sources.append(Source(dataset, ratings, seeded_split(ratings, root.name, 1), cache))
-        yield sources
-
-
-def new_model(strategy: Strategy, seed: int = 0) -> QualityModel:
-    """Returns an untrained S-CNN as the strategy wants it."""
-    scnn = registry.load("backbones", "scnn")
-    net = scnn.build("random", 3)
-    return QualityModel(net, scnn.feature_size, task_norms=strategy.task_norms, seed=seed)
-
-
-def learn(
-    strategy: Strategy,
-    model: QualityModel,
-    sources: Sequence[Source],
-    training: Training = TRAINING,
-    seed: int = 0,
-    seen: Sequence[Source] = (),
-    joint: bool = False,
-    kind: type[Learner] = Learner,
-    learner: Learner | None = None,
-) -> Learner:
-    """Trains experiences in one go, and returns the learner that did: the one given, else a new one."""
-    if learner is None:
-        learner = kind(model=model, strategy=strategy, training=training, seed=seed, seen=seen)
-    first = 0 if joint else len(seen)
-    stream = quality_benchmark(sources, training, seed, joint=joint, first_task=first).train_stream
-    learner.train(list(stream), eval_streams=[])
-    return learner
-
-
 def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any) -> None:
     """Checks what every strategy must do.
 
@@ -154,9 +84,10 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
     three experiences with finite losses; a penalty, where there is one, is positive and reaches the weights
     on the second. Parameters that do not learn, and in the warm-up all but the head, keep their bits; so does
     everything while it consolidates. The same seed gives the same bits, another seed does not, and neither
-    does it matter whether it goes on from files (one that is not resumable is trained twice instead). Answers
-    do not depend on the batch. Of earlier datasets it reads no more images than its `memory_size`, and keeps
-    none. Of an Avalanche plug-in, what `penalty` and `consolidate` do is not seen.
+    does it matter whether it goes on from files (one that is not resumable is trained twice instead), or from
+    checkpoints after every epoch (unless its `progress` is None). Answers do not depend on the batch. Of
+    earlier datasets it reads no more images than its `memory_size`, and keeps none. Of an Avalanche plug-in,
+    what `penalty` and `consolidate` do is not seen.
 
     Args:
         strategy: A class, or one made of it, whose hyper-parameters are then those.
@@ -178,9 +109,7 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
         watch = _Watch(cls, hyper_parameters, sources)
         states = watch.straight(seed=0)
         watch.check_penalties()
-        again = watch.from_files(seed=0) if cls.resumable else watch.straight(seed=0)
-        how = "going on from files" if cls.resumable else "training again"
-        _same(states, again, f"{cls.name}: {how} gives other results")
+        watch.check_again(states)
         other = watch.straight(seed=1)
         assert any(_differs(a, b) for a, b in zip(states, other, strict=True)), (
             f"{cls.name}: the seed has no effect"
@@ -273,6 +202,7 @@ class _Watch:
         seed: int,
         seen: list[Source],
         before_it: Learner | None = None,
+        plugins: Sequence[SupervisedPlugin] = (),
     ) -> Learner:
         """Trains an experience; what is not resumable goes on with the learner that was there before it."""
         before = _copy(model.state_dict())
@@ -280,7 +210,7 @@ class _Watch:
             read.clear()
         learner = learn(
             strategy, model, group, seed=seed, seen=seen, joint=len(group) > 1, kind=_Confident,
-            learner=None if strategy.resumable else before_it,
+            learner=None if strategy.resumable else before_it, plugins=plugins,
         )  # fmt: skip
         losses = [h["loss"] for h in learner.history]
         assert all(math.isfinite(x) for x in losses), f"{self.name}: losses {losses}"
@@ -311,25 +241,67 @@ class _Watch:
         for other in (turned, alone):
             assert torch.allclose(together, other, atol=1e-5), f"{self.name}: answers depend on the batch"
 
-    def from_files(self, seed: int) -> list[State]:
-        """As `straight`, each experience with all things new, from what the one before left."""
+    def from_files(self, seed: int, interrupted: bool = False) -> list[State]:
+        """As `straight`, each experience with all things new, from what the one before left.
+
+        Args:
+            seed: Of the training.
+            interrupted: Whether after every epoch, too, all things are new, and a checkpoint is what is left.
+        """
         saved: tuple[bytes, bytes] | None = None
         states, seen = [], list[Source]()
-        for group in self._experiences:
-            strategy = self._strategy()
-            model = new_model(strategy, seed)
-            if saved is not None and strategy.depends_on == "prefix":
-                weights = load(saved[0])
-                for _ in range(sum(name.startswith("heads.") for name in weights)):
-                    model.add_task()
-                model.load_own_state(weights)
-                strategy.load_state(load(saved[1]))
-            else:
-                seen = []
-            states.append(_state(self._learn(strategy, model, group, seed, seen)))
-            seen += [source for source in group if source not in seen]
-            saved = (_bytes(model.own_state()), _bytes(strategy.state()))
+        with tempfile.TemporaryDirectory() as folder:
+            for number, group in enumerate(self._experiences):
+                if self.cls(**self.params).depends_on != "prefix":
+                    saved, seen = None, []
+                file = Path(folder) / f"{number}.safetensors" if interrupted else None
+                learner = self._learn_on(partial(self._made, seed, saved), group, seed, seen, file)
+                states.append(_state(learner))
+                seen += [source for source in group if source not in seen]
+                saved = (_bytes(learner.model.own_state()), _bytes(learner.strategy.state()))
         return states
+
+    def _made(self, seed: int, saved: tuple[bytes, bytes] | None) -> tuple[Strategy, QualityModel]:
+        """Makes strategy and model from what the experience before left."""
+        strategy = self._strategy()
+        model = new_model(strategy, seed)
+        if saved is not None:
+            weights = load(saved[0])
+            for _ in range(sum(name.startswith("heads.") for name in weights)):
+                model.add_task()
+            model.load_own_state(weights)
+            strategy.load_state(load(saved[1]))
+        return strategy, model
+
+    def _learn_on(
+        self,
+        make: Callable[[], tuple[Strategy, QualityModel]],
+        group: list[Source],
+        seed: int,
+        seen: list[Source],
+        file: Path | None,
+    ) -> Learner:
+        """Trains an experience in one go, or in as many pieces as it has epochs."""
+        if file is None:
+            return self._learn(*make(), group, seed, seen)
+        while True:
+            plugins = [Checkpoints(file, {}, lambda text: None, pause=0), _Stop()]
+            with suppress(_Stopped):
+                return self._learn(*make(), group, seed, seen, plugins=plugins)
+
+    def check_again(self, states: Sequence[State]) -> None:
+        """Training again gives what `straight` gave, and so does going on where it was interrupted."""
+        strategy = self.cls(**self.params)
+        if not strategy.resumable:
+            _same(states, self.straight(seed=0), f"{self.name}: training again gives other results")
+            return
+        if strategy.progress() is not None:
+            pieces = self.from_files(seed=0, interrupted=True)
+            if not any(_differs(a, b) for a, b in zip(states, pieces, strict=True)):
+                return  # that was going on from files, too
+            _same(states, self.from_files(seed=0), f"{self.name}: going on from files gives other results")
+            _same(states, pieces, f"{self.name}: going on after an interrupted epoch gives other results")
+        _same(states, self.from_files(seed=0), f"{self.name}: going on from files gives other results")
 
     def check_penalties(self) -> None:
         """A strategy that has a penalty has one that does something."""

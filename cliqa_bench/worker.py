@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.source import Source, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.checkpoints import Checkpoints
+from cliqa_bench.computing import (
+    deterministic_algorithms,
+    limited_threads,
+    resolve_device,
+    saying_what_to_lower,
+    title_of,
+)
 from cliqa_bench.config import RunConfig
-from cliqa_bench.errors import UserError
 from cliqa_bench.evaluate import score_images
 from cliqa_bench.folding import Scorer, folded
 from cliqa_bench.gates import fit_centroids, nearest_distance
@@ -35,7 +42,7 @@ from cliqa_bench.planner import N_PICTURES, AnswerWork, GateNormalisation, GateW
 from cliqa_bench.pretrain import distortion_aware
 from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.store import Node, write_answers, write_json
+from cliqa_bench.store import CHECKPOINTS, Node, write_answers, write_json
 from cliqa_bench.types import Subset
 
 Tick = Callable[[int, str], None]
@@ -43,48 +50,6 @@ Tick = Callable[[int, str], None]
 
 PICTURE_SIDE = 320
 """Longest side of the pictures kept for figures, in pixels."""
-
-
-def resolve_device(name: str, number: int = 0) -> torch.device:
-    """Turns "auto" into a device, and checks any other name.
-
-    Args:
-        name: As on the command line.
-        number: Which of several processes asks; they share the GPUs evenly where none is named.
-
-    Raises:
-        UserError: If the device does not exist here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.device_count() > 1:
-        name = f"cuda:{number % torch.cuda.device_count()}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} is not to be had here ({reason}); use cpu or auto") from error
-    return device
-
-
-@contextmanager
-def limited_threads(config: RunConfig) -> Iterator[None]:
-    """Computes with the configured number of threads; sums of another number differ in the last bits.
-
-    On a GPU the threads of the CPU add nothing up, and are left alone unless told.
-    """
-    threads = config.threads
-    if threads is None and resolve_device(config.device).type != "cpu":
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or 1)
-    try:
-        with threadpool_limits(threads or 1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Worker:
@@ -102,6 +67,8 @@ class Worker:
         self, plan: Plan, facts: dict[str, Any], tick: Tick, say: Callable[[str], object], number: int = 0
     ) -> None:
         keep_freed_memory()
+        if plan.config.deterministic:  # cuBLAS reads it when it starts
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self.plan, self.facts, self.tick, self.say = plan, facts, tick, say
         self.config: RunConfig = plan.config
         self.device = resolve_device(plan.config.device, number)
@@ -114,8 +81,14 @@ class Worker:
 
         Raises:
             UserError: If weights or device are wrong, or the disk cannot be written.
+            FloatingPointError: If a loss or a score is no number; says where.
+            OutOfMemory: If memory is used up; says what to lower.
         """
-        with limited_threads(self.config):
+        with (
+            deterministic_algorithms(self.config.deterministic),
+            limited_threads(self.config),
+            saying_what_to_lower(*self._lowered(job)),
+        ):
             match job.kind:
                 case "check":
                     self.plan.backbone.build(self.config.weights)
@@ -132,21 +105,40 @@ class Worker:
                 case "picture":
                     self._keep_pictures(job.about)
 
+    def _lowered(self, job: Job) -> list[str]:
+        """Returns the settings that decide how much memory a job needs."""
+        known = {"train": ("warmup_batch", "batch", "crop"), "gate-net": ()}
+        names = known.get(job.kind, ("resize",))
+        return [f"training.{name} (now {getattr(self.config.training, name)})" for name in names]
+
     def source(self, name: str) -> Source:
         """Returns a dataset's decoded images and labels, decoding them if they are not cached."""
         if name not in self._sources:
             material = self.plan.materials[name]
-            self._sources[name] = open_source(material, self.config.training.resize)
+            self._sources[name] = open_source(
+                material, self.config.training.resize, max_megapixels=self.config.max_megapixels
+            )
         return self._sources[name]
 
     @contextmanager
-    def _building(self, node: Node, **more: Any) -> Iterator[Path]:
-        """As `Node.building`, with what is worth knowing about the computation."""
-        facts = dict(self.facts, device=str(self.device), threads=torch.get_num_threads(), **more)
+    def _building(self, node: Node, more: dict[str, Any] | None = None) -> Iterator[Path]:
+        """As `Node.building`, with what is worth knowing about the computation; `more` may be filled on."""
+        facts = dict(self.facts, **self._computing)
         start = time.perf_counter()
         with node.building(facts) as folder:
             yield folder
+            facts |= more or {}
             facts["seconds"] = round(time.perf_counter() - start, 3)
+
+    @property
+    def _computing(self) -> dict[str, Any]:
+        """What the last bits of results depend on, besides versions."""
+        return {
+            "device": str(self.device),
+            "device_name": title_of(self.device),
+            "threads": torch.get_num_threads(),
+            "deterministic": self.config.deterministic,
+        }
 
     # -- gates -----------------------------------------------------------------------------------------------
 
@@ -211,7 +203,7 @@ class Worker:
         )
         return model.to(memory_format=torch.channels_last)
 
-    def _trained(self, work: TrainWork) -> QualityModel:
+    def trained(self, work: TrainWork) -> QualityModel:
         """Loads the model that a finished node holds."""
         model = self._new_model(work)
         state = load_file(work.node.file("state.safetensors"))
@@ -220,29 +212,38 @@ class Worker:
         model.load_own_state(state)
         return model.to(self.device)
 
-    def _learner(self, work: TrainWork) -> Learner:
-        """Goes on from where the previous node ended."""
-        return self._new_learner(work) if work.strategy.resumable else self._alive.before(work)
+    def _learner(self, work: TrainWork, checkpoints: Checkpoints) -> Learner:
+        """Goes on from where the previous node ended, and from a checkpoint of this one."""
+        if not work.strategy.resumable:
+            return self._alive.before(work)
+        return self._new_learner(work, checkpoints)
 
-    def _new_learner(self, work: TrainWork) -> Learner:
+    def _checkpoints(self, work: TrainWork) -> Checkpoints:
+        facts = dict(self.facts, spec=work.node.spec, **self._computing)
+        path = self.config.out / CHECKPOINTS / f"{work.node.id}.safetensors"
+        return Checkpoints(path, facts, lambda text: self.say(f"{self._title(work)}: {text}"))
+
+    def _new_learner(self, work: TrainWork, *plugins: Checkpoints) -> Learner:
         """Goes on from the files of the previous node, if there is one."""
         strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
         if work.previous is None:
             model, seen = self._new_model(work), tuple[str, ...]()
         else:
-            model, seen = self._trained(work.previous), work.previous.sequence
+            model, seen = self.trained(work.previous), work.previous.sequence
             file = work.previous.node.file("strategy.safetensors")
             strategy.load_state(load_file(file, str(self.device)) if file.is_file() else {})
         return Learner(
             model=model, strategy=strategy, training=self.config.training, device=self.device,
-            seed=work.seed, tick=self.tick, seen=[self.source(name) for name in seen],
+            seed=work.seed, tick=self.tick, seen=[self.source(name) for name in seen], plugins=plugins,
         )  # fmt: skip
 
     def _train(self, work: TrainWork) -> None:
         if work.node.done:
             return
-        learner = self._learner(work)
-        with self._building(work.node) as folder:
+        checkpoints = self._checkpoints(work)
+        learner = self._learner(work, checkpoints)
+        facts: dict[str, Any] = {}
+        with self._building(work.node, facts) as folder:
             start = time.perf_counter()
             with logging_to(self.config.log, self.config.out / "logs" / work.node.id) as evaluator:
                 learner.log_to(evaluator)
@@ -254,6 +255,9 @@ class Worker:
                 mean, var = (part.double().cpu().numpy() for part in norm)
                 np.savez(folder / "norm.npz", mean=mean, var=var)
             write_json(folder / "history.json", learner.history)
+            if checkpoints.resumed.epochs:
+                facts["resumed"] = checkpoints.resumed._asdict()
+        checkpoints.remove()
         if not work.strategy.resumable:
             self._alive.keep(work, learner)
         seconds = time.perf_counter() - start
@@ -278,7 +282,7 @@ class Worker:
         todo = answers_by_source(self.plan).get(work.node.id, [])
         if not todo:
             return
-        scorer = Scorer(self._trained(work))
+        scorer = Scorer(self.trained(work))
         for answer in todo:
             source, precision = self.source(answer.test), self.config.training.precision
             start = time.perf_counter()
@@ -288,7 +292,7 @@ class Worker:
 
     def _write_answers(self, work: AnswerWork, seconds: float, **arrays: NDArray[np.float32]) -> None:
         source = self.source(work.test)
-        with self._building(work.node, score_seconds=seconds) as folder:
+        with self._building(work.node, {"score_seconds": seconds}) as folder:
             mos = source.mos[source.indices("test")]
             write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)
 

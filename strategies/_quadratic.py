@@ -75,6 +75,10 @@ class Quadratic(Strategy):
         """Takes back what `state` returned."""
         self.omega, self.anchor = part(state, "omega"), part(state, "anchor")
 
+    def progress(self) -> Named | None:
+        """Returns nothing: between two experiences importances and remembered weights stay as they are."""
+        return {}
+
 
 @dataclass
 class OnPairs(Quadratic):

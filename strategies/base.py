@@ -176,6 +176,21 @@ class Strategy:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` returned."""
 
+    def progress(self) -> dict[str, Tensor] | None:
+        """Returns what is remembered in the middle of an experience, besides `state`: name -> tensor.
+
+        It is asked for after an epoch, and given back with `load_progress` where a run was interrupted, which
+        then goes on with the next epoch. {} says that there is nothing more; None that nobody knows, and then
+        an experience that was interrupted starts over. That is the default of a strategy that defines one of
+        the verbs called in the middle of an experience; of others it is {}.
+        """
+        verbs = ("after_warmup", "penalty", "after_step")
+        silent = all(getattr(type(self), verb) is getattr(Strategy, verb) for verb in verbs)
+        return {} if silent else None
+
+    def load_progress(self, progress: dict[str, Tensor], learner: Learner) -> None:
+        """Takes back what `progress` returned, on the CPU; model, `state` and epoch are back by then."""
+
     def as_plugin(self) -> SupervisedPlugin:
         """Returns the strategy as an Avalanche plug-in, for our `Learner`."""
         from cliqa_bench.learner import StrategyPlugin

@@ -51,8 +51,11 @@ class LwF(Strategy):
     def after_warmup(self, learner: Learner) -> None:
         """Takes the copy that teaches."""
         if learner.model.n_tasks > 1:
-            self._teacher = copy.deepcopy(learner.model).requires_grad_(False).train()
-            self._teacher.net.eval()
+            self._take_teacher(learner.model)
+
+    def _take_teacher(self, model: QualityModel) -> None:
+        self._teacher = copy.deepcopy(model).requires_grad_(False).train()
+        self._teacher.net.eval()
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns the distillation loss of the old heads on the mini-batch's pairs."""
@@ -69,6 +72,17 @@ class LwF(Strategy):
     def consolidate(self, learner: Learner) -> None:
         """Lets the teacher go."""
         self._teacher = None
+
+    def progress(self) -> dict[str, Tensor] | None:
+        """Returns the teacher."""
+        return {} if self._teacher is None else self._teacher.own_state()
+
+    def load_progress(self, progress: dict[str, Tensor], learner: Learner) -> None:
+        """Takes the teacher back."""
+        if progress:
+            self._take_teacher(learner.model)
+            assert self._teacher is not None
+            self._teacher.load_own_state(progress)
 
 
 def distillation(

@@ -95,3 +95,13 @@ class Replay(Strategy):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` returned."""
         self._kept = {name.removeprefix("memory."): kept.cpu().numpy() for name, kept in state.items()}
+
+    def progress(self) -> dict[str, Tensor] | None:
+        """Returns the number of the step that comes next; the memory does not change meanwhile."""
+        import torch
+
+        return {"step": torch.tensor(self._step)}
+
+    def load_progress(self, progress: dict[str, Tensor], learner: Learner) -> None:
+        """Goes on counting."""
+        self._step = int(progress["step"])

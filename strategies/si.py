@@ -86,3 +86,12 @@ class SI(Quadratic):
         """Takes back what `state` returned."""
         super().load_state(state)
         self._path = part(state, "path")
+
+    def progress(self) -> Named | None:
+        """Returns where the way started."""
+        return joined({"start": self._start})
+
+    def load_progress(self, progress: Named, learner: Learner) -> None:
+        """Takes back where the way started; the last step led to where the weights are."""
+        self._start = {n: t.to(learner.device) for n, t in part(progress, "start").items()}
+        self._last = fixed(learning(learner))

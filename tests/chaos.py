@@ -1,6 +1,6 @@
 """Kills commands at random moments, again and again, and sees that what they leave in the end is the same.
 
-`PYTHONPATH=. python tests/chaos.py --kills 200` in the checkout's root: some twenty minutes on two cores. Every
+`PYTHONPATH=. python tests/chaos.py --kills 200` in the checkout's root: some twenty minutes. Every
 campaign starts a command and kills it (SIGKILL, SIGTERM, Ctrl-C, a single one of its processes), some times,
 then lets it finish, and compares all results byte for byte with those of a run that nobody disturbed. Some
 campaigns are two runs on one folder, others start on a disk that is too small (root only: a small tmpfs).
@@ -219,7 +219,7 @@ def run_task(data: Path, strategy: str, jobs: int) -> Task:
     """Returns two short trainings in two orders, with everything that belongs to a run."""
     words = [
         "run", "--strategy", strategy, "--orders", ORDERS, "--data", str(data), "--weights", "random",
-        "--set", "training.epochs=1", "--set", "training.warmup_epochs=1", "--device", "cpu",
+        "--set", "training.epochs=2", "--set", "training.warmup_epochs=1", "--device", "cpu",
         "--jobs", str(jobs), "--out", "{out}",
     ]  # fmt: skip
     return Task(f"{strategy}-{jobs}", words)

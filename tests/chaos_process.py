@@ -38,7 +38,7 @@ def preload() -> None:
     from cliqa_bench import crew
 
     # a fork of this process cannot ask after its sibling, the server; it is there
-    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
     crew.CONTEXT = multiprocessing.get_context("forkserver")  # type: ignore[assignment]
 
 
@@ -124,7 +124,7 @@ def start(words: Sequence[str], cache: Path, log: Path, cold: bool, hook: Callab
         hook: What a fork does first, to make the work smaller.
     """
     if cold:
-        env = {**os.environ, "CLIQA_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, **_environment(cache), "PYTHONPATH": str(ROOT)}
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "cliqa_bench", *words], cwd=ROOT, env=env, stdout=file, stderr=file,
@@ -141,6 +141,11 @@ def start(words: Sequence[str], cache: Path, log: Path, cold: bool, hook: Callab
     return Run(pid, log, False)
 
 
+def _environment(cache: Path) -> dict[str, str]:
+    """Returns where a command's cache lies, and that it keeps a checkpoint of every epoch."""
+    return {"CLIQA_CACHE": str(cache), "CLIQA_CHECKPOINT_SECONDS": "0"}
+
+
 def _become(words: Sequence[str], cache: Path, log: Path, hook: Callable[[], None] | None) -> None:
     """Does a command in a fork, and ends it."""
     code = 70
@@ -152,7 +157,7 @@ def _become(words: Sequence[str], cache: Path, log: Path, hook: Callable[[], Non
         os.dup2(target, 2)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-        os.environ["CLIQA_CACHE"] = str(cache)
+        os.environ |= _environment(cache)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.argv = ["cliqa-bench", *words]

@@ -29,7 +29,8 @@ from cliqa_bench.plugins import AfterWarmUp
 from cliqa_bench.reports import load
 from cliqa_bench.settings import resolve
 from cliqa_bench.strategies._avalanche import PLUGINS, TEMPLATES, plain_type
-from cliqa_bench.testing import TRAINING, check_strategy, learn, new_model, tiny_sources
+from cliqa_bench.testing import check_strategy
+from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
 
 NEEDED: dict[str, dict[str, Any]] = {
     "EWCPlugin": {"ewc_lambda": 1e4},

@@ -115,6 +115,18 @@ def test_groups_are_chosen_by_name(groups, tmp_path, capsys) -> None:
     assert "slow  takes long (long: only by --rows)" in capsys.readouterr().out
 
 
+def test_what_is_undefined_is_null_in_the_file(monkeypatch, tmp_path, capsys) -> None:
+    row = Measured("r", "w", (math.nan, math.nan), "s", (1.0, 0.1 + 0.2), "t", raw={"x": (math.inf, 1.0)})
+    monkeypatch.setattr(rows, "GROUPS", {"r": rows.Group("t", "no")})
+    monkeypatch.setattr(rows, "measure", lambda name, setting: iter([row]))
+    assert main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    (found,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert found["ours"] == [None, None]
+    assert found["reference"] == [1.0, 0.1 + 0.2]
+    assert found["raw"] == {"x": [None, 1.0]}
+    assert found["value"] is found["ratio"] is None
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

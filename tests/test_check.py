@@ -94,7 +94,7 @@ def test_equal_pixels_across_subsets_are_found_in_whatever_format(data: Path) ->
     split = seeded_split(dataset.ratings(), "clive", 1)
     train, test = ([key for key in split.keys(s) if key.endswith(".bmp")] for s in ("train", "test"))
     source = dataset.path(train[0])
-    Image.open(source).save(dataset.path(test[0]), format="PNG")  # other bytes, the same pixels
+    Image.open(source).save(dataset.path(test[0]), dpi=(300, 300))  # other bytes, the same pixels
     shutil.copy(source, dataset.path(train[1]))  # within train: no leak by itself
     report, row = one(data, "clive")
     assert not report.ok
@@ -142,3 +142,81 @@ def test_sizes_and_variant_are_shown(data: Path) -> None:
     assert row.cells()[check.HEADER.index("sizes")] == "12x9..10x20 (2)"
     assert "512x384 release" in report.render()
     assert check.sizes(set()) == "-"
+
+
+def test_every_broken_row_is_told_in_one_pass_and_images_are_decoded_all_the_same(data: Path) -> None:
+    path = data / "kadid10k/dmos.csv"
+    lines = path.read_text().splitlines()
+    name = lines[7].split(",")[0]
+    lines[1] = lines[1].replace(",I01.png", ",I02.png")
+    lines[2] += ",1"
+    lines[3] = lines[3].rsplit(",", 1)[0] + ",nan"
+    path.write_text("\n".join(lines))
+    (data / f"kadid10k/images/{name}").write_bytes(b"")
+    report, row = one(data, "kadid10k")
+    told = "\n".join(row.problems)
+    for number, what in ((2, "column 'ref_img'"), (3, "has 5 cells"), (4, "column 'var' holds 'nan'")):
+        assert f"{path} row {number}" in told and what in told
+    assert f"{name} is empty" in told
+    assert not report.ok
+
+
+def test_problems_of_a_kind_are_listed_up_to_a_number_and_counted(data: Path) -> None:
+    path = data / "kadid10k/dmos.csv"
+    path.write_text(path.read_text().replace(".png,I", ".jpg,I"))
+    _, row = one(data, "kadid10k")
+    assert len(row.problems) == check.SHOWN + 1
+    assert row.problems[-1] == "and 10 more problems of the labels"
+
+
+def test_a_broken_split_a_link_and_a_large_image_are_told_together(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "split"
+    dataset = suites.find_datasets(data, ["bid"])["bid"]
+    keys = [rating.key for rating in dataset.ratings()]
+    folder.mkdir()
+    (folder / "bid_train_score.txt").write_text(f"{keys[0]}\t1\t0\n/etc/passwd\t1\t0\n../{keys[1]}\t1\t0\n")
+    (folder / "bid_val.txt").write_text(f"{keys[0]}\t1\t0\n")
+    (folder / "bid_test.txt").write_text(f"{keys[2]}\t1_0\t0\n")
+    outside = data / "outside.JPG"
+    (dataset.root / keys[3]).rename(outside)
+    (dataset.root / keys[3]).symlink_to(outside)
+    Image.new("RGB", (1200, 900)).save(dataset.root / keys[4])
+    row = check.check_data(data, ["bid"], str(folder), max_megapixels=1).rows[0]
+    told = "\n".join(row.problems)
+    for words in (
+        "row 2 names '/etc/passwd', which is no image of BID",
+        f"row 3 names '../{keys[1]}'",
+        f"{keys[0]} stands in two subsets: bid_train_score.txt row 1 and bid_val.txt row 1",
+        "holds '1_0' where the score should be",
+        "18 images are in no subset",
+        "the subset val is empty",
+        f"{keys[3]} leads out of the dataset, to {outside}",
+        f"1 rated images are missing: {keys[3]}",
+        f"{keys[4]} has 1200 x 900 pixels, more than 1 megapixels",
+    ):
+        assert words in told
+    with pytest.raises(UserError, match=r"BID: the link .* leads out of the dataset"):
+        dataset.verify_files()
+
+
+def test_a_link_of_the_whole_dataset_is_the_dataset(data: Path) -> None:
+    (data / "CSIQ").rename(data / "elsewhere")
+    (data / "CSIQ").symlink_to(data / "elsewhere")
+    assert check.check_data(data, ["csiq"]).ok
+
+
+def test_a_linked_folder_of_images_or_label_file_is_told(data: Path) -> None:
+    (data / "CSIQ/dst_imgs").rename(data / "images")
+    (data / "CSIQ/dst_imgs").symlink_to(data / "images")
+    (data / "kadid10k/dmos.csv").rename(data / "dmos.csv")
+    (data / "kadid10k/dmos.csv").symlink_to(data / "dmos.csv")
+    text = check.check_data(data, ["csiq", "kadid10k"]).render()
+    assert f"the link {data / 'CSIQ/dst_imgs'} leads out of the dataset" in text
+    assert f"{data / 'kadid10k/dmos.csv'} leads out of the dataset" in text
+
+
+def test_a_broken_description_of_generated_data_is_one_problem(data: Path) -> None:
+    (data / "CSIQ/generated.json").write_text("[" * 100_000)
+    report = check.check_data(data, ["csiq", "bid"])
+    assert [bool(row.problems) for row in report.rows] == [True, False]
+    assert "generated.json" in report.render()

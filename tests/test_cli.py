@@ -66,7 +66,8 @@ def test_run_gets_flags_over_file(fake: Any, tmp_path: Path) -> None:
     )
     words = ["run", "--config", str(file), "--seeds", "5", "--set", "tsn.tau=16", "--set", "training.lr=0.1"]
     assert main([*words, "--out", "a b"]) == 0
-    (config, command), _ = run.call_args
+    (config, command, failed), _ = run.call_args
+    assert not failed
     assert list(config.orders) == ["I", "bid,live"]
     assert (config.seeds, config.split, config.out) == ([5], "2", Path("a b"))
     assert (config.training.epochs, config.training.lr) == (3, 0.1)
@@ -129,7 +130,7 @@ def test_data_check(fake: Any, tmp_path: Path, ok: bool, code: int) -> None:
     report = types.SimpleNamespace(ok=ok, render=lambda: "a table")
     check = fake("cliqa_bench.benchmarks.check", check_data=report)["check_data"]
     assert main(["data", "check", str(tmp_path), "--datasets", "live, bid", "--split", "2"]) == code
-    check.assert_called_once_with(tmp_path, ["live", "bid"], "2")
+    check.assert_called_once_with(tmp_path, ["live", "bid"], "2", 64.0)
 
 
 def test_data_check_without_a_folder_checks_the_miniatures(fake: Any, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_data_check_without_a_folder_checks_the_miniatures(fake: Any, tmp_path: 
     check = fake("cliqa_bench.benchmarks.check", check_data=report)["check_data"]
     assert main(["data", "check"]) == 0
     make["make_miniatures"].assert_called_once_with(tmp_path, names=None)
-    check.assert_called_once_with(tmp_path, None, "1")
+    check.assert_called_once_with(tmp_path, None, "1", 64.0)
 
 
 def test_data_sheet(fake: Any, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_data_sheet(fake: Any, tmp_path: Path) -> None:
 
 def test_pretrain(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     train = fake("cliqa_bench.pretrain", pretrain=0.75)["pretrain"]
-    fake("cliqa_bench.worker", resolve_device="a device")
+    fake("cliqa_bench.computing", resolve_device="a device")
     assert main(["pretrain", "--to", "w.safetensors", "--seed", "2", "--steps", "9"]) == 0
     (to, device, config, command), _ = train.call_args
     assert (to, device, config.seed, config.steps) == (Path("w.safetensors"), "a device", 2, 9)

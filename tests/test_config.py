@@ -165,7 +165,10 @@ def test_split_and_weights_are_found(tmp_path: Path) -> None:
         ({"backbone": "resnet1"}, "unknown backbone 'resnet1' (did you mean 'resnet18'?)"),
         ({"preset": "papr"}, "unknown preset 'papr' (did you mean 'paper'?); there is: paper, quick"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
-        ({"seeds": "0,x"}, "--seeds must be whole numbers with commas between, such as 0,1,2; not '0,x'"),
+        (
+            {"seeds": "0,x"},
+            "--seeds must be whole numbers below 10^9 with commas between, such as 0,1,2; not '0,x'",
+        ),
         ({"seeds": -1}, "--seeds must be whole numbers"),
         ({"data": "/no/where"}, "no folder /no/where (--data); give the folder that holds the datasets"),
         ({"weights": "/no/w.pth"}, "no file /no/w.pth (--weights)"),
@@ -268,7 +271,7 @@ def test_jobs_and_threads() -> None:
     assert (make().jobs, make().threads) == ("auto", None)
     assert (make(jobs=3, threads=2).jobs, make(jobs=3, threads=2).threads) == (3, 2)
     for wrong in (0, -1, "many"):
-        with pytest.raises(UserError, match="--jobs must be a whole number from 1, or auto"):
+        with pytest.raises(UserError, match="--jobs must be a whole number from 1 to 4096, or auto"):
             make(jobs=wrong)
     with pytest.raises(UserError, match="--threads must be at least 1"):
         make(threads=0)

@@ -226,9 +226,9 @@ def test_live_copies_that_go_round_are_refused(tmp_path: Path) -> None:
     change_mat(path, orgs=np.roll(orgs, 1))
     assert_told(opened(tmp_path, "live"), "a reference copy has DMOS 0")
     change_mat(path, orgs=orgs, dmos_std=np.full(orgs.shape, np.nan))
-    assert_told(opened(tmp_path, "live"), "dmos_std entry 1 is nan")
+    assert_told(opened(tmp_path, "live"), "dmos_std entry 1 (jp2k/img1.bmp) is nan")
     change_mat(path, dmos_std=np.full(orgs.shape, -1.0))
-    assert_told(opened(tmp_path, "live"), "jp2k/img1.bmp is negative")
+    assert_told(opened(tmp_path, "live"), "dmos_std entry 1 (jp2k/img1.bmp) is -1")
 
 
 def test_live_references_in_another_order_are_refused(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_clive_out_of_range_and_other_cases(tmp_path: Path) -> None:
     mos = scipy.io.loadmat(path)["AllMOS_release"]
     mos[0, 8] = 101
     scipy.io.savemat(path, {"AllMOS_release": mos})
-    assert_told(opened(tmp_path, "clive"), "entry 9", Path(list(truth)[1]).name, "expected 0 to 100")
+    assert_told(opened(tmp_path, "clive"), "entry 9", Path(list(truth)[1]).name, "from 0 to 100")
 
 
 # --- KonIQ-10k

@@ -15,16 +15,19 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
 # from the top down; a module may import from its own level (without circles) and from those below
 LEVELS = (
-    "__main__ cli commands",
+    "__main__ cli commands data_commands",
     "bench testing",
+    "trial",
     "listing runner scoring paper worker live pool crew jobs planner settings reports",
     "strategies",
-    "benchmarks learner evaluate pretrain plugins logs",
+    "checkpoints",
+    "benchmarks learner epochs evaluate pretrain plugins logs",
     "gated",
     "folding",
     "model gates backbones",
+    "computing",
     "metrics losses readouts records schema registry addons progress memory pretrain_config store",
-    "machine seeds paths config disk locks stopping",
+    "machine seeds paths config yaml_file disk locks stopping",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}

@@ -11,7 +11,8 @@ import scipy.io
 import xlwt
 from layouts import cells
 
-from cliqa_bench.benchmarks import labels
+from cliqa_bench import errors
+from cliqa_bench.benchmarks import labels, matlab, workbooks
 from cliqa_bench.errors import UserError
 
 
@@ -42,7 +43,7 @@ def test_csv_is_read_with_any_line_ending_and_a_byte_order_mark(tmp_path: Path, 
 def test_broken_csv_names_file_and_row(tmp_path: Path, text: str, words: list[str]) -> None:
     path = written(tmp_path / "a.csv", text)
     with pytest.raises(UserError) as caught:
-        labels.read_csv(path, ("name", "mos"))
+        errors.read_all(labels.read_csv(path, ("name", "mos")), lambda row: row.text("name"))
     for word in [str(path), *words]:
         assert word in str(caught.value)
 
@@ -112,12 +113,12 @@ def make_xls(path: Path) -> Path:
 @pytest.mark.parametrize("make", [make_xlsx, make_xls])
 def test_workbooks_are_told_apart_by_content(tmp_path: Path, name: str, make: object) -> None:
     path = make(tmp_path / name) if callable(make) else tmp_path
-    rows = labels.read_sheet(path, ("name", "mos"), sheet="data")
+    rows = workbooks.read_sheet(path, ("name", "mos"), sheet="data")
     assert [(r.number, r.text("name"), r.number_in("mos")) for r in rows] == [(5, "1600", 0.5), (7, "b", 1.0)]
     with pytest.raises(UserError, match="no column 'std'; its header names: name, mos"):
-        labels.read_sheet(path, ("name", "mos", "std"), sheet="data")
+        workbooks.read_sheet(path, ("name", "mos", "std"), sheet="data")
     with pytest.raises(UserError, match="no sheet 'more'; it has: Sheet, data"):
-        labels.read_sheet(path, ("name",), sheet="more")
+        workbooks.read_sheet(path, ("name",), sheet="more")
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04rubbish", b"\xd0\xcf\x11\xe0rubbish", b"name,mos\n"])
@@ -125,31 +126,31 @@ def test_a_broken_workbook_is_told(tmp_path: Path, start: bytes, capsys: pytest.
     path = tmp_path / "a.xlsx"
     path.write_bytes(start * 100)
     with pytest.raises(UserError, match=r"a\.xlsx is (a broken|neither)"):
-        labels.read_sheet(path, ("a",))
+        workbooks.read_sheet(path, ("a",))
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match="cannot read"):
-        labels.read_sheet(tmp_path / "none.xls", ("a",))
+        workbooks.read_sheet(tmp_path / "none.xls", ("a",))
 
 
 def test_mat_variables(tmp_path: Path) -> None:
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"v": [[1.0, 2.0, 3.0]], "c": cells(["a.bmp", "b.bmp"], nested=True)})
-    v, c = labels.read_mat(path, "v", "c")
-    assert labels.vector(path, "v", v, 3).tolist() == [1, 2, 3]
-    assert labels.vector(path, "v", v.T, 3).tolist() == [1, 2, 3]
-    assert labels.strings(path, "c", c, 2) == ["a.bmp", "b.bmp"]
+    v, c = matlab.read_mat(path, "v", "c")
+    assert matlab.vector(path, "v", v, list("abcd")[:3], -9, 9).tolist() == [1, 2, 3]
+    assert matlab.vector(path, "v", v.T, list("abcd")[:3], -9, 9).tolist() == [1, 2, 3]
+    assert matlab.strings(path, "c", c, 2) == ["a.bmp", "b.bmp"]
     with pytest.raises(UserError, match=r"a\.mat has no variable 'w'; it has: v, c"):
-        labels.read_mat(path, "w")
+        matlab.read_mat(path, "w")
     with pytest.raises(UserError, match="v has shape 1x3, expected 1x4"):
-        labels.vector(path, "v", v, 4)
+        matlab.vector(path, "v", v, list("abcd")[:4], -9, 9)
     with pytest.raises(UserError, match="expected 3 cells"):
-        labels.strings(path, "c", c, 3)
+        matlab.strings(path, "c", c, 3)
     with pytest.raises(UserError, match="v cell 1 holds no text"):
-        labels.strings(path, "v", v, 3)
-    with pytest.raises(UserError, match="entry 2 is nan"):
-        labels.vector(path, "v", np.array([[1, np.nan, 3]]), 3)
+        matlab.strings(path, "v", v, 3)
+    with pytest.raises(UserError, match=r"entry 2 \(b\) is nan"):
+        matlab.vector(path, "v", np.array([[1, np.nan, 3]]), list("abcd")[:3], -9, 9)
     with pytest.raises(UserError, match="expected numbers"):
-        labels.vector(path, "c", c, 2)
+        matlab.vector(path, "c", c, list("abcd")[:2], -9, 9)
 
 
 def test_broken_mat_files_are_told(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_broken_mat_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "cut.mat").write_bytes(whole.read_bytes()[:700])
     for name, words in (("text", "broken"), ("new", r"7\.3"), ("cut", "broken"), ("none", "cannot read")):
         with pytest.raises(UserError, match=words):
-            labels.read_mat(tmp_path / f"{name}.mat", "v")
+            matlab.read_mat(tmp_path / f"{name}.mat", "v")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -21,9 +21,10 @@ from cliqa_bench.benchmarks.pairs import batch_pairs, true_probability
 from cliqa_bench.benchmarks.source import Batch, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import PRESETS
+from cliqa_bench.epochs import mixed_evenly
 from cliqa_bench.errors import UserError
 from cliqa_bench.evaluate import score_images
-from cliqa_bench.learner import Learner, mixed_evenly
+from cliqa_bench.learner import Learner
 from cliqa_bench.losses import fidelity, pair_probability
 from cliqa_bench.metrics import srcc
 from cliqa_bench.model import QualityModel
@@ -37,7 +38,8 @@ from cliqa_bench.strategies.mas import MAS
 from cliqa_bench.strategies.naive import Naive
 from cliqa_bench.strategies.replay import Replay
 from cliqa_bench.strategies.si import SI
-from cliqa_bench.testing import TRAINING, check_strategy, learn, new_model, tiny_sources
+from cliqa_bench.testing import check_strategy
+from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
 
 VARIANTS = [
     ("tsn", {"norms": "shared"}),
@@ -140,7 +142,25 @@ class Restless(Careless):
 class Dicer(Careless):
     def after_step(self, learner):
         with torch.no_grad():
-            learner.model.heads[learner.task].weight += 0.1 * torch.randn(128)
+            learner.model.heads[learner.task].weight += 0.1 * np.random.randn()
+
+
+@dataclass
+class Absent(Careless):
+    def __post_init__(self):
+        super().__post_init__()
+        self.steps = 0
+
+    def after_step(self, learner):
+        self.steps += 1
+        with torch.no_grad():
+            learner.model.heads[learner.task].weight += 0.01 * self.steps
+
+    def consolidate(self, learner):
+        self.steps = 0
+
+    def progress(self):
+        return {}
 
 
 @dataclass
@@ -165,6 +185,7 @@ class Unnamed(Careless):
         (Pointless, "never positive"),
         (Restless, "is not trainable"),
         (Dicer, "going on from files"),
+        (Absent, "after an interrupted epoch"),
         (Hasty, "moves in the warm-up"),
         (Unnamed, "names no row"),
     ],

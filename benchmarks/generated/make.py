@@ -145,7 +145,7 @@ def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, proces
             for scene, measure in zip(scenes, measured, strict=True):
                 measures.append(measure)
                 shown.update(len(scene.pictures))
-            _label(partial, layout, scenes, measures, scale, seed)
+            mark_generated(partial, layout, scenes, measures, scale, seed)
             sync_tree(partial)
             _move(partial, root / layout.folder, scale, seed)
             sync(root)
@@ -179,15 +179,28 @@ def _attend(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _label(
+def mark_generated(
     folder: Path,
     layout: Layout,
     scenes: Sequence[Scene],
     measures: Sequence[NDArray[np.float64]],
     scale: float,
-    seed: int,
-) -> None:
-    """Writes labels, the note that the data are generated, and `generated.json`."""
+    seed: int = 0,
+) -> int:
+    """Writes labels, the note that the data are generated, and `generated.json`.
+
+    Args:
+        folder: The dataset's folder.
+        layout: Its layout.
+        scenes: What it consists of.
+        measures: (pictures, 4) `raters.MEASURES` of each scene's pictures; the ratings follow from them.
+        scale: Goes into `generated.json`.
+        seed: Seed of the raters.
+
+    Returns:
+        The number of rated images.
+    """
     found = layout.write_labels(folder, scenes, measures, seed)
     (folder / layout.readme).write_text(NOTE.format(title=layout.title), newline="\n")
     write_json(folder / "generated.json", {**_facts(scale, seed), **found})
+    return int(found["n_images"])

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cliqa_bench.progress import track
@@ -27,6 +27,7 @@ class Measured:
             None where the row only informs.
         better: Whether "higher" or "lower" is better.
         note: What else a reader must know, in one line.
+        raw: Further values behind those, for the JSON file alone.
     """
 
     row: str
@@ -38,6 +39,7 @@ class Measured:
     reach: float | None = None
     better: Literal["higher", "lower"] = "higher"
     note: str = ""
+    raw: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def value(self) -> float:

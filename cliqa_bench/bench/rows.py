@@ -30,8 +30,20 @@ class Group(NamedTuple):
 
 
 GROUPS: dict[str, Group] = {
+    "main-job": Group("the main job on the miniatures from an empty cache, and once more", "main_job"),
+    "orders": Group("TSN over eight orders against one", "orders"),
+    "startup": Group("help, and the plan of 720 orders", "startup"),
     "scoring": Group("test images a second, against the limit and against the published way", "scoring"),
     "training": Group("training images a second (TSN, LwF, SI), against the bare loop", "training"),
+    "growth": Group("time against the number of images and of tasks: linear or not", "growth"),
+    "precision": Group("scores and SRCC in bfloat16 against float32, alone and in batches", "precision"),
+    "first-batch": Group(
+        "from the command to the first mini-batch of a set of KonIQ-10k's size",
+        "first_batch",
+        by_default=False,
+    ),
+    "memory": Group("memory of a run on six sets of real-size images", "memory", by_default=False),
+    "pairs": Group("image passes to a validation SRCC, two kinds of pairs", "pairs", by_default=False),
 }
 
 

@@ -21,7 +21,7 @@ from cliqa_bench.bench.published_way import Task, elsewhere
 from cliqa_bench.bench.setting import Setting
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.source import Source
-from cliqa_bench.evaluate import MAX_PIXELS, score_images
+from cliqa_bench.evaluate import pixels_in_batch, score_images
 from cliqa_bench.folding import Scorer, folded
 from cliqa_bench.memory import keep_freed_memory
 
@@ -106,7 +106,7 @@ class Limit:
 
 def quickest_limit(ours: Ours) -> Limit:
     """Returns the bare loop with the batches that suit it best: as large as ours, or four times as large."""
-    pixels = MAX_PIXELS * (16 if torch.device(ours.setting.device).type == "cuda" else 1)
+    pixels = pixels_in_batch(torch.device(ours.setting.device), ours.setting.precision)
     limits = [Limit(ours, pixels), Limit(ours, 4 * pixels)]
     for limit in limits:
         limit.score()

@@ -20,13 +20,13 @@ from threadpoolctl import threadpool_limits
 from cliqa_bench.bench import rows, table
 from cliqa_bench.bench.measured import Measured
 from cliqa_bench.bench.setting import Setting
+from cliqa_bench.computing import resolve_device
 from cliqa_bench.errors import UserError
 from cliqa_bench.machine import cores, cpu_model, memory_bytes
 from cliqa_bench.progress import bar
 from cliqa_bench.runner import versions
 from cliqa_bench.settings import chosen_precision
 from cliqa_bench.store import write_json, write_text
-from cliqa_bench.worker import resolve_device
 
 
 @dataclass
@@ -50,11 +50,20 @@ class Results:
             UserError: If the folder cannot be written.
         """
         found = [
-            asdict(row) | {"value": row.value, "ratio": row.ratio, "reached": row.reached}
+            _plain(asdict(row) | {"value": row.value, "ratio": row.ratio, "reached": row.reached})
             for row in self.rows
         ]
         write_json(out / "bench.json", {**self.about, "rows": found, "failed": self.failed})
         write_text(out / "bench.md", table.markdown(self.rows, self.about, self.failed))
+
+
+def _plain(value: Any) -> Any:
+    """Turns what JSON cannot say, nan and infinities, into null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def bench(groups: Sequence[str], setting: Setting, out: Path, command: str) -> int:

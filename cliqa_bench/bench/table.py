@@ -28,13 +28,14 @@ def cells(row: Measured) -> tuple[str, ...]:
     """Returns the cells of a row: medians, with the least and greatest repeat in brackets."""
     reach = reached = reference = ratio = DASH
     what = row.what + (f"; {row.note}" if row.note else "")
-    ours = f"{shown(row.value)} {row.unit}" + ("" if row.reference else _spread(row.ours))
+    unit = f" {row.unit}" if row.unit else ""
+    ours = f"{shown(row.value)}{unit}" + ("" if row.reference else _spread(row.ours))
     if row.ratio is not None:
-        reference = f"{shown(row.reference_value)} {row.unit} ({row.against})"
+        reference = f"{shown(row.reference_value)}{unit} ({row.against})"
         ratio = shown(row.ratio) + _spread(row.ratios)
     if row.reach is not None:
-        unit = "" if row.reference else f" {row.unit}"
-        reach = f"{'≥' if row.better == 'higher' else '≤'} {shown(row.reach)}{unit}"
+        least = "≥" if row.better == "higher" else "≤"
+        reach = f"{least} {shown(row.reach)}{'' if row.reference else unit}"
         reached = "yes" if row.reached else "no"
     return row.row, what, ours, reference, ratio, reach, reached
 

@@ -1,0 +1,116 @@
+"""The benchmark's rows that start commands or make data: what they make and count."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliqa_bench.bench import first_batch, pairs, process, rows, startup
+from cliqa_bench.bench.real_size import REAL, make_real_size
+from cliqa_bench.bench.setting import Setting
+from cliqa_bench.benchmarks.material import load_materials
+from cliqa_bench.benchmarks.source import open_source
+from cliqa_bench.benchmarks.suites import find_datasets
+from cliqa_bench.config import PRESETS
+from cliqa_bench.errors import UserError
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Setting:
+    return Setting("cpu", "fp32", 1, 1, tmp_path, scale=0.001)
+
+
+@pytest.mark.parametrize("name", ["bid", "csiq", "kadid10k"])
+def test_real_size_data_are_as_large_as_the_real_ones(tmp_path: Path, name: str) -> None:
+    n = make_real_size(tmp_path, [name], 0.001)
+    (dataset,) = find_datasets(tmp_path, [name]).values()
+    ratings = dataset.ratings()
+    dataset.verify_files(ratings)
+    assert dataset.generated is not None
+    assert len(ratings) == n >= 10
+    sizes = {Image.open(dataset.path(rating.key)).size for rating in ratings}
+    assert sizes <= set(REAL[name][1])
+    contents = {dataset.path(rating.key).read_bytes() for rating in ratings}
+    assert len(contents) == n, "every file has bytes of its own"
+
+
+def test_memory_is_that_of_the_whole_tree() -> None:
+    held = (
+        "x = bytearray(200_000_000); x[::4096] = b'1' * len(x[::4096]); print('ready', flush=True); input()"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {held!r}])"
+    child = subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    tree = list(process._tree(child.pid))
+    found = sum(process._resident(pid) for pid in tree)
+    child.communicate("\n")
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("this system does not tell the memory of other processes")
+    assert len(tree) == 2
+    assert 200e6 < found < 300e6
+    assert process._resident(child.pid) == 0
+
+
+def test_a_command_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run failed with 2: cliqa-bench: error: which strategy"):
+        process.run(["run"], tmp_path)
+    assert "usage" in process.run(["--help"], tmp_path).output
+
+
+def test_start_up_is_measured_on_every_order(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(words: list[str], cache: Path) -> process.Ran:
+        asked.append(list(words))
+        return process.Ran(1.0, math.nan, "")
+
+    monkeypatch.setattr(startup, "run", run)
+    found = list(startup.measure(replace(setting, repeats=3)))
+    assert [(row.reach, len(row.ours)) for row in found] == [(0.3, 3), (5, 3)]
+    orders = asked[-1][asked[-1].index("--orders") + 1].split(";")
+    assert len(set(orders)) == 720
+    assert all(len(set(order.split(","))) == 6 for order in orders)
+
+
+def test_the_first_batch_ends_a_real_run(setting: Setting) -> None:
+    cold, warm, step = first_batch.measure(setting)
+    assert len(cold.ours) == len(warm.ours) == 1
+    assert 0 < warm.value < step.value
+    assert not list(setting.folder.glob("runs/train/*/done.json")), "it stops at the first step"
+
+
+def test_pieces_of_an_epoch_are_the_epoch(miniatures: Path, tmp_path: Path) -> None:
+    found = open_source(load_materials(["koniq10k"], miniatures)["koniq10k"], 0, tmp_path)
+    training = replace(PRESETS["quick"], crop=32, resize=0, pairs="sampled", n_pairs=20)
+    sliced = pairs.Sliced(found.dataset, found.ratings, found.split, found.cache)
+    whole = list(found._groups(training, 0, 7, 4))
+    object.__setattr__(sliced, "pieces", 2)
+    for epoch, order in ((0, whole), (2, list(found._groups(training, 1, 7, 4)))):
+        parts = [list(sliced._groups(training, epoch + i, 7, 4)) for i in range(2)]
+        assert all(len(part) == sliced.n_batches(training, 4) for part in parts[:1])
+        got, expected = ([images for images, _, _ in groups] for groups in ([*parts[0], *parts[1]], order))
+        assert len(got) == len(expected)
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_passes_are_counted_to_the_first_time_a_level_is_reached() -> None:
+    curve = pairs.Curve([64, 128, 192], [0.1, 0.6, 0.5], 0.4)
+    assert pairs._reaches(curve, 0.5) == 128
+    assert pairs._reaches(curve, 0.6) == 128
+    assert pairs._reaches(curve, 0.05) == 64
+
+
+def test_what_takes_long_is_measured_only_when_named() -> None:
+    assert {name for name, group in rows.GROUPS.items() if not group.by_default} == {
+        "first-batch", "memory", "pairs",
+    }  # fmt: skip
