@@ -25,6 +25,7 @@ from cliqa_bench.benchmarks.base import Dataset, content, find_file, folded
 from cliqa_bench.benchmarks.labels import Row, read_records
 from cliqa_bench.errors import UserError, refuse
 from cliqa_bench.seeds import rng_for
+from cliqa_bench.store import csv_cell
 from cliqa_bench.types import SUBSETS, Rating, Subset
 
 TRAIN, VAL = 0.7, 0.1
@@ -348,5 +349,6 @@ def ratings_csv(dataset: Dataset, ratings: Sequence[Rating], split: Split | None
         subset = "" if split is None else split.subset[rating.key]
         # repr: the shortest digits that give the same number again
         std = "" if math.isnan(rating.std) else repr(rating.std)
-        writer.writerow((rating.key, repr(rating.score), std, rating.group or "", rating.distortion, subset))
+        names = map(csv_cell, (rating.group or "", rating.distortion))
+        writer.writerow((csv_cell(rating.key), repr(rating.score), std, *names, subset))
     return text.getvalue()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cliqa_bench.backbones.staged import NORMS, FeatureNet, Features
+from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import seed_for
 
 
@@ -180,6 +182,28 @@ class QualityModel(nn.Module):
         if state.keys() != expected:
             raise RuntimeError(f"state does not fit the model: {sorted(state.keys() ^ expected)[:3]} ...")
         self.load_state_dict(state, strict=False)
+
+
+def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> None:
+    """Adds as many tasks to a new model as a stored state has, and loads it.
+
+    Args:
+        model: Without tasks.
+        state: As `own_state` returned it.
+        where: The node that it is of, for messages.
+
+    Raises:
+        UserError: If names or shapes are those of another network.
+    """
+    for _ in range(sum(name.startswith("heads.") for name in state)):
+        model.add_task()
+    try:
+        model.load_own_state(state)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"the weights in {where} are of another network ({said:.200}); delete it and run again"
+        ) from error
 
 
 def _install_task_norms(net: nn.Module) -> None:

@@ -36,6 +36,7 @@ from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
 from cliqa_bench.progress import bar, track
 from cliqa_bench.seeds import rng_for, seed_for
 from cliqa_bench.store import atomic_path, canonical, digest
+from cliqa_bench.weights import parse_weights
 
 CHECKPOINT_EVERY = 100
 WORKERS = 2
@@ -270,10 +271,15 @@ def distortion_aware(
         with locked(path.with_suffix(".lock"), what):
             if not path.is_file():  # another process may have made it while this one waited
                 _make_distortion_aware(path, backbone, net, weights_id, device, config)
+    state = parse_weights(path.read_bytes(), path, "delete it, it is made again")
     try:
-        net.load_state_dict(load_file(path), strict=False)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+        missing = _norm_names(net) - state.keys()
+        unexpected = net.load_state_dict(state, strict=False).unexpected_keys
+    except RuntimeError as error:
+        missing, unexpected = {" ".join(str(error).split())}, []
+    if missing or unexpected:
+        told = ", ".join([*sorted(missing), *unexpected])
+        raise UserError(f"{path} is not the normalisation of {backbone.title} ({told:.200}); delete it")
 
 
 def _make_distortion_aware(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.schema import wrong_record, wrong_type
-from cliqa_bench.store import Json, digest, read_answers, read_json, write_json
+from cliqa_bench.store import Json, digest, node_hashes, parse_answers, read_json, whole_file, write_json
 from cliqa_bench.types import Answers
 
 
@@ -131,7 +132,7 @@ class AnswerReader:
         if answers_id not in self._cache:
             folder = self.out / "answers" / answers_id
             done = (folder / "done.json").is_file()
-            answers = read_answers(folder / "answers.npz") if done else None
+            answers = _answers_of(folder) if done else None
             if answers is not None:
                 # equal keys become one array, so that comparing them costs nothing
                 answers["keys"] = self._keys.setdefault(answers["keys"].tobytes(), answers["keys"])
@@ -141,7 +142,9 @@ class AnswerReader:
     def facts(self, answers_id: str) -> dict[str, Json]:
         """Returns what is known of the computation of an answers node; {} where it is not finished."""
         done = self.out / "answers" / answers_id / "done.json"
-        return dict(read_json(done).get("facts", {})) if done.is_file() else {}
+        told = read_json(done) if done.is_file() else {}
+        facts = told.get("facts") if isinstance(told, dict) else None
+        return facts if isinstance(facts, dict) else {}
 
     def norm(self, train_id: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Returns mean and variance (C,) of the last normalisation layer of a train node.
@@ -154,10 +157,11 @@ class AnswerReader:
         """
         folder = self.out / "train" / train_id
         path = folder / "norm.npz"
-        if not (folder / "done.json").is_file() or not path.is_file():
+        if not (folder / "done.json").is_file() or path.name not in node_hashes(folder):
             return None
+        data = whole_file(folder, path.name)
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return archive["mean"].astype(np.float64), archive["var"].astype(np.float64)
         except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken archive
             raise UserError(f"{path} is broken ({error}); delete its folder and run again") from error
@@ -203,6 +207,10 @@ class AnswerReader:
     def _misfit(self, record: RunRecord, test: str, what: str) -> UserError:
         where = self.out / "answers"
         return UserError(f"answer files of run {record.id} on {test} {what}; delete {where} and run again")
+
+
+def _answers_of(folder: Path) -> dict[str, NDArray[Any]]:
+    return parse_answers(whole_file(folder, "answers.npz"), folder / "answers.npz")
 
 
 def _width(arrays: Mapping[str, NDArray[Any]], name: str) -> int:

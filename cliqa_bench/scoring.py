@@ -12,7 +12,6 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cliqa_bench import registry
@@ -28,7 +27,7 @@ from cliqa_bench.folding import Scorer, folded
 from cliqa_bench.gated import Gate, GatedScorer, Scored
 from cliqa_bench.machine import cores
 from cliqa_bench.memory import keep_freed_memory
-from cliqa_bench.model import QualityModel
+from cliqa_bench.model import QualityModel, load_tasks
 from cliqa_bench.planner import gate_normalisation
 from cliqa_bench.pretrain import distortion_aware
 from cliqa_bench.pretrain_config import DISTORTION_BN
@@ -37,7 +36,9 @@ from cliqa_bench.records import RunRecord, read_records
 from cliqa_bench.reports.rows import order_rank
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.settings import include, typed_fields
+from cliqa_bench.store import csv_cell
 from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.weights import node_weights
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _WINDOW = 64
@@ -90,8 +91,7 @@ class _Saved:
         folder = self.out / kind / node
         if not (folder / "done.json").is_file():
             raise UserError(f"run {self.record.id} is not finished (no {folder}); give its command again")
-        state: dict[str, Tensor] = load_file(folder / "state.safetensors")
-        return state
+        return node_weights(folder)
 
     def _net(self) -> FeatureNet:
         return self.backbone.build(self.weights, seed_for("backbone") % 2**32)
@@ -99,9 +99,7 @@ class _Saved:
     def model(self, node: str) -> QualityModel:
         state, norms = self._state("train", node), self.strategy.task_norms
         model = QualityModel(self._net(), self.backbone.feature_size, task_norms=norms)
-        for _ in range(sum(name.startswith("heads.") for name in state)):
-            model.add_task()
-        model.load_own_state(state)
+        load_tasks(model, state, self.out / "train" / node)
         return model.to(memory_format=torch.channels_last)
 
     def gate(self, device: torch.device) -> Gate:
@@ -235,5 +233,7 @@ def as_csv(paths: Sequence[Path], scored: Scored, tasks: Sequence[str]) -> str:
     writer.writerow(["image", "score", *names])
     for path, score, weights, heads in zip(paths, *scored, strict=True):
         pairs = [] if single else [v for pair in zip(weights, heads, strict=True) for v in pair]
-        writer.writerow([path, repr(float(score)), *("" if np.isnan(v) else repr(float(v)) for v in pairs)])
+        writer.writerow(
+            [csv_cell(str(path)), repr(float(score)), *("" if np.isnan(v) else repr(float(v)) for v in pairs)]
+        )
     return text.getvalue()

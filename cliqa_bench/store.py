@@ -22,6 +22,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -114,6 +115,20 @@ def write_text(path: Path, text: str, lasting: bool = True) -> None:
 def write_json(path: Path, value: Json, lasting: bool = True) -> None:
     """Writes a JSON file atomically, see `atomic_path`; NaN is refused."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", lasting)
+
+
+def csv_cell(value: object) -> object:
+    """Returns what a CSV file holds for a value: a name that a spreadsheet would compute begins with "'".
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell("TSN-IQA"), csv_cell(-0.5)
+        ("'=1+1", 'TSN-IQA', -0.5)
+    """
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )
 
 
 def read_json(path: Path) -> Json:
@@ -256,25 +271,75 @@ def write_answers(
 
 
 def read_answers(path: Path) -> dict[str, NDArray[Any]]:
-    """Reads what `write_answers` wrote; no pickle is ever unpacked.
+    """Reads what `write_answers` wrote, see `parse_answers`.
+
+    Raises:
+        UserError: If the file is missing, broken, or not an answer file.
+    """
+    try:
+        return parse_answers(path.read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def parse_answers(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
+    """Returns what an answer file holds; no pickle is ever unpacked.
+
+    Args:
+        data: Its content.
+        path: The file, for messages.
 
     Returns:
         `keys` (n,) str, each once; `mos` (n,) float64, finite; `scores` (n, heads) and `distances`
         (n, stages) float32, either or both; these may hold nan, which a report says and shows as a dash.
 
     Raises:
-        UserError: If the file is missing, broken, or not an answer file.
+        UserError: If it is broken, or not an answer file.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             if sum(entry.file_size for entry in archive.zip.infolist()) > _LARGEST:
                 raise ValueError(f"more than {_LARGEST} bytes when unpacked")
             arrays = {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken archive
         said = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{path} is not an answer file ({said}); delete its folder and run again") from error
+        raise UserError(
+            f"{path} is not an answer file ({said:.200}); delete its folder and run again"
+        ) from error
     if wrong := wrong_answers(arrays):
         raise UserError(f"{path} is not an answer file: {wrong}; delete its folder and run again")
     return arrays
+
+
+def node_hashes(folder: Path) -> dict[str, str]:
+    """Returns the files of a finished node: name -> SHA-256 (hex), as `done.json` has them.
+
+    Raises:
+        UserError: If the node is not finished, or its `done.json` is broken.
+    """
+    done = read_json(folder / "done.json")
+    files = done.get("files") if isinstance(done, dict) else None
+    if not isinstance(files, dict):
+        raise UserError(f"{folder / 'done.json'} names no files and hashes; delete its folder and run again")
+    return files
+
+
+def whole_file(folder: Path, name: str) -> bytes:
+    """Returns the content of a file of a finished node, once its hash is seen to be that in `done.json`.
+
+    Raises:
+        UserError: If the node is not finished, or the file is missing or another one.
+    """
+    path, hashes = folder / name, node_hashes(folder)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}; delete its folder and run again"
+        ) from error
+    if hashes.get(name) != hashlib.sha256(data).hexdigest():
+        raise UserError(
+            f"{path} is not the file that was written (its SHA-256 is not that in done.json); delete its "
+            "folder and run again"
+        )
+    return data

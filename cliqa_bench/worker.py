@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from cliqa_bench.backbones.staged import FeatureNet
@@ -37,13 +37,14 @@ from cliqa_bench.learner import Learner
 from cliqa_bench.live import LivePrefix
 from cliqa_bench.logs import logging_to
 from cliqa_bench.memory import keep_freed_memory
-from cliqa_bench.model import QualityModel
+from cliqa_bench.model import QualityModel, load_tasks
 from cliqa_bench.planner import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
 from cliqa_bench.pretrain import distortion_aware
 from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.store import CHECKPOINTS, Node, write_answers, write_json
+from cliqa_bench.store import CHECKPOINTS, Node, node_hashes, write_answers, write_json
 from cliqa_bench.types import Subset
+from cliqa_bench.weights import node_weights
 
 Tick = Callable[[int, str], None]
 """Called with a number of images that passed through the network, and a text to show, or ""."""
@@ -190,7 +191,7 @@ class Worker:
         stages = self._features(test, "test", kind) if todo else []
         seconds = time.perf_counter() - start
         for work in todo:
-            centroids = load_file(work.of.node.file("state.safetensors"))
+            centroids = node_weights(work.of.node.folder)
             distances = [nearest_distance(x, centroids[f"stage{s}"].numpy()) for s, x in enumerate(stages, 1)]
             self._write_answers(work, seconds, distances=np.stack(distances, axis=1))
 
@@ -206,10 +207,7 @@ class Worker:
     def trained(self, work: TrainWork) -> QualityModel:
         """Loads the model that a finished node holds."""
         model = self._new_model(work)
-        state = load_file(work.node.file("state.safetensors"))
-        for _ in range(sum(name.startswith("heads.") for name in state)):
-            model.add_task()
-        model.load_own_state(state)
+        load_tasks(model, node_weights(work.node.folder), work.node.folder)
         return model.to(self.device)
 
     def _learner(self, work: TrainWork, checkpoints: Checkpoints) -> Learner:
@@ -230,12 +228,17 @@ class Worker:
             model, seen = self._new_model(work), tuple[str, ...]()
         else:
             model, seen = self.trained(work.previous), work.previous.sequence
-            file = work.previous.node.file("strategy.safetensors")
-            strategy.load_state(load_file(file, str(self.device)) if file.is_file() else {})
+            strategy.load_state(self._remembered(work.previous.node.folder))
         return Learner(
             model=model, strategy=strategy, training=self.config.training, device=self.device,
             seed=work.seed, tick=self.tick, seen=[self.source(name) for name in seen], plugins=plugins,
         )  # fmt: skip
+
+    def _remembered(self, folder: Path) -> dict[str, Tensor]:
+        """Returns what a strategy handed on beside the model's weights, on the device; {} for nothing."""
+        name = "strategy.safetensors"
+        found = node_weights(folder, name) if name in node_hashes(folder) else {}
+        return {key: tensor.to(self.device) for key, tensor in found.items()}
 
     def _train(self, work: TrainWork) -> None:
         if work.node.done:

@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cliqa_bench.errors import one_line
 from cliqa_bench.reports.rows import Row
 from cliqa_bench.reports.tables import DIGITS, Section, Table, Value
+from cliqa_bench.store import csv_cell
 from cliqa_bench.types import TIDY_COLUMNS
 
 DASH = "—"
@@ -20,7 +22,8 @@ _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XI
 def csv_text(rows: Iterable[Row], more: Mapping[str, Sequence[float]] | None = None) -> str:
     """Returns tidy rows as CSV, unrounded (the shortest digits that give the same float64 back).
 
-    Where a number is undefined, the row is there and its value is empty.
+    Where a number is undefined, the row is there and its value is empty. See `csv_cell` for names that a
+    spreadsheet would take for formulas.
 
     Args:
         rows: The rows.
@@ -32,7 +35,7 @@ def csv_text(rows: Iterable[Row], more: Mapping[str, Sequence[float]] | None = N
     writer.writerow([*TIDY_COLUMNS, *more])
     for i, row in enumerate(rows):
         cells = [*row, *(column[i] for column in more.values())]
-        writer.writerow("" if isinstance(x, float) and math.isnan(x) else x for x in cells)
+        writer.writerow("" if isinstance(x, float) and math.isnan(x) else csv_cell(x) for x in cells)
     return buffer.getvalue()
 
 
@@ -125,7 +128,7 @@ _TEX = {
 
 def escape_tex(text: str) -> str:
     """Makes a name harmless in LaTeX; letters of other scripts are left to the engine."""
-    return "".join(_TEX.get(c, c) for c in " ".join(text.split()))
+    return "".join(_TEX.get(c, c) for c in " ".join(one_line(text).split()))
 
 
 def latex(table: Table) -> str:

@@ -79,6 +79,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     Raises:
         UserError: If a file cannot be written.
     """
+    # laid out once for all formats: it takes as long as to draw them
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     paths = [folder / f"{name}.{kind}" for kind in FORMATS]
     for path in paths:
         with atomic_path(path, lasting=False) as temporary:

@@ -15,6 +15,7 @@ from cliqa_bench.reports.integrity import Problem, check_files
 from cliqa_bench.reports.parts import collect, lasting
 from cliqa_bench.reports.plain import Plain
 from cliqa_bench.reports.rows import Row, group_records
+from cliqa_bench.store import csv_cell
 from cliqa_bench.types import TIDY_COLUMNS
 
 TOLERANCE = 1e-12
@@ -128,7 +129,7 @@ def _check_results(found: Verified, path: Path, name: str, expected: list[Row], 
 
 def _about(row: Row) -> tuple[str, ...]:
     """What a row is about, as text: all but its numbers."""
-    return tuple(map(str, (*row[:10], row.note)))
+    return tuple(str(csv_cell(cell)) for cell in (*row[:10], row.note))
 
 
 def _words(row: Row) -> str:

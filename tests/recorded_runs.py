@@ -16,7 +16,7 @@ import numpy as np
 
 from cliqa_bench.records import RunRecord, Step, write_record
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.store import Node, write_answers
+from cliqa_bench.store import Node, file_digest, read_json, write_answers, write_json
 
 GOLDEN = Path(__file__).parent / "golden_report"
 GOLDEN_TABLES = Path(__file__).parent / "golden_tables"
@@ -34,6 +34,13 @@ TSN_ROWS = {
     "gate-hard": "TSN-IQA (hard)",
     "last": "TSN-IQA (last head)",
 }
+
+
+def sign(folder: Path) -> None:
+    """Writes into a node's `done.json` the hashes of its files as they are now, after a test wrote them."""
+    done = read_json(folder / "done.json") if (folder / "done.json").is_file() else {}
+    files = {path.name: file_digest(path) for path in folder.iterdir() if path.name != "done.json"}
+    write_json(folder / "done.json", {**done, "id": folder.name, "files": files})
 
 
 def _answer(

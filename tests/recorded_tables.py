@@ -39,7 +39,7 @@ def _write_norm(out: Path, node: str, task: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     mean, var = norms(task, seed)
     np.savez(folder / "norm.npz", mean=mean, var=var)
-    write_json(folder / "done.json", {"id": node})
+    recorded.sign(folder)
 
 
 def _timed(out: Path, record: RunRecord) -> None:

@@ -273,7 +273,7 @@ def test_jobs_and_threads() -> None:
     for wrong in (0, -1, "many"):
         with pytest.raises(UserError, match="--jobs must be a whole number from 1 to 4096, or auto"):
             make(jobs=wrong)
-    with pytest.raises(UserError, match="--threads must be at least 1"):
+    with pytest.raises(UserError, match="--threads must be from 1 to 4096"):
         make(threads=0)
 
 

@@ -243,6 +243,7 @@ def test_predictions_that_rank_the_wrong_way_have_no_curve(tmp_path: Path, kept:
     path = tmp_path / "answers" / record.answers["sl-clive-0"]["live"] / "answers.npz"
     told = read_answers(path)
     write_answers(path, told["keys"], told["mos"], scores=-told["mos"][:, None].astype(np.float32))
+    recorded.sign(path.parent)
     figures_scatter.draw_scatter(*numbers_of(tmp_path), tmp_path)
     live = kept["fig_scatter"].axes[0]
     assert live.get_title() == "LIVE" and len(live.lines) == 1

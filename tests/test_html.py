@@ -21,9 +21,11 @@ from cliqa_bench.reports.explorer import explorer, to_json
 from cliqa_bench.reports.html import html_report
 from cliqa_bench.reports.parts import collect, lasting, make_tables
 from cliqa_bench.reports.render import csv_text, number
+from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import GENERATED, ORDERS, Tidy, group_records
 from cliqa_bench.reports.style import COLOURS, MARKERS
 from cliqa_bench.reports.tables import Section, Table, Value
+from cliqa_bench.reports.verify import verify
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "reports" / "templates"
 
@@ -287,3 +289,19 @@ def test_eight_orders_are_a_small_page_made_in_a_second(tmp_path: Path) -> None:
     text = html_report(numbers, tables)
     assert time.process_time() - start < 1
     assert len(text.encode()) < 2_000_000
+
+
+def test_hostile_names_are_harmless_in_csv_latex_and_markdown_and_verify(tmp_path: Path) -> None:
+    hostile_run(tmp_path)
+    write_report(tmp_path, figures=False)
+    told = verify(tmp_path)
+    assert told.ok, told.render()
+    report = tmp_path / "report"
+    cells = [cell for path in report.glob("*.csv") for row in csv.reader(path.open()) for cell in row]
+    assert f"'{HOSTILE[6]}" in cells
+    assert not [c for c in cells if c[:1] in "=+@" and c and not c[1:].replace(".", "").isdigit()]
+    tex = "\n".join(path.read_text() for path in report.glob("*.tex"))
+    assert r"\textbackslash{}input\{/etc/passwd\}" in tex
+    assert not re.search(r"\\input(?!\{table_\w+\}$)|\$\{", tex, re.MULTILINE)
+    markdown = "\n".join(path.read_text() for path in report.glob("*.md"))
+    assert "<script" not in markdown.replace(r"\<script", "") and r"\<script\>" in markdown

@@ -26,7 +26,7 @@ LEVELS = (
     "folding",
     "model gates backbones",
     "computing",
-    "metrics losses readouts records schema registry addons progress memory pretrain_config store",
+    "metrics losses readouts records schema registry addons progress memory pretrain_config weights store",
     "machine seeds paths config yaml_file disk locks stopping",
     "types errors _version",
 )

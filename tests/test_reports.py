@@ -212,6 +212,7 @@ def test_predictions_without_a_correlation_are_named(tmp_path: Path, what: str) 
     told = read_answers(path)
     told["scores"][5 if what == "nan" else slice(None)] = np.nan if what == "nan" else 0.25
     write_answers(path, told["keys"], told["mos"], scores=told["scores"])
+    recorded.sign(path.parent)
     summary = write_report(tmp_path, figures=False).summary
     where = "TSN-IQA (last head), order I, seed 0, after CLIVE, on BID: "
     expected = (

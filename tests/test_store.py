@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import recorded_runs
 
 from cliqa_bench import records, store
 from cliqa_bench.errors import UserError
@@ -118,7 +119,7 @@ def write_columns(out: Path, name: str, keys: list[str], **arrays: np.ndarray) -
     folder = out / "answers" / name
     mos = np.arange(len(keys), dtype=np.float64)
     store.write_answers(folder / "answers.npz", np.array(keys), mos, **arrays)
-    store.write_json(folder / "done.json", {})
+    recorded_runs.sign(folder)
 
 
 def read(reader: AnswerReader, record: RunRecord, step: int) -> Answers:
@@ -185,7 +186,22 @@ def test_a_broken_answer_file_is_named(tmp_path, record, content):
 def test_a_pickle_is_never_unpacked(tmp_path, record):
     path = tmp_path / "answers" / "n1-on-x" / "answers.npz"
     np.savez(path, keys=np.array([{}], dtype=object), mos=np.zeros(1))
+    recorded_runs.sign(path.parent)
     with pytest.raises(UserError, match="not an answer file"):
+        AnswerReader(tmp_path).answers(record, 0, "x")
+
+
+@pytest.mark.parametrize("change", ["bytes", "gone", "unnamed", "no hashes"])
+def test_a_file_that_is_not_the_one_written_is_refused(tmp_path, record, change):
+    folder = tmp_path / "answers" / "n1-on-x"
+    path, done = folder / "answers.npz", folder / "done.json"
+    if change == "bytes":
+        path.write_bytes((tmp_path / "answers" / "n2-on-x" / "answers.npz").read_bytes())
+    elif change == "gone":
+        path.unlink()
+    else:
+        store.write_json(done, {"files": {}} if change == "unnamed" else [])
+    with pytest.raises(UserError, match=str(done if change == "no hashes" else path)):
         AnswerReader(tmp_path).answers(record, 0, "x")
 
 

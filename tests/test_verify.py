@@ -26,7 +26,7 @@ from cliqa_bench.reports import bundle
 from cliqa_bench.reports.plain import gated
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.verify import Verified, verify
-from cliqa_bench.store import digest, file_digest, read_answers, read_json, write_answers, write_json
+from cliqa_bench.store import digest, read_answers, read_json, write_answers, write_json
 from cliqa_bench.types import Answers
 
 
@@ -56,9 +56,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> No
     arrays = read_answers(folder / "answers.npz")
     change(arrays)
     write_answers(folder / "answers.npz", **arrays)
-    done = read_json(folder / "done.json")
-    done["files"]["answers.npz"] = file_digest(folder / "answers.npz")
-    write_json(folder / "done.json", done)
+    recorded.sign(folder)
 
 
 def problems(out: Path) -> str:
@@ -122,7 +120,7 @@ def test_a_swapped_file(out: Path) -> None:
     said = problems(out)
     assert f"answers/{other.name}/answers.npz: its SHA-256" in said
     assert f"answers/{one.name}" not in said
-    assert "computed from the answers it is" in said  # and the report does not follow from it
+    assert "cannot be computed again" in said and "is not the file that was written" in said
 
 
 def test_forged_scores_change_the_numbers(out: Path) -> None:

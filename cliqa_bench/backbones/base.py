@@ -106,7 +106,9 @@ class Backbone(ABC):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                return cls.network(path)
+                net = cls.network(path)
+            except UserError:
+                raise
             except (
                 Exception
             ) as error:  # torch and safetensors raise many kinds for a file that is something else
@@ -114,6 +116,12 @@ class Backbone(ABC):
                     raise
                 reason = shorten(str(error) or type(error).__name__, 160)
                 raise UserError(f"{path} does not hold {cls.title}: {reason}") from error
+        odd = [name for name, tensor in net.state_dict().items() if not tensor.isfinite().all()]
+        if odd:
+            raise UserError(
+                f"{path}: the weights {odd[0]} of {cls.title} hold NaN or infinity; get the file anew"
+            )
+        return net
 
     @classmethod
     def weights_id(cls, weights: str | None) -> str:

@@ -52,12 +52,14 @@ class SCNN(Backbone):
     @classmethod
     def network(cls, weights: Path | None) -> StagedNet:
         """See the base class."""
-        from safetensors.torch import load_file
         from torch import nn
 
         from cliqa_bench.backbones.staged import StagedNet
+        from cliqa_bench.weights import parse_weights
 
         net = StagedNet(nn.Identity(), make_stages())
         if weights is not None:
-            net.load_state_dict(load_file(weights))
+            net.load_state_dict(
+                parse_weights(weights.read_bytes(), weights, "name a file that pretrain wrote")
+            )
         return net
