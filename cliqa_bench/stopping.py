@@ -59,7 +59,6 @@ def stoppable(command: str) -> Iterator[Stopping]:
     if threading.current_thread() is not threading.main_thread():
         yield state
         return
-    timers: list[threading.Timer] = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a forked worker of a data loader: Ctrl-C is for its parent to deal with
@@ -69,9 +68,9 @@ def stoppable(command: str) -> Iterator[Stopping]:
         for number in before:
             signal.signal(number, signal.SIG_DFL)
         state.by = KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
-        timers.append(threading.Timer(GRACE, _end, (command, 128 + signum)))
-        timers[0].daemon = True
-        timers[0].start()
+        if hasattr(signal, "setitimer"):  # no thread: what is interrupted may have the lock that starts one
+            signal.signal(signal.SIGALRM, lambda *_: _end(command, 128 + signum))
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
         raise state.by
 
     before = {n: signal.getsignal(n) or signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGINT)}
@@ -82,14 +81,15 @@ def stoppable(command: str) -> Iterator[Stopping]:
     try:
         yield state
     finally:
+        if state.by is not None and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for number, handler in before.items():
             signal.signal(number, handler)
-        for timer in timers:
-            timer.cancel()
 
 
 def _end(command: str, code: int) -> None:
-    """Ends the process from outside: whatever it is doing, nothing half stands under a final name."""
+    """Ends the process, whatever it is doing: nothing half stands under a final name."""
     os.write(2, (farewell(command) + "\n").encode())
     os._exit(code)
 
