@@ -16,8 +16,7 @@ import mmap
 import os
 import shutil
 import struct
-import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +35,7 @@ from cliqa_bench.benchmarks.images import (
 )
 from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError
+from cliqa_bench.locks import locked
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar
 from cliqa_bench.store import atomic_path, digest
@@ -132,7 +132,10 @@ class ImageCache:
         build = _Build(dataset, keys, resize, folder, max_megapixels)
         cache = build.current()
         if cache is None:
-            with _locked(build.path):
+            what = f"that decodes {dataset.title} to {build.path.parent}"
+            with locked(build.path.with_suffix(".lock"), what) as alone:
+                if alone:
+                    build.sweep()
                 # another process may have made it while this one waited for the lock
                 cache = build.current() or build.run()
         return cache
@@ -240,6 +243,11 @@ class _Build:
         if pixels is None or set(self._fresh(index)) != set(self.keys):
             return None
         return ImageCache(self.path, index, self.keys, pixels)
+
+    def sweep(self) -> None:
+        """Removes what a builder left that was killed, on any machine: a living one would have the lock."""
+        for leftover in self.path.parent.glob(f".{self.path.stem}~*{self.path.suffix}"):
+            leftover.unlink(missing_ok=True)
 
     def run(self) -> ImageCache:
         """Writes the cache, taking from the old one what is unchanged."""
@@ -358,37 +366,6 @@ def _read_file(path: Path) -> tuple[dict[str, Any], mmap.mmap | None]:
         return index, pixels
     except (OSError, ValueError, struct.error):
         return {}, None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time build a cache; the lock of a process that dies is free at once.
-
-    Where the system has no such locks, two processes may both build: each renames a whole file, so the result
-    is right and only the time is lost.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write {path.parent}: {error.strerror or error}; set CLIQA_CACHE") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that fills {path.parent}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # some network disks
-            yield
-            return
-        for leftover in path.parent.glob(f".{path.stem}~*{path.suffix}"):
-            leftover.unlink(missing_ok=True)  # of a builder that was killed: a living one would hold the lock
-        yield
 
 
 def to_float(batch: torch.Tensor) -> torch.Tensor:

@@ -10,14 +10,10 @@ import itertools
 import os
 import re
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
@@ -25,6 +21,7 @@ from cliqa_bench import errors
 from cliqa_bench._version import __version__
 from cliqa_bench.commands import COMMANDS, GROUPS
 from cliqa_bench.errors import UserError
+from cliqa_bench.stopping import STOPS, Stopping, exit_code, say_stopped, stoppable
 from cliqa_bench.yaml_file import check_yaml
 
 PROG = "cliqa-bench"
@@ -154,30 +151,6 @@ def _config_file(argv: Sequence[str]) -> str:
 # -- running it ----------------------------------------------------------------------------------------------
 
 
-class _Terminated(BaseException):
-    """SIGTERM came; it unwinds the stack like Ctrl-C, so that temporary files are removed."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turns SIGTERM into an exception; only the main thread may do so."""
-    owner = os.getpid()
-
-    def stop(signum: int, frame: FrameType | None) -> NoReturn:
-        if os.getpid() != owner:  # a forked worker dies of it at once, as it would without us
-            os._exit(128 + signum)
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
@@ -191,18 +164,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = f"python -m cliqa_bench {shlex.join(words)}".rstrip()
     try:
-        with _terminable():
-            named, args = parse(words)
-            code = COMMANDS[named].call(args, command)
-            sys.stdout.flush()
-            return code
+        with stoppable(command) as stopping:
+            return _obey(words, command, stopping)
+    except STOPS as stop:
+        say_stopped(command)
+        return exit_code(stop)
     except UserError as error:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, _Terminated) as stop:
-        print(f"\n{PROG}: stopped; the same command goes on from here: {command}", file=sys.stderr)
-        return 130 if isinstance(stop, KeyboardInterrupt) else 143
     except BrokenPipeError:
         # what is still buffered has nowhere to go, and must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _obey(words: Sequence[str], command: str, stopping: Stopping) -> int:
+    try:
+        named, args = parse(words)
+        code = COMMANDS[named].call(args, command)
+        sys.stdout.flush()
+        return code
+    except Exception as error:
+        # an import that is interrupted may say that a module is broken
+        if stopping.by is not None:
+            raise stopping.by from error
+        raise

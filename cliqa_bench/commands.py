@@ -86,13 +86,15 @@ def _run_arguments(add: Add) -> None:
 
 
 def _run(args: Namespace, command: str) -> int:
-    from cliqa_bench.settings import resolve, without_broken
+    from cliqa_bench import registry
+    from cliqa_bench.settings import resolve, words
 
-    settings, failed = without_broken(args.as_dict())
-    config = resolve(settings)
+    settings = args.as_dict()
+    good, broken = registry.importable("strategies", words(settings["strategy"]))
+    config = resolve({**settings, "strategy": good} if good else settings)
     from cliqa_bench.runner import run
 
-    return run(config, command, failed)
+    return run(config, command, broken)
 
 
 def _paper_arguments(add: Add) -> None:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from cliqa_bench.config import RunConfig
-from cliqa_bench.errors import OutOfMemory, UserError
+from cliqa_bench.crew import Crew, MakePlan, Progress, Result, attempt, claim_of
+from cliqa_bench.errors import UserError
 from cliqa_bench.jobs import Job, longest_first
+from cliqa_bench.locks import owner, sweep_locks
 from cliqa_bench.progress import bar
+from cliqa_bench.store import CLAIMS
 
 if TYPE_CHECKING:
     from cliqa_bench.planner import Plan
-    from cliqa_bench.worker import Worker
 
-MakePlan = Callable[[RunConfig], "Plan"]
-"""Lays out the plan of a configuration, in a process of its own; a function of a module."""
+PAUSE = 1.0
+"""Seconds after which we look again whether another run has finished a job."""
 
 
 @dataclass
@@ -42,20 +36,32 @@ class Outcome:
     failed: dict[Job, str] = field(default_factory=dict)
     skipped: list[Job] = field(default_factory=list)
 
-    def fail(self, job: Job, reason: str) -> None:
+    def fail(self, job: Job, result: Result) -> None:
         """Notes a failure."""
-        self.failed[job] = reason
-        tqdm.write(f"failed: {job.title}: {reason}", file=sys.stderr)
+        self.failed[job] = result.reason
+        if result.trace:
+            tqdm.write(result.trace, file=sys.stderr, end="")
+        tqdm.write(f"failed: {job.title}: {result.reason}", file=sys.stderr)
 
 
 class _Queue:
-    """The jobs that are left, handed out when those they need are done."""
+    """The jobs that are left, handed out when those they need are done.
 
-    def __init__(self, jobs: list[Job], outcome: Outcome) -> None:
+    Args:
+        plan: The plan.
+        jobs: What to do, each after those it needs.
+        outcome: Gets what fails.
+        ready: Called once the first job is done.
+    """
+
+    def __init__(self, plan: Plan, jobs: list[Job], outcome: Outcome, ready: Callable[[], None]) -> None:
         self.left = {job.key: job for job in jobs}
+        self._out = plan.config.out
         self._behind = longest_first(jobs)
         self._lost: set[str] = set()
-        self._outcome = outcome
+        self._later: dict[str, float] = {}
+        self._told = False
+        self._outcome, self._ready = outcome, ready
 
     def ready(self, running: set[str]) -> list[Job]:
         """Returns the jobs that can start, the most urgent first; drops those that never can."""
@@ -63,25 +69,58 @@ class _Queue:
             if any(needed.key in self._lost for needed in job.after):
                 self._lost.add(job.key)
                 self._outcome.skipped.append(self.left.pop(job.key))
+        now = time.monotonic()
         ready = [
             job
             for job in self.left.values()
-            if job.key not in running and not any(needed.key in self.left for needed in job.after)
+            if job.key not in running
+            and self._later.get(job.key, now) <= now
+            and not any(needed.key in self.left for needed in job.after)
         ]
         return sorted(ready, key=lambda job: -self._behind[job.key])
 
-    def done(self, job: Job) -> None:
-        del self.left[job.key]
+    def take(self, job: Job, result: Result) -> None:
+        """Notes what became of a job.
 
-    def lost(self, job: Job) -> None:
-        del self.left[job.key]
-        self._lost.add(job.key)
+        Raises:
+            UserError: If the run cannot go on.
+        """
+        self._later.pop(job.key, None)
+        match result.kind:
+            case "misuse":
+                raise UserError(result.reason)
+            case "taken":
+                self._later[job.key] = time.monotonic() + PAUSE
+            case "failed":
+                del self.left[job.key]
+                self._lost.add(job.key)
+                self._outcome.fail(job, result)
+            case "done":
+                del self.left[job.key]
+                if job.kind == "check":
+                    self._ready()
+
+    def pause(self) -> float | None:
+        """Returns the seconds until a job is looked at again that another run is at; None if none is."""
+        return max(0.0, min(self._later.values()) - time.monotonic()) if self._later else None
+
+    def rest(self) -> None:
+        """Waits until then, because there is nothing else to do; says so once."""
+        if not self._told:
+            self._told = True
+            job = self.left[min(self._later, key=self._later.__getitem__)]
+            who = owner(claim_of(self._out, job))
+            tqdm.write(f"waiting for what another run on {self._out} does ({who}: {job.title})", sys.stderr)
+        time.sleep(self.pause() or 0)
 
 
 def work_off(
     plan: Plan, make: MakePlan, facts: dict[str, Any], jobs: list[Job], n: int, ready: Callable[[], None]
 ) -> Outcome:
     """Does jobs; one that fails is named and takes only those with it that need it.
+
+    What another run on the same folder is doing at the moment is left to it: this one does something else
+    first, then waits for it, and does it itself where the other has died.
 
     Args:
         plan: The plan.
@@ -95,200 +134,67 @@ def work_off(
         UserError: If weights, device or data are wrong, or the disk cannot be written; the rest is left.
     """
     outcome = Outcome()
-    queue = _Queue(jobs, outcome)
-    with bar(sum(job.images for job in jobs), "run", "image") as shown:
-        if n == 1:
-            _alone(plan, facts, queue, outcome, shown, ready)
-        else:
-            _together(plan, make, facts, queue, outcome, shown, n, ready)
+    queue = _Queue(plan, jobs, outcome, ready)
+    try:
+        with bar(sum(job.images for job in jobs), "run", "image") as shown:
+            if n == 1:
+                _alone(plan, facts, queue, shown)
+            else:
+                _together(plan, make, facts, queue, shown, n)
+    finally:
+        sweep_locks(plan.config.out / CLAIMS)
     return outcome
 
 
-def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _alone(
-    plan: Plan,
-    facts: dict[str, Any],
-    queue: _Queue,
-    outcome: Outcome,
-    shown: tqdm[Any],
-    ready: Callable[[], None],
-) -> None:
+def _alone(plan: Plan, facts: dict[str, Any], queue: _Queue, shown: tqdm[Any]) -> None:
     from cliqa_bench.worker import Worker
 
-    worker = Worker(plan, facts, lambda images, text: _show(shown, images, text), tqdm.write)
-    while jobs := queue.ready(set()):
-        job = jobs[0]
-        # refreshed with the next step: before the bar is due it must not appear
-        shown.set_description(job.title, refresh=False)
-        try:
-            worker.do(job)
-        except UserError:
-            raise
-        except Exception as error:
-            if not isinstance(error, FloatingPointError | OutOfMemory):
-                traceback.print_exc()
-            outcome.fail(job, _reason(error))
-            queue.lost(job)
+    def tick(images: int, text: str) -> None:
+        _show(shown, Progress(images, text))
+
+    def say(line: str) -> None:
+        _show(shown, Progress(0, "", line))
+
+    worker = Worker(plan, facts, tick, say)
+    while True:
+        if jobs := queue.ready(set()):
+            # refreshed with the next step: before the bar is due it must not appear
+            shown.set_description(jobs[0].title, refresh=False)
+            queue.take(jobs[0], attempt(lambda: worker, jobs[0], plan.config.out))
+        elif queue.left:
+            queue.rest()
         else:
-            queue.done(job)
-            if job.kind == "check":
-                ready()
-
-
-def _show(shown: tqdm[Any], images: int, text: str) -> None:
-    shown.update(images)
-    if text:
-        shown.set_postfix_str(text, refresh=False)
-
-
-# -- several processes ---------------------------------------------------------------------------------------
+            return
 
 
 def _together(
-    plan: Plan,
-    make: MakePlan,
-    facts: dict[str, Any],
-    queue: _Queue,
-    outcome: Outcome,
-    shown: tqdm[Any],
-    n: int,
-    ready: Callable[[], None],
+    plan: Plan, make: MakePlan, facts: dict[str, Any], queue: _Queue, shown: tqdm[Any], n: int
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    news = context.Queue()
-    listener = threading.Thread(target=_listen, args=(news, shown), daemon=True)
-    listener.start()
+    crew = Crew(make, plan.config, facts)
     try:
-        with _few_threads(plan.config):
-            left = True
-            while left:
-                numbers = context.Queue()
-                for number in range(n):
-                    numbers.put(number)
-                told = (make, plan.config, facts, numbers, news)
-                executor = ProcessPoolExecutor(n, context, initializer=_start, initargs=told)
-                left = _pool(executor, queue, outcome, shown, n, ready)
-    finally:
-        news.put(None)
-        listener.join()
-
-
-def _pool(
-    executor: ProcessPoolExecutor,
-    queue: _Queue,
-    outcome: Outcome,
-    shown: tqdm[Any],
-    n: int,
-    ready: Callable[[], None],
-) -> bool:
-    """Works off the queue in one pool; returns whether work is left because a process of it died."""
-    running: dict[Future[str], Job] = {}
-    try:
+        crew.start(range(n))
         while True:
-            names = {job.key for job in running.values()}
-            # no more than there are processes: what is under way when one of them dies is then known
-            for job in queue.ready(names)[: n - len(running)]:
-                running[executor.submit(_do, job)] = job
-            if not running:
-                executor.shutdown()
-                return False
-            shown.set_description(" | ".join(job.title for job in running.values())[:70], refresh=False)
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, failure = running[future], future.result()
-                del running[future]
-                if failure:
-                    outcome.fail(job, failure)
-                    queue.lost(job)
-                else:
-                    queue.done(job)
-                    if job.kind == "check":
-                        ready()
-    except BrokenProcessPool:
-        executor.shutdown()
-        for job in running.values():  # which of them took the process along cannot be told
-            outcome.fail(job, "its process died (killed, or out of memory: try a smaller --jobs)")
-            queue.lost(job)
-        return True
-    except BaseException:  # nothing half done stands under a final name: they need no farewell
-        for child in multiprocessing.active_children():
-            child.kill()
-        executor.shutdown(cancel_futures=True)
-        raise
-
-
-@contextlib.contextmanager
-def _few_threads(config: RunConfig) -> Iterator[None]:
-    """Sets what libraries read when a process starts: idle threads of theirs would spin on busy cores."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(config.threads or 1)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
+            for job in queue.ready({job.key for job in crew.running})[: crew.idle]:
+                crew.give(job)
+            if crew.running:
+                titles = " | ".join(job.title for job in crew.running)
+                shown.set_description(titles[:70], refresh=False)
+                for job, told in crew.news(queue.pause()):
+                    if isinstance(told, Result):
+                        queue.take(job, told)
+                    else:
+                        _show(shown, told)
+            elif queue.left:
+                queue.rest()
             else:
-                os.environ[name] = value
+                return
+    finally:
+        crew.end()
 
 
-def _listen(news: Any, shown: tqdm[Any]) -> None:
-    """Shows what the processes tell, until told to stop."""
-    while (told := news.get()) is not None:
-        images, text = told
-        if images is None:
-            tqdm.write(text)
-        else:
-            _show(shown, images, text)
-
-
-_worker: Callable[[], Worker]
-
-
-def _start(make: MakePlan, config: RunConfig, facts: dict[str, Any], numbers: Any, news: Any) -> None:
-    """Readies a process of the pool; what costs time or can go wrong waits for the first job."""
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    made: list[Worker] = []
-
-    def tick(images: int, text: str) -> None:
-        news.put((images, text))
-
-    def say(text: str) -> None:
-        news.put((None, text))
-
-    number = numbers.get()
-
-    def worker() -> Worker:
-        if not made:
-            plan = make(config)
-            from cliqa_bench.worker import Worker
-
-            made.append(Worker(plan, facts, tick, say, number))
-        return made[0]
-
-    _worker = worker
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _do(job: Job) -> str:
-    """Does a job in a process of the pool; returns what went wrong, "" for nothing."""
-    try:
-        _worker().do(job)
-    except UserError:
-        raise
-    except Exception as error:
-        if not isinstance(error, FloatingPointError | OutOfMemory):
-            traceback.print_exc()
-        return _reason(error)
-    return ""
+def _show(shown: tqdm[Any], told: Progress) -> None:
+    shown.update(told.images)
+    if told.text:
+        shown.set_postfix_str(told.text, refresh=False)
+    if told.line:
+        tqdm.write(told.line)

@@ -7,6 +7,7 @@ was given. Pictures and distortions are generated, so nothing is downloaded.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +29,7 @@ from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.errors import UserError
+from cliqa_bench.locks import locked
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
@@ -111,6 +113,8 @@ def train(
 ) -> float:
     """Trains a network in place; killed and called again, it goes on from its last checkpoint.
 
+    The checkpoint stays until `forget` is called, when the result is safe.
+
     Args:
         backbone: What the network is.
         net: The network, on the CPU.
@@ -131,10 +135,7 @@ def train(
                 module.requires_grad_(True)
     learnable = [p for p in whole.parameters() if p.requires_grad]
     adam = torch.optim.Adam(learnable, config.lr)
-    made_by = {"backbone": backbone.name, "weights": weights, **asdict(config)}
-    checkpoint = (
-        cache_root() / "pretrain" / f"{backbone.name.replace(':', '-')}-{digest(made_by)}.safetensors"
-    )
+    checkpoint = _checkpoint(backbone, weights, config)
     start = _resume(checkpoint, whole, adam)
     batches = _loader(config, "train", config.pictures, range(start, config.steps))
     with bar(config.steps, f"pre-train {backbone.title}", "step") as shown:
@@ -147,9 +148,18 @@ def train(
                 shown.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
                 _save(checkpoint, whole, adam, step + 1)
     accuracy = _accuracy(whole, config, device)
-    checkpoint.unlink(missing_ok=True)
     net.requires_grad_(True)
     return accuracy
+
+
+def forget(backbone: type[Backbone], weights: str, config: PretrainConfig) -> None:
+    """Removes the checkpoint of a training whose result is written; the arguments are those of `train`."""
+    _checkpoint(backbone, weights, config).unlink(missing_ok=True)
+
+
+def _checkpoint(backbone: type[Backbone], weights: str, config: PretrainConfig) -> Path:
+    made_by = {"backbone": backbone.name, "weights": weights, **asdict(config)}
+    return cache_root() / "pretrain" / f"{backbone.name.replace(':', '-')}-{digest(made_by)}.safetensors"
 
 
 def _step(
@@ -194,9 +204,13 @@ def _save(path: Path, whole: nn.Module, adam: torch.optim.Adam, step: int) -> No
 def _resume(path: Path, whole: nn.Module, adam: torch.optim.Adam) -> int:
     if not path.is_file():
         return 0
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-    tensors = load_file(path)
+    try:
+        with safe_open(path, "pt") as file:
+            step = int(file.metadata()["step"])
+        tensors = load_file(path)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        print(f"{path} is not used, it is damaged ({error}): training starts over", file=sys.stderr)
+        return 0
     whole.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -230,6 +244,7 @@ def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, comm
     with atomic_path(to) as temporary:
         state = {k: v.contiguous().cpu() for k, v in net.state_dict().items()}
         save_file(state, temporary, {"command": command, "made_by": canonical(facts)})
+    forget(backbone, "random", config)
     return accuracy
 
 
@@ -252,13 +267,10 @@ def distortion_aware(
     weights_id = backbone.weights_id(weights)
     path = distortion_bn_file(backbone.name, weights_id, config)
     if not path.is_file():
-        accuracy = train(backbone, net, weights_id, config, device)
-        norms = {k for k in net.state_dict() if k in _norm_names(net)}
-        state = {k: v.contiguous().cpu() for k, v in net.state_dict().items() if k in norms}
-        with atomic_path(path) as temporary:
-            save_file(
-                state, temporary, {"made_by": canonical({**asdict(config), "accuracy": round(accuracy, 4)})}
-            )
+        what = f"that trains the gate's network of {backbone.title}"
+        with locked(path.with_suffix(".lock"), what):
+            if not path.is_file():  # another process may have made it while this one waited
+                _make_distortion_aware(path, backbone, net, weights_id, device, config)
     state = parse_weights(path.read_bytes(), path, "delete it, it is made again")
     try:
         missing = _norm_names(net) - state.keys()
@@ -268,6 +280,23 @@ def distortion_aware(
     if missing or unexpected:
         told = ", ".join([*sorted(missing), *unexpected])
         raise UserError(f"{path} is not the normalisation of {backbone.title} ({told:.200}); delete it")
+
+
+def _make_distortion_aware(
+    path: Path,
+    backbone: type[Backbone],
+    net: FeatureNet,
+    weights: str,
+    device: torch.device,
+    config: PretrainConfig,
+) -> None:
+    accuracy = train(backbone, net, weights, config, device)
+    norms = {k for k in net.state_dict() if k in _norm_names(net)}
+    state = {k: v.contiguous().cpu() for k, v in net.state_dict().items() if k in norms}
+    facts = {**asdict(config), "accuracy": round(accuracy, 4)}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, {"made_by": canonical(facts)})
+    forget(backbone, weights, config)
 
 
 def _norm_names(net: nn.Module) -> set[str]:

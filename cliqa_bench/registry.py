@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -133,6 +134,29 @@ def _check_clash(kind: Kind, name: str) -> None:
     if len(owners) > 1:
         noun = _ROOMS[kind].noun
         raise errors.UserError(f"two of the name {name!r}: {noun} of {' and of '.join(owners)}; rename one")
+
+
+def importable(kind: Kind, given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Imports what is not ours of some names, and sorts out what raises.
+
+    Args:
+        kind: "strategies", "datasets" or "backbones".
+        given: Names and files; those that do not exist are left to `check`.
+
+    Returns:
+        The names that do, and a line for each of the others.
+    """
+    good, broken = [], []
+    for name in given:
+        try:
+            if addons.is_file_name(name):
+                addons.include(name)
+            elif from_package(kind, name):
+                load(kind, name)
+            good.append(name)
+        except addons.ImportFailed as error:
+            broken.append(str(error))
+    return good, broken
 
 
 def load(kind: Kind, name: str) -> type[Any]:

@@ -191,40 +191,6 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
     ]
 
 
-def without_broken(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Leaves out the strategies that cannot be imported, where there are others.
-
-    Args:
-        settings: As in `resolve`.
-
-    Returns:
-        The settings without them, and a line for each of them; both as they were, and empty, where nothing
-        would be left to do.
-    """
-    good, broken = [], []
-    for name in words(settings.get("strategy")):
-        try:
-            if name != "all":
-                _imported(name)
-        except addons.ImportFailed as error:
-            broken.append(str(error))
-        else:
-            good.append(name)
-    return ({**settings, "strategy": good}, broken) if good else (dict(settings), [])
-
-
-def _imported(name: str) -> None:
-    """Imports a strategy that is not ours.
-
-    Raises:
-        ImportFailed: If it cannot be imported.
-    """
-    if addons.is_file_name(name):
-        addons.include(name)
-    elif registry.from_package("strategies", name):
-        registry.load("strategies", name)
-
-
 def include(files: str | Iterable[str] | None) -> None:
     """Imports files of the user's, named with commas between, or in a list.
 

@@ -8,6 +8,7 @@ Layout of an output folder::
     <out>/gate/<id>/      spec.json  state.safetensors  done.json                 K-means of one dataset
     <out>/answers/<id>/   spec.json  answers.npz  done.json                       one model on one test set
     <out>/pictures/<id>/  spec.json  0.png ... keys.json  done.json               a few test images, small
+    <out>/claims/         locks of what runs are doing at this moment
     <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it consists of
     <out>/checkpoints/    <id>.safetensors of an experience that is being learned, see `checkpoints`
     <out>/report/         tables and figures, made from the above alone
@@ -19,11 +20,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -33,12 +34,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.disk import DISK_ERRORS, as_os_error, sweep, sync, sync_tree, temporary_prefix, writing
 from cliqa_bench.errors import UserError
+from cliqa_bench.locks import sweep_locks
 from cliqa_bench.schema import wrong_answers
 
 Kind = Literal["train", "gate", "answers", "pictures"]
 KINDS: tuple[Kind, ...] = ("train", "gate", "answers", "pictures")
 CHECKPOINTS = "checkpoints"
+CLAIMS = "claims"
 Json = Any
 
 
@@ -58,70 +62,59 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-
-
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Says in one line that a path cannot be written, and why."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _temporary_prefix(name: str) -> str:
-    """Returns how a temporary name starts: hidden, and naming the process that may still be writing it."""
-    return f".{name}~{platform.node()}~{os.getpid()}~"
-
-
-def _is_orphan(path: Path) -> bool:
-    """Tells whether a temporary file or folder belongs to a process of this machine that is gone."""
-    parts = path.name.rsplit("~", 3)
-    if len(parts) != 4 or parts[1] != platform.node() or not parts[2].isdigit():
-        return False
-    try:
-        os.kill(int(parts[2]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # alive, and somebody else's
-        return False
-    return False
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, lasting: bool = True) -> Iterator[Path]:
     """Gives a temporary name beside `path`; when the block ends well, it becomes `path` in one step.
+
+    Args:
+        path: The file that is to be there, whole.
+        lasting: Whether a loss of power may not take or tear it either. It costs a wait for the disk, and
+            what is made again from other files in no time need not pay it.
 
     Raises:
         UserError: If the folder cannot be written or the disk is full.
     """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # the suffix is kept: numpy and matplotlib choose the format by it
-        handle, name = tempfile.mkstemp(path.suffix, _temporary_prefix(path.stem), path.parent)
-        os.close(handle)
-        temporary = Path(name)
+    with _beside(path) as temporary, writing(path, temporary):
         yield temporary
         temporary.chmod(0o644)
+        if lasting:
+            sync(temporary)
         temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        if lasting:
+            sync(path.parent)
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Gives an empty file beside `path`, and removes it in the end if it still has its temporary name."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
+        # the suffix is kept: numpy and matplotlib choose the format by it
+        handle, name = tempfile.mkstemp(path.suffix, temporary_prefix(path.stem), path.parent)
+        os.close(handle)
+    try:
+        yield Path(name)
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(name).unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically (UTF-8, LF)."""
-    with atomic_path(path) as temporary:
+@functools.lru_cache(maxsize=256)
+def _sweep_once(folder: Path) -> None:
+    """Clears a folder of what killed processes left, before this one writes there for the first time."""
+    sweep(folder)
+
+
+def write_text(path: Path, text: str, lasting: bool = True) -> None:
+    """Writes a text file atomically (UTF-8, LF); see `atomic_path`."""
+    with atomic_path(path, lasting) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, value: Json) -> None:
-    """Writes a JSON file atomically; NaN is refused."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+def write_json(path: Path, value: Json, lasting: bool = True) -> None:
+    """Writes a JSON file atomically, see `atomic_path`; NaN is refused."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", lasting)
 
 
 def csv_cell(value: object) -> object:
@@ -185,26 +178,43 @@ class Node:
         meantime, its result stays and ours is dropped.
 
         Raises:
-            UserError: If the output folder cannot be written.
+            UserError: If the output folder cannot be written, or the disk is full.
         """
-        with _writing(self.folder):
+        with writing(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=_temporary_prefix(self.id), dir=self.folder.parent))
+            partial = Path(tempfile.mkdtemp(prefix=temporary_prefix(self.id), dir=self.folder.parent))
             partial.chmod(0o755)
         try:
-            yield partial
-            with _writing(self.folder):
-                write_json(partial / "spec.json", self.spec)
-                files = [p for p in sorted(partial.iterdir()) if not p.name.startswith(".")]
-                hashes = {path.name: file_digest(path) for path in files}
-                write_json(partial / "done.json", {"id": self.id, "files": hashes, "facts": dict(facts)})
-                self._take(partial)
-        except OSError as error:
-            if error.errno not in _DISK_ERRORS:
-                raise
-            raise UserError(f"cannot write {self.folder}: {error.strerror}") from error
+            # what the block does may fail for reasons that are not the disk's
+            with writing(self.folder, partial, DISK_ERRORS), self._unless_removed(partial):
+                yield partial
+            with writing(self.folder, partial), self._unless_removed(partial):
+                self._finish(partial, facts)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def _finish(self, partial: Path, facts: Mapping[str, Json]) -> None:
+        """Adds what tells that a folder is whole, and gives it its name."""
+        write_json(partial / "spec.json", self.spec, lasting=False)
+        files = [p for p in sorted(partial.iterdir()) if not p.name.startswith(".")]
+        hashes = {path.name: file_digest(path) for path in files}
+        done = {"id": self.id, "files": hashes, "facts": dict(facts)}
+        write_json(partial / "done.json", done, lasting=False)
+        sync_tree(partial)
+        self._take(partial)
+        sync(self.folder.parent)
+
+    @contextlib.contextmanager
+    def _unless_removed(self, partial: Path) -> Iterator[None]:
+        """Says so where somebody removed the folder that is being filled."""
+        try:
+            yield
+        except Exception as error:
+            system = as_os_error(error)
+            if system is None or system.errno != errno.ENOENT or partial.is_dir():
+                raise
+            text = f"{partial} was removed while it was written; run again"
+            raise UserError(text) from error
 
     def _take(self, partial: Path) -> None:
         """Gives a whole folder the node's name, unless another process was faster."""
@@ -216,7 +226,7 @@ class Node:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 if not self.done:  # a folder without `done.json` is nobody's: out of the way, in one step
-                    aside = Path(tempfile.mkdtemp(prefix=_temporary_prefix(self.id), dir=self.folder.parent))
+                    aside = Path(tempfile.mkdtemp(prefix=temporary_prefix(self.id), dir=self.folder.parent))
                     with contextlib.suppress(OSError):
                         self.folder.rename(aside / "old")
                     shutil.rmtree(aside, ignore_errors=True)
@@ -227,20 +237,16 @@ class Node:
 
 
 def clean_partial(out: Path) -> None:
-    """Removes what killed runs left behind: files and folders under temporary names, unless a living process
-    writes them, and checkpoints of experiences that are finished.
+    """Removes what killed runs left behind: files and folders under temporary names, and locks, unless a
+    living process has them, and checkpoints of experiences that are finished.
     """
     for path in (out / CHECKPOINTS).glob("[!.]*.safetensors"):
         if (out / "train" / path.stem / "done.json").is_file():
             path.unlink(missing_ok=True)
-    for folder in (out, *(out / name for name in (*KINDS, CHECKPOINTS, "runs", "report"))):
-        for leftover in folder.glob(".*~*~*~*"):
-            if not _is_orphan(leftover):
-                continue
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    reports = (out / "report", *(out / "report").glob("*/"))
+    for folder in (out, *(out / name for name in (*KINDS, CHECKPOINTS, "runs")), *reports):
+        sweep(folder)
+    sweep_locks(out / CLAIMS)
 
 
 _LARGEST = 4 << 30

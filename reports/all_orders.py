@@ -11,6 +11,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from statistics import fmean
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,20 @@ def is_order_free(record: RunRecord, reader: AnswerReader) -> bool:
     return len(last) == 1 and spec.is_file() and len(read_json(spec).get("sequence", [])) == 1
 
 
+_STUDIES: WeakKeyDictionary[AnswerReader, dict[str, list[OrderStudy]]] = WeakKeyDictionary()
+"""What was found with a reader, by group: two tables and two figures ask for it."""
+
+
 def order_studies(group: Group, reader: AnswerReader) -> list[OrderStudy]:
+    """Returns what `study_orders` finds; it is looked for once."""
+    found = _STUDIES.setdefault(reader, {})
+    key = " ".join([group.id, *(record.id for record in group.records)])
+    if key not in found:
+        found[key] = study_orders(group, reader)
+    return found[key]
+
+
+def study_orders(group: Group, reader: AnswerReader) -> list[OrderStudy]:
     """Measures every order of the main order's datasets, for each method that does not depend on the order.
 
     Raises:

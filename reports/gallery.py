@@ -89,7 +89,7 @@ def draw_changed(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Draw
     found = draw_all(numbers, reader, folder)
     files = {path.name: _hash(path) for drawn in found for path in drawn.files}
     figures = [([path.name for path in drawn.files], drawn.caption) for drawn in found]
-    write_json(folder / KEPT, {"drawn_from": drawn_from, "figures": figures, "files": files})
+    write_json(folder / KEPT, {"drawn_from": drawn_from, "figures": figures, "files": files}, lasting=False)
     return found
 
 

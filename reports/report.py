@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.locks import locked, sweep_locks
 from cliqa_bench.records import AnswerReader, read_records
 from cliqa_bench.reports import published, render
 from cliqa_bench.reports.gallery import FILES as FIGURES
@@ -15,9 +16,9 @@ from cliqa_bench.reports.gallery import KEPT, draw_changed
 from cliqa_bench.reports.html import html_report
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
-from cliqa_bench.reports.rows import GENERATED, Tidy, group_records
+from cliqa_bench.reports.rows import GENERATED, Group, Tidy, group_records
 from cliqa_bench.reports.tables import Table
-from cliqa_bench.store import write_text
+from cliqa_bench.store import CLAIMS, clean_partial, write_text
 
 TABLE_FORMATS = ("csv", "md", "tex")
 FORMATS = (*TABLE_FORMATS, "html")
@@ -67,6 +68,24 @@ def write_report(
     check_formats(formats)
     out = Path(out)
     groups = group_records(read_records(out))
+    with _alone(out):
+        return _write_groups(out, groups, formats, figures, beside_published)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Lets one process at a time write a report, so that all its files are of one; clears what died there."""
+    try:
+        with locked(out / CLAIMS / "report.lock", f"that writes {out / 'report'}"):
+            clean_partial(out)
+            yield
+    finally:
+        sweep_locks(out / CLAIMS)
+
+
+def _write_groups(
+    out: Path, groups: Sequence[Group], formats: Sequence[str], figures: bool, beside_published: bool
+) -> ReportResult:
     reader = AnswerReader(out)
     result = ReportResult("")
     parts = []
@@ -103,7 +122,8 @@ def write_published(out: Path, formats: Sequence[str] = TABLE_FORMATS) -> Report
     texts.update(_table_texts(tables, csvs, formats))
     if "tex" in formats:
         texts["report.tex"] = render.latex_document(tables, [])
-    files = _write(folder, texts, [])
+    with _alone(Path(out)):
+        files = _write(folder, texts, [])
     return ReportResult(f"{len(tables)} published tables ({published.SOURCE}): {folder}", files)
 
 
@@ -170,7 +190,7 @@ def _write(
 ) -> list[Path]:
     """Writes the files of a report, and takes away those of a former one."""
     for name, text in texts.items():
-        write_text(folder / name, text)
+        write_text(folder / name, text, lasting=False)  # after a loss of power it is made again in seconds
     written = [folder / name for name in texts] + list(drawn)
     _remove_stale(folder, {path.name for path in written} | set(others))
     return written

@@ -79,9 +79,12 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     Raises:
         UserError: If a file cannot be written.
     """
+    # laid out once for all formats: it takes as long as to draw them
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     paths = [folder / f"{name}.{kind}" for kind in FORMATS]
     for path in paths:
-        with atomic_path(path) as temporary:
+        with atomic_path(path, lasting=False) as temporary:
             kind = path.suffix[1:]
             figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
             if kind == "svg":

@@ -58,6 +58,7 @@ class Quadratic(Strategy):
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns the quadratic penalty, from the second task on."""
         weights = learning(learner)
+        self.omega, self.anchor = laid_out(self.omega, weights), laid_out(self.anchor, weights)
         parts = [(o * (weights[n] - self.anchor[n]) ** 2).sum() for n, o in self.omega.items()]
         return self.reg_weight * sum(parts[1:], parts[0]) if parts else None
 
@@ -108,10 +109,21 @@ def learning(learner: Learner) -> dict[str, nn.Parameter]:
 
 
 def fixed(tensors: Mapping[str, Tensor]) -> Named:
-    """Copies tensors into one memory layout, that of files: sums over them keep their bits through a file."""
+    """Copies tensors, each in the memory layout it has."""
+    return {n: t.detach().clone() for n, t in tensors.items()}
+
+
+def laid_out(tensors: Named, like: Mapping[str, Tensor]) -> Named:
+    """Gives tensors that were in a file the memory layout of others, where it is not theirs already.
+
+    Between two layouts arithmetic is several times slower, and sums may have other last bits.
+    """
     import torch
 
-    return {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    return {
+        n: t if t.stride() == like[n].stride() else torch.empty_like(like[n]).copy_(t)
+        for n, t in tensors.items()
+    }
 
 
 def joined(groups: Mapping[str, Named]) -> Named:
@@ -146,7 +158,10 @@ def mean_pair_gradient(learner: Learner, value: Value, power: int, pairs: int) -
 
     from cliqa_bench.benchmarks.cache import to_float
 
-    net, weights = learner.model.net, fixed(learning(learner))
+    net = learner.model.net
+    weights = {
+        n: w.detach().clone(memory_format=torch.contiguous_format) for n, w in learning(learner).items()
+    }
     head = next(learner.model.heads[learner.task].parameters()).detach()[0]
 
     def score(parameters: Named, image: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cliqa_bench.strategies._quadratic import Named, Quadratic, fixed, joined, learning, part
+from cliqa_bench.strategies._quadratic import Named, Quadratic, fixed, joined, laid_out, learning, part
 
 if TYPE_CHECKING:
     from cliqa_bench.learner import Learner
@@ -57,6 +57,7 @@ class SI(Quadratic):
         """Adds what the step did to the loss, to first order."""
         weights = learning(learner)
         now = fixed(weights)
+        self._path, self._last = laid_out(self._path, weights), laid_out(self._last, weights)
         for name, parameter in weights.items():
             if parameter.grad is None:
                 continue

@@ -8,6 +8,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -20,6 +22,7 @@ import scipy.stats
 import xlrd
 from PIL import Image, ImageOps
 
+from cliqa_bench import disk
 from cliqa_bench.benchmarks.generated import (
     colour,
     distortions,
@@ -478,13 +481,15 @@ def test_a_finished_dataset_is_kept_and_a_half_made_one_made_again(tmp_path, mon
     assert len(find_datasets(tmp_path, ["clive"])["clive"].ratings()) == 10
 
 
-def test_what_a_killed_run_left_is_swept_away_once_it_is_old(tmp_path):
-    old, new = tmp_path / ".BID-old", tmp_path / ".BID-new"
-    old.mkdir()
-    new.mkdir()
-    os.utime(old, (0, 0))
+def test_what_a_killed_run_left_is_swept_away_and_what_a_living_one_makes_stays(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    living = tmp_path / (disk.temporary_prefix("BID") + "x")
+    child.wait()
+    dead = tmp_path / living.name.replace(f"~{os.getpid()}~", f"~{child.pid}~")
+    living.mkdir()
+    dead.mkdir()
     make.make_miniatures(tmp_path, 0.01, 0, [], processes=1)
-    assert not old.exists() and new.exists()
+    assert living.exists() and not dead.exists()
 
 
 def test_what_is_not_ours_is_not_overwritten(tmp_path):

@@ -18,7 +18,7 @@ LEVELS = (
     "__main__ cli commands data_commands",
     "bench testing",
     "trial",
-    "listing runner scoring paper worker live pool jobs planner settings reports",
+    "listing runner scoring paper worker live pool crew jobs planner settings reports",
     "strategies",
     "checkpoints",
     "benchmarks learner epochs evaluate pretrain plugins logs",
@@ -27,11 +27,11 @@ LEVELS = (
     "model gates backbones",
     "computing",
     "metrics losses readouts records schema registry addons progress memory pretrain_config weights store",
-    "machine seeds paths config yaml_file",
+    "machine seeds paths config yaml_file disk locks stopping",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
-REPORTS_IMPORT = {"store", "records", "metrics", "readouts", "types", "errors", "config", "reports"}
+REPORTS_IMPORT = {"store", "records", "metrics", "readouts", "types", "errors", "config", "locks", "reports"}
 
 
 def modules() -> dict[str, Path]:

@@ -40,6 +40,7 @@ def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
     monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
     straight, resumed = (scnn.build("random", 1) for _ in range(2))
     pretrain.train(scnn, straight, "w", TINY, CPU)
+    pretrain.forget(scnn, "w", TINY)
     step = pretrain._step
     calls: list[int] = []
 

@@ -7,7 +7,6 @@ import functools
 import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -25,16 +24,16 @@ from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
 from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
 from cliqa_bench.benchmarks.generated.scenes import Scene, make_scene
 from cliqa_bench.benchmarks.generated.synthetic import CsiqLayout, KadidLayout, LiveLayout
+from cliqa_bench.disk import cannot_write, sweep, sync, sync_tree, temporary_prefix
 from cliqa_bench.errors import UserError
+from cliqa_bench.locks import locked
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar
+from cliqa_bench.stopping import held_back, ignore_interrupts
 from cliqa_bench.store import read_json, write_json
 
 VERSION = 2
 """Raised whenever the pictures or labels of a seed change."""
-
-LEFTOVER_AGE = 3600.0
-"""Seconds after which a half-made folder is taken for dead."""
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -109,12 +108,13 @@ def make_miniatures(
         raise UserError(f"scale is {scale:g}; it must lie above 0 and at most at 100")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _clean(root)
-        missing = [LAYOUTS[n] for n in wanted if not _finished(root / LAYOUTS[n].folder, scale, seed)]
-        if missing:
-            _make(root, missing, scale, seed, processes or min(8, os.cpu_count() or 1))
+        sweep(root)
+        if not made(root, wanted, scale, seed):
+            with locked(root / ".making.lock", f"that makes miniatures in {root}"):
+                missing = [LAYOUTS[n] for n in wanted if not _finished(root / LAYOUTS[n].folder, scale, seed)]
+                _make(root, missing, scale, seed, processes or min(8, os.cpu_count() or 1))
     except OSError as error:
-        raise UserError(f"cannot write {error.filename or root}: {error.strerror or error}") from error
+        raise cannot_write(Path(error.filename or root), error) from error
     except BrokenProcessPool as error:
         raise UserError(
             "a process that made pictures was killed (memory?); run the same command again"
@@ -130,21 +130,32 @@ def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, proces
         shown = stack.enter_context(bar(total, "making miniatures", "image"))
         pool = (
             stack.enter_context(ProcessPoolExecutor(processes, context, _attend, (os.getpid(),)))
-            if processes > 1
+            if processes > 1 and layouts
             else None
         )
+        stack.push(_kill_children)
         for layout in layouts:
             scenes = plans[layout.name]
-            partial = Path(tempfile.mkdtemp(prefix=f".{layout.folder}-", dir=root))
+            partial = Path(tempfile.mkdtemp(prefix=temporary_prefix(layout.folder), dir=root))
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
             partial.chmod(0o755)
-            measured = (pool.map if pool else map)(functools.partial(make_scene, partial), scenes)
+            with held_back():  # here processes are started
+                measured = (pool.map if pool else map)(functools.partial(make_scene, partial), scenes)
             measures = []
             for scene, measure in zip(scenes, measured, strict=True):
                 measures.append(measure)
                 shown.update(len(scene.pictures))
             mark_generated(partial, layout, scenes, measures, scale, seed)
+            sync_tree(partial)
             _move(partial, root / layout.folder, scale, seed)
+            sync(root)
+
+
+def _kill_children(kind: type[BaseException] | None, *_: object) -> None:
+    """Ends the pool's processes at once where something went wrong: nobody waits for what they do."""
+    if kind is not None:
+        for child in multiprocessing.active_children():
+            child.kill()
 
 
 def _move(partial: Path, folder: Path, scale: float, seed: int) -> None:
@@ -156,17 +167,9 @@ def _move(partial: Path, folder: Path, scale: float, seed: int) -> None:
             raise
 
 
-def _clean(root: Path) -> None:
-    """Removes what killed runs left behind, but nothing that another process may be working on."""
-    for layout in LAYOUTS.values():
-        for leftover in root.glob(f".{layout.folder}-*"):
-            if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE:
-                shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _attend(parent: int) -> None:
     """Prepares a process of the pool: Ctrl-C is the parent's business, and without parent it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
 
     def watch() -> None:
         while os.getppid() == parent:
