@@ -232,7 +232,7 @@ def edit_json(data: bytes, rng: random.Random) -> bytes:
     if not spots:
         return b"[]"
     node, key = rng.choice(spots)
-    bad = (None, -1, 0, 1, 2**70, 1e308, float("nan"), "", "..", "../../x", "a/b", [], {}, [[]], True,
+    bad: tuple[Any, ...] = (None, -1, 0, 1, 2**70, 1e308, float("nan"), "", "..", "../../x", "a/b", [], {}, [[]], True,
     "x" * 999,
            {"a": {"b": 1}}, rng.choice(rng.choice(spots)[0:1]))  # fmt: skip
     if rng.random() < 0.25:
