@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_planner import NAMES, config, lay_out
@@ -164,7 +165,7 @@ def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, monkeypatc
         first.join()
         few.give(CHECK)
         assert few._hands[0].process.pid != first.pid
-        told = []
+        told: list[Any] = []
         while not told:
             told += [result for _, result in few.news(None)]
         assert told == [crew.Result("done")]
