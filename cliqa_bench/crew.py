@@ -148,10 +148,15 @@ class Crew:
 
     def give(self, job: Job) -> None:
         """Hands a job to an idle process."""
-        hand = next(hand for hand in self._hands if hand.job is None)
-        hand.job = job
-        with contextlib.suppress(OSError):  # dead: `news` will say so
-            hand.pipe.send(job)
+        while True:
+            hand = next(hand for hand in self._hands if hand.job is None)
+            try:
+                hand.pipe.send(job)
+            except OSError:  # somebody killed it while it was idle: no job of ours is to blame
+                self._replace(hand)
+            else:
+                hand.job = job
+                return
 
     def news(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
         """Waits for something to be told, and gives it; a process that died is told of, and replaced.
@@ -169,12 +174,15 @@ class Crew:
             except (EOFError, OSError):
                 hand.process.join()
                 told = Result("failed", _how_it_died(hand.process.exitcode))
-                hand.pipe.close()
-                self._hands.remove(hand)
-                self.start([hand.number])
+                self._replace(hand)
             if isinstance(told, Result):
                 hand.job = None
             yield job, told
+
+    def _replace(self, dead: _Hand) -> None:
+        dead.pipe.close()
+        self._hands.remove(dead)
+        self.start([dead.number])
 
     def end(self) -> None:
         """Ends all processes at once: nothing half done stands under a final name, they need no farewell."""

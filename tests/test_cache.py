@@ -171,6 +171,13 @@ def test_leftovers_of_a_killed_builder_are_removed(tiny: Tiny, tmp_path: Path) -
     assert path.is_file() and not leftover.exists()
 
 
+def test_a_cache_deleted_in_the_middle_is_read_on_and_made_again(tiny: Tiny, tmp_path: Path) -> None:
+    cache = open_cache(tiny, tmp_path / "folder")
+    shutil.rmtree(tmp_path / "folder")
+    assert (cache.image(0) == pixels_of(tiny, cache.keys[0])).all()
+    assert open_cache(tiny, tmp_path / "folder").digest == cache.digest
+
+
 def test_a_missing_image_is_named(tiny: Tiny, tmp_path: Path) -> None:
     open_cache(tiny, tmp_path)
     tiny.path("011.png").unlink()

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_planner import NAMES, config, lay_out
@@ -153,6 +154,25 @@ def test_a_process_that_dies_is_named_and_the_rest_goes_on(tmp_path, monkeypatch
     assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2"}
 
 
+def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "Worker", FakeWorker)
+    few = crew.Crew(plan_of, config(tmp_path), {})
+    try:
+        few.start([0])
+        first = few._hands[0].process
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGKILL)
+        first.join()
+        few.give(CHECK)
+        assert few._hands[0].process.pid != first.pid
+        told: list[Any] = []
+        while not told:
+            told += [result for _, result in few.news(None)]
+        assert told == [crew.Result("done")]
+    finally:
+        few.end()
+
+
 def test_a_file_that_is_gone_is_said_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(worker, "Worker", FakeWorker)
     outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("gone"), 1, lambda: None)
@@ -176,7 +196,7 @@ def test_what_another_run_is_at_comes_last_and_is_taken_over_from_the_dead(tmp_p
     listed = some_jobs("fine")
     lock = crew.claim_of(tmp_path, listed[1])
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], cwd=ROOT, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
+        assert other.stdout is not None and other.stdout.readline()
 
         def kill_when_the_rest_is_done():
             while len(list(tmp_path.glob("fine*"))) < 3:
