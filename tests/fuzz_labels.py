@@ -23,9 +23,9 @@ from cliqa_bench.benchmarks.base import Dataset, content
 from cliqa_bench.types import SUBSETS, Rating, Subset
 
 RANGES = {
-    "live": (0, 150), "csiq": (0, 1), "bid": (0, 5), "clive": (0, 100), "koniq10k": (1, 5), "kadid10k": (1,
-    5),
-    "tid2013": (0, 9), "spaq": (0, 100), "agiqa3k": (0, 5), "flive": (0, 100), "pipal": (0, 4000),
+    "live": (0, 150), "csiq": (0, 1), "bid": (0, 5), "clive": (0, 100), "koniq10k": (1, 5),
+    "kadid10k": (1, 5), "tid2013": (0, 9), "spaq": (0, 100), "agiqa3k": (0, 5), "flive": (0, 100),
+    "pipal": (0, 4000),
 }  # fmt: skip
 """What a score may be, as the datasets' own pages have it."""
 

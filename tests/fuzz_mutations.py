@@ -15,17 +15,13 @@ Mutation = Callable[[bytes, random.Random], bytes]
 
 NUMBERS = (
     "nan", "inf", "-inf", "1e999", "-1e999", "", " ", "-0", "1e-400", "99999999999999999999999", "1_0",
-    "0x10",
-    "1,5", "1.5.1", "+-1", "٣", "１", "1e5", "-1", "0", "0.5", "5", "5.0000001", "100", "3", "NaN", "None",
-    "true",
-    "#REF!", "=1+1", "'5", "9" * 400,
+    "0x10", "1,5", "1.5.1", "+-1", "٣", "１", "1e5", "-1", "0", "0.5", "5", "5.0000001", "100", "3", "NaN",
+    "None", "true", "#REF!", "=1+1", "'5", "9" * 400,
 )  # fmt: skip
 TEXTS = (
     "", " ", "\x00", "\x0b", "\u2028", "\x85", "\ufeff", "é", "\U0001f4a5", '"', '""', "'", "\t", ",", ";",
-    "\r",
-    "\n", "\r\n", "../", "/etc/passwd", "..\\", "<script>", "\\input{x}", "=cmd()", "%s%n", "x" * 5000,
-    "!!python/",
-    "&a", "*a", "{", "[", "- ", ": ",
+    "\r", "\n", "\r\n", "../", "/etc/passwd", "..\\", "<script>", "\\input{x}", "=cmd()", "%s%n",
+    "x" * 5000, "!!python/", "&a", "*a", "{", "[", "- ", ": ",
 )  # fmt: skip
 WORDS = (0, 1, 2, 5, 7, 8, 14, 127, 128, 255, 256, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -104,15 +100,14 @@ def insert(data: bytes, rng: random.Random) -> bytes:
 def become(data: bytes, rng: random.Random) -> bytes:
     """Becomes something else altogether."""
     starts = (b"", b"\x00" * 600, b"\x80\x04\x95" + data, b"PK\x03\x04" + data,
-    b"\x89PNG\r\n\x1a\n" + data[8:],
-              b"MATLAB 5.0" + data[10:], b"<html><body>404</body></html>", rng.randbytes(300))  # fmt: skip
+              b"\x89PNG\r\n\x1a\n" + data[8:], b"MATLAB 5.0" + data[10:],
+              b"<html><body>404</body></html>", rng.randbytes(300))  # fmt: skip
     return rng.choice(starts)
 
 
 BYTES: tuple[Mutation, ...] = (
     flip_bits, flip_bits, flip_bits, set_bytes, set_bytes, lie, lie, truncate, delete, duplicate, splice,
-    insert,
-    become,
+    insert, become,
 )  # fmt: skip
 
 
@@ -197,8 +192,8 @@ def reencode(data: bytes, rng: random.Random) -> bytes:
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     versions = (
         plain.encode(), plain.replace("\n", "\r\n").encode(), plain.replace("\n", "\r").encode(),
-        plain.replace("\n", "\x0b").encode(), plain.replace("\n", "\x85").encode(), plain.replace("\n",
-        "\n\n").encode(),
+        plain.replace("\n", "\x0b").encode(), plain.replace("\n", "\x85").encode(),
+        plain.replace("\n", "\n\n").encode(),
         b"\xef\xbb\xbf" + data, b"\xef\xbb\xbf" * 2 + data, text.encode("utf-16"), text.encode("utf-32"),
         text.encode("latin-1", "replace"), text.upper().encode(), text.lower().encode(), data + b"\x1a",
         text.translate({ord("0") + i: ord("０") + i for i in range(10)}).encode(), f'"{text}"'.encode(),
@@ -208,8 +203,7 @@ def reencode(data: bytes, rng: random.Random) -> bytes:
 
 TEXT: tuple[Mutation, ...] = (
     edit_lines, edit_lines, edit_fields, edit_fields, swap_between_lines, replace_number, replace_number,
-    put_text,
-    reencode, flip_bits, set_bytes, truncate, delete, insert, become,
+    put_text, reencode, flip_bits, set_bytes, truncate, delete, insert, become,
 )  # fmt: skip
 
 
@@ -232,9 +226,10 @@ def edit_json(data: bytes, rng: random.Random) -> bytes:
     if not spots:
         return b"[]"
     node, key = rng.choice(spots)
-    bad: tuple[Any, ...] = (None, -1, 0, 1, 2**70, 1e308, float("nan"), "", "..", "../../x", "a/b", [], {}, [[]], True,
-    "x" * 999,
-           {"a": {"b": 1}}, rng.choice(rng.choice(spots)[0:1]))  # fmt: skip
+    bad: tuple[Any, ...] = (
+        None, -1, 0, 1, 2**70, 1e308, float("nan"), "", "..", "../../x", "a/b", [], {}, [[]], True,
+        "x" * 999, {"a": {"b": 1}}, rng.choice(rng.choice(spots)[0:1]),
+    )  # fmt: skip
     if rng.random() < 0.25:
         del node[key]
     else:
