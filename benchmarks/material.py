@@ -12,6 +12,7 @@ from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.content import content_hashes
 from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
 from cliqa_bench.benchmarks.suites import find_datasets
+from cliqa_bench.paths import given_path
 from cliqa_bench.store import digest
 from cliqa_bench.types import Rating
 
@@ -74,7 +75,7 @@ def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, D
         UserError: If a dataset is unknown or missing.
     """
     if data is None and os.environ.get("CLIQA_DATA"):
-        data = Path(os.environ["CLIQA_DATA"]).expanduser()
+        data = given_path(os.environ["CLIQA_DATA"])
     return find_datasets(data or miniatures(names), names)
 
 

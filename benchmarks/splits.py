@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cliqa_bench.benchmarks.base import Dataset, content, find_file, folded
 from cliqa_bench.benchmarks.labels import Row, read_records
 from cliqa_bench.errors import UserError, refuse
+from cliqa_bench.paths import given_path
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.store import csv_cell
 from cliqa_bench.types import SUBSETS, Rating, Subset
@@ -157,7 +158,7 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
     path, mark, number = spec.rpartition("#")
     if not mark or not re.fullmatch("[0-9]{1,9}", number):
         path, number = spec, ""
-    root = Path(path).expanduser()
+    root = given_path(path)
     if not root.is_dir():
         raise UserError(f"split {spec!r} is neither a number (1, 2, ...) nor a folder with split files")
     return read_split(find_split_folder(root, dataset, number), dataset, ratings)

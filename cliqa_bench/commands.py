@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import ActionYesNo, Namespace
@@ -18,6 +17,7 @@ from jsonargparse import ActionYesNo, Namespace
 from cliqa_bench import data_commands
 from cliqa_bench.data_commands import DATA, INCLUDE, MEGAPIXELS, SPLIT, Add
 from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.paths import given_path
 
 Handler = Callable[[Namespace, str], int]
 
@@ -142,7 +142,7 @@ def _report(args: Namespace, command: str) -> int:
     from cliqa_bench.reports import report
     from cliqa_bench.settings import words
 
-    out = Path(args.out).expanduser()
+    out = given_path(args.out)
     formats = words(args.format)
     if args.published_only:
         made = report.write_published(out, formats or report.TABLE_FORMATS)
@@ -160,7 +160,7 @@ def _verify_arguments(add: Add) -> None:
 def _verify(args: Namespace, command: str) -> int:
     from cliqa_bench.reports.verify import verify
 
-    runs = Path(args.runs).expanduser()
+    runs = given_path(args.runs)
     verified = verify(runs)
     print(verified.render())
     if not verified.ok:
@@ -168,7 +168,7 @@ def _verify(args: Namespace, command: str) -> int:
     if args.pack:
         from cliqa_bench.reports.bundle import pack
 
-        path = Path(args.pack).expanduser()
+        path = given_path(args.pack)
         size = pack(runs, path)
         print(
             f"{path}: a bundle of {size:,} bytes; anybody can check it with: verify {shlex.quote(path.name)}"
@@ -198,8 +198,8 @@ def _score(args: Namespace, command: str) -> int:
     from cliqa_bench import scoring
     from cliqa_bench.computing import resolve_device
 
-    files = scoring.find_files([Path(name).expanduser() for name in args.images])
-    out, device = Path(args.runs).expanduser(), resolve_device(device_name(args.device))
+    files = scoring.find_files([given_path(name) for name in args.images])
+    out, device = given_path(args.runs), resolve_device(device_name(args.device))
     record = scoring.choose_run(out, args.run)
     print(f"scoring with run {record.id}", file=sys.stderr)
     scorer = scoring.load_scorer(out, record, device, args.tolerance)
@@ -209,7 +209,7 @@ def _score(args: Namespace, command: str) -> int:
     if args.to is None:
         print(text, end="")
     else:
-        write_text(Path(args.to).expanduser(), text)
+        write_text(given_path(args.to), text)
     return 0
 
 
@@ -281,7 +281,7 @@ def _bench(args: Namespace, command: str) -> int:
     from cliqa_bench.bench.suite import bench, settled
 
     with settled(args.as_dict()) as setting:
-        return bench(groups, setting, Path(args.out).expanduser(), command)
+        return bench(groups, setting, given_path(args.out), command)
 
 
 def _pretrain_arguments(add: Add) -> None:
@@ -309,7 +309,7 @@ def _pretrain(args: Namespace, command: str) -> int:
     from cliqa_bench.computing import resolve_device
     from cliqa_bench.pretrain import pretrain
 
-    to = Path(args.to).expanduser()
+    to = given_path(args.to)
     accuracy = pretrain(to, resolve_device(args.device), config, command)
     print(f"{to}: tells distortions apart with an accuracy of {accuracy:.3f}; use it with --weights")
     return 0

@@ -9,6 +9,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from cliqa_bench.paths import given_path
+
 Add = Callable[..., Any]
 
 DATA = "folder of the datasets in their authors' layouts (default: $CLIQA_DATA, else generated miniatures)"
@@ -34,7 +36,7 @@ def make(args: Namespace, command: str) -> int:
     """Writes the generated miniatures."""
     from cliqa_bench.benchmarks.generated.make import make_miniatures
 
-    root = Path(args.dir).expanduser()
+    root = given_path(args.dir)
     make_miniatures(root, args.scale, args.seed)
     print(f"generated miniatures are in {root}; use them with --data {shlex.quote(str(root))}")
     return 0
@@ -102,7 +104,7 @@ def sheet(args: Namespace, command: str) -> int:
     """Draws contact sheets."""
     from cliqa_bench.benchmarks.generated.contact import contact_sheet
 
-    out = Path(args.out).expanduser()
+    out = given_path(args.out)
     contact_sheet(_data(args.dir), out)
     print(f"contact sheets are in {out}")
     return 0

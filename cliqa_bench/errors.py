@@ -13,8 +13,6 @@ R = TypeVar("R")
 LONGEST = 2000
 """Characters that an error's line may have; what is longer loses its middle."""
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-
 
 class UserError(Exception):
     """Misuse or bad data: says what is wrong, where (file, row, key) and what to do, in one line.
@@ -82,7 +80,8 @@ def read_all(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
 
 def one_line(text: str) -> str:
     """Returns a text as one printable line of at most `LONGEST` characters."""
-    line = _UNPRINTABLE.sub(" ", text.encode("utf-8", "backslashreplace").decode()).strip()
+    decodable = text.encode("utf-8", "backslashreplace").decode()
+    line = re.sub("\n+", " ", "".join(c if c.isprintable() else "\n" for c in decodable)).strip()
     half = LONGEST // 2 - 3
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 

@@ -1,12 +1,38 @@
-"""Where things that can be made again are kept: decoded images, generated data, downloaded weights."""
+"""Paths that users give, and where things that can be made again are kept."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+from cliqa_bench.errors import UserError
+
+
+def given_path(name: str | os.PathLike[str]) -> Path:
+    """Returns the path of a file or folder that need not be there, "~" resolved.
+
+    Raises:
+        UserError: If no file can have that name: it is too long, holds a null, or begins with "~" and the
+            name of nobody.
+    """
+    try:
+        path = Path(name).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.lstat()
+    except (RuntimeError, ValueError, OSError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"no file or folder can be called {name!s:.100}: {why}; give another path") from error
+    return path
+
 
 def cache_root() -> Path:
-    """Returns `$CLIQA_CACHE`, or `~/.cache/cliqa_bench` where that is not set. Nothing is created."""
+    """Returns `$CLIQA_CACHE`, or `~/.cache/cliqa_bench` where that is not set; nothing is created.
+
+    Decoded images, generated data and downloaded weights lie there.
+
+    Raises:
+        UserError: If no folder can have that name.
+    """
     named = os.environ.get("CLIQA_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "cliqa_bench"
+    return given_path(named) if named else Path.home() / ".cache" / "cliqa_bench"

@@ -21,6 +21,8 @@ _COLUMNS: dict[str, tuple[int, type[np.generic]]] = {
     "distances": (2, np.float32),
 }
 """What an answer file holds: name -> dimensions and type."""
+_TABLES = ("fingerprints", "origins", "config", "pictures", "versions", "cost")
+"""Facts of a run record that are looked up by name."""
 _MOST = sys.float_info.max
 
 
@@ -30,6 +32,8 @@ def wrong_answers(arrays: Mapping[str, NDArray[Any]]) -> str:
     if not {"keys", "mos"} <= names or not names <= _COLUMNS.keys() or len(names) < 3:
         return "it needs keys, mos, and scores or distances"
     for name, (ndim, dtype) in _COLUMNS.items():
+        if name in names and not isinstance(arrays[name], np.ndarray):  # numpy gives what is none as bytes
+            return f"{name} is no array"
         if name in names and (arrays[name].ndim != ndim or arrays[name].dtype.type is not dtype):
             return f"{name} has shape {arrays[name].shape} and type {arrays[name].dtype}"
     if len({len(array) for array in arrays.values()}) != 1:
@@ -77,10 +81,14 @@ def wrong_record(record: RunRecord) -> str:
         "a node's name is no plain file name": all(map(is_plain_name, nodes | answers)),
         "no sequence, or a dataset twice": 0 < len(record.sequence) == len(set(record.sequence)),
         "neither one step nor one a dataset": len(record.steps) in (1, len(record.sequence)),
-        "a step without heads": all(s.heads for s in record.steps),
+        "a step with neither one head nor one a task": all(
+            len(step.heads) in (1, tasks) for tasks, step in enumerate(record.steps, 1)
+        ),
         "a head's column below 0": all(c >= 0 for s in record.steps for _, c in s.heads),
         "a dataset without a title": named <= record.titles.keys(),
         "a step of a dataset that is not in the sequence": {s.dataset for s in record.steps} <= named,
+        "gates without stages": bool(record.stages) or not record.gates,
+        "facts that are no tables": all(isinstance(record.facts.get(k), dict | None) for k in _TABLES),
         "tau or a stage out of range": record.tau >= 0 and all(stage >= 1 for stage in record.stages),
     }
     return next((text for text, holds in checks.items() if not holds), "")

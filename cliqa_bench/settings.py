@@ -6,6 +6,7 @@ Flags and keys of the file have the same names; `cliqa_bench.cli` hands them ove
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from argparse import ArgumentError
@@ -29,6 +30,7 @@ from cliqa_bench.config import (
 )
 from cliqa_bench.errors import UserError
 from cliqa_bench.machine import Precision, quickest_precision
+from cliqa_bench.paths import given_path
 from cliqa_bench.strategies.base import default_of
 
 _MOST = 2**31 - 1
@@ -71,10 +73,15 @@ def typed_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument(f"--{key}", type=hints[key])
         try:
+            if value is None and type(None) not in get_args(hints[key]):  # jsonargparse lets any be null
+                raise ValueError
             typed[key] = parser.parse_object({key: _listed(hints[key], value)})[key]
-        except (ArgumentError, RecursionError, ValueError) as error:
+        except (ArgumentError, OverflowError, RecursionError, ValueError) as error:
             raise UserError(f"{where}.{key} must be {_spoken(known[key])}, not {value!r:.200}") from error
-        if any(isinstance(n, int) and abs(n) > _MOST for n in _members(typed[key])):
+        members = _members(typed[key])
+        if any(isinstance(n, float) and not math.isfinite(n) for n in members):
+            raise UserError(f"{where}.{key} must be a finite number, not {value!r:.200}")
+        if any(isinstance(n, int) and abs(n) > _MOST for n in members):
             raise UserError(f"{where}.{key} must be at most {_MOST}, not {value!r:.200}")
     return typed
 
@@ -109,7 +116,7 @@ def data_root(given: str | None) -> Path | None:
     named = given or os.environ.get("CLIQA_DATA")
     if not named:
         return None
-    root = Path(named).expanduser()
+    root = given_path(named)
     if not root.is_dir():
         source = "--data" if given else "the environment's CLIQA_DATA"
         raise UserError(f"no folder {root} ({source}); give the folder that holds the datasets")
@@ -149,7 +156,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         training=_training(preset, settings, training),
         params=params,
         device=device_name(settings.get("device")),
-        out=Path(settings.get("out") or "runs").expanduser(),
+        out=given_path(settings.get("out") or "runs"),
         test_on=test_on,
         include=[str(file.path) for file in addons.included().values()],
         jobs=_jobs(settings.get("jobs")),
@@ -249,7 +256,7 @@ def _preset(value: str | None, data: Path | None, orders: Mapping[str, list[str]
 def _weights(value: str | None) -> str | None:
     if value is None or value == "random":
         return value
-    path = Path(value).expanduser()
+    path = given_path(value)
     if not path.is_file():
         raise UserError(f"no file {path} (--weights); give a file of pre-trained weights, or 'random'")
     return str(path)
@@ -269,7 +276,7 @@ def _split(value: str | int | None) -> str:
     if re.fullmatch("[1-9][0-9]{0,8}|official", text):
         return text
     folder, mark, number = text.partition("#")  # PATH#3: the third of several published splits
-    path = Path(folder).expanduser()
+    path = given_path(folder)
     if not path.is_dir():
         raise UserError(f"no folder {path} (--split); give a number from 1, or a folder of split files")
     return f"{path}{mark}{number}"

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 GRACE = 10.0
-"""Seconds after which a process ends that is still there: exceptions get lost in callbacks of libraries."""
+"""Seconds after which a process ends that is still there: compiled libraries may lose an exception."""
+
+AGAIN = 0.01
+"""Seconds after which a stop is raised again that came in the middle of a callback of the interpreter."""
 
 
 class Terminated(BaseException):
@@ -68,11 +71,25 @@ def stoppable(command: str) -> Iterator[Stopping]:
         for number in before:
             signal.signal(number, signal.SIG_DFL)
         state.by = KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
+        unwind()
+
+    def unwind(*_: object) -> None:
+        assert state.by is not None
         if hasattr(signal, "setitimer"):  # no thread: what is interrupted may have the lock that starts one
-            signal.signal(signal.SIGALRM, lambda *_: _end(command, 128 + signum))
+            code = exit_code(state.by)
+            signal.signal(signal.SIGALRM, lambda *_: _end(command, code))
             signal.setitimer(signal.ITIMER_REAL, GRACE)
         raise state.by
 
+    def lost(told: sys.UnraisableHookArgs) -> None:
+        """Raises a stop again that came in a finaliser or the like, from which no exception comes out."""
+        if told.exc_value is None or told.exc_value is not state.by:
+            hook(told)
+        elif hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, unwind)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
+    hook, sys.unraisablehook = sys.unraisablehook, lost
     before = {n: signal.getsignal(n) or signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGINT)}
     for number, handler in before.items():
         # whoever started us in the background of a shell script wants no Ctrl-C to come through
@@ -81,6 +98,7 @@ def stoppable(command: str) -> Iterator[Stopping]:
     try:
         yield state
     finally:
+        sys.unraisablehook = hook
         if state.by is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

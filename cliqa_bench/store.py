@@ -24,6 +24,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -135,14 +136,21 @@ def read_json(path: Path) -> Json:
     """Reads a JSON file.
 
     Raises:
-        UserError: If it is missing or is not JSON.
+        UserError: If it is missing or is not JSON; nan and numbers beyond all floats are not.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.20} is no number of JSON")
+    return value
 
 
 class Node:

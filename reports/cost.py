@@ -206,7 +206,8 @@ def _milliseconds(reader: AnswerReader, source: Source) -> dict[str, float]:
 
 
 def _seconds(reader: AnswerReader, source: Source, node: str, test: str) -> float:
-    return float(reader.facts(source.record.answers[node][test]).get("score_seconds", math.nan))
+    answers = source.record.answers.get(node, {}).get(test)
+    return float(reader.facts(answers).get("score_seconds", math.nan)) if answers else math.nan
 
 
 def shape_time(rows: list[Row]) -> Table:

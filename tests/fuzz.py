@@ -111,7 +111,10 @@ def judged(case: Case, content: bytes) -> tuple[str, str]:
         return ("refused" if whole else "an error that is no line"), line
     except Exception as error:
         return type(error).__name__, traceback.format_exc()
-    wrong = case.wrong(found, content)
+    try:
+        wrong = case.wrong(found, content)
+    except Exception:  # the judgement reads it once more
+        return "content that cannot be judged", traceback.format_exc()
     if wrong:
         return "wrong content", wrong
     strange = [str(w.message) for w in warned if not issubclass(w.category, UserWarning | DeprecationWarning)]

@@ -214,10 +214,10 @@ def edit_json(data: bytes, rng: random.Random) -> bytes:
     """Puts another value, or none, or one more, somewhere into a JSON text."""
     try:
         root = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return put_text(data, rng)
     spots: list[tuple[Any, Any]] = []
-    todo = [root]
+    todo = [root] if isinstance(root, dict | list) else []
     while todo:
         node = todo.pop()
         inside = list(node.items() if isinstance(node, dict) else enumerate(node))

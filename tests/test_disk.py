@@ -254,20 +254,37 @@ def ended(program: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_stop_that_gets_lost_ends_the_process_all_the_same(sent: str, code: int) -> None:
     program = SWALLOWS.format(sent=sent, then="time.sleep(30)")
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20
-    )
+    done = ended(program)
     assert done.returncode == code
     assert done.stderr == stopping.farewell("the command") + "\n"
+
+
+IN_A_FINALISER = (
+    "import os, signal, sys, time; from cliqa_bench import stopping\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "class Thing:\n"
+    " def __del__(self):\n"
+    "  os.kill(os.getpid(), signal.{sent}); time.sleep(0)\n"
+    "try:\n"
+    " with stopping.stoppable('the command'):\n"
+    "  Thing()\n"
+    "  time.sleep(30)\n"
+    "except stopping.STOPS as stop:\n"
+    " sys.exit(stopping.exit_code(stop))\n"
+)
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_stop_in_a_finaliser_is_raised_again(sent: str, code: int) -> None:
+    done = ended(IN_A_FINALISER.format(sent=sent))
+    assert (done.returncode, done.stderr) == (code, "")
 
 
 @pytest.mark.parametrize("sent", ["SIGTERM", "SIGINT"])
 def test_a_second_signal_kills_at_once(sent: str) -> None:
     then = f"os.kill(os.getpid(), signal.{sent}); time.sleep(30)"
     program = SWALLOWS.format(sent=sent, then=then).replace("0.3", "20")
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20
-    )
+    done = ended(program)
     assert (done.returncode, done.stderr) == (-getattr(signal, sent), "")
 
 
@@ -275,10 +292,10 @@ def test_a_stop_amid_the_imports_prints_no_traceback() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "cliqa_bench", "list"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
-    for line in process.stderr:
-        if line.rstrip().endswith("cliqa_bench.stopping"):  # from here on it can be stopped
-            break
-    time.sleep(0.05)
+    lines = iter(process.stderr)
+    while not next(lines).rstrip().endswith("cliqa_bench.stopping"):
+        pass
+    next(lines)  # something else was imported: from here on it can be stopped
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130

@@ -12,6 +12,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cliqa_bench.errors import UserError
+from cliqa_bench.paths import given_path
 from cliqa_bench.store import file_digest
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Backbone(ABC):
         if weights == "random":
             return None
         if weights is not None:
-            file = Path(weights).expanduser()
+            file = given_path(weights)
             if not file.is_file():
                 raise UserError(f"--weights {weights}: no such file")
             return file

@@ -23,6 +23,7 @@ from cliqa_bench.bench.setting import Setting
 from cliqa_bench.computing import resolve_device
 from cliqa_bench.errors import UserError
 from cliqa_bench.machine import cores, cpu_model, memory_bytes
+from cliqa_bench.paths import given_path
 from cliqa_bench.progress import bar
 from cliqa_bench.runner import versions
 from cliqa_bench.settings import chosen_precision
@@ -110,7 +111,7 @@ def settled(flags: Mapping[str, Any]) -> Iterator[Setting]:
     if not 0 < flags["scale"] < math.inf:
         raise UserError(f"--scale must be above 0, not {flags['scale']}")
     device = resolve_device(flags["device"])
-    runs = flags["runs"] and Path(flags["runs"]).expanduser()
+    runs = flags["runs"] and given_path(flags["runs"])
     with tempfile.TemporaryDirectory(prefix="cliqa-bench-") as folder:
         yield Setting(
             device=str(device),
