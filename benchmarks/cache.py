@@ -195,14 +195,17 @@ class ImageCache:
         if ((tops < 0) | (lefts < 0) | (tops > room[:, 0]) | (lefts > room[:, 1])).any():
             raise ValueError("a crop does not lie inside its image")
         out = np.empty((len(indices), size, size, 3), np.uint8)
-        # one step copies `size` whole rows of 3 * size bytes: nothing is left to gain from a batched gather
+        mirrored = np.zeros(len(indices), bool) if flips is None else flips
+        # numpy, because a thread does this beside the training: PyTorch's operations would start a second
+        # pool of threads there, which takes the cores from the first
         for row, (index, top, left) in enumerate(zip(indices, tops, lefts, strict=True)):
-            out[row] = self.image(index)[top : top + size, left : left + size]
-        crops = torch.from_numpy(out)
-        if flips is not None and flips.any():
-            chosen = torch.from_numpy(np.flatnonzero(flips))
-            crops[chosen] = crops[chosen].flip(2)
-        return crops.permute(0, 3, 1, 2)
+            square = self.image(index)[top : top + size, left : left + size]
+            if mirrored[row]:
+                for channel in range(3):  # four times as quick as copying three bytes at a time
+                    out[row, :, :, channel] = square[:, ::-1, channel]
+            else:
+                out[row] = square
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
 
     def _release(self, n_bytes: int) -> None:
         self._read_bytes += n_bytes

@@ -208,8 +208,9 @@ class Learner(SupervisedTemplate):
         self.epoch = 0 if new_head or not t.epochs else t.warmup_epochs
         self.train_epochs = t.warmup_epochs + t.epochs - self.epoch
         self.model.to(self.device)
+        fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), self.training.lr, weight_decay=self.training.weight_decay
+            self.model.parameters(), t.lr, weight_decay=t.weight_decay, fused=fused
         )
         self.history = []
         self.images = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cliqa_bench.strategies.base import Strategy
 
@@ -57,10 +57,12 @@ class Quadratic(Strategy):
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns the quadratic penalty, from the second task on."""
+        if not self.omega:
+            return None
         weights = learning(learner)
         self.omega, self.anchor = laid_out(self.omega, weights), laid_out(self.anchor, weights)
-        parts = [(o * (weights[n] - self.anchor[n]) ** 2).sum() for n, o in self.omega.items()]
-        return self.reg_weight * sum(parts[1:], parts[0]) if parts else None
+        held = [(weights[name], omega, self.anchor[name]) for name, omega in self.omega.items()]
+        return pull_back(self.reg_weight, *map(list, zip(*held, strict=True)))
 
     def consolidate(self, learner: Learner) -> None:
         """Adds the task's importances to those of earlier tasks, and remembers its weights."""
@@ -101,6 +103,38 @@ class OnPairs(Quadratic):
         """
         super().__post_init__()
         self.require("pairs", least=0)
+
+
+def pull_back(factor: float, weights: list[Tensor], omegas: list[Tensor], anchors: list[Tensor]) -> Tensor:
+    """Returns `factor * sum(omega * (weight - anchor)**2)`; its gradient takes two passes over the weights.
+
+    Left to autograd, every parameter would cost a dozen small operations and several copies of itself.
+
+    Args:
+        factor: Of the sum.
+        weights: The parameters.
+        omegas: Their importances.
+        anchors: Where they are held.
+    """
+    import torch
+
+    class PullBack(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *weights: Tensor) -> Tensor:
+            ctx.away = torch._foreach_sub(weights, anchors)
+            squares = torch._foreach_mul(ctx.away, ctx.away)
+            torch._foreach_mul_(squares, omegas)
+            parts = [square.sum() for square in squares]
+            return factor * sum(parts[1:], parts[0])
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            pulls = torch._foreach_mul(omegas, 2 * factor * grads[0])
+            torch._foreach_mul_(pulls, ctx.away)
+            return tuple(pulls)
+
+    result: Tensor = PullBack.apply(*weights)
+    return result
 
 
 def learning(learner: Learner) -> dict[str, nn.Parameter]:

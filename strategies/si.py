@@ -9,12 +9,15 @@ overflown gradient times a skipped step); bfloat16 needs no loss scale, so there
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cliqa_bench.strategies._quadratic import Named, Quadratic, fixed, joined, laid_out, learning, part
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from cliqa_bench.learner import Learner
 
 
@@ -51,23 +54,31 @@ class SI(Quadratic):
 
     def after_warmup(self, learner: Learner) -> None:
         """Remembers where the way starts: the backbone has not moved yet."""
-        self._start = self._last = fixed(learning(learner))
+        self._start, self._last = fixed(learning(learner)), fixed(learning(learner))
 
     def after_step(self, learner: Learner) -> None:
         """Adds what the step did to the loss, to first order."""
+        import torch
+
         weights = learning(learner)
-        now = fixed(weights)
-        self._path, self._last = laid_out(self._path, weights), laid_out(self._last, weights)
-        for name, parameter in weights.items():
-            if parameter.grad is None:
-                continue
-            gradient, before = parameter.grad, self._last[name]
-            if self.gradient == "task" and name in self.omega:
-                pull = 2 * self.reg_weight * self.omega[name] * (before - self.anchor[name])
-                gradient = gradient - pull
-            lowered = -gradient * (now[name] - before)
-            self._path[name] = self._path[name] + lowered if name in self._path else lowered
-        self._last = now
+        self._path = laid_out(self._path, weights) or {n: torch.zeros_like(w) for n, w in weights.items()}
+        self._last = laid_out(self._last, weights)
+        weights = {n: w for n, w in weights.items() if w.grad is not None}
+        names, now = list(weights), [w.detach() for w in weights.values()]
+        path, before = [self._path[n] for n in names], [self._last[n] for n in names]
+        lowered = torch._foreach_sub(now, before)
+        torch._foreach_mul_(lowered, self._gradients(weights, before))
+        torch._foreach_sub_(path, lowered)
+        torch._foreach_copy_(before, now)
+
+    def _gradients(self, weights: Mapping[str, nn.Parameter], before: list[Tensor]) -> list[Tensor]:
+        """Returns the gradients that w adds up: the parameters hold those of the total loss."""
+        gradients = [w.grad for w in weights.values() if w.grad is not None]
+        if self.gradient == "total" or not self.omega:
+            return gradients
+        factor = 2 * self.reg_weight
+        pulls = [factor * self.omega[n] * (b - self.anchor[n]) for n, b in zip(weights, before, strict=True)]
+        return [gradient - pull for gradient, pull in zip(gradients, pulls, strict=True)]
 
     def importance(self, learner: Learner) -> Named:
         """Returns w over the squared way, damped; the weights are those of the best epoch."""
@@ -81,12 +92,12 @@ class SI(Quadratic):
 
     def state(self) -> Named:
         """Returns importances, remembered weights, and w while a task is being learned."""
-        return super().state() | joined({"path": self._path})
+        return super().state() | joined({"path": fixed(self._path)})
 
     def load_state(self, state: Named) -> None:
         """Takes back what `state` returned."""
         super().load_state(state)
-        self._path = part(state, "path")
+        self._path = fixed(part(state, "path"))
 
     def progress(self) -> Named | None:
         """Returns where the way started."""

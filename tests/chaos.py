@@ -178,9 +178,10 @@ class Chaos:
             round(1000 * (time.monotonic() - begin)) if kind in ("TERM", "INT") else 0,
         )
         allowed = {"KILL": (-9, 0), "TERM": (143, 0), "INT": (130, 0), KILLS[3]: (0, 1)}[kind]
-        if code not in allowed:
-            self.report(f"{task.name} ended with code {code} after {kind}", run)
         said = run.said()
+        unborn = not said and code == -{"TERM": signal.SIGTERM, "INT": signal.SIGINT}.get(kind, 0)
+        if code not in allowed and not unborn:  # before its first line nothing can take a signal
+            self.report(f"{task.name} ended with code {code} after {kind}", run)
         if code in (130, 143) and "the same command goes on from here" not in said:
             self.report(f"{task.name} does not say how to go on after {kind}", run)
         if "Traceback" in said or ("leaked" in said and kind != "KILL"):

@@ -135,6 +135,7 @@ def start(words: Sequence[str], cache: Path, log: Path, cold: bool, hook: Callab
         process.returncode = 0  # waited for by us
         return Run(process.pid, log, True)
     sys.stdout.flush()
+    log.touch()  # it may be killed before it says anything
     pid = os.fork()
     if pid == 0:
         _become(words, cache, log, hook)

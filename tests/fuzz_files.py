@@ -166,9 +166,11 @@ def run_file(pattern: str, mutations: Sequence[Mutation]) -> Format:
 
 
 def _rows(table: bytes) -> list[list[str]]:
-    """Rows of a CSV file, whatever their order and however 0 is written: each says what it is about."""
+    """Rows of a CSV file, whatever their order (each says what it is about), numbers to ten digits."""
     rows = csv.reader(table.decode("utf-8-sig").splitlines())
-    return sorted([re.sub("^-?0(\\.0)?$", "0", cell) for cell in row] for row in rows)
+    return sorted(
+        [f"{float(x) + 0:.9g}" if re.fullmatch(r"-?\d+(\.\d+)?", x) else x for x in row] for row in rows
+    )
 
 
 def _same_json(name: str, was: bytes, now: bytes) -> bool:
