@@ -80,7 +80,7 @@ def draw_changed(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Draw
     Drawing takes longer than all other parts of a report. Figures are drawn again when a number, a run, one
     of their files or the code that draws them has changed.
     """
-    drawn_from = _fingerprint(numbers)
+    drawn_from = _fingerprint(numbers, reader.out)
     kept = _kept(folder)
     if kept.get("drawn_from") == drawn_from:
         found = [Drawn([folder / name for name in names], text) for names, text in kept["figures"]]
@@ -106,13 +106,15 @@ def _hash(path: Path) -> str | None:
     return file_digest(path) if path.is_file() else None
 
 
-def _fingerprint(numbers: Tidy) -> str:
+def _fingerprint(numbers: Tidy, out: Path) -> str:
     records = [asdict(record) for record in numbers.group.records]
     for record in records:
         # when, where and how a run was asked for is in no figure
         record["facts"] = {k: record["facts"].get(k) for k in ("preset", "split", "fingerprints", "pictures")}
+    pictures = {node for record in records for node in (record["facts"]["pictures"] or {}).values()}
+    there = sorted(str(node) for node in pictures if (out / "pictures" / str(node) / "done.json").is_file())
     rows = hashlib.sha256(repr(lasting(numbers.rows)).encode()).hexdigest()
-    return digest([_code(), rows, repr(records)], length=32)
+    return digest([_code(), rows, repr(records), there], length=32)
 
 
 @functools.cache

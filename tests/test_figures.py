@@ -377,3 +377,15 @@ def test_figures_are_drawn_again_only_when_something_changed(
     rows = [row._replace(value=row.value / 2) for row in numbers.rows]
     gallery.draw_changed(replace(numbers, rows=rows), reader, tmp_path)
     assert len(drawings) == 5
+
+
+def test_figures_are_drawn_again_when_a_picture_has_come(tmp_path: Path) -> None:
+    out, folder = tmp_path / "runs", tmp_path / "report"
+    folder.mkdir()
+    record_pictures(out, recorded.record_tsn(out, sequence=["live", "bid"], order="live,bid", images=8))
+    (out / "pictures" / "bid-1" / "done.json").rename(tmp_path / "done.json")  # its process had died
+    gallery.draw_changed(*numbers_of(out), folder)
+    lacking = (folder / "fig_5.svg").read_bytes()
+    (tmp_path / "done.json").rename(out / "pictures" / "bid-1" / "done.json")
+    gallery.draw_changed(*numbers_of(out), folder)
+    assert (folder / "fig_5.svg").read_bytes() != lacking
