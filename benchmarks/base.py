@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ class Dataset(ABC):
         rule: How the score is made from the authors' label.
         n_pairs_paper: Training pairs in Table II of the TSN-IQA paper; None where it does not learn the set.
         n_pairs_files: Training pairs in the published pair lists; None where none is published.
+        labels_digest: `digest_of` the ratings of the release, where they are known; tells a digit that was
+            changed and scores that were shuffled, which nothing else in a label file tells.
         root: The dataset's own folder.
     """
 
@@ -65,6 +68,7 @@ class Dataset(ABC):
     rule: ClassVar[str]
     n_pairs_paper: ClassVar[int | None] = None
     n_pairs_files: ClassVar[int | None] = None
+    labels_digest: ClassVar[str | None] = None
 
     def __init_subclass__(cls) -> None:
         """Names the dataset after its file, unless it says its name."""
@@ -322,6 +326,25 @@ class Dataset(ABC):
                 f"{self.title}: {len(missing)} of {self.expected_images} rated images are missing in "
                 f"{self.root}, first {missing[0]}; {self.advice(missing)} ({self.homepage})"
             )
+
+    def as_released(self, ratings: Sequence[Rating]) -> bool:
+        """Tells whether these are the labels of the release, as far as that is known.
+
+        Args:
+            ratings: What `ratings` returned.
+        """
+        known = None if self.generated else self.labels_digest
+        return known is None or digest_of(ratings) == known
+
+
+def digest_of(ratings: Sequence[Rating]) -> str:
+    """Returns what tells the labels of one release from another: 16 hex digits of a SHA-256.
+
+    Args:
+        ratings: In any order; names and groups count whatever their case, numbers to three decimals.
+    """
+    lines = sorted(f"{r.key}\t{r.score:.3f}\t{r.std:.3f}\t{r.group}".lower() for r in ratings)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def folded(name: str) -> str:

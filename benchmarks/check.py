@@ -197,6 +197,11 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
     with _noted(row, "of the labels"):
         row.found += " (generated)" if dataset.generated else ""
         row.ratings = dataset.ratings()
+        if not dataset.as_released(row.ratings):
+            row.problems.append(
+                "the labels are not those of the release, though they look alike: a number was changed, or "
+                f"rows were shuffled; get the label files anew from {cls.homepage}"
+            )
     with _noted(row, "of the folders"):
         if dataset.variant:
             row.notes.append(f"images are of the {dataset.variant} release, not those of the paper")

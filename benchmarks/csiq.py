@@ -46,6 +46,7 @@ class Csiq(Dataset):
     rule = "1 - dmos, in full precision; std = dmos_std"
     n_pairs_paper = 8786
     n_pairs_files = 8000
+    labels_digest = "c2115e3738d85af2"
 
     def entries(self) -> list[Entry]:
         """Reads the sheet `all_by_image` of `csiq.DMOS.xlsx`."""

@@ -62,6 +62,7 @@ class Kadid10k(Dataset):
     rule = "the column dmos, 1 to 5, unchanged; std = the column var, which is a standard deviation"
     n_pairs_paper = 140071
     n_pairs_files = None
+    labels_digest = "473d8bd67d3fc02f"
 
     def entries(self) -> list[Entry]:
         """Reads `dmos.csv`."""

@@ -61,6 +61,7 @@ class Live(Dataset):
     rule = "max(dmos_new) - dmos_new, the maximum over all 779 distorted images; std = dmos_std"
     n_pairs_paper = 7780
     n_pairs_files = 7000
+    labels_digest = "d797c0a82e00621d"
 
     @cached_property
     def blocks(self) -> dict[str, int]:

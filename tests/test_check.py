@@ -50,6 +50,16 @@ def test_whole_data_is_well(whole: Path) -> None:
     assert lines[-1] == "all is well"
 
 
+def test_labels_that_only_look_like_the_release_are_a_problem(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = suites.dataset_class("csiq")
+    monkeypatch.setattr(cls, "as_released", lambda self, ratings: len(ratings) == 0)
+    report, row = one(data, "csiq")
+    assert not report.ok
+    assert [p for p in row.problems if "not those of the release" in p and cls.homepage in p]
+
+
 def test_a_missing_dataset_is_a_problem_unless_it_is_not_asked_for(data: Path) -> None:
     shutil.rmtree(data / "CSIQ")
     report = check.check_data(data)

@@ -97,6 +97,18 @@ def test_distortions_of_the_real_datasets(shared: Path) -> None:
     assert set(kadid.values()) == {405}
 
 
+@pytest.mark.parametrize("name", ["live", "csiq", "kadid10k"])
+def test_labels_that_are_not_the_releases_are_told(shared: Path, name: str) -> None:
+    dataset = opened(shared / "data/original_labels", name)
+    ratings = dataset.ratings()
+    assert dataset.as_released(ratings) and dataset.as_released(ratings[::-1])
+    one, two, *rest = ratings
+    assert not dataset.as_released([one._replace(score=two.score), two._replace(score=one.score), *rest])
+    assert not dataset.as_released([one._replace(score=one.score + 0.01), two, *rest])
+    assert not dataset.as_released([one._replace(group=rest[-1].group), two, *rest])
+    assert not dataset.as_released([two, *rest])
+
+
 def test_facts_agree_with_table_two(shared: Path) -> None:
     with (shared / "data/paper_tables/table_II.csv").open() as file:
         published = list(csv.DictReader(file))
