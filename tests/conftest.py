@@ -22,6 +22,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield cache
 
 
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Leaves the figures out of reports, for a module whose runs are about something else: they take long."""
+    from cliqa_bench.reports import gallery
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gallery, "PICTURES", ())
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Returns the folder of reference material beside the checkout."""

@@ -490,7 +490,7 @@ def trained(out: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def finished(miniatures, tmp_path_factory):
+def finished(miniatures, undrawn, tmp_path_factory):
     out = tmp_path_factory.mktemp("avalanche") / "runs"
     assert run(miniatures, out, ORDERS, "--log", "csv") == 0
     return out

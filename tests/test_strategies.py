@@ -625,7 +625,7 @@ def test_what_is_replayed_is_one_dataset_under_its_own_head(sources):
 # -- through the runner --------------------------------------------------------------------------------------
 
 
-def test_nodes_of_a_run_hold_what_a_straight_training_gives(miniatures, tmp_path):
+def test_nodes_of_a_run_hold_what_a_straight_training_gives(miniatures, undrawn, tmp_path):
     order, out = ["live", "bid", "csiq"], tmp_path / "runs"
     command = [
         "run", "--strategy", "si,jl,sl", "--orders", ",".join(order), "--data", str(miniatures),
