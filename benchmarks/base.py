@@ -148,33 +148,29 @@ class Dataset(ABC):
     def _ratings(self) -> list[Rating]:
         if not self.root.is_dir():
             raise UserError(f"{self.title}: there is no folder {self.root}; get it from {self.homepage}")
-        entries = self.entries()
-        seen: dict[str, str] = {}
-        faults = []
-        for where, rating in entries:
-            first = seen.setdefault(rating.key.lower(), where)
-            if first != where:
-                faults.append(
-                    UserError(f"{where} rates {rating.key} a second time, the first is {first}; get it anew")
-                )
-        files = {where.rsplit(" ", 2)[0] for where, _ in entries}
-        source = os.path.commonpath(files) if files else str(self.root)  # a folder, where there are several
-        if len(entries) != self.expected_images:
-            faults.append(
-                UserError(
-                    f"{source} rates {len(entries)} images, expected {self.expected_images}; get it anew"
-                )
-            )
-        groups = {content(r.group) for _, r in entries if r.group is not None}
-        if self.expected_groups is not None and len(groups) != self.expected_groups:
-            faults.append(
-                UserError(
-                    f"{source}: the images show {len(groups)} references, expected {self.expected_groups}; "
-                    "get the file anew"
-                )
-            )
+        faults: list[UserError] = []
+        try:
+            entries = self.entries()
+        except UserError as error:
+            entries, faults = [row for row in error.whole if isinstance(row, Entry)], [*error.each]
+        else:
+            faults += self._miscounted(entries)
+        faults += _rated_twice(entries)
         refuse(faults)
         return [rating for _, rating in entries]
+
+    def _miscounted(self, entries: Sequence[Entry]) -> list[UserError]:
+        """Returns a fault for a number of images or of references that is not the release's."""
+        files = {where.rsplit(" ", 2)[0] for where, _ in entries}
+        source = os.path.commonpath(files) if files else str(self.root)  # a folder, where there are several
+        groups = {content(r.group) for _, r in entries if r.group is not None}
+        told = []
+        if len(entries) != self.expected_images:
+            told.append(f"rates {len(entries)} images, expected {self.expected_images}; get it anew")
+        if self.expected_groups is not None and len(groups) != self.expected_groups:
+            shown = f"{len(groups)} references, expected {self.expected_groups}"
+            told.append(f"rates images of {shown}; get it anew")
+        return [UserError(f"{source} {line}") for line in told]
 
     def official_split(self) -> dict[str, Subset]:
         """Returns the split that the authors published with the labels: key of every image -> subset.
@@ -335,6 +331,19 @@ class Dataset(ABC):
         """
         known = None if self.generated else self.labels_digest
         return known is None or digest_of(ratings) == known
+
+
+def _rated_twice(entries: Sequence[Entry]) -> list[UserError]:
+    """Returns a fault for every image that is rated again."""
+    seen: dict[str, str] = {}
+    faults = []
+    for where, rating in entries:
+        first = seen.setdefault(rating.key.lower(), where)
+        if first != where:
+            faults.append(
+                UserError(f"{where} rates {rating.key} a second time, the first is {first}; get it anew")
+            )
+    return faults
 
 
 def digest_of(ratings: Sequence[Rating]) -> str:

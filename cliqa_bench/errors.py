@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,6 +23,9 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+    whole: Sequence[Any] = ()
+    """What could be read all the same, where it is of the rows of a file."""
 
     @property
     def each(self) -> Sequence[UserError]:
@@ -48,14 +51,20 @@ class SeveralErrors(UserError):
         return self._each
 
 
-def refuse(faults: Sequence[UserError]) -> None:
+def refuse(faults: Sequence[UserError], whole: Sequence[Any] = ()) -> None:
     """Raises what was gathered: nothing, the one fault, or all of them as one.
 
+    Args:
+        faults: What is wrong.
+        whole: What could be read all the same.
+
     Raises:
-        UserError: If there is any.
+        UserError: If there is any fault.
     """
     if faults:
-        raise faults[0] if len(faults) == 1 and len(faults[0].each) == 1 else SeveralErrors(faults)
+        error = faults[0] if len(faults) == 1 and len(faults[0].each) == 1 else SeveralErrors(faults)
+        error.whole = whole
+        raise error
 
 
 def read_all(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
@@ -66,7 +75,7 @@ def read_all(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
         read: Returns what an item holds, or raises a UserError.
 
     Raises:
-        UserError: If any item raised one; `each` has them all.
+        UserError: If any item raised one; `each` has them all, `whole` what the other items hold.
     """
     done, faults = [], []
     for item in items:
@@ -74,7 +83,7 @@ def read_all(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
             done.append(read(item))
         except UserError as error:
             faults.append(error)
-    refuse(faults)
+    refuse(faults, done)
     return done
 
 

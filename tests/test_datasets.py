@@ -413,6 +413,18 @@ def test_kadid_broken_rows(tmp_path: Path, old: str, new: str, words: list[str])
     assert_told(opened(tmp_path, "kadid10k"), "dmos.csv", *words)
 
 
+def test_a_row_that_is_rated_twice_is_told_beside_one_that_cannot_be_read(tmp_path: Path) -> None:
+    dataset, _ = made(tmp_path, "kadid10k", images=False)
+    path = dataset.root / "dmos.csv"
+    edit(path, "I02_01_01.png,I02.png,", "I02_01_01.png,I02.png,x")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[1]]))
+    with pytest.raises(UserError) as told:
+        opened(tmp_path, "kadid10k").ratings()
+    first, second = map(str, told.value.each)
+    assert "row 5" in first and "a second time, the first is" in second
+
+
 def test_kadid_a_missing_row_and_a_missing_reference_are_told(tmp_path: Path) -> None:
     dataset, truth = made(tmp_path, "kadid10k", images=False)
     path = dataset.root / "dmos.csv"
@@ -422,7 +434,7 @@ def test_kadid_a_missing_row_and_a_missing_reference_are_told(tmp_path: Path) ->
         opened(tmp_path, "kadid10k"), str(path), f"rates {len(truth) - 1} images, expected {len(truth)}"
     )
     path.write_text("".join([*lines[:-3], *(line.replace("_01.png", "_02.png") for line in lines[1:4])]))
-    assert_told(opened(tmp_path, "kadid10k"), "show 9 references, expected 10")
+    assert_told(opened(tmp_path, "kadid10k"), "rates images of 9 references, expected 10")
 
 
 # --- suites
