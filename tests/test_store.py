@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import recorded_runs
 from cliqa_bench import records, store
 from cliqa_bench.errors import UserError
 from cliqa_bench.records import AnswerReader, RunRecord, Step
-from cliqa_bench.store import Node
+from cliqa_bench.store import Node, read_answers, read_json, write_answers
 from cliqa_bench.types import Answers
 
 
@@ -224,3 +225,26 @@ def test_a_broken_record_is_named(tmp_path, text):
 def test_no_runs_at_all_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"no runs in .* make some"):
         records.read_records(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[NaN]", "[-Infinity]", "[1e999]", "[", "[" * 100_000])
+def test_what_is_no_json_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="is not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_member_of_an_answer_file_that_is_no_array(tmp_path: Path) -> None:
+    path = tmp_path / "answers.npz"
+    write_answers(path, np.array(["a", "b"]), np.array([1.0, 2.0]), np.zeros((2, 1), np.float32))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, b"no array" if name == "mos.npy" else data)
+    with pytest.raises(UserError, match="mos is no array"):
+        read_answers(path)
+
+
+def test_a_message_can_be_printed_whatever_it_quotes() -> None:
+    assert str(UserError("no column \ufeffname,\n\x00\u2028 got \ud800")) == "no column  name,  got \\ud800"

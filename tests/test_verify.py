@@ -297,6 +297,9 @@ def test_a_changed_record(out: Path) -> None:
         ("sequence", ["live", "live"], "a dataset twice"),
         ("gates", {"live": "../../etc"}, "no plain file name"),
         ("titles", {}, "without a title"),
+        ("steps", [{"dataset": "live", "heads": [["a", 0], ["b", 0]]}], "one head nor one a task"),
+        ("stages", [], "gates without stages"),
+        ("facts", {"fingerprints": "x"}, "facts that are no tables"),
         ("extra", 1, "extra"),
     ],
 )
