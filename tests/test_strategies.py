@@ -29,7 +29,7 @@ from cliqa_bench.losses import fidelity, pair_probability
 from cliqa_bench.metrics import srcc
 from cliqa_bench.model import QualityModel
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.strategies._quadratic import fixed, sum_over_pairs
+from cliqa_bench.strategies._quadratic import fixed, pull_back, sum_over_pairs
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.strategies.ewc import EWC
 from cliqa_bench.strategies.jl import JL
@@ -623,6 +623,22 @@ def test_what_is_replayed_is_one_dataset_under_its_own_head(sources):
 
 
 # -- through the runner --------------------------------------------------------------------------------------
+
+
+def test_the_penalty_and_its_gradient_are_those_of_autograd():
+    torch.manual_seed(0)
+    shapes = [(3, 2, 3, 3), (5,), ()]
+    weights = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    omegas, anchors = ([torch.randn(shape) for shape in shapes] for _ in range(2))
+    value = pull_back(1000.0, weights, omegas, anchors)
+    (3 * value).backward()
+    found = [w.grad.clone() for w in weights]
+    copies = [w.detach().clone().requires_grad_() for w in weights]
+    parts = [(o * (w - a) ** 2).sum() for w, o, a in zip(copies, omegas, anchors, strict=True)]
+    (3 * (1000.0 * sum(parts))).backward()
+    assert float(value) == pytest.approx(1000.0 * sum(map(float, parts)), rel=1e-6)
+    for one, copy_ in zip(found, copies, strict=True):
+        torch.testing.assert_close(one, copy_.grad, rtol=1e-6, atol=0)
 
 
 def test_nodes_of_a_run_hold_what_a_straight_training_gives(miniatures, undrawn, tmp_path):
