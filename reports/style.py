@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -84,12 +85,12 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     figure.set_layout_engine("none")
     paths = [folder / f"{name}.{kind}" for kind in FORMATS]
     for path in paths:
+        kind, buffer = path.suffix[1:], io.BytesIO()
+        # not into the file: on a full disk the writer of PDF raises errors of its own
+        figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
+        drawn = buffer.getvalue()
         with atomic_path(path, lasting=False) as temporary:
-            kind = path.suffix[1:]
-            figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
-            if kind == "svg":
-                text = embed_fonts(temporary.read_text(encoding="utf-8"))
-                temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.write_bytes(embed_fonts(drawn.decode()).encode() if kind == "svg" else drawn)
     return paths
 
 

@@ -268,8 +268,8 @@ def can_mount(folder: Path) -> bool:
     return subprocess.run(["umount", str(folder)], check=False).returncode == 0
 
 
-def wreak(chaos: Chaos, kills: int, strategies: list[str], jobs: list[int], others: bool) -> None:
-    """Does campaigns until there were as many kills as asked for."""
+def wreak(chaos: Chaos, kills: int, disks: int, strategies: list[str], jobs: list[int], others: bool) -> None:
+    """Does campaigns until there were as many kills as asked for, and then as many small disks."""
     data = chaos.root / "data"
     make = Task("data", ["data", "make", "{out}", "--scale", "0.02"], small_make)
     if chaos.start(make, data, chaos.root / "cache").wait() != 0:
@@ -298,6 +298,8 @@ def wreak(chaos: Chaos, kills: int, strategies: list[str], jobs: list[int], othe
             runs = 2 if chaos.rng.random() < 0.25 else 1
             chaos.campaign(chaos.rng.choice(tasks), min(left, chaos.rng.randint(1, 6)), runs)
         print(f"{chaos.figures['kills']} of {kills} kills, {len(chaos.wrong)} deviations", flush=True)
+    for _ in range(disks if mountable else 0):
+        chaos.small_disk(chaos.rng.choice(tasks))
     if not mountable:
         chaos.figures["small disks: not tried, they need root and mount"] = 0
 
@@ -306,6 +308,7 @@ def main() -> int:
     """Runs the command line; returns 1 if anything deviates."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="how many kills (default: 200)")
+    parser.add_argument("--disks", type=int, default=0, help="how many small disks in the end (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and kinds (default: 0)")
     parser.add_argument("--strategies", default=",".join(STRATEGIES), help="which strategies")
     parser.add_argument("--jobs", default="1,2", help="which numbers of processes (default: 1,2)")
@@ -316,7 +319,7 @@ def main() -> int:
     lab.preload()
     chaos = Chaos(root, random.Random(args.seed))
     jobs = [int(n) for n in args.jobs.split(",")]
-    wreak(chaos, args.kills, args.strategies.split(","), jobs, not args.only_runs)
+    wreak(chaos, args.kills, args.disks, args.strategies.split(","), jobs, not args.only_runs)
     chaos.figures["deviations"] = len(chaos.wrong)
     chaos.figures["seconds"] = round(time.monotonic() - begin)
     for name, n in sorted(chaos.figures.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -50,6 +51,21 @@ BIG = np.random.default_rng(0).random(125_000)
 
 def save_tensors(path: Path) -> None:
     save_file({"x": BIG}, path)
+
+
+def test_a_figure_on_a_full_disk(small: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from cliqa_bench.reports import style
+
+    figure = Figure()
+    figure.text(0.5, 0.5, "abc")
+    with contextlib.suppress(OSError), (small / "rest").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    with pytest.raises(UserError, match=r"cannot write .*fig\.svg"):
+        style.save(figure, small, "fig")
+    assert {path.name for path in small.iterdir()} == {"other", "rest"}
 
 
 @pytest.mark.parametrize(
