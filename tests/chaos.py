@@ -155,8 +155,17 @@ class Chaos:
         workers = [pid for pid in lab.claims(out).values() if pid != run.pid]
         if kind == KILLS[3] and not workers:
             kind = "KILL"
+        try:
+            self.send(kind, run, workers)
+        except ProcessLookupError:  # it has just ended
+            return False
         self.figures[f"killed during: {during if task.words[0] == 'run' else task.words[0]}"] += 1
         self.figures[f"killed by: {kind}"] += 1
+        self.check_end(task, run, kind)
+        return True
+
+    def send(self, kind: str, run: lab.Run, workers: list[int]) -> None:
+        """Sends a signal to a run, to all of its processes, or to one of its workers."""
         match kind:
             case "KILL":
                 os.kill(run.pid, signal.SIGKILL)
@@ -166,8 +175,6 @@ class Chaos:
                 os.killpg(run.pid, signal.SIGINT)
             case _:
                 os.kill(self.rng.choice(workers), signal.SIGKILL)
-        self.check_end(task, run, kind)
-        return True
 
     def check_end(self, task: Task, run: lab.Run, kind: str) -> None:
         """Sees that a run ends as it should after a signal; one that was just finishing may succeed."""
