@@ -200,7 +200,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
         if not dataset.as_released(row.ratings):
             row.problems.append(
                 "the labels are not those of the release, though they look alike: a number was changed, or "
-                f"rows were shuffled; get the label files anew from {cls.homepage}"
+                f"scores were shuffled; get the label files anew from {cls.homepage}"
             )
     with _noted(row, "of the folders"):
         if dataset.variant:

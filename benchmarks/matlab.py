@@ -27,7 +27,7 @@ _ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
 _MATRIX, _COMPRESSED = 14, 15
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 _LETTERS = (1, 2, 4, 16, 17)
-_CELL, _CHAR, _NUMERIC = 1, 4, range(6, 16)
+_CELL, _CHAR, _NUMERIC, _OPAQUE = 1, 4, range(6, 16), 17
 _COMPLEX = 0x800
 
 
@@ -132,13 +132,17 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 def _check_matrix(data: bytes, order: str, names: Sequence[str], depth: int) -> str:
     """Checks one variable or cell; of a variable that is not wanted, its name alone. Returns the name."""
     parts = _elements(data, order)
-    (flags_kind, flags), (dims_kind, dims), (_, name) = next(parts), next(parts), next(parts)
-    if (flags_kind, len(flags), dims_kind) != (6, 8, 5) or len(dims) < 8 or len(dims) % 4:
-        raise ValueError("a variable without flags and dimensions")
-    called = name.decode("latin-1")
+    if depth and not data:  # an empty cell
+        return ""
+    (flags_kind, flags), (dims_kind, dims), (_, name) = (next(parts, (0, b"")) for _ in range(3))
+    word = struct.unpack(f"{order}I", flags[:4].ljust(4, b"\0"))[0]
+    called = (dims if word & 0xFF == _OPAQUE else name).decode(
+        "latin-1"
+    )  # MATLAB's objects have no dimensions
     if depth == 0 and called not in names:
         return called
-    word = struct.unpack(f"{order}I", flags[:4])[0]
+    if (flags_kind, len(flags), dims_kind) != (6, 8, 5) or len(dims) < 8 or len(dims) % 4:
+        raise ValueError("a variable without flags and dimensions")
     shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
     count = math.prod(shape)
     if min(shape) < 0 or count > MAX_BYTES or word & _COMPLEX:

@@ -169,7 +169,7 @@ def _put_back_adam(learner: Learner, saved: Tensors) -> None:
     for name, tensor in saved.items():
         number, _, key = name.partition(".")
         like = parameters[int(number)]
-        # in the layout of the weights, as Adam makes it: sums in another layout may differ in the last bit
+        # in the layout of the weights: fused Adam reads all of a parameter's tensors in that of the parameter
         value = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
         state.setdefault(int(number), {})[key] = value
     learner.optimizer.load_state_dict({**learner.optimizer.state_dict(), "state": state})

@@ -1,4 +1,4 @@
-"""Networks for scoring alone: batch normalisation folded into the convolution before it.
+"""Networks that do not learn: batch normalisation folded into the convolution before it.
 
 Outside training a BatchNorm layer multiplies and adds constants, and so does a convolution: the two are one
 convolution with other weights, exactly but for rounding. It saves a pass over every feature map, about a
@@ -58,7 +58,7 @@ def _is_fixed(norm: nn.Module) -> bool:
 
 
 def folded(net: FeatureNet, task: int | None = None) -> FeatureNet:
-    """Returns a copy of a network for scoring.
+    """Returns a copy of a network that is not to learn: for scoring, or for teaching.
 
     Args:
         net: The network; it is left as it is, and what is not folded is shared with it.

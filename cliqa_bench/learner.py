@@ -323,6 +323,14 @@ class Learner(SupervisedTemplate):
                 raise FloatingPointError(where + (f", on {_keys(*shown)}" if shown else ""))
         self._unseen = []
 
+    def optimizer_step(self) -> None:
+        """Updates the weights; fused Adam takes gradients to lie as the weights do, and does not look."""
+        for group in self.optimizer.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None and weight.grad.stride() != weight.stride():
+                    weight.grad = torch.empty_like(weight).copy_(weight.grad)
+        super().optimizer_step()
+
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
         self._count(self._fresh)

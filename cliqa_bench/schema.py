@@ -72,6 +72,11 @@ def is_plain_name(name: str) -> bool:
     return bool(re.fullmatch(r"[^./\\\0][^/\\\0]{0,254}", name))
 
 
+def _are_nodes(named: Any) -> bool:
+    nodes = named.values() if isinstance(named, dict) else ()
+    return all(isinstance(node, str) and is_plain_name(node) for node in nodes)
+
+
 def wrong_record(record: RunRecord) -> str:
     """Says what of a record does not belong together; "" where nothing is wrong."""
     nodes = {*record.answers, *record.gates.values(), *(n for s in record.steps for n, _ in s.heads)}
@@ -89,6 +94,7 @@ def wrong_record(record: RunRecord) -> str:
         "a step of a dataset that is not in the sequence": {s.dataset for s in record.steps} <= named,
         "gates without stages": bool(record.stages) or not record.gates,
         "facts that are no tables": all(isinstance(record.facts.get(k), dict | None) for k in _TABLES),
+        "a picture's node is no plain file name": _are_nodes(record.facts.get("pictures")),
         "tau or a stage out of range": record.tau >= 0 and all(stage >= 1 for stage in record.stages),
     }
     return next((text for text, holds in checks.items() if not holds), "")

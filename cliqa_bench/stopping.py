@@ -83,9 +83,9 @@ def stoppable(command: str) -> Iterator[Stopping]:
 
     def lost(told: sys.UnraisableHookArgs) -> None:
         """Raises a stop again that came in a finaliser or the like, from which no exception comes out."""
-        if told.exc_value is None or told.exc_value is not state.by:
+        if told.exc_value is None or told.exc_value is not state.by or not hasattr(signal, "setitimer"):
             hook(told)
-        elif hasattr(signal, "setitimer"):
+        else:
             signal.signal(signal.SIGALRM, unwind)
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
 

@@ -78,7 +78,7 @@ def draw_changed(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Draw
     """Returns what `draw_all` would draw, and draws it only if that is not what lies there already.
 
     Drawing takes longer than all other parts of a report. Figures are drawn again when a number, a run, one
-    of their files or the code that draws them has changed.
+    of their files or the code that draws them has changed, or a picture of an image has come.
     """
     drawn_from = _fingerprint(numbers, reader.out)
     kept = _kept(folder)

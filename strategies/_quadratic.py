@@ -128,6 +128,7 @@ def pull_back(factor: float, weights: list[Tensor], omegas: list[Tensor], anchor
             return factor * sum(parts[1:], parts[0])
 
         @staticmethod
+        @torch.autograd.function.once_differentiable
         def backward(ctx: Any, *grads: Tensor) -> Any:
             pulls = torch._foreach_mul(omegas, 2 * factor * grads[0])
             torch._foreach_mul_(pulls, ctx.away)

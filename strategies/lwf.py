@@ -43,7 +43,7 @@ class LwF(Strategy):
         super().__post_init__()
         self.require("reg_weight", least=0)
         self._teacher: QualityModel | None = None
-        self._quick: QualityModel | None = None
+        self._folded: QualityModel | None = None
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
         """Returns the head; after the warm-up the backbone and all heads, because all have a loss."""
@@ -57,32 +57,34 @@ class LwF(Strategy):
     def _take_teacher(self, model: QualityModel) -> None:
         self._teacher = copy.deepcopy(model).requires_grad_(False).train()
         self._teacher.net.eval()
-        self._quick = None
+        self._folded = None
 
-    def _said(self, learner: Learner) -> Tensor:
+    def _teacher_scores(self, learner: Learner) -> Tensor:
         """Returns the teacher's scores (n, heads) of the mini-batch."""
         import torch
 
         from cliqa_bench.folding import folded
 
-        if self._quick is None:  # its normalisation stands still
-            self._quick = copy.deepcopy(self._teacher)
-            assert self._quick is not None
-            self._quick.net = folded(self._quick.net)
+        if self._folded is None:  # its normalisation stands still
+            self._folded = copy.deepcopy(self._teacher)
+            assert self._folded is not None
+            self._folded.net = folded(self._folded.net)
         with torch.no_grad():
-            return learner.scores(self._quick, learner.mb_x)
+            return learner.scores(self._folded, learner.mb_x)
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns the distillation loss of the old heads on the mini-batch's pairs."""
         if self._teacher is None:
             return None
-        old, new = (scores[:, : learner.task] for scores in (self._said(learner), learner.mb_output))
+        old, new = (
+            scores[:, : learner.task] for scores in (self._teacher_scores(learner), learner.mb_output)
+        )
         first, second = learner.mbatch[2], learner.mbatch[3]
         return self.reg_weight * distillation(new, old, first, second, learner.training.slope)
 
     def consolidate(self, learner: Learner) -> None:
         """Lets the teacher go."""
-        self._teacher = self._quick = None
+        self._teacher = self._folded = None
 
     def progress(self) -> dict[str, Tensor] | None:
         """Returns the teacher."""

@@ -66,9 +66,11 @@ class SI(Quadratic):
         weights = {n: w for n, w in weights.items() if w.grad is not None}
         names, now = list(weights), [w.detach() for w in weights.values()]
         path, before = [self._path[n] for n in names], [self._last[n] for n in names]
-        lowered = torch._foreach_sub(now, before)
-        torch._foreach_mul_(lowered, self._gradients(weights, before))
-        torch._foreach_sub_(path, lowered)
+        if not names:
+            return
+        raised = torch._foreach_sub(now, before)
+        torch._foreach_mul_(raised, self._gradients(weights, before))
+        torch._foreach_sub_(path, raised)
         torch._foreach_copy_(before, now)
 
     def _gradients(self, weights: Mapping[str, nn.Parameter], before: list[Tensor]) -> list[Tensor]:

@@ -300,6 +300,8 @@ def test_a_changed_record(out: Path) -> None:
         ("steps", [{"dataset": "live", "heads": [["a", 0], ["b", 0]]}], "one head nor one a task"),
         ("stages", [], "gates without stages"),
         ("facts", {"fingerprints": "x"}, "facts that are no tables"),
+        ("facts", {"pictures": {"live": ["x"]}}, "a picture's node"),
+        ("facts", {"pictures": {"live": "../x"}}, "a picture's node"),
         ("extra", 1, "extra"),
     ],
 )
