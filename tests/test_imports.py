@@ -27,7 +27,7 @@ LEVELS = (
     "model gates backbones",
     "computing",
     "metrics losses readouts records schema registry addons progress memory pretrain_config weights store",
-    "machine seeds paths config yaml_file disk locks stopping",
+    "machine seeds paths config yaml_file disk locks stopping processes",
     "types errors _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}

@@ -52,7 +52,8 @@ def test_names_import_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                           cwd=Path(__file__).resolve().parents[1])  # fmt: skip
     assert done.stdout.strip() == (
-        "['cliqa_bench._version', 'cliqa_bench.errors', 'cliqa_bench.addons', 'cliqa_bench.registry']"
+        "['cliqa_bench._version', 'cliqa_bench.errors', 'cliqa_bench.paths', 'cliqa_bench.addons', "
+        "'cliqa_bench.registry']"
     )
 
 

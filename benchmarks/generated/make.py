@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
 import os
 import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +23,8 @@ from cliqa_bench.disk import cannot_write, sweep, sync, sync_tree, temporary_pre
 from cliqa_bench.errors import UserError
 from cliqa_bench.locks import locked
 from cliqa_bench.paths import cache_root
+from cliqa_bench.processes import processes as at_work
 from cliqa_bench.progress import bar
-from cliqa_bench.stopping import held_back, ignore_interrupts
 from cliqa_bench.store import read_json, write_json
 
 VERSION = 2
@@ -115,32 +110,20 @@ def make_miniatures(
                 _make(root, missing, scale, seed, processes or min(8, os.cpu_count() or 1))
     except OSError as error:
         raise cannot_write(Path(error.filename or root), error) from error
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a process that made pictures was killed (memory?); run the same command again"
-        ) from error
 
 
 def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, processes: int) -> None:
     plans = {layout.name: layout.scenes(scale, seed) for layout in layouts}
     total = sum(len(scene.pictures) for scenes in plans.values() for scene in scenes)
-    # spawned, not forked: a forked child can inherit locked thread pools
-    context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         shown = stack.enter_context(bar(total, "making miniatures", "image"))
-        pool = (
-            stack.enter_context(ProcessPoolExecutor(processes, context, _attend, (os.getpid(),)))
-            if processes > 1 and layouts
-            else None
-        )
-        stack.push(_kill_children)
+        spread = stack.enter_context(at_work(processes if layouts else 1))
         for layout in layouts:
             scenes = plans[layout.name]
             partial = Path(tempfile.mkdtemp(prefix=temporary_prefix(layout.folder), dir=root))
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
             partial.chmod(0o755)
-            with held_back():  # here processes are started
-                measured = (pool.map if pool else map)(functools.partial(make_scene, partial), scenes)
+            measured = spread.map(functools.partial(make_scene, partial), scenes)
             measures = []
             for scene, measure in zip(scenes, measured, strict=True):
                 measures.append(measure)
@@ -151,13 +134,6 @@ def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, proces
             sync(root)
 
 
-def _kill_children(kind: type[BaseException] | None, *_: object) -> None:
-    """Ends the pool's processes at once where something went wrong: nobody waits for what they do."""
-    if kind is not None:
-        for child in multiprocessing.active_children():
-            child.kill()
-
-
 def _move(partial: Path, folder: Path, scale: float, seed: int) -> None:
     """Gives a finished dataset its name; if another process was faster, the same bytes are there already."""
     try:
@@ -165,18 +141,6 @@ def _move(partial: Path, folder: Path, scale: float, seed: int) -> None:
     except OSError:
         if not _finished(folder, scale, seed):
             raise
-
-
-def _attend(parent: int) -> None:
-    """Prepares a process of the pool: Ctrl-C is the parent's business, and without parent it ends."""
-    ignore_interrupts()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def mark_generated(

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from cliqa_bench.benchmarks.generated.make import LAYOUTS, mark_generated
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.benchmarks.generated.scenes import Picture, Scene
 from cliqa_bench.machine import cores
+from cliqa_bench.processes import processes
 from cliqa_bench.progress import bar
 from cliqa_bench.seeds import rng_for
 
@@ -62,10 +61,10 @@ def make_real_size(root: Path, names: Sequence[str] = tuple(REAL), scale: float 
         sizes = itertools.cycle(REAL[name][1])
         files += [(folder / picture.path, next(sizes), i) for i, picture in enumerate(pictures)]
     with (
-        ProcessPoolExecutor(cores(), get_context("spawn")) as pool,
+        processes(cores()) as spread,
         bar(len(files), "write pictures", "image") as shown,
     ):
-        for _ in pool.map(_write, *zip(*files, strict=True), chunksize=64):
+        for _ in spread.map(_write, files):
             shown.update()
     return total
 
@@ -97,8 +96,9 @@ def _bases() -> list[Image.Image]:
     return [Image.fromarray(reference(seed, half)).resize(_BASE) for seed in range(4)]
 
 
-def _write(path: Path, size: tuple[int, int], number: int) -> None:
+def _write(file: tuple[Path, tuple[int, int], int]) -> None:
     """Writes a crop of one of the base pictures, its brightness and contrast changed a little."""
+    path, size, number = file
     rng = rng_for("bench-picture", path.parent.name, number)
     base = _bases()[number % len(_bases())]
     if size[0] > base.width or size[1] > base.height:

@@ -1,0 +1,52 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.processes import processes
+
+STOPPED = """
+import os, signal, time
+from cliqa_bench.processes import processes
+from cliqa_bench.stopping import stoppable
+
+if __name__ == "__main__":
+    try:
+        with stoppable("again"), processes(2) as spread:
+            for done, _ in enumerate(spread.map(time.sleep, [0.01] * 6 + [30] * 60)):
+                if done == 4:
+                    signal.setitimer(signal.ITIMER_REAL, 0.3)
+                    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_outcomes_come_in_the_order_of_the_items(number: int) -> None:
+    with processes(number) as spread:
+        assert list(spread.map(abs, range(-30, 0))) == list(range(30, 0, -1))
+        assert list(spread.map(abs, [])) == []
+
+
+def test_stopped_they_end_at_once_and_without_a_word(tmp_path) -> None:
+    program = tmp_path / "stopped.py"  # a file: what is spawned reads it again
+    program.write_text(STOPPED)
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("stopped\n", "", 0)
+    assert time.monotonic() - began < 25  # no item of 30 seconds was waited for
+
+
+def test_one_that_is_killed_is_told_of() -> None:
+    with pytest.raises(UserError, match="a process was killed"), processes(2) as spread:
+        list(spread.map(_killed, [0] * 4))
+
+
+def _killed(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
