@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: said before PyTorch comes and takes all cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 0.25
@@ -15,7 +19,7 @@ SCALE = 0.25
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Points CLIQA_CACHE to a folder of the session and hides CLIQA_DATA: no test touches the user's own."""
-    cache = tmp_path_factory.mktemp("cache")
+    cache = _of_the_session(tmp_path_factory, "cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIQA_CACHE", str(cache))
         patch.delenv("CLIQA_DATA", raising=False)
@@ -46,6 +50,14 @@ def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with the six generated datasets, made once a session; read it, never write to it."""
     from cliqa_bench.benchmarks.generated.make import make_miniatures
 
-    root = tmp_path_factory.mktemp("miniatures")
+    root = _of_the_session(tmp_path_factory, "miniatures")
     make_miniatures(root, SCALE, seed=0)
     return root
+
+
+def _of_the_session(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Returns a folder that all processes of pytest share: what fills it has locks."""
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    folder = (factory.getbasetemp().parent if several else factory.getbasetemp()) / name
+    folder.mkdir(exist_ok=True)
+    return folder
