@@ -35,7 +35,7 @@ from cliqa_bench.benchmarks.images import (
 )
 from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError
-from cliqa_bench.locks import locked
+from cliqa_bench.locks import locked, sweep_lock
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar
 from cliqa_bench.store import atomic_path, digest
@@ -130,10 +130,12 @@ class ImageCache:
             UserError: If an image is missing or refused, or the cache does not fit on the disk.
         """
         build = _Build(dataset, keys, resize, folder, max_megapixels)
-        cache = build.current()
-        if cache is None:
+        cache, lock = build.current(), build.path.with_suffix(".lock")
+        if cache is not None:
+            sweep_lock(lock)
+        else:
             what = f"that decodes {dataset.title} to {build.path.parent}"
-            with locked(build.path.with_suffix(".lock"), what) as alone:
+            with locked(lock, what) as alone:
                 if alone:
                     build.sweep()
                 # another process may have made it while this one waited for the lock

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from cliqa_bench.disk import writing
+from cliqa_bench.errors import UserError
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -132,10 +133,16 @@ def owner(path: Path) -> str:
         return "another process"
 
 
+def sweep_lock(path: Path) -> None:
+    """Removes a lock's file if its owner is dead; where that is not allowed, it stays."""
+    if path.exists():
+        with contextlib.suppress(UserError), claimed(path):
+            pass
+
+
 def sweep_locks(folder: Path) -> None:
     """Removes the files of locks whose owners are dead, and the folder if none is left."""
     for path in folder.glob("*.lock"):
-        with claimed(path):
-            pass
+        sweep_lock(path)
     with contextlib.suppress(OSError):
         folder.rmdir()

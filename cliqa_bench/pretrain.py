@@ -29,7 +29,7 @@ from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.errors import UserError
-from cliqa_bench.locks import locked
+from cliqa_bench.locks import locked, sweep_lock
 from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
@@ -266,9 +266,12 @@ def distortion_aware(
     """
     weights_id = backbone.weights_id(weights)
     path = distortion_bn_file(backbone.name, weights_id, config)
-    if not path.is_file():
+    lock = path.with_suffix(".lock")
+    if path.is_file():
+        sweep_lock(lock)
+    else:
         what = f"that trains the gate's network of {backbone.title}"
-        with locked(path.with_suffix(".lock"), what):
+        with locked(lock, what):
             if not path.is_file():  # another process may have made it while this one waited
                 _make_distortion_aware(path, backbone, net, weights_id, device, config)
     state = parse_weights(path.read_bytes(), path, "delete it, it is made again")

@@ -7,6 +7,7 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -57,6 +58,14 @@ def test_cache_holds_the_pixels_of_the_files(tiny: Tiny, tmp_path: Path) -> None
         assert tuple(cache.shapes[place]) == expected.shape[:2]
         np.testing.assert_array_equal(cache.image(place), expected)
     assert not cache.image(0).flags.writeable
+
+
+def test_the_lock_of_one_who_was_killed_after_decoding_goes(tiny: Tiny, tmp_path: Path) -> None:
+    with mock.patch.object(Path, "unlink"):  # the lock's file stays, as after SIGKILL
+        path = open_cache(tiny, tmp_path).path
+    assert path.with_suffix(".lock").exists()
+    open_cache(tiny, tmp_path)
+    assert not path.with_suffix(".lock").exists()
 
 
 def test_images_are_resized_by_the_rule(tiny: Tiny, tmp_path: Path) -> None:

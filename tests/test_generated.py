@@ -488,8 +488,10 @@ def test_what_a_killed_run_left_is_swept_away_and_what_a_living_one_makes_stays(
     dead = tmp_path / living.name.replace(f"~{os.getpid()}~", f"~{child.pid}~")
     living.mkdir()
     dead.mkdir()
+    lock = tmp_path / ".making.lock"
+    lock.touch()
     make.make_miniatures(tmp_path, 0.01, 0, [], processes=1)
-    assert living.exists() and not dead.exists()
+    assert living.exists() and not dead.exists() and not lock.exists()
 
 
 def test_what_is_not_ours_is_not_overwritten(tmp_path):

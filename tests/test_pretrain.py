@@ -12,7 +12,7 @@ from cliqa_bench import pretrain, registry
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
-from cliqa_bench.pretrain_config import SCNN, PretrainConfig
+from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
 
 TINY = PretrainConfig(pictures=4, size=32, steps=6, batch=8)
 CPU = torch.device("cpu")
@@ -79,8 +79,11 @@ def test_distortion_aware_normalisation_changes_normalisation_only_and_is_made_o
     for name, tensor in before.state_dict().items():
         assert torch.equal(tensor, net.state_dict()[name]) != (name in norms), name
     monkeypatch.setattr(pretrain, "train", None)  # nothing may ask for it
+    lock = distortion_bn_file("scnn", scnn.weights_id("random"), config).with_suffix(".lock")
+    lock.touch()  # of one who was killed after the last step
     pretrain.distortion_aware(scnn, again, "random", CPU, config)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in net.state_dict().items())
+    assert not lock.exists()
 
 
 def test_the_rate_warms_up_and_ends_near_zero():

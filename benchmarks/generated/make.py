@@ -21,7 +21,7 @@ from cliqa_bench.benchmarks.generated.scenes import Scene, make_scene
 from cliqa_bench.benchmarks.generated.synthetic import CsiqLayout, KadidLayout, LiveLayout
 from cliqa_bench.disk import cannot_write, sweep, sync, sync_tree, temporary_prefix
 from cliqa_bench.errors import UserError
-from cliqa_bench.locks import locked
+from cliqa_bench.locks import locked, sweep_lock
 from cliqa_bench.paths import cache_root
 from cliqa_bench.processes import processes as at_work
 from cliqa_bench.progress import bar
@@ -101,11 +101,13 @@ def make_miniatures(
     wanted = _with_layout(list(LAYOUTS) if names is None else names)
     if not 0 < scale <= 100:
         raise UserError(f"scale is {scale:g}; it must lie above 0 and at most at 100")
+    lock = root / ".making.lock"
     try:
         root.mkdir(parents=True, exist_ok=True)
         sweep(root)
+        sweep_lock(lock)
         if not made(root, wanted, scale, seed):
-            with locked(root / ".making.lock", f"that makes miniatures in {root}"):
+            with locked(lock, f"that makes miniatures in {root}"):
                 missing = [LAYOUTS[n] for n in wanted if not _finished(root / LAYOUTS[n].folder, scale, seed)]
                 _make(root, missing, scale, seed, processes or min(8, os.cpu_count() or 1))
     except OSError as error:
