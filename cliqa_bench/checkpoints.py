@@ -32,6 +32,7 @@ with warnings.catch_warnings():
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.learner import Best, Learner
+from cliqa_bench.stopping import raise_if_stopped
 from cliqa_bench.store import atomic_path, canonical
 
 Json = Any
@@ -232,6 +233,7 @@ class Checkpoints(SupervisedPlugin):
             self.remove()
             return
         except Exception:
+            raise_if_stopped()
             self.remove()  # a strategy that cannot take it back must not fail for ever
             raise
         self.resumed = Resumed(body["epoch"] - first, body["seconds"])

@@ -21,7 +21,7 @@ from cliqa_bench import errors
 from cliqa_bench._version import __version__
 from cliqa_bench.commands import COMMANDS, GROUPS
 from cliqa_bench.errors import UserError
-from cliqa_bench.stopping import STOPS, Stopping, exit_code, say_stopped, stoppable
+from cliqa_bench.stopping import STOPS, exit_code, raise_if_stopped, say_stopped, stoppable
 from cliqa_bench.yaml_file import check_yaml
 
 PROG = "cliqa-bench"
@@ -164,8 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = f"python -m cliqa_bench {shlex.join(words)}".rstrip()
     try:
-        with stoppable(command) as stopping:
-            return _obey(words, command, stopping)
+        with stoppable(command):
+            return _obey(words, command)
     except STOPS as stop:
         say_stopped(command)
         return exit_code(stop)
@@ -178,14 +178,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _obey(words: Sequence[str], command: str, stopping: Stopping) -> int:
+def _obey(words: Sequence[str], command: str) -> int:
     try:
         named, args = parse(words)
         code = COMMANDS[named].call(args, command)
         sys.stdout.flush()
         return code
-    except Exception as error:
-        # an import that is interrupted may say that a module is broken
-        if stopping.by is not None:
-            raise stopping.by from error
+    except Exception:
+        raise_if_stopped()  # an import that is interrupted may say that a module is broken
         raise

@@ -26,7 +26,7 @@ from cliqa_bench.disk import as_os_error
 from cliqa_bench.errors import UserError
 from cliqa_bench.jobs import Job
 from cliqa_bench.locks import claimed
-from cliqa_bench.stopping import held_back, ignore_interrupts
+from cliqa_bench.stopping import held_back, ignore_interrupts, raise_if_stopped
 from cliqa_bench.store import CLAIMS
 
 if TYPE_CHECKING:
@@ -87,9 +87,10 @@ def attempt(worker: Callable[[], Worker], job: Job, out: Path) -> Result:
             if not ours:
                 return Result("taken")
             worker().do(job)
-    except UserError as error:
-        return Result("misuse", str(error))
     except Exception as error:
+        raise_if_stopped()
+        if isinstance(error, UserError):
+            return Result("misuse", str(error))
         expected = isinstance(error, FloatingPointError | MemoryError) or as_os_error(error)
         return Result("failed", _reason(error), "" if expected else traceback.format_exc())
     return Result("done")

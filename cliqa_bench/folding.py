@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.model import QualityModel, TaskNorm
+from cliqa_bench.stopping import raise_if_stopped
 
 
 class _Tracer(fx.Tracer):
@@ -36,6 +37,7 @@ def foldable(net: FeatureNet) -> list[tuple[str, str]]:
     try:
         graph = _Tracer().trace(net, {"fixed": None})
     except Exception:  # fx raises many kinds for what it cannot follow
+        raise_if_stopped()
         return []
     modules = dict(net.named_modules())
     called = Counter(node.target for node in graph.nodes if node.op == "call_module")

@@ -86,13 +86,18 @@ def write_record(out: Path, record: RunRecord) -> None:
     write_json(out / "runs" / f"{record.id}.json", asdict(record))
 
 
+def record_files(out: Path) -> list[Path]:
+    """Returns the files of the run records of an output folder; not those that are being written."""
+    return sorted((out / "runs").glob("[!.]*.json"))
+
+
 def read_records(out: Path) -> list[RunRecord]:
     """Reads every run record of an output folder, in the order of their names.
 
     Raises:
         UserError: If there is none, or one is broken.
     """
-    paths = sorted((out / "runs").glob("*.json"))
+    paths = record_files(out)
     if not paths:
         raise UserError(f"no runs in {out}; make some: python -m cliqa_bench run --strategy tsn --out {out}")
     return [read_record(path) for path in paths]

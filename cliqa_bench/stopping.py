@@ -23,6 +23,9 @@ class Terminated(BaseException):
 
 STOPS = (KeyboardInterrupt, Terminated)
 
+_underway: list[Stopping] = []
+"""What `stoppable` gave that has not ended yet, the innermost last."""
+
 
 def exit_code(stop: BaseException) -> int:
     """Returns the exit code of a stop: 130 after Ctrl-C, 143 after SIGTERM."""
@@ -89,6 +92,7 @@ def stoppable(command: str) -> Iterator[Stopping]:
             signal.signal(signal.SIGALRM, unwind)
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
 
+    _underway.append(state)
     hook, sys.unraisablehook = sys.unraisablehook, lost
     before = {n: signal.getsignal(n) or signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGINT)}
     for number, handler in before.items():
@@ -98,12 +102,24 @@ def stoppable(command: str) -> Iterator[Stopping]:
     try:
         yield state
     finally:
+        _underway.remove(state)
         sys.unraisablehook = hook
         if state.by is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def raise_if_stopped() -> None:
+    """Raises the stop that has come, if one has: for whoever catches any exception and goes on.
+
+    A library may put an exception of its own in the place of ours: numpy a TypeError where a comparison is
+    interrupted, Pillow an OSError.
+    """
+    for state in _underway:
+        if state.by is not None:
+            raise state.by
 
 
 def _end(command: str, code: int) -> None:

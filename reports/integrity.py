@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.records import RunRecord, read_record
+from cliqa_bench.records import RunRecord, read_record, record_files
 from cliqa_bench.store import KINDS, canonical, digest, file_digest, read_answers, read_json
 
 _AGAIN = "delete its folder and run again"
@@ -93,7 +93,7 @@ def check_files(out: Path) -> Integrity:
         UserError: If there is no run in it.
     """
     found, known = Integrity(), _Known()
-    paths = sorted((out / "runs").glob("*.json"))
+    paths = record_files(out)
     if not paths:
         raise UserError(f"no runs in {out}: there is nothing to verify; give the --out folder of a run")
     for kind in KINDS:

@@ -206,6 +206,14 @@ def test_a_file_that_is_not_the_one_written_is_refused(tmp_path, record, change)
         AnswerReader(tmp_path).answers(record, 0, "x")
 
 
+def test_a_record_that_is_being_written_is_not_read(tmp_path, record):
+    records.write_record(tmp_path, record)
+    with store.atomic_path(tmp_path / "runs" / "other.json") as temporary:
+        temporary.write_text("{")
+        assert records.read_records(tmp_path) == [record]
+        temporary.write_text("{}")
+
+
 def test_records_come_back_as_they_went(tmp_path, record):
     records.write_record(tmp_path, record)
     assert records.read_records(tmp_path) == [record]

@@ -27,6 +27,7 @@ from cliqa_bench.paths import given_path
 from cliqa_bench.progress import bar
 from cliqa_bench.runner import versions
 from cliqa_bench.settings import chosen_precision
+from cliqa_bench.stopping import raise_if_stopped
 from cliqa_bench.store import write_json, write_text
 
 
@@ -133,6 +134,7 @@ def _measure(name: str, setting: Setting, results: Results) -> None:
         except UserError as error:
             results.failed[name] = str(error)
         except Exception as error:  # the other groups do not depend on it
+            raise_if_stopped()
             traceback.print_exc()
             results.failed[name] = " ".join(f"{type(error).__name__}: {error}".split())
 

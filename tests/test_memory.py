@@ -1,0 +1,42 @@
+"""Freed memory is given back when more than usual has gathered; see also test_faults.py."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from cliqa_bench import memory
+
+MB = 1 << 20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of /proc")
+def test_own_memory_is_what_was_written_to() -> None:
+    before = memory._own_bytes()
+    block = np.ones(200 * MB, np.uint8)
+    assert 195 * MB < memory._own_bytes() - before < 260 * MB
+    del block
+
+
+def test_what_gathers_is_given_back_and_what_is_usual_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+    trimmed: list[int] = []
+    monkeypatch.setattr(memory, "_trimmer", lambda: trimmed.append)
+    monkeypatch.setattr(memory, "_own_bytes", lambda: now[0] * MB)
+    freed = memory.FreedMemory()
+
+    def settled(megabytes: int) -> int:
+        now[0] = megabytes
+        freed.settle()
+        return len(trimmed)
+
+    assert [settled(n) for n in (1000, 1200, 1755, 1758)] == [0, 0, 0, 1]
+    # the next mini-batch takes again what it needs, and that is usual from now on
+    assert [settled(n) for n in (1100, 1757, 1900, 1907, 600, 600)] == [1, 1, 1, 2, 2, 2]
+    assert settled(1200) == 3
+
+
+def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_trimmer", lambda: None)
+    monkeypatch.setattr(memory, "_own_bytes", None)
+    memory.FreedMemory().settle()
