@@ -193,8 +193,11 @@ PHASES = {
 
 def claims(out: Path) -> dict[str, int]:
     """Returns what is being done in an output folder: name of the lock -> its owner."""
-    found = {}
-    for path in (out / "claims").glob("*.lock"):
+    found: dict[str, int] = {}
+    locks: list[Path] = []
+    with contextlib.suppress(OSError):  # the folder goes with its last lock
+        locks = list((out / "claims").glob("*.lock"))
+    for path in locks:
         with contextlib.suppress(OSError):
             if owner := re.match(r"process (\d+) on", path.read_text()):
                 found[path.name] = int(owner[1])
