@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from cliqa_bench.types import TIDY_COLUMNS
 TOLERANCE = 1e-12
 """How far a number of the report may be from what is computed here, relative to it where it is above 1."""
 
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 _RENEW = "write it anew with report --out, or ask where the change comes from"
 
 
@@ -155,7 +157,7 @@ def _same(text: str, right: float) -> bool:
     """Whether a cell holds a number, or is empty where there is none."""
     if text == "" or not math.isfinite(right):
         return text == "" and math.isnan(right)
-    try:
-        return abs(float(text) - right) <= TOLERANCE * max(1.0, abs(right))
-    except ValueError:
-        return False
+    # `float` also takes blanks around a number and underscores in it, which other readers do not
+    return _NUMBER.fullmatch(text) is not None and abs(float(text) - right) <= TOLERANCE * max(
+        1.0, abs(right)
+    )

@@ -154,6 +154,8 @@ def test_an_edited_cell(out: Path, change: float) -> None:
     ("old", "new", "expected"),
     [
         (",mSRCC,", ",mSRRC,", "no run has such a row"),
+        (",1.0,", ",1.0\x0c,", "computed from the answers it is 1.0"),
+        (",1.0,", ",1_0e-1,", "is 1_0e-1, computed from the answers it is 1.0"),
         ("table,setting", "setting,table", "has other columns"),
         ("TSN-IQA-O", "TSN-IQA-X", "is missing"),
         ("\n,", '\n"', "cannot be read"),
