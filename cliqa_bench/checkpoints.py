@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 with warnings.catch_warnings():
@@ -34,6 +33,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.learner import Best, Learner
 from cliqa_bench.stopping import raise_if_stopped
 from cliqa_bench.store import atomic_path, canonical
+from cliqa_bench.weights import write_weights
 
 Json = Any
 Tensors = dict[str, Tensor]
@@ -76,7 +76,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], body: Mapping[st
             kept[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     text = canonical({**body, "same": same})
     with atomic_path(path) as temporary:
-        save_file(kept, temporary, {"body": text, "sha256": _digest(kept, text)})
+        write_weights(temporary, kept, {"body": text, "sha256": _digest(kept, text)})
 
 
 def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Json]]:

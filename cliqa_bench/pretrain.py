@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -36,7 +36,7 @@ from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
 from cliqa_bench.progress import bar, track
 from cliqa_bench.seeds import rng_for, seed_for
 from cliqa_bench.store import atomic_path, canonical, digest
-from cliqa_bench.weights import parse_weights
+from cliqa_bench.weights import parse_weights, write_weights
 
 CHECKPOINT_EVERY = 100
 WORKERS = 2
@@ -195,11 +195,11 @@ def _accuracy(whole: nn.Module, config: PretrainConfig, device: torch.device) ->
 
 
 def _save(path: Path, whole: nn.Module, adam: torch.optim.Adam, step: int) -> None:
-    tensors = {f"model.{k}": v.contiguous().cpu() for k, v in whole.state_dict().items()}
+    tensors = {f"model.{k}": v for k, v in whole.state_dict().items()}
     for index, state in adam.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{k}": v.contiguous().cpu() for k, v in state.items()}
+        tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"step": str(step)})
+        write_weights(temporary, tensors, {"step": str(step)})
 
 
 def _resume(path: Path, whole: nn.Module, adam: torch.optim.Adam) -> int:
@@ -243,8 +243,7 @@ def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, comm
         "classes": len(PRETRAIN_CLASSES),
     }
     with atomic_path(to) as temporary:
-        state = {k: v.contiguous().cpu() for k, v in net.state_dict().items()}
-        save_file(state, temporary, {"command": command, "made_by": canonical(facts)})
+        write_weights(temporary, net.state_dict(), {"command": command, "made_by": canonical(facts)})
     forget(backbone, "random", config)
     return accuracy
 
@@ -296,10 +295,10 @@ def _make_distortion_aware(
 ) -> None:
     accuracy = train(backbone, net, weights, config, device)
     norms = {k for k in net.state_dict() if k in _norm_names(net)}
-    state = {k: v.contiguous().cpu() for k, v in net.state_dict().items() if k in norms}
+    state = {k: v for k, v in net.state_dict().items() if k in norms}
     facts = {**asdict(config), "accuracy": round(accuracy, 4)}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, {"made_by": canonical(facts)})
+        write_weights(temporary, state, {"made_by": canonical(facts)})
     forget(backbone, weights, config)
 
 

@@ -1,8 +1,9 @@
-"""Reads weights (safetensors), so that a file that is something else is told in one line and never run."""
+"""Weights as safetensors: a file that is something else is told in one line and never run."""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _AGAIN = "delete its folder and run again"
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file.
+
+    Not by `save_file`: that writes under a name of its own first, which stays when the process is killed.
+
+    Args:
+        path: The file, under the temporary name of whoever calls.
+        tensors: What it holds, on any device.
+        facts: Texts for its header.
+    """
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(save(plain, None if facts is None else dict(facts)))
 
 
 def node_weights(folder: Path, name: str = "state.safetensors") -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cliqa_bench.backbones.staged import FeatureNet
@@ -44,7 +43,7 @@ from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.store import CHECKPOINTS, Node, node_hashes, write_answers, write_json
 from cliqa_bench.types import Subset
-from cliqa_bench.weights import node_weights
+from cliqa_bench.weights import node_weights, write_weights
 
 Tick = Callable[[int, str], None]
 """Called with a number of images that passed through the network, and a text to show, or ""."""
@@ -182,7 +181,7 @@ class Worker:
                 f"stage{s}": torch.from_numpy(fit_centroids(x, gate.k, gate.dataset, s, gate.seed))
                 for s, x in enumerate(stages, 1)
             }
-            save_file(centroids, folder / "state.safetensors")
+            write_weights(folder / "state.safetensors", centroids)
 
     def _answer_gates(self, test: str, kind: GateNormalisation) -> None:
         of_gates = [w for w in self.plan.missing().answers if isinstance(w.of, GateWork)]
@@ -251,9 +250,9 @@ class Worker:
             with logging_to(self.config.log, self.config.out / "logs" / work.node.id) as evaluator:
                 learner.log_to(evaluator)
                 self._experience(learner, work)
-            _save(learner.model.own_state(), folder / "state.safetensors")
+            write_weights(folder / "state.safetensors", learner.model.own_state())
             if learned := learner.strategy.state():
-                _save(learned, folder / "strategy.safetensors")
+                write_weights(folder / "strategy.safetensors", learned)
             if (norm := learner.model.last_statistics(learner.task)) is not None:
                 mean, var = (part.double().cpu().numpy() for part in norm)
                 np.savez(folder / "norm.npz", mean=mean, var=var)
@@ -326,7 +325,3 @@ def _best(history: list[dict[str, Any]]) -> str:
         return "undefined (constant scores)"
     best = max(epochs, key=lambda h: h["val_srcc"])
     return f"{best['val_srcc']:.3f} at epoch {best['epoch']}"
-
-
-def _save(state: dict[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path)

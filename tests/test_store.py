@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import recorded_runs
+import torch
+from safetensors.torch import save_file
 
 from cliqa_bench import records, store
 from cliqa_bench.errors import UserError
 from cliqa_bench.records import AnswerReader, RunRecord, Step
 from cliqa_bench.store import Node, read_answers, read_json, write_answers
 from cliqa_bench.types import Answers
+from cliqa_bench.weights import write_weights
 
 
 def test_a_node_is_named_by_its_spec_alone(tmp_path):
@@ -204,6 +207,19 @@ def test_a_file_that_is_not_the_one_written_is_refused(tmp_path, record, change)
         store.write_json(done, {"files": {}} if change == "unnamed" else [])
     with pytest.raises(UserError, match=str(done if change == "no hashes" else path)):
         AnswerReader(tmp_path).answers(record, 0, "x")
+
+
+def test_weights_are_written_under_the_caller_s_name_only(tmp_path, monkeypatch):
+    tensors = {"b": torch.arange(6.0).reshape(2, 3).T, "a": torch.ones(2)}
+    write_weights(tmp_path / "ours", tensors, {"made_by": "us"})
+    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "theirs", {"made_by": "us"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: os._exit(9))
+    child = os.fork()
+    if not child:
+        write_weights(tmp_path / "killed", tensors)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
 def test_a_record_that_is_being_written_is_not_read(tmp_path, record):
