@@ -30,6 +30,7 @@ from cliqa_bench.folding import Scorer
 from cliqa_bench.learner import Learner
 from cliqa_bench.metrics import srcc
 from cliqa_bench.model import QualityModel
+from cliqa_bench.progress import bar
 
 SEEDS = (0, 1, 2)
 IMAGES_AT_ONE = 320
@@ -122,13 +123,20 @@ def _train(setting: Setting, found: Source, kind: str, seed: int) -> Curve:
     )  # fmt: skip
     backbone = registry.load("backbones", "scnn")
     model = QualityModel(backbone.build(None), backbone.feature_size, task_norms=True, seed=seed)
-    learner = Learner(
-        model=model, strategy=registry.load("strategies", "tsn")(), training=training,
-        device=setting.device, seed=seed,
-    )  # fmt: skip
-    benchmark = quality_benchmark([source], training, seed)
-    learner.train(benchmark.train_stream[0], eval_streams=[])
     images = source.n_batches(training, training.batch) * STEP
+    benchmark = quality_benchmark([source], training, seed)
+    with bar(images * training.epochs, f"{kind} pairs, seed {seed}", "image") as shown:
+
+        def tick(done: int, text: str) -> None:
+            shown.update(done)
+            if text:
+                shown.set_postfix_str(text)
+
+        learner = Learner(
+            model=model, strategy=registry.load("strategies", "tsn")(), training=training,
+            device=setting.device, seed=seed, tick=tick,
+        )  # fmt: skip
+        learner.train(benchmark.train_stream[0], eval_streams=[])
     values = [-1.0 if h["val_srcc"] is None else h["val_srcc"] for h in learner.history]
     scorer = Scorer(model)
     scores = score_images(scorer, source, "test", 1, setting.device, setting.precision)
