@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,19 +89,32 @@ def test_the_first_batch_ends_a_real_run(setting: Setting) -> None:
     assert not list(setting.folder.glob("runs/train/*/done.json")), "it stops at the first step"
 
 
-def test_pieces_of_an_epoch_are_the_epoch(miniatures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "batch"), [("sampled", 10), ("batch", 4)])
+def test_pieces_of_an_epoch_are_the_epoch(miniatures: Path, tmp_path: Path, kind: Any, batch: int) -> None:
     found = open_source(load_materials(["koniq10k"], miniatures)["koniq10k"], 0, tmp_path)
-    training = replace(PRESETS["quick"], crop=32, resize=0, pairs="sampled", n_pairs=20)
-    sliced = pairs.Sliced(found.dataset, found.ratings, found.split, found.cache)
-    whole = list(found._groups(training, 0, 7, 4))
-    object.__setattr__(sliced, "pieces", 2)
-    for epoch, order in ((0, whole), (2, list(found._groups(training, 1, 7, 4)))):
-        parts = [list(sliced._groups(training, epoch + i, 7, 4)) for i in range(2)]
-        assert all(len(part) == sliced.n_batches(training, 4) for part in parts[:1])
-        got, expected = ([images for images, _, _ in groups] for groups in ([*parts[0], *parts[1]], order))
-        assert len(got) == len(expected)
-        for one, other in zip(got, expected, strict=True):
-            np.testing.assert_array_equal(one, other)
+    training = replace(PRESETS["quick"], crop=32, resize=0, pairs=kind, n_pairs=50)
+    sliced = replace(pairs.Sliced(found.dataset, found.ratings, found.split, found.cache, pieces=2), task=3)
+    each = found.n_batches(training, batch) // 2
+    assert each > 1 and sliced.n_batches(training, batch) == each
+    for epoch in range(4):
+        whole = list(found._groups(training, epoch // 2, 7, batch))[epoch % 2 * each :]
+        got = list(sliced._groups(training, epoch, 7, batch))
+        assert len(got) == each
+        for one, other in zip(got, whole, strict=False):
+            np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_a_training_is_validated_after_every_piece(
+    miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = open_source(load_materials(["koniq10k"], miniatures)["koniq10k"], 0, tmp_path / "cache")
+    monkeypatch.setattr(pairs, "PAIRS", 64 * pairs.IMAGES // len(found.ratings))
+    for name, parts, passes in (("sampled", 4, 32), ("batch", 1, len(found.keys("train")))):
+        kind = pairs.KINDS[name]._replace(pieces=parts, epochs=2, batch=16)
+        monkeypatch.setitem(pairs.KINDS, name, kind)
+        curve = pairs._train(Setting("cpu", "fp32", 1, 1, tmp_path), found, name, 0)
+        assert curve.passes == [passes, 2 * passes]
+        assert len(curve.srcc) == 2 and -1 <= curve.test <= 1
 
 
 def test_passes_are_counted_to_the_first_time_a_level_is_reached() -> None:
@@ -108,6 +122,7 @@ def test_passes_are_counted_to_the_first_time_a_level_is_reached() -> None:
     assert pairs._reaches(curve, 0.5) == 128
     assert pairs._reaches(curve, 0.6) == 128
     assert pairs._reaches(curve, 0.05) == 64
+    assert math.isnan(pairs._reaches(curve, 0.7))
 
 
 def test_what_takes_long_is_measured_only_when_named() -> None:
