@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
-from cliqa_bench.bench import rows, table
+from cliqa_bench.bench import process, rows, table
 from cliqa_bench.bench.measured import Measured, in_turn
 from cliqa_bench.bench.setting import Setting
 from cliqa_bench.cli import main
+from cliqa_bench.stopping import Terminated
 
 OURS, THEIRS = (3.0, 1.0, 2.0, 8.0), (2.0, 4.0, 4.0, 2.0)
 
@@ -106,6 +111,40 @@ def test_a_failing_group_is_named_and_the_others_go_on(groups, tmp_path, capsys)
     assert {"cpu", "cores", "memory_bytes", "gpu"} == found["machine"].keys()
     assert {"torch", "python", "cliqa_bench"} <= found["versions"].keys()
     assert "bad` failed: RuntimeError: out of luck" in (tmp_path / "bench.md").read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_shows_and_keeps_what_was_measured(monkeypatch, tmp_path, capsys, number, code) -> None:
+    def measure(name: str, setting: Setting) -> Iterator[Measured]:
+        yield Measured(name, "a row", (1.0,), "s")
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException:
+            raise OSError("a library's own") from None
+        yield Measured(name, "never", (1.0,), "s")
+
+    monkeypatch.setattr(rows, "measure", measure)
+    monkeypatch.setattr(rows, "GROUPS", {"one": rows.Group("t", "no"), "two": rows.Group("t", "no")})
+    assert main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == code
+    said = capsys.readouterr()
+    assert "one  a row" in said.out and "never" not in said.out and "two" not in said.out
+    assert "stopped; this was measured, the same command begins anew" in said.err
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["what"] for row in found["rows"]] == ["a row"] and not found["failed"]
+
+
+def test_a_command_that_is_measured_ends_with_the_benchmark(monkeypatch, tmp_path) -> None:
+    begun: list[subprocess.Popen[str]] = []
+
+    class Stopped(subprocess.Popen):
+        def communicate(self, *args: object, **flags: object) -> NoReturn:
+            begun.append(self)
+            raise Terminated
+
+    monkeypatch.setattr(subprocess, "Popen", Stopped)
+    with pytest.raises(Terminated):
+        process.run(["run", "--strategy", "tsn", "--out", str(tmp_path / "runs")], tmp_path / "cache")
+    assert [p.returncode for p in begun] in ([-signal.SIGTERM], [143])
 
 
 def test_groups_are_chosen_by_name(groups, tmp_path, capsys) -> None:

@@ -52,7 +52,12 @@ def run(words: Sequence[str], cache: Path) -> Ran:
     peak = [math.nan]
     watch = threading.Thread(target=_watch, args=(process, peak), daemon=True)
     watch.start()
-    output, error = process.communicate()
+    try:
+        output, error = process.communicate()
+    except BaseException:  # stopped; what runs must not outlive us
+        process.terminate()
+        process.wait()
+        raise
     seconds = time.perf_counter() - start
     watch.join()
     if process.returncode:

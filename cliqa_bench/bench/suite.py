@@ -27,7 +27,7 @@ from cliqa_bench.paths import given_path
 from cliqa_bench.progress import bar
 from cliqa_bench.runner import versions
 from cliqa_bench.settings import chosen_precision
-from cliqa_bench.stopping import raise_if_stopped
+from cliqa_bench.stopping import STOPS, exit_code, raise_if_stopped
 from cliqa_bench.store import write_json, write_text
 
 
@@ -69,9 +69,9 @@ def _plain(value: Any) -> Any:
 
 
 def bench(groups: Sequence[str], setting: Setting, out: Path, command: str) -> int:
-    """Measures groups of rows, prints their table, and writes it to a folder after every group.
+    """Measures groups of rows, prints their table, and writes it to a folder after every row.
 
-    A group that fails is named, with what went wrong, and the others go on.
+    A group that fails is named, with what went wrong, and the others go on. Stopped, it shows what it has.
 
     Args:
         groups: Names of `rows.GROUPS`.
@@ -80,23 +80,26 @@ def bench(groups: Sequence[str], setting: Setting, out: Path, command: str) -> i
         command: The command line that would do it again.
 
     Returns:
-        0, or 1 if a group failed.
+        0, 1 if a group failed, 130 or 143 if it was stopped.
 
     Raises:
         UserError: If the output folder cannot be written.
     """
-    results = Results(_about(setting, command))
-    with bar(len(groups), "bench", "group") as shown, _threads(setting):
-        for name in groups:
-            shown.set_postfix_str(name)
-            _measure(name, setting, results)
-            results.write(out)
-            shown.update()
+    results, code = Results(_about(setting, command)), 0
+    try:
+        with bar(len(groups), "bench", "group") as shown, _threads(setting):
+            for name in groups:
+                shown.set_postfix_str(name)
+                _measure(name, setting, results, out)
+                shown.update()
+    except STOPS as stop:
+        print("\ncliqa-bench: stopped; this was measured, the same command begins anew:", file=sys.stderr)
+        code = exit_code(stop)
     print(table.text(results.rows))
     for name, reason in results.failed.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
     print(f"\nevery repeat, and what it was measured on: {out / 'bench.json'}, {out / 'bench.md'}")
-    return 1 if results.failed else 0
+    return code or int(bool(results.failed))
 
 
 @contextmanager
@@ -125,18 +128,22 @@ def settled(flags: Mapping[str, Any]) -> Iterator[Setting]:
         )
 
 
-def _measure(name: str, setting: Setting, results: Results) -> None:
-    """Adds a group's rows, or why there are none, to the results."""
+def _measure(name: str, setting: Setting, results: Results, out: Path) -> None:
+    """Adds a group's rows, or why there are none, to the results, and writes them as they come."""
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=setting.folder) as folder:
+        results.write(out)
         try:
             for row in rows.measure(name, replace(setting, folder=Path(folder))):
                 results.rows.append(row)
-        except UserError as error:
-            results.failed[name] = str(error)
+                results.write(out)
         except Exception as error:  # the other groups do not depend on it
             raise_if_stopped()
-            traceback.print_exc()
-            results.failed[name] = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = str(error)
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+                reason = f"{type(error).__name__}: {error}"
+            results.failed[name] = " ".join(reason.split())
+        results.write(out)
 
 
 def _about(setting: Setting, command: str) -> dict[str, Any]:
