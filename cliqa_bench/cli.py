@@ -43,6 +43,7 @@ def _new_parser(description: str, **more: Any) -> ArgumentParser:
         formatter_class=_Help,
         exit_on_error=False,
         print_config=None,
+        allow_abbrev=False,  # what is short for one flag today may be short for two tomorrow
         **more,
     )
 

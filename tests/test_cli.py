@@ -221,6 +221,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "run --stratgy tsn",
             "unknown flag of run '--stratgy' (did you mean '--strategy'?); there is: --backbone",
         ),
+        ("run --strateg tsn", "unknown flag of run '--strateg' (did you mean '--strategy'?)"),
+        ("run --conf no.yaml", "unknown flag of run '--conf' (did you mean '--config'?)"),
         ("run --stratgy=tsn", "unknown flag of run '--stratgy' (did you mean '--strategy'?)"),
         ("run --strategy tns", "unknown strategy 'tns' (did you mean 'tsn'?); there is: "),
         ("run --strategy", "argument --strategy: expected one argument; see cliqa-bench run --help"),
