@@ -38,7 +38,7 @@ class FreedMemory:
 
     glibc before 2.38 does not find an aligned block again that it has split (its bug 14581), and PyTorch
     takes no others. So free memory may grow by 10 MB with every step of a training, whatever is kept. What a
-    process has between two mini-batches is taken as usual; half as much again is too much.
+    process has between two mini-batches is taken as usual; a quarter more, and 256 MB, is too much.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class FreedMemory:
         now = _own_bytes()
         if not self._usual:
             self._usual = now
-        elif now > 1.5 * self._usual + _SLACK:
+        elif now > self._usual + max(_SLACK, self._usual // 4):
             trim(0)
             self._usual = 0  # what the next mini-batch takes again is measured after it
 

@@ -34,10 +34,10 @@ def test_what_gathers_is_given_back_and_what_is_usual_stays(monkeypatch: pytest.
         freed.settle()
         return len(trimmed)
 
-    assert [settled(n) for n in (1000, 1200, 1755, 1758)] == [0, 0, 0, 1]
+    assert [settled(n) for n in (1000, 1200, 1256, 1257)] == [0, 0, 0, 1]
     # the next mini-batch takes again what it needs, and that is usual from now on
-    assert [settled(n) for n in (1100, 1757, 1900, 1907, 600, 600)] == [1, 1, 1, 2, 2, 2]
-    assert settled(1200) == 3
+    assert [settled(n) for n in (2000, 2400, 2500, 2501, 600, 600)] == [1, 1, 1, 2, 2, 2]
+    assert [settled(n) for n in (856, 857)] == [2, 3]
 
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
