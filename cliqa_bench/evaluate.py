@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.errors import OutOfMemory, listed
-from cliqa_bench.memory import FreedMemory, is_out_of_memory
+from cliqa_bench.memory import give_back, is_out_of_memory
 from cliqa_bench.types import Subset
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def score_images(
     device = torch.device(device)
     applied = _Applied(network, device)
     keys = source.keys(subset)
-    out, freed = np.empty((len(keys), width), dtype=np.float32), FreedMemory()
+    out = np.empty((len(keys), width), dtype=np.float32)
     pixels = pixels_in_batch(device, precision)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for positions, images in source.eval_batches(subset, pixels):
@@ -72,7 +72,7 @@ def score_images(
                     f"{source.title}, {subset} images: no number comes out for {listed(wrong)}"
                 )
             out[positions] = found
-            freed.settle()
+            give_back()
             if tick is not None:
                 tick(len(positions))
     return out

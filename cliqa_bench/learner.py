@@ -24,7 +24,7 @@ from cliqa_bench.epochs import EpochLoader
 from cliqa_bench.errors import listed
 from cliqa_bench.evaluate import score_images
 from cliqa_bench.losses import fidelity, pair_probability
-from cliqa_bench.memory import FreedMemory
+from cliqa_bench.memory import give_back
 from cliqa_bench.metrics import srcc
 from cliqa_bench.model import QualityModel
 from cliqa_bench.seeds import seed_for
@@ -148,7 +148,6 @@ class Learner(SupervisedTemplate):
         self._losses: list[Tensor] = []
         self._unseen: list[tuple[Source, Tensor] | None] = []  # what the losses not looked at yet are of
         self._fresh = 0  # images of the mini-batch that are of this experience
-        self._freed = FreedMemory()
         self._heads: Tensor | None = None  # head of each image of the mini-batch; None for the newest
         with warnings.catch_warnings():
             # the learner keeps its own history; metrics and loggers come as plug-ins where they are wanted
@@ -336,7 +335,7 @@ class Learner(SupervisedTemplate):
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
         self._count(self._fresh)
-        self._freed.settle()
+        give_back()
 
     def _count(self, images: int) -> None:
         self.images += images

@@ -33,32 +33,32 @@ def keep_freed_memory() -> bool:
     return all(mallopt(name, value) == 1 for name, value in settings)
 
 
-class FreedMemory:
-    """Gives freed memory back once more of it has gathered than a mini-batch makes use of.
+_SLACK = 256 << 20
+_STATM = Path("/proc/self/statm")
+
+_usual = 0
+"""Bytes that this process had after the first mini-batch since it gave memory back; 0 before that."""
+
+
+def give_back() -> None:
+    """Gives freed memory back once more of it has gathered than a mini-batch makes use of; called after each.
 
     glibc before 2.38 does not find an aligned block again that it has split (its bug 14581), and PyTorch
     takes no others. So free memory may grow by 10 MB with every step of a training, whatever is kept. What a
-    process has between two mini-batches is taken as usual; a quarter more, and 256 MB, is too much.
+    process has after a mini-batch when nothing can have gathered is taken as usual; a quarter more, and
+    256 MB, is too much. It is usual for the process, not for a training or a dataset: each would start with
+    what the one before has left. Nothing is done where there is no glibc.
     """
-
-    def __init__(self) -> None:
-        self._usual = 0
-
-    def settle(self) -> None:
-        """Looks at the process between two mini-batches; does nothing where there is no glibc."""
-        trim = _trimmer()
-        if trim is None:
-            return
-        now = _own_bytes()
-        if not self._usual:
-            self._usual = now
-        elif now > self._usual + max(_SLACK, self._usual // 4):
-            trim(0)
-            self._usual = 0  # what the next mini-batch takes again is measured after it
-
-
-_SLACK = 256 << 20
-_STATM = Path("/proc/self/statm")
+    global _usual
+    trim = _trimmer()
+    if trim is None:
+        return
+    now = _own_bytes()
+    if not _usual:
+        _usual = now
+    elif now > _usual + max(_SLACK, _usual // 4):
+        trim(0)
+        _usual = 0  # what the next mini-batch takes again is measured after it
 
 
 @cache

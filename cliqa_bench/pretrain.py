@@ -30,7 +30,7 @@ from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, disto
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.errors import UserError
 from cliqa_bench.locks import locked, sweep_lock
-from cliqa_bench.memory import FreedMemory, keep_freed_memory
+from cliqa_bench.memory import give_back, keep_freed_memory
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
 from cliqa_bench.progress import bar, track
@@ -137,13 +137,13 @@ def train(
     adam = torch.optim.Adam(learnable, config.lr)
     checkpoint = _checkpoint(backbone, weights, config)
     start = _resume(checkpoint, whole, adam)
-    batches, freed = _loader(config, "train", config.pictures, range(start, config.steps)), FreedMemory()
+    batches = _loader(config, "train", config.pictures, range(start, config.steps))
     with bar(config.steps, f"pre-train {backbone.title}", "step") as shown:
         shown.update(start)
         for step in range(start, config.steps):
             adam.param_groups[0]["lr"] = _rate(config, step)
             loss = _step(whole, adam, *next(batches), device, config)
-            freed.settle()
+            give_back()
             shown.update()
             if (step + 1) % CHECKPOINT_EVERY == 0:
                 shown.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)

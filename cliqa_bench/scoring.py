@@ -26,7 +26,7 @@ from cliqa_bench.evaluate import pixels_in_batch
 from cliqa_bench.folding import Scorer, folded
 from cliqa_bench.gated import Gate, GatedScorer, Scored
 from cliqa_bench.machine import cores
-from cliqa_bench.memory import FreedMemory, keep_freed_memory
+from cliqa_bench.memory import give_back, keep_freed_memory
 from cliqa_bench.model import QualityModel, load_tasks
 from cliqa_bench.planner import gate_normalisation
 from cliqa_bench.pretrain import distortion_aware
@@ -142,7 +142,7 @@ def score_files(
     """
     keep_freed_memory()
     found: list[Scored] = []
-    bf16, pixels, freed = precision == "bf16", pixels_in_batch(device, precision), FreedMemory()
+    bf16, pixels = precision == "bf16", pixels_in_batch(device, precision)
     with (
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=bf16),
@@ -150,7 +150,7 @@ def score_files(
     ):
         for images in _windows(paths, resize, max_megapixels):
             found += _in_order(scorer, images, device, pixels)
-            freed.settle()
+            give_back()
             shown.update(len(images))
     return Scored(
         np.concatenate([part.scores for part in found]),

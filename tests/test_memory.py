@@ -1,12 +1,18 @@
 """Freed memory is given back when more than usual has gathered; see also test_faults.py."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
+import torch
 
 from cliqa_bench import memory
+from cliqa_bench.benchmarks.source import Source
+from cliqa_bench.evaluate import score_images
 
 MB = 1 << 20
 
@@ -27,20 +33,33 @@ def test_what_gathers_is_given_back_and_what_is_usual_stays(monkeypatch: pytest.
     trimmed: list[int] = []
     monkeypatch.setattr(memory, "_trimmer", lambda: trimmed.append)
     monkeypatch.setattr(memory, "_own_bytes", lambda: now[0] * MB)
-    freed = memory.FreedMemory()
+    monkeypatch.setattr(memory, "_usual", 0)
 
-    def settled(megabytes: int) -> int:
+    def given(megabytes: int) -> int:
         now[0] = megabytes
-        freed.settle()
+        memory.give_back()
         return len(trimmed)
 
-    assert [settled(n) for n in (1000, 1200, 1256, 1257)] == [0, 0, 0, 1]
+    assert [given(n) for n in (1000, 1200, 1256, 1257)] == [0, 0, 0, 1]
     # the next mini-batch takes again what it needs, and that is usual from now on
-    assert [settled(n) for n in (2000, 2400, 2500, 2501, 600, 600)] == [1, 1, 1, 2, 2, 2]
-    assert [settled(n) for n in (856, 857)] == [2, 3]
+    assert [given(n) for n in (2000, 2400, 2500, 2501, 600, 600)] == [1, 1, 1, 2, 2, 2]
+    assert [given(n) for n in (856, 857)] == [2, 3]
+
+
+def test_what_one_dataset_left_is_not_usual_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered, trimmed = itertools.count(1000 * MB, 200 * MB), mock.Mock()
+    monkeypatch.setattr(memory, "_usual", 0)
+    monkeypatch.setattr(memory, "_own_bytes", lambda: next(gathered))
+    monkeypatch.setattr(memory, "_trimmer", lambda: trimmed)
+    dataset = mock.Mock(spec=Source)
+    dataset.keys.return_value = ["one"]
+    dataset.eval_batches.side_effect = lambda *_: [(np.zeros(1, np.int64), torch.zeros(1, 3, 8, 8))]
+    for _ in range(3):
+        score_images(lambda x: x.mean((1, 2, 3))[:, None], dataset, "test", 1, "cpu")
+    trimmed.assert_called_once_with(0)
 
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_trimmer", lambda: None)
     monkeypatch.setattr(memory, "_own_bytes", None)
-    memory.FreedMemory().settle()
+    memory.give_back()
