@@ -62,7 +62,7 @@ class Kind(NamedTuple):
 
 _PAPER = PRESETS["paper"]
 KINDS = {
-    "batch": Kind(pieces=4, epochs=32, batch=32, lr=3e-2, decay=(5, 28)),
+    "batch": Kind(pieces=4, epochs=32, batch=32, lr=3e-2, decay=(6, 28)),
     "sampled": Kind(pieces=40, epochs=40, batch=_PAPER.batch, lr=_PAPER.lr, decay=()),
 }
 
