@@ -23,11 +23,8 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library took it; False where it is not glibc, which is no harm.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
+    mallopt = _glibc("mallopt")
+    if mallopt is None:
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20))
     return all(mallopt(name, value) == 1 for name, value in settings)
@@ -62,11 +59,16 @@ def give_back() -> None:
 
 
 @cache
-def _trimmer() -> Callable[[int], int] | None:
-    if not sys.platform.startswith("linux") or not _STATM.exists():
+def _trimmer() -> Callable[..., int] | None:
+    return _glibc("malloc_trim") if _STATM.exists() else None
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    """Returns a function of glibc; None where there is no glibc."""
+    if not sys.platform.startswith("linux"):
         return None
     try:
-        found: Callable[[int], int] = ctypes.CDLL("libc.so.6").malloc_trim
+        found: Callable[..., int] = getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):
         return None
     return found

@@ -109,7 +109,8 @@ def test_a_training_is_validated_after_every_piece(
 ) -> None:
     found = open_source(load_materials(["koniq10k"], miniatures)["koniq10k"], 0, tmp_path / "cache")
     monkeypatch.setattr(pairs, "PAIRS", 64 * pairs.IMAGES // len(found.ratings))
-    for name, parts, passes in (("sampled", 4, 32), ("batch", 1, len(found.keys("train")))):
+    cases: list[tuple[pairs.Pairs, int, int]] = [("sampled", 4, 32), ("batch", 1, len(found.keys("train")))]
+    for name, parts, passes in cases:
         kind = pairs.KINDS[name]._replace(pieces=parts, epochs=2, batch=16)
         monkeypatch.setitem(pairs.KINDS, name, kind)
         curve = pairs._train(Setting("cpu", "fp32", 1, 1, tmp_path), found, name, 0)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +60,10 @@ class Kind(NamedTuple):
     decay: tuple[int, ...]
 
 
+Pairs = Literal["batch", "sampled"]
+
 _PAPER = PRESETS["paper"]
-KINDS = {
+KINDS: dict[Pairs, Kind] = {
     "batch": Kind(pieces=4, epochs=32, batch=32, lr=3e-2, decay=(6, 28)),
     "sampled": Kind(pieces=40, epochs=40, batch=_PAPER.batch, lr=_PAPER.lr, decay=()),
 }
@@ -113,12 +115,12 @@ def measure(setting: Setting) -> Iterator[Measured]:
     found = open_source(material, 0, setting.folder / "cache")
     curves = {kind: [_train(setting, found, kind, seed) for seed in SEEDS] for kind in KINDS}
     end = min(curve.srcc[-1] for curve in curves["sampled"])
+    published = tuple(float(curve.passes[-1]) for curve in curves["sampled"])
     n = len(found.keys("train"))
     for part in LEVELS:
         what = f"image passes to {part:.0%} of what sampled pairs end with, all pairs of a mini-batch"
         note = f"{n:,} training images, validation SRCC {part * end:.3f}, seeds {', '.join(map(str, SEEDS))}"
         ours, finely = (tuple(_reaches(c, part * end) for c in curves[kind]) for kind in KINDS)
-        published = tuple(float(curve.passes[-1]) for curve in curves["sampled"])
         yield Measured(
             "pairs", what, ours, "passes", published, "sampled pairs, validated once an epoch as published",
             reach=1 / 20, better="lower", note=note,
@@ -141,16 +143,16 @@ def _reaches(curve: Curve, level: float) -> float:
     return next((float(n) for n, v in zip(curve.passes, curve.srcc, strict=True) if v >= level), math.nan)
 
 
-def _train(setting: Setting, found: Source, name: str, seed: int) -> Curve:
-    kind, sampled = KINDS[name], name == "sampled"
+def _train(setting: Setting, found: Source, name: Pairs, seed: int) -> Curve:
+    kind = KINDS[name]
     pairs = round(PAIRS * min(1.0, len(found.ratings) / IMAGES))
     source = Sliced(found.dataset, found.ratings, found.split, found.cache, pieces=kind.pieces)
     training = replace(
-        PRESETS["quick"], crop=64, resize=0, pairs="sampled" if sampled else "batch", n_pairs=pairs,
+        PRESETS["quick"], crop=64, resize=0, pairs=name, n_pairs=pairs,
         batch=kind.batch, warmup_epochs=0, epochs=kind.epochs, decay_epochs=kind.decay, lr=kind.lr,
         precision=setting.precision,
     )  # fmt: skip
-    images = source.n_batches(training, kind.batch) * kind.batch * (2 if sampled else 1)  # at most
+    images = source.n_batches(training, kind.batch) * kind.batch * (2 if name == "sampled" else 1)  # at most
     passes = [0]
     backbone = registry.load("backbones", "scnn")
     model = QualityModel(backbone.build(None), backbone.feature_size, task_norms=True, seed=seed)
