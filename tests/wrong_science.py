@@ -1,0 +1,219 @@
+"""Would the tests notice wrong science? Applies small wrong changes singly and runs the tests concerned.
+
+In the checkout's root: `python tests/wrong_science.py [--only TEXT] [--jobs N]`. The changes are in
+`tests/wrong_science/*.toml`, grouped by what they touch::
+
+    [[change]]
+    name = "the runner does not pass the seed to the learner"
+    file = "cliqa_bench/worker.py"
+    old = '''seed=work.seed'''
+    new = '''seed=0'''
+    tests = ["tests/test_seeds.py::test_each_seed_is_trained_with_itself"]
+    # equivalent = "why no number and no name can change": such a change is listed, and not run
+
+`old` occurs exactly once in the file. The tests first run on the unchanged code, where they must pass. A
+change that they do not notice is a survivor; the script ends with exit code 1 if there are any, or if one
+no longer fits the code. It is not part of the test suite: a run takes about ten seconds a change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).resolve().parents[1]
+CHANGES = Path(__file__).with_suffix("")
+SECONDS = 300.0
+"""Longest that the tests of a change may take; a change that makes them hang is noticed, too."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A wrong change.
+
+    Attributes:
+        name: What is wrong, in words.
+        file: The file that is changed, relative to the checkout.
+        old: The text that is replaced; occurs once.
+        new: What replaces it.
+        tests: Node ids of the tests that should notice it.
+        equivalent: Why it changes no result; "" for a change that is wrong.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = ()
+    equivalent: str = ""
+
+    def problem(self, root: Path) -> str:
+        """Returns why the change cannot be applied, or ""."""
+        path = root / self.file
+        if not path.is_file():
+            return f"{self.file} does not exist"
+        count = path.read_text(encoding="utf-8").count(self.old)
+        if count != 1:
+            return f"the text to replace occurs {count} times in {self.file}"
+        if not self.tests and not self.equivalent:
+            return "it names no tests"
+        return ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the tests said of a change.
+
+    Attributes:
+        change: The change.
+        end: "noticed", "survived", "equivalent" or "broken" (it does not fit, or the tests could not run).
+        detail: The first test that failed, or what is broken.
+    """
+
+    change: Change
+    end: str
+    detail: str
+
+
+def read_changes(folder: Path = CHANGES) -> list[Change]:
+    """Reads all changes, in the order of the files' names."""
+    changes = []
+    for path in sorted(folder.glob("*.toml")):
+        for entry in tomllib.loads(path.read_text(encoding="utf-8"))["change"]:
+            changes.append(Change(**{**entry, "tests": tuple(entry.get("tests", ()))}))
+    return changes
+
+
+@contextmanager
+def copied_checkout() -> Iterator[Path]:
+    """Gives a copy of what git tracks or would track, with the reference material beside it."""
+    with tempfile.TemporaryDirectory(prefix="wrong-science-") as folder:
+        copy = Path(folder) / "cliqa_bench"
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.split("\0")  # fmt: skip
+        for name in filter(None, listed):
+            source, target = ROOT / name, copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_symlink() or source.is_file():
+                shutil.copy2(source, target, follow_symlinks=False)
+        shared = ROOT.parent / "shared"
+        if shared.is_dir():
+            (Path(folder) / "shared").symlink_to(shared.resolve())
+        yield copy
+
+
+def run_tests(copy: Path, tests: Sequence[str], *flags: str) -> tuple[int | None, str]:
+    """Runs tests in a copy of the checkout; returns pytest's exit code (None: too slow) and its output."""
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "PYTHONDONTWRITEBYTECODE": "1",  # two changes within one second may leave files of equal size
+        "OMP_NUM_THREADS": "1",
+    }
+    try:
+        done = subprocess.run(
+            [*command, *flags, *tests],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return None, ""
+    return done.returncode, done.stdout + done.stderr
+
+
+def judge(change: Change, copy: Path) -> Verdict:
+    """Applies a change to a copy, runs its tests, and takes the change back."""
+    if problem := change.problem(copy):
+        return Verdict(change, "broken", problem)
+    if change.equivalent:
+        return Verdict(change, "equivalent", change.equivalent)
+    path = copy / change.file
+    original = path.read_text(encoding="utf-8")
+    try:
+        path.write_text(original.replace(change.old, change.new), encoding="utf-8")
+        code, output = run_tests(copy, change.tests, "-x")
+    finally:
+        path.write_text(original, encoding="utf-8")
+    if code is None:
+        return Verdict(change, "noticed", f"the tests took longer than {SECONDS:.0f} s")
+    if code == 0:
+        return Verdict(change, "survived", ", ".join(change.tests))
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    if code != 1 or failed is None:
+        last = output.strip().splitlines()[-1:] or ["no output"]
+        return Verdict(change, "broken", f"pytest ended with exit code {code}: {last[0]}")
+    return Verdict(change, "noticed", failed[1])
+
+
+def judge_all(changes: Sequence[Change], jobs: int) -> Iterator[Verdict]:
+    """Judges changes side by side, each process in a copy of its own; gives them in their order."""
+    copies: SimpleQueue[Path] = SimpleQueue()
+
+    def one(change: Change) -> Verdict:
+        copy = copies.get()
+        try:
+            return judge(change, copy)
+        finally:
+            copies.put(copy)
+
+    with ExitStack() as stack, ThreadPoolExecutor(jobs) as pool:
+        for _ in range(jobs):
+            copies.put(stack.enter_context(copied_checkout()))
+        yield from pool.map(one, changes)
+
+
+def check_unchanged(changes: Sequence[Change], jobs: int) -> str:
+    """Runs the tests of all changes on the unchanged code; returns what is wrong, or ""."""
+    tests = sorted({test for change in changes if not change.equivalent for test in change.tests})
+    if not tests:
+        return ""
+    with copied_checkout() as copy:
+        code, output = run_tests(copy, tests, "-n", str(jobs))
+    return "" if code == 0 else f"the tests fail on the unchanged code:\n{output[-2000:]}"
+
+
+def main() -> int:
+    """Runs the command line; returns 1 if a change survives or does not fit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="changes whose name or file contains this text")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
+    parser.add_argument(
+        "--skip-unchanged", action="store_true", help="do not run the tests on the unchanged code"
+    )
+    args = parser.parse_args()
+    changes = [c for c in read_changes() if args.only in c.name or args.only in c.file]
+    if not args.skip_unchanged and (wrong := check_unchanged(changes, args.jobs)):
+        print(wrong, file=sys.stderr)
+        return 1
+    verdicts = []
+    for verdict in judge_all(changes, args.jobs):
+        verdicts.append(verdict)
+        print(
+            f"{verdict.end:<10} {verdict.change.file}: {verdict.change.name} ({verdict.detail})", flush=True
+        )
+    ends = [verdict.end for verdict in verdicts]
+    counts = ", ".join(f"{ends.count(end)} {end}" for end in ("noticed", "survived", "equivalent", "broken"))
+    print(f"{len(verdicts)} wrong changes: {counts}")
+    return 1 if {"survived", "broken"} & set(ends) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
