@@ -4,14 +4,20 @@ import shlex
 import signal
 import sys
 
+from cliqa_bench import supported
 from cliqa_bench.stopping import STOPS, exit_code, say_stopped, stoppable
 
 
 def main() -> int:
     """Runs the command line of this process; returns its exit code, see `cli.main`."""
+    if supported.windows():
+        print("cliqa-bench: Windows is not supported; use Linux, or WSL on this machine", file=sys.stderr)
+        return 2
     command = f"python -m cliqa_bench {shlex.join(sys.argv[1:])}".rstrip()
     try:
         with stoppable(command):
+            if system := supported.untried():
+                print(f"cliqa-bench: {system} is untried; tested on Linux on x86-64 only", file=sys.stderr)
             from cliqa_bench.cli import main as run
 
             code = run()

@@ -28,7 +28,7 @@ LEVELS = (
     "computing",
     "metrics losses readouts records schema registry addons progress memory pretrain_config weights store",
     "machine seeds paths config yaml_file disk locks stopping processes",
-    "types errors _version",
+    "types errors supported _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
 REPORTS_IMPORT = {"store", "records", "metrics", "readouts", "types", "errors", "config", "locks", "reports"}
