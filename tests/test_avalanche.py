@@ -291,7 +291,11 @@ def penalties_of(learner, plugin):
     ("name", "params"),
     [("EWCPlugin", {"ewc_lambda": 10.0}), ONLINE, ("SynapticIntelligencePlugin", {"si_lambda": 1.0})],
 )
-def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(sources, name, params):
+def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(
+    sources, monkeypatch, name, params
+):
+    """The last epoch is made the best one: which it is, is chance here, and the warm-up's leaves no path to SI."""
+    monkeypatch.setattr(Learner, "validate", lambda learner: float(learner.epoch))
     learner, plugin = new_learner(name, **params)
     first, second, third = experiences(sources)
     with penalties_of(learner, plugin) as noted:
@@ -300,7 +304,9 @@ def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(sourc
         for experience in (second, third):
             noted.clear()
             learner.train(experience, eval_streams=[])
-            assert noted[0][0] == pytest.approx(0, abs=1e-9) or experience is third, "it starts at the anchor"
+            assert learner.best_epoch == TRAINING.warmup_epochs + TRAINING.epochs
+            assert noted[0][0] == 0 or experience is third, "it starts at the anchor"
+            # EWC's are sums of squares; the least of SI that was seen on any processor: 0.13 and 0.023
             assert max(value for value, _ in noted) > 0
             assert max(slope for _, slope in noted) > 0
 

@@ -25,9 +25,9 @@ def build(name, task_norms=True, tasks=0):
 def test_golden_forward(shared):
     golden = np.load(shared / "golden" / "tsn_forward.npz")
     _, model = build("resnet18", tasks=6)
-    assert float(model.net.stem[0].weight.detach().double().sum()) == pytest.approx(
-        float(golden["conv1_checksum"]), abs=1e-6
-    )
+    # drawing rounds otherwise on some processors: by at most 4e-8 a weight, which made 4.6e-6 in their sum
+    weight = model.net.stem[0].weight.detach().double()
+    assert float(weight.sum()) == pytest.approx(float(golden["conv1_checksum"]), abs=1e-5)
     # the published names, by the position of the layer in the network
     names = {"stem.1": "bn1"} | {f"stages.{i}": f"layer{i + 1}" for i in range(4)}
     for name, module in model.net.named_modules():
