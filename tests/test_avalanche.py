@@ -294,7 +294,7 @@ def penalties_of(learner, plugin):
 def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(
     sources, monkeypatch, name, params
 ):
-    """The last epoch is made the best one: which it is, is chance here, and the warm-up's leaves no path to SI."""
+    """The last epoch is made the best: if chance chose the warm-up's, SI would have no path to measure."""
     monkeypatch.setattr(Learner, "validate", lambda learner: float(learner.epoch))
     learner, plugin = new_learner(name, **params)
     first, second, third = experiences(sources)
