@@ -210,7 +210,8 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
         row.missing = dataset.missing_files()
         row.unlabelled = dataset.unlabelled_files()
         with _noted(row, "of the split"), warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
+            warnings.simplefilter("ignore")  # what a library says of its own future is no note on the data
+            warnings.simplefilter("always", UserWarning)
             row.split = resolve_split(split, dataset, row.ratings)
         row.notes += [one_line(str(warning.message)) for warning in warned]
     return row

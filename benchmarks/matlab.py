@@ -30,6 +30,9 @@ _LETTERS = (1, 2, 4, 16, 17)
 _CELL, _CHAR, _NUMERIC, _OPAQUE = 1, 4, range(6, 16), 17
 _COMPLEX = 0x800
 
+_OF_CODE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)
+"""Warnings that speak of code, never of the file that is read."""
+
 
 def read_mat(path: Path, *names: str) -> list[NDArray[Any]]:
     """Reads variables of a MATLAB file: numbers, text, or cells of such.
@@ -52,6 +55,8 @@ def read_mat(path: Path, *names: str) -> list[NDArray[Any]]:
         there = _check_variables(data, names)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # scipy warns of what it could not read
+            for category in _OF_CODE:
+                warnings.simplefilter("ignore", category)
             source: Any = io.BytesIO(data)  # which scipy takes, and its types do not say
             content = scipy.io.loadmat(source, variable_names=list(names))
     except Exception as error:  # ours, and scipy's ValueError, TypeError, MatReadError, zlib.error ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openpyxl
@@ -164,6 +166,36 @@ def test_broken_mat_files_are_told(tmp_path: Path) -> None:
     for name, words in (("text", "broken"), ("new", r"7\.3"), ("cut", "broken"), ("none", "cannot read")):
         with pytest.raises(UserError, match=words):
             matlab.read_mat(tmp_path / f"{name}.mat", "v")
+
+
+@pytest.mark.parametrize(
+    ("category", "accepted"),
+    [
+        (DeprecationWarning, True),
+        (PendingDeprecationWarning, True),
+        (FutureWarning, True),
+        (scipy.io.matlab.MatReadWarning, False),  # scipy: "Duplicate variable name"
+        (Warning, False),  # scipy: "Unreadable variable"
+        (UserWarning, False),  # scipy: "returned data may be corrupt"
+    ],
+)
+def test_only_a_warning_about_the_file_refuses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, category: type[Warning], accepted: bool
+) -> None:
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"v": [[1.0, 2.0]]})
+    loadmat = scipy.io.loadmat
+
+    def warning(*args: Any, **kwargs: Any) -> Any:
+        warnings.warn("said while reading", category, stacklevel=2)
+        return loadmat(*args, **kwargs)
+
+    monkeypatch.setattr(scipy.io, "loadmat", warning)
+    if accepted:
+        np.testing.assert_array_equal(matlab.read_mat(path, "v")[0], [[1.0, 2.0]])
+        return
+    with pytest.raises(UserError, match=r"a\.mat is a broken MATLAB file .*said while reading"):
+        matlab.read_mat(path, "v")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
