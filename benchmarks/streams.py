@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
+from cliqa_bench.avalanche_import import importing_avalanche
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.material import load_materials
 from cliqa_bench.benchmarks.source import Batch, Source, open_source
@@ -141,8 +142,9 @@ def quality_benchmark(
     Raises:
         UserError: If a training image is smaller than the crop.
     """
-    from avalanche.benchmarks import benchmark_from_datasets
-    from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+    with importing_avalanche():
+        from avalanche.benchmarks import benchmark_from_datasets
+        from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 
     placed = [replace(source, task=task) for task, source in enumerate(sources, first_task)]
     for source in placed:
@@ -159,15 +161,17 @@ def quality_benchmark(
 
 
 def _experience(group: Sequence[Source], subset: Subset, training: Training, seed: int) -> Any:
-    from avalanche.benchmarks.utils.utils import concat_datasets
+    with importing_avalanche():
+        from avalanche.benchmarks.utils.utils import concat_datasets
 
     parts = [_avalanche(source, subset, training, seed) for source in group]
     return parts[0] if len(parts) == 1 else concat_datasets(parts)
 
 
 def _avalanche(source: Source, subset: Subset, training: Training, seed: int) -> Any:
-    from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, TransformGroups
-    from avalanche.benchmarks.utils.flat_data import ConstantSequence
+    with importing_avalanche():
+        from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, TransformGroups
+        from avalanche.benchmarks.utils.flat_data import ConstantSequence
 
     data = QualityDataset(source, subset)
     groups: Mapping[str, Any] = {

@@ -16,7 +16,6 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +24,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
+from cliqa_bench.avalanche_import import importing_avalanche
+
+with importing_avalanche():
     from avalanche.core import SupervisedPlugin
 
 from cliqa_bench.errors import UserError

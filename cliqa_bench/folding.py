@@ -74,14 +74,20 @@ def folded(net: FeatureNet, task: int | None = None) -> FeatureNet:
     copied = copy.deepcopy(net, shared).eval()
     for name, module in list(copied.named_modules()):
         if isinstance(module, TaskNorm):
-            copied.set_submodule(name, module.layer(task))
+            _replace(copied, name, module.layer(task))
     for conv_name, norm_name in pairs:
         conv, norm = copied.get_submodule(conv_name), copied.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        copied.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm).eval())
-        copied.set_submodule(norm_name, nn.Identity())
+        _replace(copied, conv_name, fuse_conv_bn_eval(conv, norm).eval())
+        _replace(copied, norm_name, nn.Identity())
     return copied
+
+
+def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
+    """Does what `net.set_submodule` does, which PyTorch has from 2.5 on."""
+    parent, _, child = name.rpartition(".")
+    setattr(net.get_submodule(parent), child, module)
 
 
 class Scorer(nn.Module):

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
+from cliqa_bench.avalanche_import import importing_avalanche
+
+with importing_avalanche():
     from avalanche.core import SupervisedPlugin
     from avalanche.training.plugins import EvaluationPlugin
     from avalanche.training.templates import SupervisedTemplate

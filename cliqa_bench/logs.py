@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
+from cliqa_bench.avalanche_import import importing_avalanche
+
+with importing_avalanche():
     from avalanche.evaluation import GenericPluginMetric, Metric, PluginMetric
     from avalanche.evaluation.metric_results import MetricValue
     from avalanche.evaluation.metric_utils import get_metric_name

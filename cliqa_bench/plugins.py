@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cliqa_bench.avalanche_import import importing_avalanche
 from cliqa_bench.seeds import seed_for
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
+with importing_avalanche():
     from avalanche.core import SupervisedPlugin
     from avalanche.training import plugins
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, replace
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Avalanche warns of optional solvers that nothing here needs
+from cliqa_bench.avalanche_import import importing_avalanche
+
+with importing_avalanche():
     from avalanche.core import SupervisedPlugin
 
 from cliqa_bench.benchmarks.cache import ImageCache

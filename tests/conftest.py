@@ -14,6 +14,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: said before PyTorch c
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from cliqa_bench.avalanche_import import importing_avalanche  # what is above must come first
+
+with importing_avalanche():  # several processes of pytest import it at once, in the tests' own modules
+    pass
+
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 0.25
 """Size of the generated data that tests read, relative to the default."""

@@ -27,7 +27,7 @@ LEVELS = (
     "model gates backbones",
     "computing",
     "metrics losses readouts records schema registry addons progress memory pretrain_config weights store",
-    "machine seeds paths config yaml_file disk locks stopping processes",
+    "avalanche_import machine seeds paths config yaml_file disk locks stopping processes",
     "types errors supported _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
@@ -88,6 +88,24 @@ def test_imports_go_down(name: str) -> None:
 def test_no_circles() -> None:
     order = graphlib.TopologicalSorter({name: imported(path) for name, path in modules().items()})
     assert list(order.static_order())
+
+
+def _imports_avalanche(node: ast.AST) -> bool:
+    names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+    names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    return any(name.partition(".")[0] == "avalanche" for name in names)
+
+
+def _guards_avalanche(node: ast.AST) -> bool:
+    return isinstance(node, ast.With) and "importing_avalanche" in ast.dump(node.items[0])
+
+
+@pytest.mark.parametrize("name", modules())
+def test_avalanche_is_imported_where_that_is_safe(name: str) -> None:
+    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+    guards = [node for node in ast.walk(tree) if _is_type_checking(node) or _guards_avalanche(node)]
+    safe = {id(inner) for node in guards for inner in ast.walk(node)}
+    assert [n.lineno for n in ast.walk(tree) if _imports_avalanche(n) and id(n) not in safe] == []
 
 
 LATE = ("torch", "torchvision", "avalanche")

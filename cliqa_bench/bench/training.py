@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from cliqa_bench import registry
+from cliqa_bench.avalanche_import import importing_avalanche
 from cliqa_bench.bench.bare import LOOPS, BareLoop
 from cliqa_bench.bench.material import backbone_net, pictures_source
 from cliqa_bench.bench.measured import Measured, in_turn, seconds
@@ -32,8 +32,7 @@ from cliqa_bench.memory import keep_freed_memory
 from cliqa_bench.model import QualityModel
 from cliqa_bench.strategies.base import Strategy
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # as in the learner
+with importing_avalanche():
     from avalanche.core import SupervisedPlugin
 
 IMAGES = 256
