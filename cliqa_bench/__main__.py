@@ -1,7 +1,6 @@
 """Where the program starts: from the first line on it can be stopped without a traceback."""
 
 import shlex
-import signal
 import sys
 
 from cliqa_bench.stopping import STOPS, exit_code, say_stopped, stoppable
@@ -11,13 +10,11 @@ def main() -> int:
     """Runs the command line of this process; returns its exit code, see `cli.main`."""
     command = f"python -m cliqa_bench {shlex.join(sys.argv[1:])}".rstrip()
     try:
-        with stoppable(command):
+        # afterwards there is nothing to say: what ends is the interpreter
+        with stoppable(command, last=True):
             from cliqa_bench.cli import main as run
 
-            code = run()
-            # from here on there is nothing to say: what ends is the interpreter
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            return code
+            return run()
     except STOPS as stop:  # amid the imports
         say_stopped(command)
         return exit_code(stop)

@@ -91,6 +91,9 @@ class _Queue:
                 raise UserError(result.reason)
             case "taken":
                 self._later[job.key] = time.monotonic() + PAUSE
+            case "died":
+                line = f"{job.title}: {result.reason}; it is tried once more"
+                tqdm.write(line, file=sys.stderr)
             case "failed":
                 del self.left[job.key]
                 self._lost.add(job.key)
