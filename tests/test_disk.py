@@ -234,19 +234,6 @@ def test_nobody_gets_the_lock_of_a_file_that_was_removed(tmp_path: Path) -> None
     assert not (tmp_path / "x.lock").exists()
 
 
-def test_without_locks_everybody_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fcntl
-
-    def none(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    with claimed(tmp_path / "x.lock") as first, claimed(tmp_path / "x.lock") as second:
-        assert first and second
-    with locked(tmp_path / "x.lock", "") as real:
-        assert not real
-
-
 # -- signals ---------------------------------------------------------------------------------------------
 
 SWALLOWS = (
