@@ -44,8 +44,8 @@ class Result(NamedTuple):
     """What became of a job.
 
     Attributes:
-        kind: "done"; "failed"; "died", with its process, and may be tried once more; "taken", by another run on
-            the same folder; "misuse", which ends the run.
+        kind: "done"; "failed"; "died", with its process, and may be tried once more; "taken", by another
+            run on the same folder; "misuse", which ends the run.
         reason: What went wrong, in one line.
         trace: The traceback, where it may be a bug.
     """

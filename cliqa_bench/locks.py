@@ -1,17 +1,17 @@
 """Locks between processes, also of different runs: of a file, and free soon after their owner dies.
 
-They are `flock`s, which the system frees at once. A system or network disk that has none gets leases (`_Lease`):
-the file is created exclusively, and its owner changes its content every `BEAT` seconds. Whoever waits takes the
-lease over once the content has not changed for `LEASE` seconds of its own monotonic clock: no clock of another
+They are `flock`s, which the system frees at once. A disk that has none gets leases (`_Lease`): the file is
+created exclusively, and its owner changes its content every `BEAT` seconds. Whoever waits takes the lease
+over once the content has not changed for `LEASE` seconds of its own monotonic clock: no clock of another
 machine, and no time of a file, is looked at. An owner that is gone from this machine is recognised at once.
 
-A lease can be lost: its owner slept too long, or two who waited took it over in the same instant. Then work is
-done twice, and nothing is lost but time: all files appear whole, a finished one is not replaced, and nobody
-removes the lock of another.
+A lease can be lost: its owner slept too long, or two who waited took it over in the same instant. Then work
+is done twice, and nothing is lost but time: all files appear whole, a finished one is not replaced, and
+nobody removes the lock of another.
 
-Why not `filelock`, which comes with PyTorch: its `SoftFileLock` is exclusive creation without a lease, so that
-the lock of an owner that died on another machine stays for ever; its `SoftFileLease` has what is needed, but is
-in its newest releases only.
+Why not `filelock`, which comes with PyTorch: its `SoftFileLock` is exclusive creation without a lease, so
+that the lock of an owner that died on another machine stays for ever; its `SoftFileLease` has what is needed,
+but is in its newest releases only.
 """
 
 from __future__ import annotations

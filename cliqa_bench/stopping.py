@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: the first stops cleanly, a later one at once. Imports next to nothing.
 
-`timeout`, Slurm and containers signal the process and then its whole group, and a terminal the whole group: the
-same stop reaches a process twice, and its children too. So a second signal that comes soon is part of the first
-stop, and children leave the stop to their parent (`leave_stops_to_parent`).
+`timeout`, Slurm and containers signal the process and then its whole group, and a terminal the whole group:
+the same stop reaches a process twice, and its children too. So a second signal that comes soon is part of the
+first stop, and children leave the stop to their parent (`leave_stops_to_parent`).
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class _Held:
 def stoppable(command: str, last: bool = False) -> Iterator[Stopping]:
     """Turns the first SIGINT or SIGTERM into an exception; one that comes later ends the process at once.
 
-    Only the main thread may do so: in another, nothing is changed. Inside another `stoppable` of this process,
-    nothing is changed either.
+    Only the main thread may do so: in another, nothing is changed. Inside another `stoppable` of this
+    process, nothing is changed either.
 
     Args:
         command: The command line, for the line that says how to go on.
@@ -176,14 +176,14 @@ def raise_if_stopped() -> None:
 def held_back() -> Iterator[None]:
     """Lets SIGINT and SIGTERM wait while a process or thread is started.
 
-    A child inherits that: until it calls `leave_stops_to_parent`, the Ctrl-C of a terminal, which reaches all of
-    its processes, prints no traceback from the middle of its imports.
+    A child inherits that: until it calls `leave_stops_to_parent`, the Ctrl-C of a terminal, which reaches
+    all of its processes, prints no traceback from the middle of its imports.
     """
     if threading.current_thread() is not threading.main_thread():  # stops are raised in the main thread only
         yield
         return
     masks = hasattr(signal, "pthread_sigmask")
-    # a signal that the mask keeps from this thread may reach another one, and its handler runs here all the same
+    # a signal that the mask keeps from this thread may reach another one; its handler still runs here
     _Held.depth += 1
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS) if masks else set()
     try:
@@ -203,9 +203,9 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 def leave_stops_to_parent() -> None:
     """Leaves signals to the parent, in a process that was started with signals held back.
 
-    Ctrl-C is ignored. SIGTERM ends the process at once if the parent sends it. One from elsewhere was most likely
-    sent to the whole group: the parent deals with it, and ends this process. If it has not done so after a
-    while, the signal was meant for this process alone.
+    Ctrl-C is ignored. SIGTERM ends the process at once if the parent sends it. One from elsewhere was most
+    likely sent to the whole group: the parent deals with it, and ends this process. If it has not done so
+    after a while, the signal was meant for this process alone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows: nobody can tell who sent a signal

@@ -1,4 +1,4 @@
-"""Locks on a disk without `flock`: leases, whose owner renews them and which others take over when it is gone."""
+"""Locks on a disk without `flock`: leases that their owner renews and others take over when it is gone."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_one_from_elsewhere_is_taken_over_by_our_own_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
 ) -> None:
     path, now = tmp_path / "x.lock", 1000.0
-    monkeypatch.setattr(locks.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     for beat in range(3):  # renewed in the last moment, twice
         path.write_text(ELSEWHERE.format(beat=beat))
         os.utime(path, (when, when))  # its machine's clock is years apart, or the disk's
