@@ -234,16 +234,10 @@ def test_three_runs_share_the_work_and_that_of_one_that_dies(
     said = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs[1:]] == [0, 0], said
     done = (out / "log").read_text().split()
-    twice = {name for name in done if done.count(name) > 1}
     assert set(done) == {f"w{i}" for i in range(24)}
-    assert twice <= {"w3", *_of_the_dead(done)} and len(done) <= 25
+    assert len(done) <= 25, "only what the killed run had begun is begun again"
     assert [text.count("this disk has no locks (flock)") for text in said] == [1, 1, 1]
     assert not (out / "claims").exists()
-
-
-def _of_the_dead(done: list[str]) -> set[str]:
-    """Returns what the killed run may have begun: one piece, whichever."""
-    return {name for name in done if done.count(name) == 2}
 
 
 def wait_for(what: Callable[[], bool]) -> None:

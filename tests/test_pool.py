@@ -91,7 +91,7 @@ def test_little_work_stays_in_one_process(tmp_path, monkeypatch):
 
 
 class FakeWorker:
-    """Does jobs by title: "fine", "wrong" (raises), "misuse", "gone", "die" (its process ends), "die once"."""
+    """Does jobs by title: "fine", "wrong" (raises), "misuse", "gone", "die" (its process), "die once"."""
 
     def __init__(self, plan, facts, tick, say, number=0):
         self.out = plan.config.out
