@@ -1,7 +1,6 @@
 """Where the program starts: from the first line on it can be stopped without a traceback."""
 
 import shlex
-import signal
 import sys
 
 from cliqa_bench import supported
@@ -15,15 +14,13 @@ def main() -> int:
         return 2
     command = f"python -m cliqa_bench {shlex.join(sys.argv[1:])}".rstrip()
     try:
-        with stoppable(command):
+        # afterwards there is nothing to say: what ends is the interpreter
+        with stoppable(command, last=True):
             if system := supported.untried():
                 print(f"cliqa-bench: {system} is untried; tested on Linux on x86-64 only", file=sys.stderr)
             from cliqa_bench.cli import main as run
 
-            code = run()
-            # from here on there is nothing to say: what ends is the interpreter
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            return code
+            return run()
     except STOPS as stop:  # amid the imports
         say_stopped(command)
         return exit_code(stop)

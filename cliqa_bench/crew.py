@@ -26,7 +26,7 @@ from cliqa_bench.disk import as_os_error
 from cliqa_bench.errors import UserError
 from cliqa_bench.jobs import Job
 from cliqa_bench.locks import claimed
-from cliqa_bench.stopping import held_back, ignore_interrupts, raise_if_stopped
+from cliqa_bench.stopping import held_back, leave_stops_to_parent, raise_if_stopped
 from cliqa_bench.store import CLAIMS
 
 if TYPE_CHECKING:
@@ -44,12 +44,13 @@ class Result(NamedTuple):
     """What became of a job.
 
     Attributes:
-        kind: "done"; "failed"; "taken", by another run on the same folder; "misuse", which ends the run.
+        kind: "done"; "failed"; "died", with its process, and may be tried once more; "taken", by another
+            run on the same folder; "misuse", which ends the run.
         reason: What went wrong, in one line.
         trace: The traceback, where it may be a bug.
     """
 
-    kind: Literal["done", "failed", "taken", "misuse"]
+    kind: Literal["done", "failed", "died", "taken", "misuse"]
     reason: str = ""
     trace: str = ""
 
@@ -105,12 +106,13 @@ def _reason(error: Exception) -> str:
 
 @dataclass
 class _Hand:
-    """A process, this end of its pipe, and what it is doing."""
+    """A process, this end of its pipe, what it is doing, and whether it has done nothing so far."""
 
     process: BaseProcess
     pipe: Connection
     number: int
     job: Job | None = None
+    fresh: bool = True
 
 
 class Crew:
@@ -125,6 +127,7 @@ class Crew:
     def __init__(self, make: MakePlan, config: RunConfig, facts: dict[str, Any]) -> None:
         self._told = (make, config, facts)
         self._hands: list[_Hand] = []
+        self._died: set[str] = set()
 
     def start(self, numbers: Iterable[int]) -> None:
         """Starts processes with these numbers, each its own."""
@@ -148,19 +151,26 @@ class Crew:
         return len(self._hands) - len(self.running)
 
     def give(self, job: Job) -> None:
-        """Hands a job to an idle process."""
+        """Hands a job to an idle process; to a fresh one if its last process died."""
         while True:
-            hand = next(hand for hand in self._hands if hand.job is None)
+            idle = [hand for hand in self._hands if hand.job is None]
+            hand = next((hand for hand in idle if hand.fresh), idle[0])
+            if job.key in self._died and not hand.fresh:
+                hand.process.kill()
+                self._replace(hand)
+                continue
             try:
                 hand.pipe.send(job)
             except OSError:  # somebody killed it while it was idle: no job of ours is to blame
                 self._replace(hand)
             else:
-                hand.job = job
+                hand.job, hand.fresh = job, False
                 return
 
     def news(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
         """Waits for something to be told, and gives it; a process that died is told of, and replaced.
+
+        A job whose process died has "died" the first time, and "failed" the second time.
 
         Args:
             timeout: Seconds to wait at most; None for any time.
@@ -174,13 +184,16 @@ class Crew:
                 told = hand.pipe.recv()
             except (EOFError, OSError):
                 hand.process.join()
-                told = Result("failed", _how_it_died(hand.process.exitcode))
+                kind: Literal["died", "failed"] = "failed" if job.key in self._died else "died"
+                told = Result(kind, _how_it_died(hand.process.exitcode))
+                self._died.add(job.key)
                 self._replace(hand)
             if isinstance(told, Result):
                 hand.job = None
             yield job, told
 
     def _replace(self, dead: _Hand) -> None:
+        dead.process.join()
         dead.pipe.close()
         self._hands.remove(dead)
         self.start([dead.number])
@@ -224,7 +237,7 @@ def _few_threads(config: RunConfig) -> Iterator[None]:
 
 def _serve(pipe: Connection, number: int, make: MakePlan, config: RunConfig, facts: dict[str, Any]) -> None:
     """Does the jobs that come through a pipe, until it is closed."""
-    ignore_interrupts()
+    leave_stops_to_parent()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # while the first process checks weights and device, the others load PyTorch
     from cliqa_bench import worker as work

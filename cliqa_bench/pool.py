@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cliqa_bench.crew import Crew, MakePlan, Progress, Result, attempt, claim_of
 from cliqa_bench.errors import UserError
 from cliqa_bench.jobs import Job, longest_first
-from cliqa_bench.locks import owner, sweep_locks
+from cliqa_bench.locks import owner, say_if_leased, sweep_locks
 from cliqa_bench.progress import bar
 from cliqa_bench.store import CLAIMS
 
@@ -91,6 +91,9 @@ class _Queue:
                 raise UserError(result.reason)
             case "taken":
                 self._later[job.key] = time.monotonic() + PAUSE
+            case "died":
+                line = f"{job.title}: {result.reason}; it is tried once more"
+                tqdm.write(line, file=sys.stderr)
             case "failed":
                 del self.left[job.key]
                 self._lost.add(job.key)
@@ -135,6 +138,7 @@ def work_off(
     """
     outcome = Outcome()
     queue = _Queue(plan, jobs, outcome, ready)
+    say_if_leased(plan.config.out / CLAIMS)
     try:
         with bar(sum(job.images for job in jobs), "run", "image") as shown:
             if n == 1:

@@ -6,6 +6,7 @@ was given. Pictures and distortions are generated, so nothing is downloaded.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Iterator
@@ -33,8 +34,10 @@ from cliqa_bench.locks import locked, sweep_lock
 from cliqa_bench.memory import give_back, keep_freed_memory
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
+from cliqa_bench.processes import attend_loader
 from cliqa_bench.progress import bar, track
 from cliqa_bench.seeds import rng_for, seed_for
+from cliqa_bench.stopping import held_back
 from cliqa_bench.store import atomic_path, canonical, digest
 from cliqa_bench.weights import parse_weights, write_weights
 
@@ -98,9 +101,24 @@ def _pictures(config: PretrainConfig, part: str, count: int) -> NDArray[np.uint8
     return np.stack([reference(s, size) for s in track(seeds, count, f"pictures ({part})", "picture")])
 
 
-def _loader(config: PretrainConfig, part: str, count: int, steps: range) -> Iterator[tuple[Tensor, Tensor]]:
+@contextlib.contextmanager
+def _loaded(
+    config: PretrainConfig, part: str, count: int, steps: range
+) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    """Gives the mini-batches of these steps, made by other processes, which end with the context."""
     data = _DistortedBatches(config, _pictures(config, part, count), part)
-    return iter(DataLoader(data, batch_size=None, sampler=steps, num_workers=WORKERS))
+    loader = DataLoader(
+        data, batch_size=None, sampler=steps, num_workers=WORKERS, worker_init_fn=attend_loader
+    )
+    batches: Any = None
+    try:
+        with held_back():
+            batches = iter(loader)
+        yield batches
+    finally:
+        # else they end when the last reference goes, which a traceback may hold: at exit each is waited for
+        if batches is not None:
+            batches._shutdown_workers()
 
 
 def _rate(config: PretrainConfig, step: int) -> float:
@@ -137,10 +155,13 @@ def train(
     adam = torch.optim.Adam(learnable, config.lr)
     checkpoint = _checkpoint(backbone, weights, config)
     start = _resume(checkpoint, whole, adam)
-    batches = _loader(config, "train", config.pictures, range(start, config.steps))
-    with bar(config.steps, f"pre-train {backbone.title}", "step") as shown:
+    steps = range(start, config.steps)
+    with (
+        _loaded(config, "train", config.pictures, steps) as batches,
+        bar(config.steps, f"pre-train {backbone.title}", "step") as shown,
+    ):
         shown.update(start)
-        for step in range(start, config.steps):
+        for step in steps:
             adam.param_groups[0]["lr"] = _rate(config, step)
             loss = _step(whole, adam, *next(batches), device, config)
             give_back()
@@ -185,12 +206,11 @@ def _step(
 def _accuracy(whole: nn.Module, config: PretrainConfig, device: torch.device) -> float:
     whole.eval()
     n = max(1, min(60, config.steps))
-    right = [
-        (whole(to_float(images.to(device))).argmax(1).cpu() == labels).float().mean()
-        for images, labels in track(
-            _loader(config, "test", max(1, config.pictures // 5), range(n)), n, "test", "batch"
-        )
-    ]
+    with _loaded(config, "test", max(1, config.pictures // 5), range(n)) as batches:
+        right = [
+            (whole(to_float(images.to(device))).argmax(1).cpu() == labels).float().mean()
+            for images, labels in track(batches, n, "test", "batch")
+        ]
     return float(torch.stack(right).mean())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TypeVar
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.stopping import held_back, ignore_interrupts
+from cliqa_bench.stopping import held_back, leave_stops_to_parent
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -83,8 +85,36 @@ def processes(number: int) -> Iterator[Processes]:
 
 
 def _attend(parent: int) -> None:
-    """Prepares a process: Ctrl-C is the parent's business, and without parent it ends."""
-    ignore_interrupts()
+    """Prepares a process: stops are the parent's business, and without parent it ends."""
+    leave_stops_to_parent()
+    end_with(parent)
+
+
+def attend_loader(number: int) -> None:
+    """As that, for a process of PyTorch's `DataLoader`, which must be started with signals held back.
+
+    Args:
+        number: Which of the loader's processes it is; `worker_init_fn` is called with it.
+    """
+    leave_stops_to_parent()
+    end_with(os.getppid())
+    hook = sys.excepthook
+
+    def quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        # the thread that hands tensors over complains when the parent stops amid one; errors of the data go
+        # another way
+        if not issubclass(kind, ConnectionError | EOFError):
+            hook(kind, error, trace)
+
+    sys.excepthook = quiet
+
+
+def end_with(parent: int) -> None:
+    """Lets this process end soon after its parent.
+
+    Args:
+        parent: The parent's process id.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

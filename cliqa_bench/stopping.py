@@ -1,4 +1,9 @@
-"""Ctrl-C and SIGTERM: the first stops cleanly, the second at once. Imports next to nothing."""
+"""Ctrl-C and SIGTERM: the first stops cleanly, a later one at once. Imports next to nothing.
+
+`timeout`, Slurm and containers signal the process and then its whole group, and a terminal the whole group:
+the same stop reaches a process twice, and its children too. So a second signal that comes soon is part of the
+first stop, and children leave the stop to their parent (`leave_stops_to_parent`).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 GRACE = 10.0
 """Seconds after which a process ends that is still there: compiled libraries may lose an exception."""
+
+SAME_STOP = 2.0
+"""Seconds in which further signals belong to the same stop; one that comes later is impatience."""
 
 AGAIN = 0.01
 """Seconds after which a stop is raised again that came in the middle of a callback of the interpreter."""
@@ -23,8 +32,8 @@ class Terminated(BaseException):
 
 STOPS = (KeyboardInterrupt, Terminated)
 
-_underway: list[Stopping] = []
-"""What `stoppable` gave that has not ended yet, the innermost last."""
+_underway: list[_Handling] = []
+"""What handles signals at the moment: one entry, or in a forked process also its parent's."""
 
 
 def exit_code(stop: BaseException) -> int:
@@ -46,69 +55,110 @@ class Stopping:
 
     Attributes:
         by: The exception that it raised; None as long as none came.
+        since: When it came, on the monotonic clock.
+        told: Whether the line that says how to go on is printed.
     """
 
     def __init__(self) -> None:
         self.by: BaseException | None = None
+        self.since = 0.0
+        self.told = False
+
+
+class _Held:
+    """How many `held_back` are under way, and what to do about a stop that has come meanwhile."""
+
+    depth = 0
+    stop: Callable[[], None] | None = None
 
 
 @contextmanager
-def stoppable(command: str) -> Iterator[Stopping]:
-    """Turns the first SIGINT or SIGTERM into an exception; a second one ends the process at once.
+def stoppable(command: str, last: bool = False) -> Iterator[Stopping]:
+    """Turns the first SIGINT or SIGTERM into an exception; one that comes later ends the process at once.
 
-    Only the main thread may do so: in another, nothing is changed.
+    Only the main thread may do so: in another, nothing is changed. Inside another `stoppable` of this
+    process, nothing is changed either.
 
     Args:
         command: The command line, for the line that says how to go on.
+        last: Whether the process does nothing more after it: signals are then ignored, since all is said.
     """
-    owner, state = os.getpid(), Stopping()
-    if threading.current_thread() is not threading.main_thread():
-        yield state
+    owner = os.getpid()
+    if _underway and _underway[-1].owner == owner:
+        yield _underway[-1].state
         return
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a forked worker of a data loader: Ctrl-C is for its parent to deal with
-            if signum == signal.SIGINT:
-                return
-            os._exit(128 + signum)
-        for number in before:
-            signal.signal(number, signal.SIG_DFL)
-        state.by = KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
-        unwind()
-
-    def unwind(*_: object) -> None:
-        assert state.by is not None
-        if hasattr(signal, "setitimer"):  # no thread: what is interrupted may have the lock that starts one
-            code = exit_code(state.by)
-            signal.signal(signal.SIGALRM, lambda *_: _end(command, code))
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
-        raise state.by
-
-    def lost(told: sys.UnraisableHookArgs) -> None:
-        """Raises a stop again that came in a finaliser or the like, from which no exception comes out."""
-        if told.exc_value is None or told.exc_value is not state.by or not hasattr(signal, "setitimer"):
-            hook(told)
-        else:
-            signal.signal(signal.SIGALRM, unwind)
-            signal.setitimer(signal.ITIMER_REAL, AGAIN)
-
-    _underway.append(state)
-    hook, sys.unraisablehook = sys.unraisablehook, lost
+    if threading.current_thread() is not threading.main_thread():
+        yield Stopping()
+        return
+    handling = _Handling(command, owner)
+    _underway.append(handling)
+    hook, sys.unraisablehook = sys.unraisablehook, handling.lost
+    handling.hook = hook
     before = {n: signal.getsignal(n) or signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGINT)}
     for number, handler in before.items():
         # whoever started us in the background of a shell script wants no Ctrl-C to come through
         if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
+            signal.signal(number, handling.stop)
     try:
-        yield state
+        yield handling.state
     finally:
-        _underway.remove(state)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if last else handler)
+        _underway.remove(handling)
         sys.unraisablehook = hook
-        if state.by is not None and hasattr(signal, "setitimer"):
+        if handling.state.by is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+class _Handling:
+    """What happens when a signal comes; see `stoppable`."""
+
+    def __init__(self, command: str, owner: int) -> None:
+        self.command, self.owner, self.state = command, owner, Stopping()
+        self.hook: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook
+
+    def stop(self, signum: int, frame: FrameType | None) -> None:
+        """Handles a signal."""
+        state = self.state
+        if os.getpid() != self.owner:  # a forked child: Ctrl-C is for its parent to deal with
+            if signum == signal.SIGINT:
+                return
+            os._exit(128 + signum)
+        if state.by is not None:
+            if time.monotonic() - state.since > SAME_STOP:
+                self.end()
+            return
+        state.since = time.monotonic()
+        state.by = KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
+        if _Held.depth:
+            _Held.stop = self.unwind
+        else:
+            self.unwind()
+
+    def unwind(self, *_: object) -> None:
+        """Raises the stop, and sees to it that the process ends even if the exception is lost."""
+        assert self.state.by is not None
+        if hasattr(signal, "setitimer"):  # no thread: what is interrupted may have the lock that starts one
+            signal.signal(signal.SIGALRM, self.end)
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
+        raise self.state.by
+
+    def lost(self, told: sys.UnraisableHookArgs) -> None:
+        """Raises a stop again that came in a finaliser or the like, from which no exception comes out."""
+        by = self.state.by
+        if told.exc_value is None or told.exc_value is not by or not hasattr(signal, "setitimer"):
+            self.hook(told)
+        else:
+            signal.signal(signal.SIGALRM, self.unwind)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
+    def end(self, *_: object) -> None:
+        """Ends the process, whatever it is doing: nothing half stands under a final name."""
+        assert self.state.by is not None
+        if not self.state.told:
+            os.write(2, (farewell(self.command) + "\n").encode())
+        os._exit(exit_code(self.state.by))
 
 
 def raise_if_stopped() -> None:
@@ -117,42 +167,66 @@ def raise_if_stopped() -> None:
     A library may put an exception of its own in the place of ours: numpy a TypeError where a comparison is
     interrupted, Pillow an OSError.
     """
-    for state in _underway:
-        if state.by is not None:
-            raise state.by
-
-
-def _end(command: str, code: int) -> None:
-    """Ends the process, whatever it is doing: nothing half stands under a final name."""
-    os.write(2, (farewell(command) + "\n").encode())
-    os._exit(code)
+    for handling in _underway:
+        if handling.state.by is not None:
+            raise handling.state.by
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Lets SIGINT and SIGTERM wait while a process is started.
+    """Lets SIGINT and SIGTERM wait while a process or thread is started.
 
-    A child inherits that: until it calls `ignore_interrupts`, the Ctrl-C of a terminal, which reaches all of
-    its processes, prints no traceback from the middle of its imports.
+    A child inherits that: until it calls `leave_stops_to_parent`, the Ctrl-C of a terminal, which reaches
+    all of its processes, prints no traceback from the middle of its imports.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if threading.current_thread() is not threading.main_thread():  # stops are raised in the main thread only
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    masks = hasattr(signal, "pthread_sigmask")
+    # a signal that the mask keeps from this thread may reach another one; its handler still runs here
+    _Held.depth += 1
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS) if masks else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _Held.depth -= 1
+        if not _Held.depth and _Held.stop is not None:
+            stop, _Held.stop = _Held.stop, None
+            stop()
 
 
-def ignore_interrupts() -> None:
-    """Leaves Ctrl-C to the parent, in a process that was started with signals held back."""
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+def leave_stops_to_parent() -> None:
+    """Leaves signals to the parent, in a process that was started with signals held back.
+
+    Ctrl-C is ignored. SIGTERM ends the process at once if the parent sends it. One from elsewhere was most
+    likely sent to the whole group: the parent deals with it, and ends this process. If it has not done so
+    after a while, the signal was meant for this process alone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows: nobody can tell who sent a signal
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        return
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    def wait() -> None:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            time.sleep(GRACE)
+        os._exit(exit_code(Terminated()))
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def say_stopped(command: str) -> None:
     """Prints the line that says how to go on."""
+    for handling in _underway:
+        handling.state.told = True
     print(farewell(command), file=sys.stderr, flush=True)

@@ -234,19 +234,6 @@ def test_nobody_gets_the_lock_of_a_file_that_was_removed(tmp_path: Path) -> None
     assert not (tmp_path / "x.lock").exists()
 
 
-def test_without_locks_everybody_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fcntl
-
-    def none(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    with claimed(tmp_path / "x.lock") as first, claimed(tmp_path / "x.lock") as second:
-        assert first and second
-    with locked(tmp_path / "x.lock", "") as real:
-        assert not real
-
-
 # -- signals ---------------------------------------------------------------------------------------------
 
 SWALLOWS = (
@@ -297,11 +284,15 @@ def test_a_stop_in_a_finaliser_is_raised_again(sent: str, code: int) -> None:
 
 
 @pytest.mark.parametrize("sent", ["SIGTERM", "SIGINT"])
-def test_a_second_signal_kills_at_once(sent: str) -> None:
-    then = f"os.kill(os.getpid(), signal.{sent}); time.sleep(30)"
-    program = SWALLOWS.format(sent=sent, then=then).replace("0.3", "20")
+def test_a_later_signal_ends_at_once_and_one_that_comes_soon_is_the_same_stop(sent: str) -> None:
+    again = f"os.kill(os.getpid(), signal.{sent}); "
+    then = f"{again}print('unwinding', flush=True); time.sleep(0.6); {again}time.sleep(30)"
+    program = SWALLOWS.format(sent=sent, then=then).replace(
+        "GRACE = 0.3", "GRACE, stopping.SAME_STOP = 20, 0.5"
+    )
     done = ended(program)
-    assert (done.returncode, done.stderr) == (-getattr(signal, sent), "")
+    assert (done.stdout, done.returncode) == ("unwinding\n", 128 + getattr(signal, sent))
+    assert done.stderr.count("the same command goes on from here") == 1
 
 
 def test_a_stop_amid_the_imports_prints_no_traceback() -> None:

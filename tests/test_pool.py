@@ -91,7 +91,7 @@ def test_little_work_stays_in_one_process(tmp_path, monkeypatch):
 
 
 class FakeWorker:
-    """Does jobs by their title: "fine", "wrong" (raises), "misuse", "gone", "die" (ends its process)."""
+    """Does jobs by title: "fine", "wrong" (raises), "misuse", "gone", "die" (its process), "die once"."""
 
     def __init__(self, plan, facts, tick, say, number=0):
         self.out = plan.config.out
@@ -103,7 +103,8 @@ class FakeWorker:
             raise UserError("the disk is full")
         if "gone" in job.title:
             Path("/no/such/file").read_text()
-        if "die" in job.title:
+        if "die" in job.title and not ("once" in job.title and (self.out / "died").exists()):
+            (self.out / "died").write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         (self.out / job.about).touch()
 
@@ -144,14 +145,45 @@ def test_misuse_ends_the_run_in_one_line(tmp_path, monkeypatch, n):
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
 
 
-def test_a_process_that_dies_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
+def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(worker, "Worker", FakeWorker)
     outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die"), 2, lambda: None)
-    assert {job.about: reason for job, reason in outcome.failed.items()} == {
-        "bad": "its process died (SIGKILL, as a system that is out of memory does; try a smaller --jobs)"
-    }, "what ran beside it is not lost"
+    how = "its process died (SIGKILL, as a system that is out of memory does; try a smaller --jobs)"
+    assert {job.about: reason for job, reason in outcome.failed.items()} == {"bad": how}, (
+        "what ran beside it is not lost"
+    )
     assert {job.about for job in outcome.skipped} == {"child", "grandchild"}
-    assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2"}
+    assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2", "died"}
+    said = capsys.readouterr().err
+    assert (said.count(f"die: {how}; it is tried once more"), said.count(f"failed: die: {how}")) == (1, 1)
+
+
+def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(worker, "Worker", FakeWorker)
+    outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die once"), 2, lambda: None)
+    assert not outcome.failed and not outcome.skipped
+    names = {"bad", "child", "grandchild", "fine0", "fine1", "fine2", "died"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    assert capsys.readouterr().err.count("it is tried once more") == 1
+
+
+def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "Worker", FakeWorker)
+    few, bad = crew.Crew(plan_of, config(tmp_path), {}), some_jobs("die once")[1]
+    try:
+        few.start([0])
+        used: list[Any] = []
+        for job in (bad, CHECK, bad):  # another job uses the fresh process first
+            few.give(job)
+            used.append(few._hands[0].process.pid)
+            told: list[Any] = []
+            while not told:
+                told += [getattr(result, "kind", "") for _, result in few.news(None)]
+            used.append(told)
+        assert used[1::2] == [["died"], ["done"], ["done"]]
+        assert len(set(used[::2])) == 3
+    finally:
+        few.end()
 
 
 def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, monkeypatch):
