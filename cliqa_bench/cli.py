@@ -21,6 +21,7 @@ from cliqa_bench import errors
 from cliqa_bench._version import __version__
 from cliqa_bench.commands import COMMANDS, GROUPS
 from cliqa_bench.errors import UserError
+from cliqa_bench.progress import shown_as
 from cliqa_bench.stopping import STOPS, exit_code, raise_if_stopped, say_stopped, stoppable
 from cliqa_bench.yaml_file import check_yaml
 
@@ -182,7 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _obey(words: Sequence[str], command: str) -> int:
     try:
         named, args = parse(words)
-        code = COMMANDS[named].call(args, command)
+        with shown_as(args.get("progress")):
+            code = COMMANDS[named].call(args, command)
         sys.stdout.flush()
         return code
     except Exception:
