@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cliqa_bench.crew import Progress, Result
 
 PRIOR = 2.0
-"""Seconds of measurement for which a guess counts: a kind of work that has just begun is not believed at once."""
+"""Seconds of measurement for which a guess counts: a kind of work that has just begun proves little."""
 
 MEMORY = 600.0
 """Seconds of a kind of work after which earlier measurements begin to count for less."""
@@ -74,11 +74,11 @@ class Estimate:
                 self._images[job.key][part.name] += done
                 images -= done
         else:
-            part = next((p for p in job.parts if p.name == name), None)
-            if part is not None and images:
-                self._measure(part.kind, images * part.cost, now - self._since[job.key])
-                self._images[job.key][name] += images
-                self._last[job.key] = part.kind
+            for part in job.parts:
+                if part.name == name and images:
+                    self._measure(part.kind, images * part.cost, now - self._since[job.key])
+                    self._images[job.key][name] += images
+                    self._last[job.key] = part.kind
         self._since[job.key] = now
 
     def end(self, job: Job) -> None:

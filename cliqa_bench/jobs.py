@@ -178,9 +178,8 @@ def _gate_jobs(
         nets.setdefault(gate.net, _gate_net_job(plan, gate.net, check))
         parts = _whole(plan, [gate.dataset], "train", "gate", pixels)
         title = f"fit the gate of {_title(plan, gate.dataset)}"
-        needs = (nets[gate.net],)
         fits[gate.net, gate.dataset] = Job(
-            "gate", gate.dataset, gate.net, title, parts[0].images, needs, parts
+            "gate", gate.dataset, gate.net, title, parts[0].images, (nets[gate.net],), parts
         )
     for gate in plan.gates.values():
         for work in answers.get(gate.node.id, ()):

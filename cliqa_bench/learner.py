@@ -52,8 +52,8 @@ LOOK_EVERY = 50
 """Steps after which losses are looked at on a GPU, where to look is to wait for it."""
 
 Tick = Callable[[int, str, str], None]
-"""Called with a number of images that passed, a text to show (the validation SRCC, after an epoch), and what the
-images were for: "warm-up", "main", "validation", or "earlier" where an interrupted training had seen them."""
+"""Called with a number of images that passed, a text to show (the validation SRCC, after an epoch), and what
+the images were for: "warm-up", "main", "validation", or "earlier" where an interrupted training saw them."""
 
 
 class StrategyPlugin(SupervisedPlugin):

@@ -3,17 +3,17 @@
 `--progress HOW`, or the environment's `CLIQA_PROGRESS`, which child processes inherit, chooses the form:
 
 - `auto`: a bar on a terminal, otherwise as `plain`;
-- `plain`: a line at most every `EVERY` seconds, and one when a stage ends; none for a stage that is over within
-  `DELAY` seconds;
+- `plain`: a line at most every `EVERY` seconds, and one when a stage ends; none for a stage that is over
+  within `DELAY` seconds;
 - `json`: one event a line, for programs;
 - `none`: warnings and errors only.
 
 It changes no result, and is part of no configuration. **Events** are JSON objects, one a line, with a field
 `event`; errors that end a command stay lines of text:
 
-- `stage_started`, `progress` (at most one a second), `stage_finished`, `stage_failed` (an exception ended it):
-  `stage` (what is done), `done` and `total` (counted in `unit`), `seconds` since it began, `eta_seconds` until
-  it ends (null as long as that is unknown), `note` (such as the last validation SRCC; "" for none);
+- `stage_started`, `progress` (at most one a second), `stage_finished`, `stage_failed` (an exception ended
+  it): `stage` (what is done), `done` and `total` (counted in `unit`), `seconds` since it began, `eta_seconds`
+  until it ends (null as long as that is unknown), `note` (such as the last validation SRCC; "" for none);
 - `job_started`, `job_finished`, `job_failed`, `job_skipped` (it depends on one that failed), `job_taken`
   (another run is doing it): `stage`, `kind` ("train", "gate", "scores", ...), `number` and `of` ("3 of 18" of
   this kind), `title`; once it has ended `seconds`, and of a failure its `reason`;
@@ -198,7 +198,7 @@ class _Bar(tqdm):
     @property
     def format_dict(self) -> dict[str, Any]:
         """Returns what the bar is made of."""
-        return super().format_dict | {"left": _clock(self.left())}
+        return {**super().format_dict, "left": _clock(self.left())}
 
 
 class _OnTerminal(Stage):

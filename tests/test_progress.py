@@ -1,10 +1,17 @@
 """Progress: bars, lines and events, and an estimate that does not jump."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tqdm.std import EMA
+from test_runner import ROOT, arguments
+from tqdm.std import EMA  # type: ignore[attr-defined]
 
 from cliqa_bench import progress
 from cliqa_bench.errors import UserError
@@ -124,3 +131,56 @@ def test_forms(how: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(UserError, match="'jsno' \\(did you mean 'json'"), progress.shown_as("jsno"):
         pass
+
+
+# -- a run ---------------------------------------------------------------------------------------------------
+
+
+def run(miniatures: Path, out: Path, *more: str) -> str:
+    """Runs the main job of the tests, and returns its standard error."""
+    command = [sys.executable, "-m", "cliqa_bench", *arguments(miniatures, out, *more)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"--out {out}" in (record := next((out / "runs").glob("*.json")).read_text(encoding="utf-8"))
+    assert "--progress" not in record + (out / "config.yaml").read_text(encoding="utf-8")
+    return done.stderr
+
+
+def test_a_log_file_gets_a_few_lines_and_none_gets_nothing(miniatures: Path, tmp_path: Path) -> None:
+    err = run(miniatures, tmp_path / "plain")
+    assert len(err) < 5000 and "\r" not in err
+    assert "loading PyTorch" in err
+    assert run(miniatures, tmp_path / "none", "--progress", "none") == ""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_events_of_a_run_add_up(miniatures: Path, tmp_path: Path, jobs: str) -> None:
+    err = run(miniatures, tmp_path / "runs", "--progress=json", "--jobs", jobs)
+    events = [json.loads(line) for line in err.splitlines()]
+    of_run = [event for event in events if event.get("stage") == "run"]
+    assert [of_run[0]["event"], of_run[-1]["event"]] == ["stage_started", "stage_finished"]
+    assert of_run[-1]["done"] == of_run[-1]["total"] > 0
+    begun, over = ([e for e in events if e["event"] == f"job_{what}"] for what in ("started", "finished"))
+    assert Counter(e["title"] for e in begun) == Counter(e["title"] for e in over)
+    numbers = [(e["number"], e["of"]) for e in begun if e["kind"] == "train"]
+    assert numbers == [(1, 2), (2, 2)]
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    code = (
+        "import time; from cliqa_bench.progress import bar\n"
+        "with bar(30, 'decode', 'image') as shown:\n"
+        "    for _ in range(30): time.sleep(0.05); shown.update()"
+    )
+    ours, theirs = pty.openpty()
+    done = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=theirs)
+    os.close(theirs)
+    written = b""
+    try:
+        while part := os.read(ours, 1000):
+            written += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert done.wait() == 0
+    assert b"\r" in written and b"30/30 image" in written
