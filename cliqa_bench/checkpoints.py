@@ -150,7 +150,7 @@ def put_back(learner: Learner, tensors: Tensors, body: Mapping[str, Json]) -> No
     learner.epoch, learner.best_epoch = body["epoch"], body["best_epoch"]
     learner.history = body["history"]
     learner.images = body["images"]
-    learner.tick(learner.images, "")
+    learner.tick(learner.images, "", "earlier")
     learner.train_epochs -= done
     # what comes after the last epoch looks at what learned in it
     learner.warming_up = learner.epoch <= learner.training.warmup_epochs

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ActionYesNo, Namespace
 
 from cliqa_bench import data_commands
-from cliqa_bench.data_commands import DATA, INCLUDE, MEGAPIXELS, SPLIT, Add
+from cliqa_bench.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.paths import given_path
 
@@ -61,6 +60,7 @@ def _where_and_how(add: Add) -> None:
         metavar="NAME",
         help="also log epochs to OUT/logs: tensorboard, csv or wandb (offline)",
     )
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
 
@@ -184,10 +184,12 @@ def _score_arguments(add: Add) -> None:
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--to", type=str, metavar="FILE", help="CSV file (default: the terminal)")
 
 
 def _score(args: Namespace, command: str) -> int:
+    from cliqa_bench.progress import say
     from cliqa_bench.settings import chosen_precision, device_name, megapixels
     from cliqa_bench.store import write_text
 
@@ -201,7 +203,7 @@ def _score(args: Namespace, command: str) -> int:
     files = scoring.find_files([given_path(name) for name in args.images])
     out, device = given_path(args.runs), resolve_device(device_name(args.device))
     record = scoring.choose_run(out, args.run)
-    print(f"scoring with run {record.id}", file=sys.stderr)
+    say(f"scoring with run {record.id}")
     scorer = scoring.load_scorer(out, record, device, args.tolerance)
     resize = scoring.resize_of(record)
     scored = scoring.score_files(scorer, files, resize, device, precision, limit)
@@ -266,6 +268,7 @@ def _bench_arguments(add: Add) -> None:
     add("--threads", type=int, metavar="N", help="threads on a CPU (default: one for each core)")
     add("--runs", type=str, metavar="DIR", help="finished runs to take models from, for 'precision'")
     add("--scale", type=float, default=1.0, metavar="S", help="size of large generated data (default: 1.0)")
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, default="bench", metavar="DIR", help="folder of the results (default: bench)")
 
 
@@ -296,6 +299,7 @@ def _pretrain_arguments(add: Add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
     add("--steps", type=int, metavar="N", help="optimiser steps (default: what the shipped weights had)")
     add("--precision", type=str, default="fp32", metavar="P", help="fp32, or bf16 autocast (default: fp32)")
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def _pretrain(args: Namespace, command: str) -> int:

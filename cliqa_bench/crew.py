@@ -56,11 +56,15 @@ class Result(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a job tells on its way: images that passed, and a text for the bar; or a line of its own."""
+    """What a job tells on its way: images that passed, a text for the bar; or a line of its own.
+
+    The images belong to a `part` of the job, see `jobs.Part`.
+    """
 
     images: int
     text: str
     line: str = ""
+    part: str = ""
 
 
 # -- one job -------------------------------------------------------------------------------------------------
@@ -244,8 +248,8 @@ def _serve(pipe: Connection, number: int, make: MakePlan, config: RunConfig, fac
 
     made: list[Worker] = []
 
-    def tick(images: int, text: str) -> None:
-        pipe.send(Progress(images, text))
+    def tick(images: int, text: str, part: str) -> None:
+        pipe.send(Progress(images, text, part=part))
 
     def say(line: str) -> None:
         pipe.send(Progress(0, "", line))
@@ -254,6 +258,7 @@ def _serve(pipe: Connection, number: int, make: MakePlan, config: RunConfig, fac
         if not made:
             plan = make(config)
             made.append(work.Worker(plan, facts, tick, say, number))
+            tick(0, "", "")  # the time until here is none of the job's
         return made[0]
 
     with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone, or needs us no longer

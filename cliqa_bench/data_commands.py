@@ -17,6 +17,7 @@ DATA = "folder of the datasets in their authors' layouts (default: $CLIQA_DATA, 
 SPLIT = "number of a seeded split, folder of published split files, or 'official' (default: 1)"
 MEGAPIXELS = "refuse images of more than M million pixels (default: 64)"
 INCLUDE = "Python files with strategies, datasets or backbones of your own"
+PROGRESS = "auto (a bar on a terminal, else lines: the default), plain (lines), json (events) or none"
 
 
 def make_arguments(add: Add) -> None:
@@ -30,6 +31,7 @@ def make_arguments(add: Add) -> None:
         help="number of pictures relative to the default (1.0)",
     )
     add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes (default: 0)")
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def make(args: Namespace, command: str) -> int:
@@ -54,6 +56,7 @@ def check_arguments(add: Add) -> None:
     add("--split", type=str, default="1", metavar="N|DIR", help=SPLIT)
     add("--include", type=str, metavar="FILES", help=INCLUDE)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def check(args: Namespace, command: str) -> int:
@@ -77,6 +80,7 @@ def ratings_arguments(add: Add) -> None:
     add("name", type=str, metavar="NAME", help="a dataset; see 'list'")
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--split", type=str, metavar="N|DIR", help="also fill the column 'subset': " + SPLIT.split(" (")[0])
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def ratings(args: Namespace, command: str) -> int:
@@ -98,6 +102,7 @@ def sheet_arguments(add: Add) -> None:
     """Adds the flags of `data sheet`."""
     add("dir", type=str, nargs="?", metavar="DIR", help=DATA)
     add("--out", type=str, default="sheets", metavar="DIR", help="folder of the sheets (default: sheets)")
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def sheet(args: Namespace, command: str) -> int:

@@ -52,8 +52,9 @@ class Best(NamedTuple):
 LOOK_EVERY = 50
 """Steps after which losses are looked at on a GPU, where to look is to wait for it."""
 
-Tick = Callable[[int, str], None]
-"""Called with a number of images that passed, and a text to show: the validation SRCC, after an epoch."""
+Tick = Callable[[int, str, str], None]
+"""Called with a number of images that passed, a text to show (the validation SRCC, after an epoch), and what
+the images were for: "warm-up", "main", "validation", or "earlier" where an interrupted training saw them."""
 
 
 class StrategyPlugin(SupervisedPlugin):
@@ -135,7 +136,7 @@ class Learner(SupervisedTemplate):
         seen: Sequence[Source] = (),
     ) -> None:
         self.strategy, self.training, self.seed = strategy, training, seed
-        self.tick: Tick = tick or (lambda images, text: None)
+        self.tick: Tick = tick or (lambda images, text, part: None)
         self.seen = {source.name: source for source in seen}
         self.task = -1
         self.epoch = 0
@@ -335,12 +336,12 @@ class Learner(SupervisedTemplate):
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
-        self._count(self._fresh)
+        self._count(self._fresh, "warm-up" if self.warming_up else "main")
         give_back()
 
-    def _count(self, images: int) -> None:
+    def _count(self, images: int, part: str) -> None:
         self.images += images
-        self.tick(images, "")
+        self.tick(images, "", part)
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         self._look_at_losses()
@@ -373,7 +374,7 @@ class Learner(SupervisedTemplate):
         """
         self.model.eval()
         value = float(np.mean([self._validate(source) for source in self.sources]))
-        self.tick(0, f"val SRCC {value:.3f}")
+        self.tick(0, f"val SRCC {value:.3f}", "validation")
         return value
 
     def _validate(self, source: Source) -> float:
@@ -385,7 +386,7 @@ class Learner(SupervisedTemplate):
 
         scores = score_images(score, source, "val", 1, self.device, self.training.precision)
         mos = source.mos[source.indices("val")]
-        self._count(len(mos))
+        self._count(len(mos), "validation")
         return srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
 
     # -- after the last epoch --------------------------------------------------------------------------------

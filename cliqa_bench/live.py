@@ -55,5 +55,5 @@ class LivePrefix:
         return learner
 
 
-def _silent(images: int, text: str) -> None:
+def _silent(images: int, text: str, part: str) -> None:
     pass

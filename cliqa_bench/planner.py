@@ -372,14 +372,25 @@ def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
 
 def images_of(plan: Plan, work: TrainWork) -> int:
     """Returns how many images pass through the network while an experience is trained."""
+    return sum(images_by_part(plan, work).values())
+
+
+def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
+    """Returns the same for the parts of a training: "warm-up", "main" (the other epochs), "validation"."""
     training = plan.config.training
-    epochs = training.warmup_epochs + training.epochs
-    if work.previous is not None and work.strategy.single_head:
-        epochs = training.epochs or epochs  # its head needs no warm-up
-    per_epoch = 0
+    warmup_epochs = training.warmup_epochs
+    if work.previous is not None and work.strategy.single_head and training.epochs:
+        warmup_epochs = 0  # its head needs none
+    n_train = n_val = 0
     for material in (plan.materials[name] for name in work.datasets):
-        n_train = len(material.split.keys("train"))
-        if training.pairs == "sampled":
-            n_train = 2 * n_pairs_for(material.dataset, training.n_pairs, n_train)
-        per_epoch += n_train + len(material.split.keys("val"))
-    return epochs * per_epoch
+        n = len(material.split.keys("train"))
+        n_train += (
+            2 * n_pairs_for(material.dataset, training.n_pairs, n) if training.pairs == "sampled" else n
+        )
+        n_val += len(material.split.keys("val"))
+    epochs = warmup_epochs + training.epochs
+    return {
+        "warm-up": warmup_epochs * n_train,
+        "main": training.epochs * n_train,
+        "validation": epochs * n_val,
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from tqdm import tqdm
 
 from cliqa_bench.crew import Crew, MakePlan, Progress, Result, attempt, claim_of
 from cliqa_bench.errors import UserError
+from cliqa_bench.job_progress import JobProgress
 from cliqa_bench.jobs import Job, longest_first
 from cliqa_bench.locks import owner, say_if_leased, sweep_locks
-from cliqa_bench.progress import bar
+from cliqa_bench.progress import say, warn
 from cliqa_bench.store import CLAIMS
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Outcome:
         """Notes a failure."""
         self.failed[job] = result.reason
         if result.trace:
-            tqdm.write(result.trace, file=sys.stderr, end="")
-        tqdm.write(f"failed: {job.title}: {result.reason}", file=sys.stderr)
+            warn(result.trace.rstrip("\n"))
+        warn(f"failed: {job.title}: {result.reason}")
 
 
 class _Queue:
@@ -92,8 +92,7 @@ class _Queue:
             case "taken":
                 self._later[job.key] = time.monotonic() + PAUSE
             case "died":
-                line = f"{job.title}: {result.reason}; it is tried once more"
-                tqdm.write(line, file=sys.stderr)
+                warn(f"{job.title}: {result.reason}; it is tried once more")
             case "failed":
                 del self.left[job.key]
                 self._lost.add(job.key)
@@ -113,7 +112,7 @@ class _Queue:
             self._told = True
             job = self.left[min(self._later, key=self._later.__getitem__)]
             who = owner(claim_of(self._out, job))
-            tqdm.write(f"waiting for what another run on {self._out} does ({who}: {job.title})", sys.stderr)
+            say(f"waiting for what another run on {self._out} does ({who}: {job.title})")
         time.sleep(self.pause() or 0)
 
 
@@ -140,31 +139,34 @@ def work_off(
     queue = _Queue(plan, jobs, outcome, ready)
     say_if_leased(plan.config.out / CLAIMS)
     try:
-        with bar(sum(job.images for job in jobs), "run", "image") as shown:
+        with JobProgress(jobs, queue.left, n) as shown:
             if n == 1:
                 _alone(plan, facts, queue, shown)
             else:
                 _together(plan, make, facts, queue, shown, n)
+            for job in outcome.skipped:
+                shown.skip(job)
     finally:
         sweep_locks(plan.config.out / CLAIMS)
     return outcome
 
 
-def _alone(plan: Plan, facts: dict[str, Any], queue: _Queue, shown: tqdm[Any]) -> None:
+def _alone(plan: Plan, facts: dict[str, Any], queue: _Queue, shown: JobProgress) -> None:
     from cliqa_bench.worker import Worker
 
-    def tick(images: int, text: str) -> None:
-        _show(shown, Progress(images, text))
+    at: list[Job] = []
 
-    def say(line: str) -> None:
-        _show(shown, Progress(0, "", line))
+    def tick(images: int, text: str, part: str) -> None:
+        shown.tell(at[-1], Progress(images, text, part=part))
 
-    worker = Worker(plan, facts, tick, say)
+    worker = Worker(plan, facts, tick, tqdm.write)
     while True:
         if jobs := queue.ready(set()):
-            # refreshed with the next step: before the bar is due it must not appear
-            shown.set_description(jobs[0].title, refresh=False)
-            queue.take(jobs[0], attempt(lambda: worker, jobs[0], plan.config.out))
+            at[:] = jobs[:1]
+            shown.begin(jobs[0])
+            result = attempt(lambda: worker, jobs[0], plan.config.out)
+            shown.end(jobs[0], result)
+            queue.take(jobs[0], result)
         elif queue.left:
             queue.rest()
         else:
@@ -172,7 +174,7 @@ def _alone(plan: Plan, facts: dict[str, Any], queue: _Queue, shown: tqdm[Any]) -
 
 
 def _together(
-    plan: Plan, make: MakePlan, facts: dict[str, Any], queue: _Queue, shown: tqdm[Any], n: int
+    plan: Plan, make: MakePlan, facts: dict[str, Any], queue: _Queue, shown: JobProgress, n: int
 ) -> None:
     crew = Crew(make, plan.config, facts)
     try:
@@ -180,25 +182,19 @@ def _together(
         while True:
             for job in queue.ready({job.key for job in crew.running})[: crew.idle]:
                 crew.give(job)
+                shown.begin(job)
             if crew.running:
-                titles = " | ".join(job.title for job in crew.running)
-                shown.set_description(titles[:70], refresh=False)
                 for job, told in crew.news(queue.pause()):
                     if isinstance(told, Result):
+                        shown.end(job, told)
                         queue.take(job, told)
+                    elif told.line:
+                        tqdm.write(told.line)
                     else:
-                        _show(shown, told)
+                        shown.tell(job, told)
             elif queue.left:
                 queue.rest()
             else:
                 return
     finally:
         crew.end()
-
-
-def _show(shown: tqdm[Any], told: Progress) -> None:
-    shown.update(told.images)
-    if told.text:
-        shown.set_postfix_str(told.text, refresh=False)
-    if told.line:
-        tqdm.write(told.line)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,13 @@ from cliqa_bench.memory import give_back, keep_freed_memory
 from cliqa_bench.paths import cache_root
 from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
 from cliqa_bench.processes import attend_loader
-from cliqa_bench.progress import bar, track
+from cliqa_bench.progress import bar, track, warn
 from cliqa_bench.seeds import rng_for, seed_for
 from cliqa_bench.stopping import held_back
 from cliqa_bench.store import atomic_path, canonical, digest
 from cliqa_bench.weights import parse_weights, write_weights
+
+Tick = Callable[[int, str, str], None]
 
 CHECKPOINT_EVERY = 100
 WORKERS = 2
@@ -127,7 +128,12 @@ def _rate(config: PretrainConfig, step: int) -> float:
 
 
 def train(
-    backbone: type[Backbone], net: FeatureNet, weights: str, config: PretrainConfig, device: torch.device
+    backbone: type[Backbone],
+    net: FeatureNet,
+    weights: str,
+    config: PretrainConfig,
+    device: torch.device,
+    tick: Tick | None = None,
 ) -> float:
     """Trains a network in place; killed and called again, it goes on from its last checkpoint.
 
@@ -139,6 +145,7 @@ def train(
         weights: What tells its weights from others, so that no checkpoint of another network is gone on from.
         config: How to train it.
         device: Where.
+        tick: Called with a number of images that passed, "", and "earlier" where an interrupted training had.
 
     Returns:
         The accuracy on distorted pictures never seen, in [0, 1]; chance is 1/39.
@@ -161,13 +168,16 @@ def train(
         bar(config.steps, f"pre-train {backbone.title}", "step") as shown,
     ):
         shown.update(start)
+        tick = tick or (lambda images, text, part: None)
+        tick(start * config.batch, "", "earlier")
         for step in steps:
             adam.param_groups[0]["lr"] = _rate(config, step)
             loss = _step(whole, adam, *next(batches), device, config)
             give_back()
             shown.update()
+            tick(config.batch, "", "")
             if (step + 1) % CHECKPOINT_EVERY == 0:
-                shown.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
+                shown.note(f"loss {loss.item():.3f}")
                 _save(checkpoint, whole, adam, step + 1)
     accuracy = _accuracy(whole, config, device)
     net.requires_grad_(True)
@@ -230,7 +240,7 @@ def _resume(path: Path, whole: nn.Module, adam: torch.optim.Adam) -> int:
             step = int(file.metadata()["step"])
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        print(f"{path} is not used, it is damaged ({error}): training starts over", file=sys.stderr)
+        warn(f"{path} is not used, it is damaged ({error}): training starts over")
         return 0
     whole.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
@@ -274,6 +284,7 @@ def distortion_aware(
     weights: str | None,
     device: torch.device,
     config: PretrainConfig,
+    tick: Tick | None = None,
 ) -> None:
     """Gives a network distortion-aware normalisation (Section III-C), trained once and cached.
 
@@ -283,6 +294,7 @@ def distortion_aware(
         weights: Where those weights came from.
         device: Where to train.
         config: How to train.
+        tick: As of `train`.
     """
     weights_id = backbone.weights_id(weights)
     path = distortion_bn_file(backbone.name, weights_id, config)
@@ -293,7 +305,7 @@ def distortion_aware(
         what = f"that trains the gate's network of {backbone.title}"
         with locked(lock, what):
             if not path.is_file():  # another process may have made it while this one waited
-                _make_distortion_aware(path, backbone, net, weights_id, device, config)
+                _make_distortion_aware(path, backbone, net, weights_id, device, config, tick)
     state = parse_weights(path.read_bytes(), path, "delete it, it is made again")
     try:
         missing = _norm_names(net) - state.keys()
@@ -312,8 +324,9 @@ def _make_distortion_aware(
     weights: str,
     device: torch.device,
     config: PretrainConfig,
+    tick: Tick | None,
 ) -> None:
-    accuracy = train(backbone, net, weights, config, device)
+    accuracy = train(backbone, net, weights, config, device, tick)
     norms = {k for k in net.state_dict() if k in _norm_names(net)}
     state = {k: v for k, v in net.state_dict().items() if k in norms}
     facts = {**asdict(config), "accuracy": round(accuracy, 4)}

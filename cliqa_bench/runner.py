@@ -28,6 +28,7 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.planner import Plan, images_of, make_plan
 from cliqa_bench.pool import Outcome, work_off
 from cliqa_bench.pretrain_config import DISTORTION_BN, distortion_bn_file
+from cliqa_bench.progress import say, warn
 from cliqa_bench.records import write_record
 from cliqa_bench.settings import config_dict, include
 from cliqa_bench.store import clean_partial, read_json, write_text
@@ -117,7 +118,7 @@ def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = 
     """
     clean_partial(configs[0].out)
     for line in failed:
-        print(f"left out: {line}", file=sys.stderr)
+        warn(f"left out: {line}")
     failed = list(failed)
     skipped = 0
     for number, config in enumerate(configs, 1):
@@ -134,9 +135,9 @@ def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = 
     if not failed:
         return 0
     for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
+        warn(f"failed: {line}")
     left = f"{len(failed)} failed, {skipped} that need them not tried"
-    print(f"{left}; the same command tries again", file=sys.stderr)
+    warn(f"{left}; the same command tries again")
     return 1
 
 
@@ -157,6 +158,7 @@ def _do(plan: Plan) -> Outcome:
 
 def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
     """Decodes what must be decoded, then does all jobs."""
+    pixels = {}
     for name in plan.used():
         config = plan.config
         source = open_source(
@@ -164,10 +166,11 @@ def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
         )
         if any(name in work.sequence for work in plan.missing().train):
             source.check_crop(plan.config.training.crop)
-    jobs = jobs_of(plan)
+        pixels[name] = float(source.cache.shapes.prod(axis=1).mean())
+    jobs = jobs_of(plan, pixels)
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
-    print(f"loading PyTorch and Avalanche {where}(some seconds)", file=sys.stderr, flush=True)
+    say(f"loading PyTorch and Avalanche {where}(some seconds)")
     return work_off(plan, again, {"versions": versions(), "code": registry.code_digest()}, jobs, n, ready)
 
 

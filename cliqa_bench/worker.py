@@ -32,7 +32,7 @@ from cliqa_bench.evaluate import score_images
 from cliqa_bench.folding import Scorer, folded
 from cliqa_bench.gates import fit_centroids, nearest_distance
 from cliqa_bench.jobs import Job, answers_by_source
-from cliqa_bench.learner import Learner
+from cliqa_bench.learner import Learner, Tick
 from cliqa_bench.live import LivePrefix
 from cliqa_bench.logs import logging_to
 from cliqa_bench.memory import keep_freed_memory
@@ -44,9 +44,6 @@ from cliqa_bench.seeds import seed_for
 from cliqa_bench.store import CHECKPOINTS, Node, node_hashes, write_answers, write_json
 from cliqa_bench.types import Subset
 from cliqa_bench.weights import node_weights, write_weights
-
-Tick = Callable[[int, str], None]
-"""Called with a number of images that passed through the network, and a text to show, or ""."""
 
 PICTURE_SIDE = 320
 """Longest side of the pictures kept for figures, in pixels."""
@@ -147,7 +144,7 @@ class Worker:
             net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
             if kind == "distortion-bn":
                 made = DISTORTION_BN[self.config.preset]
-                distortion_aware(self.plan.backbone, net, self.config.weights, self.device, made)
+                distortion_aware(self.plan.backbone, net, self.config.weights, self.device, made, self.tick)
             self._gate_nets[kind] = folded(net.to(self.device).to(memory_format=torch.channels_last))
         return self._gate_nets[kind]
 
@@ -163,7 +160,7 @@ class Worker:
         return np.split(features, np.cumsum(sizes)[:-1], axis=1)
 
     def _count(self, images: int) -> None:
-        self.tick(images, "")
+        self.tick(images, "", "")
 
     def _fit_gates(self, dataset: str, kind: GateNormalisation) -> None:
         todo = [g for g in self.plan.missing().gates if (g.dataset, g.net) == (dataset, kind)]

@@ -18,7 +18,7 @@ LEVELS = (
     "__main__ cli commands data_commands",
     "bench testing",
     "trial",
-    "listing runner scoring paper worker live pool crew jobs planner settings reports",
+    "listing runner scoring paper worker live pool crew job_progress jobs planner settings reports",
     "strategies",
     "checkpoints",
     "benchmarks learner epochs evaluate pretrain plugins logs",

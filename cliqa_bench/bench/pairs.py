@@ -159,11 +159,11 @@ def _train(setting: Setting, found: Source, name: Pairs, seed: int) -> Curve:
     benchmark = quality_benchmark([source], training, seed)
     with bar(images * kind.epochs, f"{name} pairs, seed {seed}", "image") as shown:
 
-        def tick(done: int, text: str) -> None:
+        def tick(done: int, text: str, part: str) -> None:
             if text:  # a piece has been validated
                 passes.append(passes[-1])
-                shown.set_postfix_str(text)
-            elif learner.model.training:  # validation's images are no passes of the training
+                shown.note(text)
+            elif part != "validation":  # validation's images are no passes of the training
                 passes[-1] += done
                 shown.update(done)
 

@@ -89,7 +89,7 @@ def bench(groups: Sequence[str], setting: Setting, out: Path, command: str) -> i
     try:
         with bar(len(groups), "bench", "group") as shown, _threads(setting):
             for name in groups:
-                shown.set_postfix_str(name)
+                shown.note(name)
                 _measure(name, setting, results, out)
                 shown.update()
     except STOPS as stop:
