@@ -251,6 +251,7 @@ def test_size_rule_at_its_edges() -> None:
     assert adaptive_size(193, 193, 192) == (192, 192)
     assert adaptive_size(1001, 770, 768) == (int(768 * 1001 / 770), 768)
     assert adaptive_size(1, 1, 768) == (1, 1)
+    assert adaptive_size(1000, 769, 768) == (998, 768), "998.7 is cut, not rounded"
 
 
 def test_resizing_is_torchvisions(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import norm
 from tiny_dataset import make_tiny
 
 from cliqa_bench import registry
@@ -189,3 +190,23 @@ def _normalised(source, index):
     pixels = torch.from_numpy(source.cache.image(int(index)).copy()).permute(2, 0, 1)[None].float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+def test_an_epoch_without_a_validation_srcc_replaces_no_other(source, monkeypatch):
+    values = iter([0.5, float("nan"), 0.3])
+    monkeypatch.setattr(Learner, "validate", lambda learner: next(values))
+    learner = learn(source)
+    assert (learner.best_epoch, learner.best.srcc) == (1, 0.5)
+    assert [h["val_srcc"] for h in learner.history] == [0.5, None, 0.3]
+
+
+@pytest.mark.parametrize("slope", ["paper", "code"])
+def test_the_slope_reaches_the_loss(slope):
+    learner = Learner(model=new_model(), strategy=TSN(), training=replace(TRAINING, slope=slope))
+    scores = torch.tensor([0.9, -0.4, 0.2])
+    first, second, labels = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]), torch.tensor([1.0, 0.0, 1.0])
+    z = (scores[first] - scores[second]).double().numpy() / (np.sqrt(2) if slope == "paper" else 1)
+    p = norm.cdf(z)
+    g = labels.numpy()
+    expected = np.mean(1 - np.sqrt(p * g) - np.sqrt((1 - p) * (1 - g)))
+    assert float(learner._pair_loss(scores, first, second, labels)) == pytest.approx(expected, abs=1e-3)

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import layouts
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from cliqa_bench.benchmarks import splits, suites
 from cliqa_bench.benchmarks.base import Dataset, content
@@ -342,3 +344,20 @@ def test_ratings_csv_reads_back_exactly(tmp_path: Path) -> None:
     part = splits.make_split("part", ratings[1:], split.subset)
     with pytest.raises(UserError, match=f"leaves out {ratings[0].key}"):
         splits.ratings_csv(live, ratings, part)
+
+
+@pytest.mark.parametrize(("srcc", "accepted"), [(0.94, False), (0.96, True)])
+def test_scores_of_another_release_are_told_by_their_ranks(srcc: float, accepted: bool) -> None:
+    ratings, rng = images(300), np.random.default_rng(0)
+    noise = rng.normal(0, 300, 300)
+    own = np.arange(300.0)
+    shares = np.linspace(0, 1, 2001)
+    found = [spearmanr(own, own + share * noise).statistic for share in shares]
+    share = shares[int(np.argmin(np.abs(np.array(found) - srcc)))]
+    theirs = {r.key: float(v) for r, v in zip(ratings, own + share * noise, strict=True)}
+    if accepted:
+        with pytest.warns(UserWarning, match="scores differ"):
+            splits._check_scores(Path("s"), ratings, theirs)
+    else:
+        with pytest.raises(UserError, match="not of these images"):
+            splits._check_scores(Path("s"), ratings, theirs)
