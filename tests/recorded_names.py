@@ -86,7 +86,7 @@ def recorded() -> dict[str, Any]:
     return {
         "settings": {name: settings_of(cls) for name, cls in classes.items()},
         "ids": {case: ids_of(plan) for case, plan in plans.items()},
-        "specs": [next(iter(nodes.values())).node.spec for nodes in (first.train, first.gates)],
+        "specs": [next(iter(first.train.values())).node.spec, next(iter(first.gates.values())).node.spec],
     }
 
 

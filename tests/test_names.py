@@ -58,9 +58,10 @@ def grown(name: str) -> type[Strategy]:
     """Returns one of our strategies with a setting more, under its own name."""
     cls = registry.load("strategies", name)
     more = [("extra", float, later(0.5, since="0.2.0")), ("kinds", tuple, later((1,), since="0.2.0"))]
-    made = make_dataclass(cls.__name__, more, bases=(cls,))
+    made: Any = make_dataclass(cls.__name__, more, bases=(cls,))
     made.name = cls.name
-    return made
+    found: type[Strategy] = made
+    return found
 
 
 @pytest.fixture

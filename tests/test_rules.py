@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,12 +73,20 @@ def late_exif(path: Path) -> None:
     ],
 )
 def test_the_header_tells_the_rules(
-    tmp_path: Path, name: str, mode: str, more: dict[str, object], expected: list[str]
+    tmp_path: Path, name: str, mode: str, more: dict[str, Any], expected: list[str]
 ) -> None:
     picture(mode).save(tmp_path / name, **more)
     decode(tmp_path / name)  # it is one of the pictures that have a rule
     assert rules_of(tmp_path / name) == expected
     assert set(expected) <= RULES.keys()
+
+
+def test_no_pixel_of_a_png_file_without_notes_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("RGB").save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    assert rules_of(tmp_path / "a.png") == ["png", "rgb"]
 
 
 def test_notes_after_the_pixels_of_a_png_file_count(tmp_path: Path) -> None:

@@ -63,11 +63,11 @@ def test_gates_of_a_network_that_learned_from_other_pictures_are_refused(tmp_pat
     (tmp_path / "gate" / "g").mkdir(parents=True)
     spec = tmp_path / "gate" / "g" / "spec.json"
     saved = _Saved.__new__(_Saved)
-    saved.out, saved.record = tmp_path, SimpleNamespace(id="tsn-x", gates={"live": "g"})
+    vars(saved).update(out=tmp_path, record=SimpleNamespace(id="tsn-x", gates={"live": "g"}))
     write_json(spec, {"net": pretraining(made)})
     saved._check_gate_net(made)
     write_json(spec, {"net": asdict(made)})  # as release 0.1.0 wrote it
-    with pytest.raises(UserError, match="run tsn-x has gates of a network .* other pictures"):
+    with pytest.raises(UserError, match=r"run tsn-x has gates of a network .* other pictures"):
         saved._check_gate_net(made)
 
 
