@@ -85,8 +85,10 @@ def test_no_pixel_of_a_png_file_without_notes_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture("RGB").save(tmp_path / "a.png")
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    loaded: list[object] = []
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", loaded.append)
     assert rules_of(tmp_path / "a.png") == ["png", "rgb"]
+    assert loaded == []
 
 
 def test_notes_after_the_pixels_of_a_png_file_count(tmp_path: Path) -> None:
