@@ -86,7 +86,7 @@ def test_no_pixel_of_a_png_file_without_notes_is_decoded(
 ) -> None:
     picture("RGB").save(tmp_path / "a.png")
     loaded: list[object] = []
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", loaded.append)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: loaded.append(self))
     assert rules_of(tmp_path / "a.png") == ["png", "rgb"]
     assert loaded == []
 
