@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.content import remember
 from cliqa_bench.benchmarks.images import (
-    DECODER,
     adaptive_resize,
     adaptive_size,
     decode_bytes,
+    decoder_version,
     image_size,
     read_bytes,
 )
@@ -240,7 +240,12 @@ class _Build:
     def made_by(self) -> dict[str, Any]:
         import PIL
 
-        return {"format": _VERSION, "decoder": DECODER, "pillow": PIL.__version__, "resize": self.resize}
+        return {
+            "format": _VERSION,
+            "decoder": decoder_version(),
+            "pillow": PIL.__version__,
+            "resize": self.resize,
+        }
 
     def current(self) -> ImageCache | None:
         """Returns the finished cache if it has every image as its file is now."""

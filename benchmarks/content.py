@@ -1,4 +1,7 @@
-"""Hashes of image files, each file read once: a table in the cache folder remembers size, time and hash."""
+"""Hashes of image files, each file read once: a table in the cache folder remembers size, time and hash.
+
+Once a rule of decoding has changed, a second table remembers under which rules each picture falls.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from cliqa_bench.benchmarks.images import RULES, raised_rules, rules_of
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import track
@@ -38,6 +43,46 @@ def content_hashes(root: Path, paths: Sequence[Path], what: str) -> list[str]:
             known |= {str(p): (*now[str(p)], h) for p, h in zip(stale, hashed, strict=True)}
         _write_table(root, known)
     return [known[str(path)][2] for path in paths]
+
+
+def changed_rules(root: Path, paths: Sequence[Path], what: str) -> dict[str, int]:
+    """Returns the rules of decoding that some of the files fall under and that have changed since 0.1.0.
+
+    No file is looked at while no rule has changed.
+
+    Args:
+        root: The dataset's folder; names the table.
+        paths: The files.
+        what: What they are, for the progress bar.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    raised = raised_rules()
+    if not raised:
+        return {}
+    table = cache_root() / "rules" / f"{digest([str(root.resolve()), sorted(RULES)])}.json"
+    known = _read_rules(table)
+    now = {path: [*_stat(path)] for path in paths}
+    stale = [path for path in paths if known.get(str(path), [])[:2] != now[path]]
+    if stale:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            found = track(pool.map(rules_of, stale), len(stale), f"headers of {what}", "image")
+            known |= {str(p): [*now[p], rules] for p, rules in zip(stale, found, strict=True)}
+        with contextlib.suppress(UserError):  # as in _write_table
+            write_json(table, known)
+    used = {rule for path in paths for rule in known[str(path)][2]}
+    return {rule: version for rule, version in raised.items() if rule in used}
+
+
+def _read_rules(path: Path) -> dict[str, list[Any]]:
+    try:
+        return {
+            name: [int(size), int(time), [str(rule) for rule in rules]]
+            for name, (size, time, rules) in read_json(path).items()
+        }
+    except (UserError, AttributeError, TypeError, ValueError):  # missing or broken: made anew
+        return {}
 
 
 def remember(root: Path, facts: Mapping[Path, Facts]) -> None:

@@ -27,8 +27,20 @@ from cliqa_bench.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-DECODER = 1
-"""Version of the rule above; pixels that another version decoded are decoded again."""
+RULES = dict.fromkeys(
+    (
+        *("bmp", "gif", "jpeg", "jpeg2000", "mpo", "png", "tiff", "webp"),  # how a format is decoded
+        *("bilevel", "gray", "palette", "rgb", "cmyk", "ycbcr", "lab", "hsv"),  # how pixels become RGB
+        *("16-bit gray", "16-bit colour", "transparent", "turned"),
+    ),
+    1,
+)
+"""Version of each part of the rule above, see `rules_of`.
+
+Raise a part's version when it gives other pixels than before: what was decoded is decoded again, and a
+dataset with a picture under that part gets another fingerprint, so that its trainings and answers are made
+again. All other datasets keep theirs.
+"""
 
 MIN_SIDE = 8
 """Shortest side of a picture that is accepted, in pixels; there is nothing to see on fewer."""
@@ -197,15 +209,76 @@ def _refuse(image: Image.Image, path: Path, max_megapixels: float) -> None:
         )
 
 
+def decoder_version() -> int:
+    """Returns the version of all rules together; pixels that another version decoded are decoded again."""
+    return 1 + sum(version - 1 for version in RULES.values())
+
+
+def raised_rules() -> dict[str, int]:
+    """Returns the rules that have changed since 0.1.0, with their versions."""
+    return {rule: version for rule, version in RULES.items() if version > 1}
+
+
+def rules_of(path: Path) -> list[str]:
+    """Returns the names in `RULES` under which a picture falls, sorted; none where it cannot be opened.
+
+    The header tells them; no pixel is decoded, but those of a PNG file that has EXIF notes after them.
+    """
+    try:
+        data = path.read_bytes()
+        with _opened(io.BytesIO(data), path) as image:
+            rules = {(image.format or "").lower(), _mode_rule(image)}
+            if _has_alpha(image):
+                rules.add("transparent")
+            # Pillow decodes a PNG file to see whether notes follow its pixels
+            noted = image.format != "PNG" or b"eXIf" in data or b"Raw profile type exif" in data
+            if noted and _turn(image) is not None:
+                rules.add("turned")
+            return sorted(rules & RULES.keys())
+    except Exception:  # as in decode_bytes, which will say it better
+        return []
+
+
+_MODE_RULES = {
+    "1": "bilevel",
+    "L": "gray",
+    "LA": "gray",
+    "La": "gray",
+    "P": "palette",
+    "PA": "palette",
+    "CMYK": "cmyk",
+    "YCbCr": "ycbcr",
+    "LAB": "lab",
+    "HSV": "hsv",
+}
+
+
+def _mode_rule(image: ImageFile.ImageFile) -> str:
+    if _is_16_bit(image):
+        return "16-bit gray"
+    raw = image.tile[0][3] if image.tile else ""
+    if "16" in str(raw[0] if isinstance(raw, tuple) else raw):
+        return "16-bit colour"
+    return _MODE_RULES.get(image.mode, "rgb")
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     from PIL import Image
 
     image = _upright(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    if _is_16_bit(image):
         return _from_16_bit(image, path)
     if image.mode == "F":
         raise UserError(f"image {path} has floating-point pixels of unknown range; save it with 8 or 16 bits")
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    if _has_alpha(image):
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
@@ -213,12 +286,18 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    method = _turn(image)
+    return image if method is None else image.transpose(method)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Returns what sets a picture upright; None where nothing is to be done."""
     from PIL import Image
 
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # an unreadable note beside the pixels is no reason to refuse the pixels
-        return image
+        return None
     turn = Image.Transpose
     turns = {
         2: turn.FLIP_LEFT_RIGHT,
@@ -229,8 +308,7 @@ def _upright(image: Image.Image) -> Image.Image:
         7: turn.TRANSVERSE,
         8: turn.ROTATE_90,
     }
-    method = turns.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+    return turns.get(orientation) if isinstance(orientation, int) else None
 
 
 def _from_16_bit(image: Image.Image, path: Path) -> NDArray[np.uint8]:

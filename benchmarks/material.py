@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset
-from cliqa_bench.benchmarks.content import content_hashes
+from cliqa_bench.benchmarks.content import changed_rules, content_hashes
 from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
 from cliqa_bench.benchmarks.suites import find_datasets
 from cliqa_bench.paths import given_path
@@ -48,10 +48,11 @@ class Material:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over labels, split and the content of the image files."""
+        """SHA-256 (hex) over labels, split, image files, and the rules of decoding that have changed."""
         hashes = content_hashes(self.dataset.root, self.paths, self.dataset.title)
         images = sorted((r.key, h) for r, h in zip(self.ratings, hashes, strict=True))
-        return digest([self.name, self.split.fingerprint, images], length=64)
+        rules = changed_rules(self.dataset.root, self.paths, self.dataset.title)
+        return digest([self.name, self.split.fingerprint, images, *([rules] if rules else [])], length=64)
 
 
 def miniatures(names: Sequence[str] | None = None) -> Path:

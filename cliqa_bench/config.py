@@ -7,7 +7,8 @@ and its published code disagree is a field, with the paper's choice as the defau
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,46 @@ LogName = Literal["tensorboard", "csv", "wandb"]
 
 MAX_MEGAPIXELS = 64.0
 """Largest picture that is decoded where nobody says otherwise (`--max-megapixels`), in 10^6 pixels."""
+
+
+def default_of(setting: Field[Any]) -> Any:
+    """Returns the default of a dataclass's field, `MISSING` where it has none."""
+    factory = setting.default_factory
+    return setting.default if factory is MISSING else factory()
+
+
+def later(default: Any, since: str, before: Any = MISSING, **metadata: Any) -> Any:
+    """Declares a setting that a release after 0.1.0 has added, of `Training` or of a strategy.
+
+    Names of work leave it out while it has the value that does what was done before it was there, so that
+    adding it renames no finished work.
+
+    Args:
+        default: Its default.
+        since: The first release that has it, such as "0.2.0".
+        before: The value that does what was done before; the default where none is given. It never changes,
+            even if the default does.
+        **metadata: More of the field's metadata.
+    """
+    silent = default if before is MISSING else before
+    return field(default=default, metadata={**metadata, "since": since, "before": silent})
+
+
+def named(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a name of work says of settings, as JSON; see `later`.
+
+    Args:
+        cls: The dataclass whose fields they are.
+        values: Field name -> value, some or all of them.
+    """
+    silent = {f.name: _plain(f.metadata["before"]) for f in fields(cls) if "since" in f.metadata}
+    plain = {name: _plain(value) for name, value in values.items()}
+    return {name: value for name, value in plain.items() if name not in silent or value != silent[name]}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
 
 _AT_LEAST = {
     "crop": 1, "resize": 0, "n_pairs": 1, "warmup_batch": 1, "batch": 1, "warmup_epochs": 0, "epochs": 0,

@@ -15,9 +15,9 @@ from cliqa_bench import registry
 from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.benchmarks.material import Material
 from cliqa_bench.benchmarks.pairs import n_pairs_for
-from cliqa_bench.config import RunConfig
+from cliqa_bench.config import RunConfig, named
 from cliqa_bench.errors import UserError
-from cliqa_bench.pretrain_config import DISTORTION_BN
+from cliqa_bench.pretrain_config import DISTORTION_BN, pretraining
 from cliqa_bench.records import RunRecord, Step
 from cliqa_bench.store import Node
 from cliqa_bench.strategies.base import Strategy
@@ -212,8 +212,8 @@ def _train_nodes(
             "train",
             strategy=strategy.name,
             **_origin(strategy),
-            params=_jsonable(strategy.training_params()),
-            training=_jsonable(asdict(plan.config.training)),
+            params=named(type(strategy), strategy.training_params()),
+            training=named(type(plan.config.training), asdict(plan.config.training)),
             seed=seed,
             sequence=[_data(plan, name) for name in sequence],
         )
@@ -257,7 +257,7 @@ def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed:
         plan,
         weights,
         "gate",
-        net=_jsonable(asdict(DISTORTION_BN[plan.config.preset])) if net == "distortion-bn" else net,
+        net=pretraining(DISTORTION_BN[plan.config.preset]) if net == "distortion-bn" else net,
         k=strategy.centroids,
         resize=plan.config.training.resize,
         precision=plan.config.training.precision,
@@ -364,10 +364,6 @@ def _record(
             "pictures": {test: _picture_node(plan, test).node.id for test in tests},
         },
     )
-
-
-def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def images_of(plan: Plan, work: TrainWork) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.locks import locked, sweep_lock
 from cliqa_bench.memory import give_back, keep_freed_memory
 from cliqa_bench.paths import cache_root
-from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
+from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file, pretraining
 from cliqa_bench.processes import attend_loader
 from cliqa_bench.progress import bar, track, warn
 from cliqa_bench.seeds import rng_for, seed_for
@@ -190,7 +189,7 @@ def forget(backbone: type[Backbone], weights: str, config: PretrainConfig) -> No
 
 
 def _checkpoint(backbone: type[Backbone], weights: str, config: PretrainConfig) -> Path:
-    made_by = {"backbone": backbone.name, "weights": weights, **asdict(config)}
+    made_by = {"backbone": backbone.name, "weights": weights, **pretraining(config)}
     return cache_root() / "pretrain" / f"{backbone.name.replace(':', '-')}-{digest(made_by)}.safetensors"
 
 
@@ -268,7 +267,7 @@ def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, comm
     net = backbone.build("random", seed_for("scnn", config.seed) % 2**32)
     accuracy = train(backbone, net, "random", config, device)
     facts: dict[str, Any] = {
-        **asdict(config),
+        **pretraining(config),
         "accuracy": round(accuracy, 4),
         "classes": len(PRETRAIN_CLASSES),
     }
@@ -329,7 +328,7 @@ def _make_distortion_aware(
     accuracy = train(backbone, net, weights, config, device, tick)
     norms = {k for k in net.state_dict() if k in _norm_names(net)}
     state = {k: v for k, v in net.state_dict().items() if k in norms}
-    facts = {**asdict(config), "accuracy": round(accuracy, 4)}
+    facts = {**pretraining(config), "accuracy": round(accuracy, 4)}
     with atomic_path(path) as temporary:
         write_weights(temporary, state, {"made_by": canonical(facts)})
     forget(backbone, weights, config)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cliqa_bench import registry
-from cliqa_bench.config import PresetName
+from cliqa_bench.config import PresetName, named
 from cliqa_bench.paths import cache_root
 from cliqa_bench.store import digest
+
+PICTURES = 1
+"""Version of the pictures that a backbone is pre-trained on.
+
+Raise it when `benchmarks/generated` paints or distorts them otherwise than before, or `pretrain` draws other
+mini-batches: then no network that learned from the old ones is used. `tests/test_pretrain.py` notices.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ DISTORTION_BN: dict[PresetName, PretrainConfig] = {
 """Distortion-aware normalisation of the gate's network, by preset."""
 
 
+def pretraining(config: PretrainConfig) -> dict[str, Any]:
+    """Returns what a name says of a pre-training: its settings, and the version of its pictures."""
+    return {**named(PretrainConfig, asdict(config)), "pictures_version": PICTURES}
+
+
 def distortion_bn_file(backbone: str, weights: str, config: PretrainConfig) -> Path:
     """Returns where a backbone's distortion-aware normalisation is kept once it is trained.
 
@@ -55,7 +67,7 @@ def distortion_bn_file(backbone: str, weights: str, config: PretrainConfig) -> P
         weights: What tells its weights from others (`Backbone.weights_id`).
         config: How it is trained.
     """
-    made_by = {"backbone": backbone, "weights": weights, **asdict(config)}
+    made_by = {"backbone": backbone, "weights": weights, **pretraining(config)}
     if origin := registry.origin("backbones", backbone):
         made_by["origin"] = origin
     return cache_root() / "distortion-bn" / f"{backbone.replace(':', '-')}-{digest(made_by)}.safetensors"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.config import named
 from cliqa_bench.errors import UserError
 from cliqa_bench.schema import wrong_record, wrong_type
 from cliqa_bench.store import Json, digest, node_hashes, parse_answers, read_json, whole_file, write_json
@@ -77,7 +78,7 @@ class RunRecord:
         """`<strategy>-<order>-seed<seed>-<hash>`."""
         order = self.order if "," not in self.order else self.order.replace(",", "-")
         # versions and dates are facts of a run, not its identity
-        body = {k: v for k, v in asdict(self).items() if k != "facts"}
+        body = {k: v for k, v in named(RunRecord, asdict(self)).items() if k != "facts"}
         return f"{self.strategy.replace(':', '-')}-{order}-seed{self.seed}-{digest(body)}"
 
 

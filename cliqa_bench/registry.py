@@ -246,8 +246,10 @@ def origin(kind: Kind, name: str) -> dict[str, str] | None:
 @functools.cache
 def code_digest() -> str:
     """Returns a hash of our own sources but the reports': of all that numbers can depend on, and more."""
-    folders = [_PACKAGE, *(_PACKAGE / room.folder for room in _ROOMS.values())]
-    files = sorted(path for folder in folders for path in folder.glob("*.py"))
+    # each folder by itself: in a checkout some are links, which rglob follows at its start only
+    folders = [path for path in _PACKAGE.iterdir() if path.is_dir() and path.name != "reports"]
+    deep = [path for folder in folders for path in folder.rglob("*.py")]
+    files = sorted([*_PACKAGE.glob("*.py"), *deep])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 

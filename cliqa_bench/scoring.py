@@ -30,13 +30,13 @@ from cliqa_bench.memory import give_back, keep_freed_memory
 from cliqa_bench.model import QualityModel, load_tasks
 from cliqa_bench.planner import gate_normalisation
 from cliqa_bench.pretrain import distortion_aware
-from cliqa_bench.pretrain_config import DISTORTION_BN
+from cliqa_bench.pretrain_config import DISTORTION_BN, PretrainConfig, pretraining
 from cliqa_bench.progress import bar
 from cliqa_bench.records import RunRecord, read_records
 from cliqa_bench.reports.rows import order_rank
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.settings import include, typed_fields
-from cliqa_bench.store import csv_cell
+from cliqa_bench.store import csv_cell, read_json
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.weights import node_weights
 
@@ -102,10 +102,21 @@ class _Saved:
         load_tasks(model, state, self.out / "train" / node)
         return model.to(memory_format=torch.channels_last)
 
+    def _check_gate_net(self, made: PretrainConfig) -> None:
+        """Refuses centroids of a network that was pre-trained otherwise than it would be now."""
+        for node in self.record.gates.values():
+            path = self.out / "gate" / node / "spec.json"
+            if path.is_file() and read_json(path).get("net") != pretraining(made):
+                raise UserError(
+                    f"run {self.record.id} has gates of a network that was pre-trained on other pictures or "
+                    "settings than today's; give its command again"
+                )
+
     def gate(self, device: torch.device) -> Gate:
         net = self._net()
         if gate_normalisation(self.backbone, self.strategy) == "distortion-bn":
             made = DISTORTION_BN[cast("PresetName", self.record.facts.get("preset"))]
+            self._check_gate_net(made)
             distortion_aware(self.backbone, net, self.weights, device, made)
         states = [self._state("gate", self.record.gates[step.dataset]) for step in self.record.steps]
         centroids = [[state[f"stage{s}"].to(device) for s in range(1, len(state) + 1)] for state in states]

@@ -27,11 +27,11 @@ from cliqa_bench.config import (
     PresetName,
     RunConfig,
     Training,
+    default_of,
 )
 from cliqa_bench.errors import UserError
 from cliqa_bench.machine import Precision, quickest_precision
 from cliqa_bench.paths import given_path
-from cliqa_bench.strategies.base import default_of
 
 _MOST = 2**31 - 1
 """Largest whole number of a setting; what is larger fits into no index of a network."""

@@ -30,10 +30,11 @@ with importing_avalanche():
 from cliqa_bench.benchmarks.cache import ImageCache
 from cliqa_bench.benchmarks.source import Source
 from cliqa_bench.checkpoints import Checkpoints
+from cliqa_bench.config import default_of
 from cliqa_bench.learner import Learner
 from cliqa_bench.model import QualityModel
 from cliqa_bench.settings import typed_fields
-from cliqa_bench.strategies.base import Strategy, default_of
+from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.trial import SIDE, TRAINING, learn, new_model, tiny_sources
 
 

@@ -121,7 +121,7 @@ def _fingerprint(numbers: Tidy, out: Path) -> str:
 def _code() -> list[str]:
     import matplotlib
 
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     return [matplotlib.__version__, *(file_digest(path) for path in sources)]
 
 

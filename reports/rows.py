@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from cliqa_bench.config import Training, named
 from cliqa_bench.records import AnswerReader, RunRecord
 from cliqa_bench.reports.measure import (
     NOT_LEARNED,
@@ -98,7 +99,10 @@ class Group:
 def _protocol(record: RunRecord) -> str:
     facts = record.facts
     config: dict[str, Any] = facts.get("config") or {}
-    told = [facts.get("preset"), facts.get("split"), config.get("training")]
+    training = config.get("training")
+    if isinstance(training, dict):  # one from before a setting was there is comparable with one from after
+        training = named(Training, training)
+    told = [facts.get("preset"), facts.get("split"), training]
     return canonical([*told, record.generated])
 
 

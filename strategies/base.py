@@ -7,9 +7,10 @@ nothing left to do must not pay. The learner (or any Avalanche template) takes i
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from cliqa_bench.config import default_of
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import Dependence
 
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 def reading(default: Any) -> Any:
     """Declares a hyper-parameter that only matters when answers are read: no training depends on it."""
     return field(default=default, metadata={"reading": True})
-
-
-def default_of(hyper_parameter: Field[Any]) -> Any:
-    """Returns the default of a dataclass's field, `MISSING` where it has none."""
-    factory = hyper_parameter.default_factory
-    return hyper_parameter.default if factory is MISSING else factory()
 
 
 @dataclass

@@ -18,7 +18,7 @@ from tiny_dataset import Tiny, make_tiny, pixels_of
 
 from cliqa_bench.benchmarks.cache import MEAN, STD, ImageCache, to_float
 from cliqa_bench.benchmarks.content import content_hashes, is_known
-from cliqa_bench.benchmarks.images import decode_bytes
+from cliqa_bench.benchmarks.images import RULES, decode_bytes
 from cliqa_bench.benchmarks.source import batches_by_shape
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
@@ -156,7 +156,7 @@ def test_another_decoder_version_decodes_again(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_cache(tiny, tmp_path)
-    monkeypatch.setattr(f"{MODULE}.DECODER", 99)
+    monkeypatch.setitem(RULES, "rgb", 2)
     decoded = count_decoded(monkeypatch)
     open_cache(tiny, tmp_path)
     assert len(decoded) == 24

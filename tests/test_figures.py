@@ -132,6 +132,15 @@ def drawn(small: Path, tmp_path_factory: pytest.TempPathFactory) -> list[gallery
     return gallery.draw_all(*numbers_of(small), tmp_path_factory.mktemp("figures"))
 
 
+def test_code_that_draws_in_a_sub_folder_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "gallery.py").write_text("")
+    monkeypatch.setattr(gallery, "__file__", str(tmp_path / "gallery.py"))
+    before = gallery._code.__wrapped__()
+    (tmp_path / "figures" / "scale.py").write_text("")
+    assert len(gallery._code.__wrapped__()) == len(before) + 1
+
+
 def test_the_same_numbers_are_the_same_bytes(small: Path, drawn: list[gallery.Drawn], tmp_path: Path) -> None:
     assert [[p.name for p in d.files] for d in drawn] == [
         [f"{picture.name}.{kind}" for kind in ("svg", "pdf", "png")] for picture in gallery.PICTURES

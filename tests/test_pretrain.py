@@ -1,9 +1,11 @@
 """Pre-training: it learns, goes on where it was killed, and changes only what it should."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import recorded_pictures
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -12,7 +14,7 @@ from cliqa_bench import pretrain, registry
 from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
-from cliqa_bench.pretrain_config import SCNN, PretrainConfig, distortion_bn_file
+from cliqa_bench.pretrain_config import PICTURES, SCNN, PretrainConfig, distortion_bn_file
 
 TINY = PretrainConfig(pictures=4, size=32, steps=6, batch=8)
 CPU = torch.device("cpu")
@@ -22,6 +24,18 @@ scnn = registry.load("backbones", "scnn")
 @pytest.fixture(autouse=True)
 def few_workers(monkeypatch):
     monkeypatch.setattr(pretrain, "WORKERS", 0)
+
+
+def test_other_pictures_need_another_version():
+    kept = json.loads(recorded_pictures.FILE.read_text(encoding="utf-8"))
+    advice = "raise PICTURES in pretrain_config.py, and run tests/recorded_pictures.py"
+    assert kept["version"] == PICTURES, advice
+    now = recorded_pictures.look()
+    assert now.keys() == kept["figures"].keys(), f"other classes or labels: {advice}"
+    for name, figures in now.items():
+        # numpy 1.26 with scipy 1.11 and Pillow 10.1 differ by 0.001; other processors and versions not at all
+        same = np.allclose(figures, kept["figures"][name], rtol=0, atol=0.003)
+        assert same, f"{name} looks otherwise than in version {PICTURES}: {advice}"
 
 
 def test_a_batch_depends_on_its_number_and_the_seed(monkeypatch):

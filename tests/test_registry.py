@@ -119,3 +119,25 @@ def test_load_wants_one_class_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Second", second, raising=False)
     with pytest.raises(UserError, match=r"live\.py must define one Dataset, it defines: Live, Second"):
         registry.load("datasets", "live")
+
+
+def test_the_digest_of_our_code_looks_into_sub_folders_but_not_at_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_PACKAGE", tmp_path / "package")
+    (tmp_path / "real").mkdir()
+    for folder in ("package/backbones", "real/generated", "package/reports"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "package" / "benchmarks").symlink_to(tmp_path / "real")  # as in a checkout
+    (tmp_path / "package" / "strategies").mkdir()
+
+    def look() -> str:
+        return registry.code_digest.__wrapped__()
+
+    seen = [look()]
+    for name in ("a.py", "backbones/b.py", "benchmarks/c.py", "benchmarks/generated/d.py", "strategies/e.py"):
+        (tmp_path / "package" / name).write_text(name)
+        seen.append(look())
+    assert len(set(seen)) == 6
+    (tmp_path / "package" / "reports" / "f.py").write_text("f")
+    assert look() == seen[-1]

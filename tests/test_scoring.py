@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +14,13 @@ import torch
 from test_runner import arguments
 
 from cliqa_bench import cli
+from cliqa_bench.errors import UserError
 from cliqa_bench.gated import Gate, GatedScorer
+from cliqa_bench.pretrain_config import DISTORTION_BN, pretraining
 from cliqa_bench.readouts import gate_weights, read
 from cliqa_bench.records import AnswerReader, read_records
+from cliqa_bench.scoring import _Saved
+from cliqa_bench.store import write_json
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,19 @@ def test_scores_are_those_that_the_run_answered(finished, miniatures, capsys, st
         for k, task in enumerate(("live", "bid")):
             assert float(row[f"weight:{task}"]) == pytest.approx(weight[k], abs=1e-5)
             assert float(row[f"head:{task}"]) == pytest.approx(heads[k], abs=1e-6)
+
+
+def test_gates_of_a_network_that_learned_from_other_pictures_are_refused(tmp_path):
+    made = DISTORTION_BN["quick"]
+    (tmp_path / "gate" / "g").mkdir(parents=True)
+    spec = tmp_path / "gate" / "g" / "spec.json"
+    saved = _Saved.__new__(_Saved)
+    vars(saved).update(out=tmp_path, record=SimpleNamespace(id="tsn-x", gates={"live": "g"}))
+    write_json(spec, {"net": pretraining(made)})
+    saved._check_gate_net(made)
+    write_json(spec, {"net": asdict(made)})  # as release 0.1.0 wrote it
+    with pytest.raises(UserError, match=r"run tsn-x has gates of a network .* other pictures"):
+        saved._check_gate_net(made)
 
 
 def test_within_a_tolerance_fewer_heads_run(finished, miniatures, capsys):
