@@ -130,7 +130,8 @@ def test_bounded(runs: Runs) -> None:
     told = {row.metric: row for row in rows}
     assert {row.length for row in rows} == {len(record.steps)}
     for tolerance in TOLERANCES:
-        used, errors, held, agreement, largest = [], [], [], [], []
+        used, held, agreement, largest = [], [], [], []
+        errors: list[float] = []
         for run in (r for r in group.records if (r.strategy, r.order) == ("tsn", group.main_order)):
             before = len(errors)
             for test in run.sequence:

@@ -1,6 +1,6 @@
-"""Every field of the protocol, of the strategies and of the command line reaches what it is for, by `run`'s path.
+"""Every field of the protocol, of the strategies and of the command line reaches what it is for, as in `run`.
 
-Changed alone it gives new names to what depends on it and to nothing else, and the value arrives in the learner.
+Changed alone it gives new names to what depends on it and to nothing else, and the learner gets the value.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cliqa_bench import cli, registry, runner, worker
 from cliqa_bench.config import RunConfig, Training
 from cliqa_bench.jobs import jobs_of, processes
 from cliqa_bench.planner import Plan
+from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.settings import resolve
 
 ORDER = ("live", "bid", "csiq")
@@ -168,9 +169,7 @@ def test_every_flag_is_tried() -> None:
     assert FLAGS.keys() | ELSEWHERE == {field.name for field in dataclasses.fields(RunConfig)}
 
 
-def test_flags_reach_the_worker(
-    miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flags_reach_the_worker(miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--backbone", "scnn", "--seeds", "4", "--threads", "2", "--deterministic", "--jobs", "3")
     plan = laid_out(miniatures, tmp_path, *words)
     made = arrived(plan, monkeypatch)
@@ -200,7 +199,9 @@ def test_the_gate_describes_training_images_and_is_asked_about_test_images(
     (job,) = [job for job in jobs_of(plan) if (job.kind, job.about) == (kind, "bid")]
     asked, fitted = [], []
 
-    def score(network: Any, source: Any, subset: str, width: int, device: Any, precision: str, *more: Any) -> Any:
+    def score(
+        network: Any, source: Any, subset: str, width: int, device: Any, precision: str, *more: Any
+    ) -> Any:
         asked.append((source.name, subset, precision))
         rows = np.random.default_rng(0).normal(size=(len(source.keys(subset)), width))
         return rows.astype(np.float32)
@@ -230,7 +231,7 @@ def test_the_gate_s_network_has_the_normalisation_that_is_named(
     monkeypatch.setattr(worker, "distortion_aware", lambda *args: made.append(args[-1]))
     (job,) = [job for job in jobs_of(plan) if job.kind == "gate-net"]
     worker.Worker(plan, {}, lambda images, text: None, lambda text: None).do(job)
-    assert made == ([worker.DISTORTION_BN["paper"]] if gate_bn == "distortion" else [])
+    assert made == ([DISTORTION_BN["paper"]] if gate_bn == "distortion" else [])
 
 
 @pytest.mark.parametrize(

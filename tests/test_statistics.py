@@ -177,7 +177,7 @@ def p_of_all_flips(differences: list[float]) -> float:
 
 
 def test_p_values_pair_equal_seeds(tmp_path: Path) -> None:
-    """Each number against all flips; differences of both signs, so that another pairing has another p-value."""
+    """Each number against all flips, on differences of both signs that another pairing would change."""
     records = [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)]
     reader = AnswerReader(tmp_path)
     rows = significance_rows(Group("", records), reader)

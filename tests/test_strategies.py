@@ -287,7 +287,7 @@ def test_the_penalty_of_lwf_on_a_third_task_is_that_of_numpy(sources, slope, wei
     class Noted(LwF):
         def penalty(self, learner):
             value = super().penalty(learner)
-            if learner.task == 2 and not seen:
+            if value is not None and learner.task == 2 and not seen:
                 model = learner.model
                 x = learner.mb_x
                 net = QualityModel(registry.load("backbones", "scnn").build("random", 3), 128).net
@@ -316,7 +316,8 @@ def test_the_penalty_of_lwf_on_a_third_task_is_that_of_numpy(sources, slope, wei
         p, g = (norm.cdf((s[first, head] - s[second, head]) / scale) for s in (seen["new"], seen["old"]))
         expected += weight * np.mean(1 - np.sqrt(p * g + 1e-8) - np.sqrt((1 - p) * (1 - g) + 1e-8))
     assert expected > 1e-5 or not weight, "teacher and student differ: the student's normalisation adapts"
-    assert seen["penalty"] == pytest.approx(expected, rel=0.02, abs=1e-7)
+    # the largest difference seen is 5.4e-8, of sums in float32
+    assert seen["penalty"] == pytest.approx(expected, abs=1.6e-7)
 
 
 # -- SI, MAS, EWC --------------------------------------------------------------------------------------------
