@@ -58,6 +58,19 @@ def test_every_order_is_what_it_is_measured_alone(tmp_path: Path, seeds: int) ->
         assert studies["TSN-IQA"].name(i) == ", ".join(recorded.TITLES[name] for name in order)
 
 
+def test_a_run_in_another_order_is_read_by_the_names_of_its_datasets(tmp_path: Path) -> None:
+    """The main order is another run's; the temperature is not the default."""
+    record = replace(recorded.record_tsn(tmp_path, "V"), tau=8.0)
+    group, reader = Group("", [record, recorded.record_single(tmp_path, "sl", "I")]), AnswerReader(tmp_path)
+    studies = {s.method.method: s for s in order_studies(group, reader)}
+    assert studies["TSN-IQA"].titles == [recorded.TITLES[name] for name in NAMES]
+    for i, order in enumerate(itertools.permutations(NAMES)):
+        alone = replace(recorded.record_tsn(tmp_path, "x", list(order)), tau=8.0)
+        for readout, method in recorded.TSN_ROWS.items():
+            told = brute(alone, readout, reader)
+            assert {m: studies[method].values[m][i] for m in SUMMARY} == told._asdict(), (order, readout)
+
+
 def test_separate_learning_too(tmp_path: Path) -> None:
     record = record_sl(tmp_path)
     reader = AnswerReader(tmp_path)

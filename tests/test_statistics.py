@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.records import AnswerReader, RunRecord
+from cliqa_bench.reports.methods import Source, matrices_of
 from cliqa_bench.reports.rows import Group, Row
 from cliqa_bench.reports.statistics import (
     Estimate,
@@ -167,6 +169,39 @@ def test_missing_answers_are_dashes(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------ tests over seeds
 
 
+def p_of_all_flips(differences: list[float]) -> float:
+    """All sign flips written out: how many have a mean at least as far from 0."""
+    found = np.array(differences)
+    flips = [abs(np.mean(found * signs)) for signs in itertools.product((1, -1), repeat=len(found))]
+    return float(np.mean(np.array(flips) >= abs(found.mean()) * (1 - 1e-12)))
+
+
+def test_p_values_pair_equal_seeds(tmp_path: Path) -> None:
+    """Each number against all flips, on differences of both signs that another pairing would change."""
+    records = [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)]
+    reader = AnswerReader(tmp_path)
+    rows = significance_rows(Group("", records), reader)
+    told = {
+        (readout, metric): [
+            getattr(metrics.summary(*matrices_of(reader, Source(record, readout))), metric)
+            for record in records
+        ]
+        for readout in ("gate", "last", "gate-hard")
+        for metric in ("mSRCC", "mPSI")
+    }
+    both_signs = differs = 0
+    for one, other in itertools.permutations(("gate", "last", "gate-hard"), 2):
+        for metric in ("mSRCC", "mPSI"):
+            name = f"{metric}: p against {recorded.TSN_ROWS[other]}"
+            (row,) = [r for r in rows if (r.method, r.metric) == (recorded.TSN_ROWS[one], name)]
+            a, b = told[one, metric], told[other, metric]
+            expected = p_of_all_flips([x - y for x, y in zip(a, b, strict=True)])
+            assert row.value == pytest.approx(expected)
+            both_signs += len({x > y for x, y in zip(a, b, strict=True)}) == 2
+            differs += expected != p_of_all_flips([x - y for x, y in zip(a, b[::-1], strict=True)])
+    assert both_signs and differs, "the recorded runs can tell pairings apart"
+
+
 @pytest.mark.parametrize("n", [2, 5, 6, 8])
 def test_sign_flips_are_all_counted(n: int) -> None:
     for seed in range(5):
@@ -202,7 +237,7 @@ def test_few_seeds_have_no_p_value_and_six_have(tmp_path: Path) -> None:
             for r in ("gate", "last")
         )
         differences.append(float(one - other))
-    assert p.value == sign_flip_p(differences) and p.note.startswith("n=6 seeds")
+    assert p.value == pytest.approx(p_of_all_flips(differences)) and p.note.startswith("n=6 seeds")
     assert {r.method for r in rows} == {"TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)"}  # no rival for -O
 
 

@@ -278,6 +278,48 @@ def test_the_teacher_is_the_model_after_the_warm_up_and_its_statistics_stand_sti
     assert seen["first"] > 0, "the student's normalisation adapts, the teacher's does not"
 
 
+@pytest.mark.parametrize("slope", ["paper", "code"])
+@pytest.mark.parametrize("weight", [0.0, 3.0])
+def test_the_penalty_of_lwf_on_a_third_task_is_that_of_numpy(sources, slope, weight):
+    """Of the first step after the warm-up, where the teacher's weights are the student's."""
+    seen: dict[str, Any] = {}
+
+    class Noted(LwF):
+        def penalty(self, learner):
+            value = super().penalty(learner)
+            if value is not None and learner.task == 2 and not seen:
+                model = learner.model
+                x = learner.mb_x
+                net = QualityModel(registry.load("backbones", "scnn").build("random", 3), 128).net
+                net.load_state_dict(model.net.state_dict() | statistics)
+                old = net.eval()(x).final.detach().double().numpy()
+                heads = [head.weight[0].detach().double().numpy() for head in model.heads[:2]]
+                seen["old"] = np.stack([old @ head for head in heads], axis=1)
+                seen["new"] = learner.mb_output[:, :2].detach().double().numpy()
+                seen["pairs"] = [learner.mbatch[k].numpy() for k in (2, 3)]
+                seen["penalty"] = float(value.detach())
+            return value
+
+        def after_warmup(self, learner):
+            super().after_warmup(learner)
+            net = learner.model.net.state_dict()
+            statistics.update({k: v.clone() for k, v in net.items() if "running_" in k})
+
+    statistics: dict[str, torch.Tensor] = {}
+    training = replace(TRAINING, slope=slope, epochs=1, lr=0.02)
+    strategy = Noted(reg_weight=weight, warmup_rate=1.0, main_rate=1.0)
+    learn(strategy, new_model(LwF()), sources, training)
+    first, second = seen["pairs"]
+    scale = np.sqrt(2) if slope == "paper" else 1.0
+    expected = 0.0
+    for head in range(2):
+        p, g = (norm.cdf((s[first, head] - s[second, head]) / scale) for s in (seen["new"], seen["old"]))
+        expected += weight * np.mean(1 - np.sqrt(p * g + 1e-8) - np.sqrt((1 - p) * (1 - g) + 1e-8))
+    assert expected > 1e-5 or not weight, "teacher and student differ: the student's normalisation adapts"
+    # the largest difference seen is 5.4e-8, of sums in float32
+    assert seen["penalty"] == pytest.approx(expected, abs=1.6e-7)
+
+
 # -- SI, MAS, EWC --------------------------------------------------------------------------------------------
 
 
@@ -318,34 +360,44 @@ def test_si_follows_the_published_code_through_two_tasks(shared):
             np.testing.assert_allclose(si.omega[name], golden[f"omega_{task + 1}/{name}"], atol=1e-6)
 
 
-def test_si_in_numpy_with_the_gradient_of_the_task_alone_and_the_clamp():
+@pytest.mark.parametrize("clamp", [True, False])
+@pytest.mark.parametrize("gradient", ["task", "total"])
+def test_si_in_numpy(gradient, clamp):
+    """Two more tasks after one whose importances are given, on long ways and with importances of both signs."""
     rng = np.random.default_rng(3)
     net = nn.Linear(4, 1, bias=False).double()
-    learner, si = fake_learner(net), SI(reg_weight=2.0, damping=0.5, gradient="task", clamp=True)
+    learner, si = fake_learner(net), SI(reg_weight=2.0, damping=0.5, gradient=gradient, clamp=clamp)
     si.omega = {"weight": torch.tensor(rng.random((1, 4)))}
     si.anchor = {"weight": torch.tensor(rng.normal(size=(1, 4), scale=20.0))}
     omega, anchor = si.omega["weight"].numpy(), si.anchor["weight"].numpy()
     net.weight.data = torch.tensor(rng.normal(size=(1, 4), scale=3.0))
-    theta = start = net.weight.detach().numpy().copy()
-    w, rate = np.zeros((1, 4)), 0.1
-    si.after_warmup(learner)
-    for pull in rng.normal(size=(5, 4)):
-        net.zero_grad()
-        penalty = si.penalty(learner)
-        assert penalty is not None
-        loss = (net.weight * torch.tensor(pull)).sum() + penalty
-        loss.backward()
-        new = theta - rate * (pull + 4 * omega * (theta - anchor))
-        w -= pull * (new - theta)
-        with torch.no_grad():
-            assert net.weight.grad is not None
-            net.weight -= rate * net.weight.grad
-        si.after_step(learner)
-        theta = new
-    expected = omega + np.maximum(w / ((theta - start) ** 2 + 0.5), 0)
-    si.consolidate(learner)
-    np.testing.assert_allclose(si.omega["weight"], expected, atol=1e-12)
-    assert (expected == omega).any(), "the clamp was needed"
+    rate, negative = 0.1, 0
+    for _ in range(2):
+        theta = start = net.weight.detach().numpy().copy()
+        w = np.zeros((1, 4))
+        si.after_warmup(learner)
+        for pull in rng.normal(size=(5, 4), scale=3.0):
+            net.zero_grad()
+            penalty = si.penalty(learner)
+            assert penalty is not None
+            loss = (net.weight * torch.tensor(pull)).sum() + penalty
+            loss.backward()
+            whole = pull + 4 * omega * (theta - anchor)
+            new = theta - rate * whole
+            w -= (pull if gradient == "task" else whole) * (new - theta)
+            with torch.no_grad():
+                assert net.weight.grad is not None
+                net.weight -= rate * net.weight.grad
+            si.after_step(learner)
+            theta = new
+        importance = w / ((theta - start) ** 2 + 0.5)
+        negative += (importance < 0).sum()
+        omega = omega + (np.maximum(importance, 0) if clamp else importance)
+        anchor = theta
+        si.consolidate(learner)
+        np.testing.assert_allclose(si.omega["weight"], omega, rtol=1e-12)
+        np.testing.assert_allclose(si.anchor["weight"], anchor, rtol=1e-12)
+    assert bool(negative) == (gradient == "task"), "the clamp is needed where the penalty is left out"
 
 
 def test_si_has_no_importance_where_the_best_epoch_lies_in_the_warm_up(sources, monkeypatch):
@@ -445,13 +497,25 @@ def test_importances_by_differences_in_numpy(power):
     )
 
 
+@pytest.mark.parametrize("slope", ["paper", "code"])
 @pytest.mark.parametrize("cls", [MAS, EWC])
-def test_importances_of_a_network_pair_by_pair(sources, cls):
-    """The long way: one pair after the other through autograd, with the true probability by scipy."""
-    source, strategy = sources[0], cls(pairs=6)
-    learner = learn(strategy, new_model(strategy), [source])
-    model, head = learner.model, learner.model.heads[0].weight[0]
-    batch = next(source.train_batches(TRAINING, learner.epoch, 0, 8))
+def test_importances_of_a_network_pair_by_pair(sources, cls, slope):
+    """The long way: one pair after the other through autograd, with the true probability by scipy.
+
+    Of a second task, whose opinions deviate differently; the seed is not 0.
+    """
+    ratings = [rating._replace(std=0.5 + i % 5) for i, rating in enumerate(sources[1].ratings)]
+    source, strategy = replace(sources[1], ratings=ratings), cls(pairs=6)
+    training = replace(TRAINING, slope=slope, epochs=1)
+    learner = learn(strategy, new_model(strategy), sources[:1], training, seed=3)
+    (experience,) = quality_benchmark([source], training, 3).train_stream
+    learner.train(experience, eval_streams=[])
+    learner.experience = experience  # Avalanche forgets it after training
+    model, head = learner.model, learner.model.heads[1].weight[0]
+    with torch.no_grad():  # a long head: near 1/2, the square of a probability has the slope of itself
+        head *= 2000 / head.norm()
+    got, certain = strategy.importance(learner), []
+    batch = next(source.train_batches(training, learner.epoch, 3, 8))
     x = (batch.x / 255.0 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
         [0.229, 0.224, 0.225]
     )[:, None, None]
@@ -459,15 +523,17 @@ def test_importances_of_a_network_pair_by_pair(sources, cls):
     expected = {name: torch.zeros_like(w) for name, w in weights.items()}
     for i, j in zip(batch.first[:6], batch.second[:6], strict=True):
         s = model.net(x[torch.stack([i, j])]).final @ head
-        p = 0.5 * (1 + torch.erf((s[0] - s[1]) / 2))
+        p = 0.5 * (1 + torch.erf((s[0] - s[1]) / (2 if slope == "paper" else 2**0.5)))
+        certain.append(abs(float(p.detach()) - 0.5))
         a, b = (source.ratings[int(batch.images[k])] for k in (i, j))
         g = float(norm.cdf((a.score - b.score) / np.hypot(a.std, b.std)))
         out = p**2 if cls is MAS else 1 - (p * g + 1e-8).sqrt() - ((1 - p) * (1 - g) + 1e-8).sqrt()
         for name, d in zip(weights, torch.autograd.grad(out, list(weights.values())), strict=True):
             expected[name] += (d.abs() if cls is MAS else d**2) / 6
+    assert max(certain) > 0.1
     for name, value in expected.items():
         scale = float(value.abs().max())
-        np.testing.assert_allclose(strategy.omega[name], value, rtol=1e-2, atol=1e-3 * scale, err_msg=name)
+        np.testing.assert_allclose(got[name], value, rtol=1e-2, atol=1e-3 * scale, err_msg=name)
 
 
 def test_the_penalty_in_numpy_and_its_pull():
@@ -489,6 +555,52 @@ def test_the_penalty_in_numpy_and_its_pull():
         expected += 7 * np.sum(omega * apart**2)
         np.testing.assert_allclose(getattr(net, n).grad, 14 * omega * apart)
     assert float(penalty.detach()) == pytest.approx(expected)
+
+
+def test_three_tasks_in_numpy():
+    """Importances add up, and weights are held where the latest task left them."""
+    rng = np.random.default_rng(4)
+    net = nn.Linear(3, 1, bias=False).double()
+    learner = fake_learner(net)
+    measured = rng.random((3, 1, 3))
+
+    class Given(EWC):
+        def importance(self, learner):
+            return {"weight": torch.tensor(measured[task])}
+
+    strategy, left = Given(reg_weight=7.0), rng.normal(size=(4, 1, 3))
+    for task in range(3):
+        net.weight.data = torch.tensor(left[task])
+        strategy.consolidate(learner)
+        net.weight.data = torch.tensor(left[task + 1])
+        omega = measured[: task + 1].sum(axis=0)
+        expected = 7 * np.sum(omega * (left[task + 1] - left[task]) ** 2)
+        penalty = strategy.penalty(learner)
+        assert penalty is not None
+        assert float(penalty.detach()) == pytest.approx(expected, rel=1e-12)
+        again = Given(reg_weight=7.0)
+        again.load_state(strategy.state())  # as the next experience finds it in a file
+        handed_on = again.penalty(learner)
+        assert handed_on is not None
+        assert float(handed_on.detach()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_number_of_pairs_is_counted_over_mini_batches():
+    """Four mini-batches of two pairs, of which three pairs are asked for."""
+    rng = np.random.default_rng(6)
+    x = torch.tensor(rng.normal(size=(4, 4, 3)))
+    net = nn.Linear(3, 1, bias=False).double()
+    rows, labels = (torch.tensor([0, 2]), torch.tensor([1, 3])), torch.zeros(2)
+    batches = [(part, Batch(part, torch.zeros(4), *rows, torch.arange(4), labels)) for part in x]
+
+    def score(weights, image):
+        return torch.func.functional_call(net, weights, (image[None],))[0, 0]
+
+    found = sum_over_pairs(
+        score, fixed(dict(net.named_parameters())), batches, lambda d, b: d.sum(), 1, pairs=3
+    )
+    apart = (x[:, [0, 2]] - x[:, [1, 3]]).abs().flatten(0, 1)
+    np.testing.assert_allclose(found["weight"][0], apart[:3].mean(0), rtol=1e-12)
 
 
 def test_importances_add_up_over_tasks_and_leave_heads_out(sources):
@@ -620,6 +732,75 @@ def test_what_is_replayed_is_one_dataset_under_its_own_head(sources):
         tasks, asked[:] = {task for task, _, _ in asked}, []
         assert tasks == set(range(learner.task)), "every earlier dataset has its turn, and no other"
         kept = {n.removeprefix("memory."): set(k.tolist()) for n, k in strategy.state().items()}
+
+
+def replayed(sources, seed, training=TRAINING, **params):
+    """Trains ER on three datasets; returns its memory, what was replayed, and loss and penalty of each."""
+    strategy, asked = Replay(**params), []
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=training, seed=seed)
+    loss_on, penalty = learner.loss_on, strategy.penalty
+
+    def noted(batch, task):
+        loss = loss_on(batch, task)
+        asked.append([batch.images.tolist(), float(loss.detach())])
+        return loss
+
+    def weighed(learner):
+        value = penalty(learner)
+        if value is not None:
+            asked[-1].append(float(value.detach()))
+        return value
+
+    learner.loss_on = noted  # type: ignore[method-assign]
+    strategy.penalty = weighed  # type: ignore[method-assign]
+    for experience in quality_benchmark(sources, training, seed).train_stream:
+        learner.train(experience, eval_streams=[])
+    return {name: kept.tolist() for name, kept in strategy.state().items()}, asked
+
+
+def test_the_memory_depends_on_the_seed_and_so_do_its_draws(sources):
+    training = replace(TRAINING, epochs=1)
+    whole = {"memory": 3 * len(sources[0].keys("train"))}  # all images: only the draws can differ
+    for params in ({"memory": 9}, whole):
+        (memory, asked), (other, others) = (replayed(sources, seed, training, **params) for seed in (1, 2))
+        assert memory != other
+        assert [set(images) for images, *_ in asked] != [set(images) for images, *_ in others]
+        for name, kept in memory.items():
+            train = next(s for s in sources if name.endswith(s.name)).indices("train").tolist()
+            assert kept != train[: len(kept)], "not the first ones"
+
+
+def test_what_is_replayed_has_its_weight_and_is_as_large_as_a_mini_batch(sources):
+    _, asked = replayed(sources, 1, replace(TRAINING, epochs=1, batch=4), memory=30, reg_weight=2.5)
+    assert asked
+    for images, loss, penalty in asked:
+        assert len(images) == len(set(images)) == 4, "different images, as many as of the new dataset"
+        assert penalty == pytest.approx(2.5 * loss, rel=1e-6)
+
+
+def test_tsn_trains_one_task_s_normalisation_and_head_alone():
+    strategy = registry.load("strategies", "tsn")()
+    model = new_model(strategy)
+    for task in range(3):
+        strategy.prepare(model)
+        names = {id(p): n for n, p in model.named_parameters()}
+        chosen = {names[id(p)] for p in strategy.trainable(model, task, warmup=False)}
+        of_task = {n for n in names.values() if f".tasks.{task}." in n}
+        assert len(of_task) == 2 * 9, "gamma and beta of nine layers"
+        assert chosen == of_task | {f"heads.{task}.weight"}
+        warm = {names[id(p)] for p in strategy.trainable(model, task, warmup=True)}
+        assert warm == {f"heads.{task}.weight"}
+
+
+@pytest.mark.parametrize("name", ["naive", "sl", "jl", "si", "mas", "ewc", "lwf", "replay"])
+def test_nothing_but_the_head_learns_in_the_warm_up_and_the_backbone_after_it(name):
+    strategy = registry.load("strategies", name)()
+    model = new_model(strategy)
+    task = strategy.prepare(model)
+    warm, main = (strategy.trainable(model, task, warmup) for warmup in (True, False))
+    head = {id(p) for p in model.heads[task].parameters()}
+    assert {id(p) for p in warm} == head
+    assert {id(p) for p in main} == head | {id(p) for p in model.net.parameters()}
 
 
 # -- through the runner --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from cliqa_bench.records import AnswerReader, RunRecord, read_records
 from cliqa_bench.reports.cost import gate_rows, overhead_rows, time_rows
 from cliqa_bench.reports.cross import weight_rows
 from cliqa_bench.reports.design import design_rows, seed_rows
+from cliqa_bench.reports.methods import sources
 from cliqa_bench.reports.parts import PARTS, collect, load, make_tables, shape
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import GENERATED, Group, Row, Tidy, group_records
@@ -223,6 +225,18 @@ def test_mean_weights_equal_the_equations_and_sum_to_one(out: Path) -> None:
         assert sum(got) == pytest.approx(1, abs=1e-12)
 
 
+def test_mean_weights_follow_the_temperature(tmp_path: Path) -> None:
+    record = recorded_tables.record_tsn(tmp_path)
+    reader = AnswerReader(tmp_path)
+    rows = weight_rows(Group("", [replace(record, tau=8.0)]), reader)
+    for test, title in FURTHER.items():
+        files = [scores(tmp_path, record, record.gates[name], test) for name in SEQUENCE]
+        near = np.exp(-8 * np.stack([f["distances"][:, 2:].astype(float) for f in files]))
+        weights = (near / near.sum(axis=0)).mean(axis=2).mean(axis=1)
+        got = [r.value for name in TITLES for r in rows if (r.train_dataset, r.test_dataset) == (name, title)]
+        np.testing.assert_allclose(got, weights, atol=1e-12)
+
+
 def test_further_test_sets_stand_in_their_own_tables_alone(numbers: Tidy) -> None:
     tables = {table.number: table for table in make_tables(numbers)}
     assert tables["IV"].columns == TITLES
@@ -266,6 +280,37 @@ def test_costs_that_were_not_recorded_are_dashes(tmp_path: Path) -> None:
     rows = made(tmp_path, gate_rows)
     assert all(math.isnan(r.value) == (r.metric not in ("mSRCC", "mPSI")) for r in rows) and rows
     assert made(tmp_path, overhead_rows) == [] and made(tmp_path, time_rows) == []
+
+
+def test_a_part_that_all_tasks_share_is_counted_once(tmp_path: Path) -> None:
+    """Two streams: the frozen one, 0.4 of 1.13 GMACs, runs once an image and serves the gate."""
+    record = recorded_tables.record_tsn(tmp_path)
+    cost = {**recorded_tables.COST, "fixed_gmacs_224": 0.4}
+    group = Group("", [replace(record, facts={**record.facts, "cost": cost})])
+    told = {(r.variant, r.metric): r.value for r in gate_rows(group, AnswerReader(tmp_path))}
+    assert told["soft assignment", "GMACs"] == pytest.approx(0.4 + 4 * 0.73 + 0.4)
+    assert told["hard assignment", "GMACs"] == pytest.approx(0.4 + 0.73 + 0.4)
+
+
+def test_a_seed_without_a_number_makes_a_dash(tmp_path: Path) -> None:
+    records = [recorded_tables.record_tsn(tmp_path, seed=seed) for seed in (0, 1)]
+    (tmp_path / "train" / records[1].steps[-1].heads[1][0] / "done.json").unlink()
+    rows = kl_rows(Group("", records), AnswerReader(tmp_path))
+    dashes = {(r.train_dataset, r.test_dataset) for r in rows if math.isnan(r.value)}
+    assert dashes == {(a, b) for a in TITLES for b in TITLES if "CSIQ" in (a, b)}
+
+
+def test_of_two_runs_of_one_seed_the_newer_counts(tmp_path: Path) -> None:
+    record = recorded_tables.record_tsn(tmp_path)
+    newer, older = replace(record, tau=1.0), record
+    found = sources(Group("", [newer, older]))
+    assert {source.record.tau for seeds in found.values() for source in seeds.values()} == {1.0}
+
+
+def test_tables_are_of_the_main_order_alone(tmp_path: Path) -> None:
+    other, main = (recorded.record_tsn(tmp_path, order) for order in ("V", "I"))
+    found = sources(Group("", [other, main]))
+    assert {source.record.order for seeds in found.values() for source in seeds.values()} == {"I"}
 
 
 def test_parameters_per_task(out: Path) -> None:
