@@ -222,7 +222,7 @@ def raised_rules() -> dict[str, int]:
 def rules_of(path: Path) -> list[str]:
     """Returns the names in `RULES` under which a picture falls, sorted; none where it cannot be opened.
 
-    The header tells them; no pixel is decoded, but those of a PNG file that has EXIF notes after them.
+    The header tells them; no pixel is decoded, but those of a PNG file that has EXIF or XMP notes.
     """
     try:
         data = path.read_bytes()
@@ -231,13 +231,16 @@ def rules_of(path: Path) -> list[str]:
             if _has_alpha(image):
                 rules.add("transparent")
             # Pillow decodes a PNG file to see whether notes follow its pixels
-            noted = image.format != "PNG" or b"eXIf" in data or b"Raw profile type exif" in data
+            noted = image.format != "PNG" or any(note in data for note in _PNG_NOTES)
             if noted and _turn(image) is not None:
                 rules.add("turned")
             return sorted(rules & RULES.keys())
     except Exception:  # as in decode_bytes, which will say it better
         return []
 
+
+_PNG_NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""What a PNG file holds if it says somewhere how it is turned."""
 
 _MODE_RULES = {
     "1": "bilevel",
