@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -141,6 +142,8 @@ class OfflineWandB(BaseLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        # it would report on itself to its makers, offline or not (wandb 0.31.0)
+        os.environ["WANDB_ERROR_REPORTING"] = "false"
         import wandb
 
         quiet = wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True)

@@ -49,6 +49,7 @@ class Offline:
         }  # fmt: skip
 
     def python(self, *words: str, code: int = 0, cwd: Path = ROOT) -> None:
+        self.log.unlink(missing_ok=True)
         done = subprocess.run(
             [sys.executable, *words], cwd=cwd, env=self.env, capture_output=True, text=True, timeout=300
         )
@@ -67,7 +68,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
 @pytest.fixture(scope="module")
 def finished(offline: Offline, miniatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("offline-run") / "runs"
-    offline(*arguments(miniatures, out, "--jobs", "2"))
+    offline(*arguments(miniatures, out, "--jobs", "2", "--log", "csv"))
     return out
 
 
@@ -86,7 +87,7 @@ def test_an_attempt_is_noticed(tmp_path: Path, call: str) -> None:
     assert control.log.stat().st_size, "it would be noticed where the error is caught, too"
 
 
-@pytest.mark.parametrize("log", ["tensorboard", "csv", "wandb"])
+@pytest.mark.parametrize("log", ["tensorboard", "wandb"])
 def test_run_with_a_logger(offline: Offline, miniatures: Path, tmp_path: Path, log: str) -> None:
     words = arguments(miniatures, tmp_path / "runs", "--log", log)
     offline(*[word.replace("live,bid;bid,live", "bid") for word in words])
@@ -138,9 +139,6 @@ def test_paper(offline: Offline, miniatures: Path, tmp_path: Path) -> None:
     offline.python("-c", PAPER, "paper", *kept)
 
 
-def test_libraries_as_they_are_imported(offline: Offline) -> None:
-    offline.python(
-        "-c",
-        "import avalanche, wandb, tensorboard, torchvision\ntry:\n import timm\n"
-        "except ModuleNotFoundError: pass",
-    )
+def test_timm_as_it_is_imported(offline: Offline) -> None:
+    pytest.importorskip("timm")  # what else is large, avalanche and loggers, the runs import
+    offline.python("-c", "import timm")

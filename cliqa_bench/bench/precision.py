@@ -77,7 +77,7 @@ def finished(runs: Path, device: str) -> Worker:
 
 def _worker(plan: Plan) -> Worker:
     """Returns a worker that keeps what it does to itself."""
-    return Worker(plan, {}, lambda images, text: None, lambda line: None)
+    return Worker(plan, {}, lambda images, text, part: None, lambda line: None)
 
 
 def scores_of(
