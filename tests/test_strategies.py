@@ -363,7 +363,7 @@ def test_si_follows_the_published_code_through_two_tasks(shared):
 @pytest.mark.parametrize("clamp", [True, False])
 @pytest.mark.parametrize("gradient", ["task", "total"])
 def test_si_in_numpy(gradient, clamp):
-    """Two more tasks after one whose importances are given, on long ways and with importances of both signs."""
+    """Two tasks after one whose importances are given, on long ways, with importances of both signs."""
     rng = np.random.default_rng(3)
     net = nn.Linear(4, 1, bias=False).double()
     learner, si = fake_learner(net), SI(reg_weight=2.0, damping=0.5, gradient=gradient, clamp=clamp)
@@ -758,16 +758,30 @@ def replayed(sources, seed, training=TRAINING, **params):
     return {name: kept.tolist() for name, kept in strategy.state().items()}, asked
 
 
-def test_the_memory_depends_on_the_seed_and_so_do_its_draws(sources):
+def test_the_memory_depends_on_the_seed(sources):
     training = replace(TRAINING, epochs=1)
-    whole = {"memory": 3 * len(sources[0].keys("train"))}  # all images: only the draws can differ
-    for params in ({"memory": 9}, whole):
-        (memory, asked), (other, others) = (replayed(sources, seed, training, **params) for seed in (1, 2))
-        assert memory != other
-        assert [set(images) for images, *_ in asked] != [set(images) for images, *_ in others]
-        for name, kept in memory.items():
-            train = next(s for s in sources if name.endswith(s.name)).indices("train").tolist()
-            assert kept != train[: len(kept)], "not the first ones"
+    (memory, _), (other, _) = (replayed(sources, seed, training, memory=9) for seed in (1, 2))
+    assert memory != other
+    for name, kept in memory.items():
+        train = next(s for s in sources if name.endswith(s.name)).indices("train").tolist()
+        assert kept != train[: len(kept)], "not the first ones"
+
+
+def test_what_is_drawn_from_a_memory_depends_on_seed_and_step(sources):
+    def drawn(seed):
+        strategy, images = Replay(), []
+        strategy.load_state({"memory.tiny0": torch.from_numpy(sources[0].indices("train"))})
+        learner = SimpleNamespace(
+            seen={"tiny0": sources[0]}, source=sources[1], seed=seed, training=replace(TRAINING, batch=4),
+            loss_on=lambda batch, task: images.append(batch.images.tolist()) or torch.zeros(()),
+        )  # fmt: skip
+        for _ in range(3):
+            strategy.penalty(learner)
+        return images
+
+    first, again, other = drawn(1), drawn(1), drawn(2)
+    assert first == again != other
+    assert len({tuple(images) for images in first}) == 3
 
 
 def test_what_is_replayed_has_its_weight_and_is_as_large_as_a_mini_batch(sources):
