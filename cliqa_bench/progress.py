@@ -16,8 +16,8 @@ It changes no result, and is part of no configuration. **Events** are JSON objec
   until it ends (null as long as that is unknown), `note` (such as the last validation SRCC; "" for none);
 - `job_started`, `job_finished`, `job_failed`, `job_skipped` (it depends on one that failed), `job_taken`
   (another run is doing it), `job_died` (its process died; it is tried once more): `stage`, `kind` ("train",
-  "gate", "scores", ...), `number` and `of` ("3 of 18" of this kind), `title`; once it has ended `seconds`, and
-  of a failure its `reason`;
+  "gate", "scores", ...), `number` and `of` ("3 of 18" of this kind), `title`; once it has ended `seconds`,
+  and of a failure its `reason`;
 - `message`, `warning`: `text`.
 """
 

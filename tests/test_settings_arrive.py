@@ -85,7 +85,7 @@ def arrived(plan: Plan, monkeypatch: pytest.MonkeyPatch, node: int = 0) -> dict[
     (job,) = [job for job in jobs_of(plan) if (job.kind, job.about) == ("train", work.node.id)]
     with monkeypatch.context() as patch, pytest.raises(Arrived):
         patch.setattr(worker, "Learner", noted)
-        worker.Worker(plan, {}, lambda images, text: None, lambda text: None).do(job)
+        worker.Worker(plan, {}, lambda images, text, part: None, lambda text: None).do(job)
     return made
 
 
@@ -185,7 +185,7 @@ def test_images_are_opened_as_configured(
     plan = laid_out(miniatures, tmp_path, "--set", "training.resize=160", "--max-megapixels", "7.5")
     opened = []
     monkeypatch.setattr(worker, "open_source", lambda *args, **more: opened.append((args, more)))
-    worker.Worker(plan, {}, lambda images, text: None, lambda text: None).source("bid")
+    worker.Worker(plan, {}, lambda images, text, part: None, lambda text: None).source("bid")
     assert opened == [((plan.materials["bid"], 160), {"max_megapixels": 7.5})]
 
 
@@ -212,7 +212,7 @@ def test_the_gate_describes_training_images_and_is_asked_about_test_images(
 
     monkeypatch.setattr(worker, "score_images", score)
     monkeypatch.setattr(worker, "fit_centroids", fit)
-    does = worker.Worker(plan, {}, lambda images, text: None, lambda text: None)
+    does = worker.Worker(plan, {}, lambda images, text, part: None, lambda text: None)
     for needed in (*job.after, job) if kind == "distances" else (job,):
         does.do(needed)
     train = len(plan.materials["bid"].split.keys("train"))
@@ -230,7 +230,7 @@ def test_the_gate_s_network_has_the_normalisation_that_is_named(
     made = []
     monkeypatch.setattr(worker, "distortion_aware", lambda *args: made.append(args[-1]))
     (job,) = [job for job in jobs_of(plan) if job.kind == "gate-net"]
-    worker.Worker(plan, {}, lambda images, text: None, lambda text: None).do(job)
+    worker.Worker(plan, {}, lambda images, text, part: None, lambda text: None).do(job)
     assert made == ([DISTORTION_BN["paper"]] if gate_bn == "distortion" else [])
 
 
