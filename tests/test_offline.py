@@ -110,12 +110,24 @@ def test_data(offline: Offline, miniatures: Path, tmp_path: Path) -> None:
     offline("data", "sheet", str(tmp_path / "made"), "--out", str(tmp_path / "sheets"))
 
 
-def test_the_other_commands(offline: Offline, tmp_path: Path) -> None:
+def test_the_other_commands(offline: Offline, finished: Path, tmp_path: Path) -> None:
     offline("list")
     offline("test", "naive")
-    offline("bench", "--rows", "startup", "--repeats", "1", "--out", str(tmp_path / "bench"))
-    offline("pretrain", "--steps", "1", "--to", str(tmp_path / "w.safetensors"), "--device", "cpu")
+    words = ["--rows", "precision", "--runs", str(finished), "--repeats", "1", "--device", "cpu"]
+    offline("bench", *words, "--out", str(tmp_path / "bench"))
+    words = ["--steps", "1", "--to", str(tmp_path / "w.safetensors"), "--device", "cpu"]
+    offline.python("-c", PRETRAIN, "pretrain", *words)
 
+
+PRETRAIN = """
+import sys
+from dataclasses import replace
+from cliqa_bench import cli, pretrain_config
+# a few small pictures
+pretrain_config.SCNN = replace(pretrain_config.SCNN, pictures=5, batch=4, size=64)
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.argv[1:]))
+"""
 
 PAPER = """
 import sys
