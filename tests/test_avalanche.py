@@ -432,6 +432,15 @@ def test_replay_replays(sources):
     assert {label for t in labels for label in t.tolist()} == {0, 1, 2}
 
 
+def test_cumulative_learns_every_head():
+    strategy = avalanche("Cumulative")()
+    model = new_model(strategy)
+    for _ in range(3):
+        task = strategy.prepare(model)
+    learned = {id(p) for p in strategy.trainable(model, task, warmup=False)}
+    assert all(id(head.weight) in learned for head in model.heads)
+
+
 def test_cumulative_learns_all_datasets_so_far_each_with_its_head(sources):
     strategy = avalanche("Cumulative")(warmup_rate=1.0, main_rate=1.0)
     learner = Learner(model=new_model(strategy), strategy=strategy, training=TRAINING)

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from cliqa_bench.config import PRESETS
 from cliqa_bench.epochs import mixed_evenly
 from cliqa_bench.errors import UserError
 from cliqa_bench.evaluate import score_images
+from cliqa_bench.gates import fit_centroids
 from cliqa_bench.learner import Learner
 from cliqa_bench.losses import fidelity, pair_probability
 from cliqa_bench.metrics import srcc
@@ -837,28 +839,57 @@ def test_the_penalty_and_its_gradient_are_those_of_autograd():
 
 
 def test_nodes_of_a_run_hold_what_a_straight_training_gives(miniatures, undrawn, tmp_path):
+    """With seed 1: the bits of weights and importances, the history, and the gates of the training images."""
     order, out = ["live", "bid", "csiq"], tmp_path / "runs"
     command = [
         "run", "--strategy", "si,jl,sl", "--orders", ",".join(order), "--data", str(miniatures),
         "--out", str(out), "--set", "training.epochs=1", "--set", "training.warmup_epochs=1",
-        "--set", "training.crop=48", "--weights", "random", "--device", "cpu",
+        "--set", "training.crop=48", "--weights", "random", "--device", "cpu", "--seeds", "1",
+        "--set", "si.centroids=4",
     ]  # fmt: skip
     assert cli.main(command) == 0
     training = replace(PRESETS["quick"], epochs=1, warmup_epochs=1, crop=48)
     materials = load_materials(order, miniatures)
     sources = [open_source(materials[name], training.resize) for name in order]
     scnn = registry.load("backbones", "scnn")
-    model = QualityModel(scnn.build("random", seed_for("backbone") % 2**32), scnn.feature_size)
-    strategy = SI()
-    learner = Learner(model=model.to(memory_format=torch.channels_last), strategy=strategy, training=training)
+
+    def new_learner(seed):
+        net = scnn.build("random", seed_for("backbone") % 2**32)
+        model = QualityModel(net, scnn.feature_size, seed=seed).to(memory_format=torch.channels_last)
+        return Learner(model=model, strategy=SI(), training=training, seed=seed)
+
+    learner = new_learner(1)
+    model, strategy = learner.model, learner.strategy
     slugs = ("si-scnn-live", "si-scnn-2bid", "si-scnn-3csiq")
-    for experience, slug in zip(quality_benchmark(sources, training).train_stream, slugs, strict=True):
+    for experience, slug in zip(quality_benchmark(sources, training, 1).train_stream, slugs, strict=True):
         learner.train(experience, eval_streams=[])
         (node,) = (out / "train").glob(f"{slug}-*")
+        assert json.loads((node / "history.json").read_text()) == learner.history
         for straight, file in ((model.own_state(), "state"), (strategy.state(), "strategy")):
             saved = load_file(node / f"{file}.safetensors")
             assert saved.keys() == straight.keys()
             assert all(torch.equal(saved[k], straight[k]) for k in saved), (slug, file)
+    other = new_learner(0)
+    other.train(quality_benchmark(sources[:1], training, 0).train_stream[0], eval_streams=[])
+    (node,) = (out / "train").glob("si-scnn-live-*")
+    assert json.loads((node / "history.json").read_text()) != other.history, (
+        "another seed is another training"
+    )
+    plain = scnn.build("random", seed_for("backbone") % 2**32).eval()
+    for source in sources:
+        (gate,) = (out / "gate").glob(f"scnn-{source.name}-*")
+        stored = load_file(gate / "state.safetensors")
+
+        def described(images):
+            return torch.cat(plain.gate_features(images), dim=1)
+
+        features = score_images(described, source, "train", sum(scnn.stage_sizes), "cpu")
+        stages = np.split(features, np.cumsum(scnn.stage_sizes)[:-1], axis=1)
+        for number, stage in enumerate(stages, 1):
+            expected = fit_centroids(stage, 4, source.name, number, 1)
+            got = stored[f"stage{number}"].numpy()
+            # the largest difference seen is 6e-8: the run folds the normalisation into the convolutions
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1.8e-7)
     names = sorted(p.name.rpartition("-")[0] for p in (out / "train").iterdir())
     assert names == sorted([*slugs, "jl-scnn-joint3", *(f"sl-scnn-{name}" for name in order)])
     results = (out / "report" / "results.csv").read_text()
