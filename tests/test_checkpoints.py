@@ -4,11 +4,13 @@ import math
 import pickle
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from test_runner import arguments, content
 
 from cliqa_bench import checkpoints, cli
@@ -25,10 +27,13 @@ from cliqa_bench.learner import Learner
 from cliqa_bench.reports import report
 from cliqa_bench.store import clean_partial, read_json
 from cliqa_bench.strategies.lwf import LwF
+from cliqa_bench.strategies.mas import MAS
 from cliqa_bench.strategies.replay import Replay
 from cliqa_bench.strategies.si import SI
+from cliqa_bench.strategies.sl import SL
 from cliqa_bench.strategies.tsn import TSN
 from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
+from cliqa_bench.weights import write_weights
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,9 @@ def sources():
 
 def assorted():
     weights = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    square = torch.randn(3, 3)
     return {
+        "square/s": square, "turned/s": square.T, "bits/s": square.view(torch.int32),
         "model/a": weights, "best/a": weights, "adam/0.step": torch.tensor(3.0), "none/x": torch.zeros(0, 2),
         "memory/n": torch.arange(5), "half/h": torch.randn(3).bfloat16(), "part/a": weights[:2],
     }  # fmt: skip
@@ -80,6 +87,29 @@ def test_no_changed_byte_goes_unnoticed(tmp_path, place):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "body"),
+    [
+        ({"a": torch.arange(4), "b": torch.zeros(2)}, '{"epoch":4,"same":{}}'),
+        ({"c": torch.arange(4), "b": torch.zeros(2)}, '{"epoch":3,"same":{}}'),
+        ({"a": torch.arange(4).view(2, 2), "b": torch.zeros(2)}, '{"epoch":3,"same":{}}'),
+        ({"a": torch.tensor([0, 1, 2, 4]), "b": torch.zeros(2)}, '{"epoch":3,"same":{}}'),
+        ({"a": torch.arange(4), "b": torch.zeros(2).view(torch.int32)}, '{"epoch":3,"same":{}}'),
+        ({"a": torch.arange(4)}, '{"epoch":3,"same":{}}'),
+    ],
+    ids=["body", "name", "shape", "values", "dtype", "left out"],
+)
+def test_the_hash_is_of_everything(tmp_path, tensors, body):
+    path = tmp_path / "x.safetensors"
+    write_checkpoint(path, {"a": torch.arange(4), "b": torch.zeros(2)}, {"epoch": 3})
+    with safe_open(path, "pt") as file:
+        hashed = file.metadata()
+    assert hashed["body"] == '{"epoch":3,"same":{}}'
+    write_weights(path, tensors, {**hashed, "body": body})
+    with pytest.raises(Unusable, match="damaged"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("text", [b"", b"x", b"{}", (1 << 60).to_bytes(8, "little") + b"{}"])
 def test_what_is_no_checkpoint_is_not_read(tmp_path, text):
     path = tmp_path / "x.safetensors"
@@ -109,14 +139,16 @@ class Kill:
             raise Killed
 
 
-def second(strategy, left, sources, *plugins):
-    """Learns the second dataset with all things new, from what the first has left."""
-    model, new = new_model(strategy), replace(strategy)
+def second(strategy, left, sources, *plugins, training=FIVE, tick=None):
+    """Learns the second dataset with all things new, from what the first has left; laid out as in a run."""
+    model, new = new_model(strategy).to(memory_format=torch.channels_last), replace(strategy)
     model.add_task()
     model.load_own_state(left[0])
     new.load_state(left[1])
-    learner = Learner(model=model, strategy=new, training=FIVE, seen=sources[:1], plugins=plugins)
-    return learn(new, model, sources[1:], FIVE, seen=sources[:1], learner=learner)
+    learner = Learner(
+        model=model, strategy=new, training=training, seen=sources[:1], plugins=plugins, tick=tick
+    )
+    return learn(new, model, sources[1:], training, seen=sources[:1], learner=learner)
 
 
 def first(strategy, sources):
@@ -151,6 +183,89 @@ def test_an_experience_in_pieces_ends_in_the_bits_of_one_in_one_go(sources, tmp_
     pieces = second(strategy, left, sources, Checkpoints(tmp_path / "x", {}, said.append, pause=0))
     same(straight, pieces)
     assert said == [f"goes on after {n} of 5 epochs" for n in (1, 2, 4, 5)]
+
+
+def test_a_head_that_has_learned_before_goes_on_where_it_was(sources, tmp_path):
+    """Its epochs start after the warm-up: of three, two are done when the fourth is over."""
+    strategy, ticks, said = SL(), [], []
+    left = first(strategy, sources)
+    straight = second(strategy, left, sources)
+    with pytest.raises(Killed):
+        second(strategy, left, sources, Checkpoints(tmp_path / "x", {}, print, pause=0), Kill(4))
+    saving = Checkpoints(tmp_path / "x", {}, said.append, pause=0)
+    pieces = second(
+        strategy, left, sources, saving, tick=lambda images, text, part: ticks.append((part, images))
+    )
+    same(straight, pieces)
+    assert said == ["goes on after 2 of 3 epochs"] and saving.resumed.epochs == 2
+    assert ticks[0] == ("earlier", straight.images * 2 // 3)
+    assert sum(images for _, images in ticks) == straight.images
+    assert [part for part, _ in ticks].count("earlier") == 1
+
+
+@pytest.mark.parametrize("strategy", [MAS(), SI()], ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_what_is_consolidated_after_the_last_epoch_is_what_learned_in_it(sources, tmp_path, strategy, epochs):
+    training = replace(FIVE, epochs=epochs)
+    left = first(strategy, sources)
+    straight = second(strategy, left, sources, training=training)
+    with pytest.raises(Killed):
+        saving = Checkpoints(tmp_path / "x", {}, print, pause=0)
+        second(strategy, left, sources, saving, Kill(2 + epochs), training=training)
+    saving = Checkpoints(tmp_path / "x", {}, print, pause=0)
+    pieces = second(strategy, left, sources, saving, training=training)
+    same(straight, pieces)
+    assert pieces.warming_up == straight.warming_up == (not epochs)
+    for (name, one), other in zip(straight.model.named_parameters(), pieces.model.parameters(), strict=True):
+        assert one.requires_grad == other.requires_grad, name
+
+
+def test_the_best_epoch_before_the_interruption_is_still_the_one_to_beat(sources, tmp_path, monkeypatch):
+    """Also where none had a validation SRCC: then any with one is better."""
+    nan = math.nan
+    for values, best in (([nan, nan, 0.1, 0.05, 0.07], 3), ([0.2, 0.3, 0.25, nan, 0.1], 2)):
+        monkeypatch.setattr(Learner, "validate", lambda learner, values=values: values[learner.epoch])
+        strategy, path = TSN(), tmp_path / str(best)
+        left = first(strategy, sources)
+        straight = second(strategy, left, sources)
+        with pytest.raises(Killed):
+            second(strategy, left, sources, Checkpoints(path, {}, print, pause=0), Kill(2))
+        pieces = second(strategy, left, sources, Checkpoints(path, {}, print, pause=0))
+        same(straight, pieces)
+        assert pieces.best_epoch == best
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [({"a": 1}, {"a": 1, "b": 2}), ({"a": 1, "b": 2}, {"a": 1}), ({"b": [1, 2]}, {"b": (1, 3)})],
+)
+def test_a_fact_more_less_or_other_is_said(was, now):
+    saving = Checkpoints(Path("x"), now, print)
+    with pytest.raises(Unusable, match=r"made with other b$"):
+        saving._check({"facts": was})
+    Checkpoints(Path("x"), {"b": (1, 2)}, print)._check({"facts": {"b": [1, 2]}})
+
+
+def test_seconds_add_up_over_interruptions(sources, tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(checkpoints, "time", clock)
+
+    class Slow:
+        """An epoch takes as many seconds as its number."""
+
+        def after_training_epoch(self, learner, **kwargs):
+            clock.now += learner.epoch
+
+    strategy = TSN()
+    left = first(strategy, sources)
+    for epoch in (1, 3):
+        clock.now += 1000  # between two runs
+        with pytest.raises(Killed):
+            saving = Checkpoints(tmp_path / "x", {}, print, pause=0)
+            second(strategy, left, sources, Slow(), saving, Kill(epoch))
+    saving = Checkpoints(tmp_path / "x", {}, print, pause=0)
+    second(strategy, left, sources, saving)
+    assert saving.resumed == Resumed(3, 1 + 2 + 3)
 
 
 @pytest.mark.parametrize(

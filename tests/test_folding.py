@@ -18,8 +18,9 @@ def unsettle(net):
     torch.manual_seed(3)
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            layer.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+            if layer.running_mean is not None:
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
             layer.weight.data.uniform_(0.5, 1.5)
             layer.bias.data.normal_(0, 0.1)
 
@@ -94,13 +95,64 @@ class _Whimsical(FeatureNet):
         return Features(final, (final,))
 
 
-@pytest.mark.parametrize("net", [StagedNet(nn.Identity(), [_Twice()]), _Whimsical()])
+class _Shared(nn.Module):
+    """A convolution that two normalisations follow in turn: folding one would spoil the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.one, self.two = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.one(self.conv(x)) + self.two(self.conv(-x))
+
+
+class _Ephemeral(nn.Module):
+    """A normalisation that keeps no statistics: it takes each batch's own, always."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        StagedNet(nn.Identity(), [_Twice()]),
+        StagedNet(nn.Identity(), [_Shared()]),
+        StagedNet(nn.Identity(), [_Ephemeral()]),
+        _Whimsical(),
+    ],
+)
 def test_what_cannot_be_folded_is_used_as_it_is(net):
     unsettle(net)
     images = torch.randn(2, 3, 16, 16)
     assert foldable(net) == []
     with torch.inference_mode():
         np.testing.assert_array_equal(folded(net.eval())(images).final, net(images).final)
+
+
+def test_a_model_in_training_is_scored_as_outside_training():
+    model = model_of("scnn", True)
+    model.net.stages.append(nn.Dropout().eval())  # type: ignore[union-attr, operator]
+    images = torch.randn(4, 3, 48, 48)
+    with torch.inference_mode():
+        expected = model(images)
+        model.train()
+        np.testing.assert_allclose(Scorer(model)(images), expected, atol=2e-6)
+    assert model.net.training
+
+
+def test_what_the_model_learns_later_does_not_reach_a_scorer():
+    model = model_of("scnn", True)
+    images = torch.randn(2, 3, 48, 48)
+    with torch.inference_mode():
+        scorer, expected = Scorer(model), model(images)
+        for parameter in model.parameters():
+            parameter.mul_(-1.5)
+        np.testing.assert_allclose(scorer(images), expected, atol=2e-6)
 
 
 def test_bfloat16_scores_keep_their_digits():

@@ -1,8 +1,15 @@
 """K-means and distances against ten lines of numpy."""
 
 import numpy as np
+import torch
+from sklearn.cluster import KMeans
 
+from cliqa_bench import gates
+from cliqa_bench.backbones.staged import FeatureNet
+from cliqa_bench.gated import Gate, GatedScorer
 from cliqa_bench.gates import fit_centroids, nearest_distance
+
+ATOL = 1e-6
 
 
 def unit_rows(n, c, seed=0):
@@ -46,4 +53,89 @@ def test_centroids_depend_on_names_and_seed_alone():
     x = unit_rows(60, 4)
     first = fit_centroids(x, 4, "live", 3, 0)
     assert np.array_equal(first, fit_centroids(x, 4, "live", 3, 0))
-    assert not np.array_equal(first, fit_centroids(x, 4, "live", 3, 1))
+    for dataset, stage, seed in (("bid", 3, 0), ("live", 4, 0), ("live", 3, 1)):
+        assert not np.allclose(first, fit_centroids(x, 4, dataset, stage, seed), atol=1e-3)
+
+
+def test_k_means_is_the_published_one(monkeypatch):
+    """The published code's restarts and iterations; and what it is fitted on keeps its digits."""
+    fitted = []
+
+    class Noted(KMeans):
+        def fit(self, x):
+            fitted.append((self.get_params(), x))
+            return super().fit(x)
+
+    monkeypatch.setattr(gates, "KMeans", Noted)
+    x = unit_rows(30, 4)
+    centroids = fit_centroids(x, 5, "live", 3, 0)
+    ((params, given),) = fitted
+    published = {"n_clusters": 5, "n_init": 20, "max_iter": 1000, "init": "k-means++", "algorithm": "lloyd"}
+    assert published.items() <= params.items()
+    assert given.dtype == np.float64 and np.array_equal(given, x)
+    nearest = ((x[:, None].astype(float) - centroids[None]) ** 2).sum(-1).argmin(1)
+    for k in range(5):  # each is the mean of what is nearest to it
+        np.testing.assert_allclose(centroids[k], x[nearest == k].mean(axis=0), atol=1e-6)
+
+
+class Described(FeatureNet):
+    """Says of an image what was written down for it, by the number in its first pixel."""
+
+    def __init__(self, stages):
+        super().__init__()
+        self.written = [torch.from_numpy(stage) for stage in stages]
+
+    def gate_features(self, images):
+        rows = images[:, 0, 0, 0].long()
+        return tuple(stage[rows] for stage in self.written)
+
+
+def test_the_gate_weighs_as_published(shared):
+    """As it scores files: one image at a time and several, in float64, over the stages in use alone."""
+    golden = np.load(shared / "golden" / "gate.npz")
+    stages = [unit_rows(20, 8), unit_rows(20, 8, 1), golden["features_stage3"], golden["features_stage4"]]
+    centroids = [
+        [torch.from_numpy(c) for c in (unit_rows(3, 8, task), unit_rows(3, 8, 9 + task), third, fourth)]
+        for task, (third, fourth) in enumerate(
+            zip(golden["centroids_stage3"], golden["centroids_stage4"], strict=True)
+        )
+    ]
+    gate = Gate(Described(stages), centroids, [2, 3], float(golden["temperature"]))
+    images = torch.arange(20.0)[:, None, None, None].expand(20, 3, 2, 2)
+    weights = gate.weights(images)
+    assert weights.dtype == torch.float64
+    np.testing.assert_allclose(weights, golden["weights"], atol=ATOL)
+    np.testing.assert_allclose(gate.weights(images[7:8]), golden["weights"][7:8], atol=ATOL)
+    assert np.ptp(golden["weights"], axis=0).max() > 100 * ATOL  # a wrong gate would show
+
+
+def test_of_heads_without_a_gate_the_newest_is_read():
+    said = torch.tensor([[0.25, -0.5, 0.75], [0.5, 1.0, -0.25]])
+
+    class All(torch.nn.Module):
+        heads = said[0]
+
+        def forward(self, images, fixed=None):
+            return said
+
+    found = GatedScorer([All()], None)(torch.zeros(2, 3, 4, 4))  # type: ignore[list-item]
+    assert found.scores.tolist() == [0.75, -0.25]
+    assert found.weights.tolist() == [[0, 0, 1]] * 2
+    assert np.array_equal(found.heads, said)
+
+
+def test_heads_on_one_network_are_weighted_by_the_gate(monkeypatch):
+    said = torch.tensor([[0.25, -0.5, 0.75], [0.5, 1.0, -0.25]])
+    given = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.0, 0.875]], dtype=torch.float64)
+
+    class All(torch.nn.Module):
+        heads = said[0]
+
+        def forward(self, images, fixed=None):
+            return said
+
+    monkeypatch.setattr(Gate, "weights", lambda self, images: given)
+    gate = Gate(Described([]), [], [], 32.0)
+    found = GatedScorer([All()], gate, tolerance=0.3)(torch.zeros(2, 3, 4, 4))  # type: ignore[list-item]
+    assert found.scores.tolist() == [0.125 - 0.125 + 0.1875, 0.0625 - 0.21875]
+    assert np.array_equal(found.heads, said), "all of them are known, whatever the tolerance"
