@@ -772,10 +772,15 @@ def test_the_memory_depends_on_the_seed(sources):
 def test_what_is_drawn_from_a_memory_depends_on_seed_and_step(sources):
     def drawn(seed):
         strategy, images = Replay(), []
+
+        def loss_on(batch, task):
+            images.append(batch.images.tolist())
+            return torch.zeros(())
+
         strategy.load_state({"memory.tiny0": torch.from_numpy(sources[0].indices("train"))})
-        learner = SimpleNamespace(
+        learner: Any = SimpleNamespace(
             seen={"tiny0": sources[0]}, source=sources[1], seed=seed, training=replace(TRAINING, batch=4),
-            loss_on=lambda batch, task: images.append(batch.images.tolist()) or torch.zeros(()),
+            loss_on=loss_on,
         )  # fmt: skip
         for _ in range(3):
             strategy.penalty(learner)
