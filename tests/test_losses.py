@@ -37,3 +37,11 @@ def test_the_gradient_is_finite_where_a_pair_is_certain():
     scores = torch.tensor([40.0, -40.0], requires_grad=True)
     fidelity(pair_probability(scores[:1], scores[1:]), torch.tensor([0.0])).backward()
     assert scores.grad is not None and torch.isfinite(scores.grad).all()
+
+
+def test_scores_in_bfloat16_are_compared_in_float32():
+    first, second = torch.tensor([0.5, 0.25, -0.125]).bfloat16(), torch.tensor([0.375, 0.5, -0.25]).bfloat16()
+    probability = pair_probability(first, second)
+    assert probability.dtype == torch.float32
+    expected = norm.cdf(np.array([0.125, -0.25, 0.125]) / np.sqrt(2))
+    np.testing.assert_allclose(probability, expected, atol=1e-6)

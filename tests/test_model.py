@@ -92,6 +92,49 @@ def test_tasks_start_alike_and_do_not_touch_each_other():
     assert not torch.allclose(after[:, 0], before[:, 0])
 
 
+def test_heads_start_from_their_seed_and_leave_the_generator_alone():
+    backbone = registry.load("backbones", "scnn")
+
+    def head(seed, draws):
+        model = QualityModel(backbone.build("random", 7), backbone.feature_size, seed=seed)
+        torch.rand(draws)
+        before = torch.random.get_rng_state()
+        model.add_task()
+        assert torch.equal(torch.random.get_rng_state(), before)
+        return model.heads[0].weight
+
+    assert torch.equal(head(0, 1), head(0, 2))
+    assert not torch.equal(head(0, 1), head(1, 1))
+
+
+def test_a_new_task_starts_from_the_pre_trained_normalisation_not_from_the_last_task_s():
+    _, model = build("scnn", tasks=1)
+    norms = [m for m in model.modules() if isinstance(m, TaskNorm)]
+    for norm in norms:
+        for tensor in norm.tasks[0].state_dict().values():
+            tensor.add_(1)
+    model.add_task()
+    for norm in norms:
+        pristine = norm.pristine.state_dict()
+        for name, tensor in norm.tasks[1].state_dict().items():
+            assert torch.equal(tensor, pristine[name])
+
+
+def test_last_statistics_are_those_of_the_last_layer_and_of_the_task():
+    _, model = build("scnn", tasks=2)
+    norms = [m for m in model.modules() if isinstance(m, TaskNorm)]
+    for place, norm in enumerate(norms):
+        for task, layer in enumerate(norm.tasks):
+            layer.running_mean.fill_(100 * task + place)  # type: ignore[operator, union-attr]
+            layer.running_var.fill_(1000 + 100 * task + place)  # type: ignore[operator, union-attr]
+    for task in (0, 1):
+        mean, variance = model.last_statistics(task) or (None, None)
+        assert mean is not None and variance is not None
+        assert mean.tolist() == [100 * task + len(norms) - 1] * 128
+        assert variance.tolist() == [1000 + 100 * task + len(norms) - 1] * 128
+    assert build("scnn", False, tasks=1)[1].last_statistics(0) is None
+
+
 def test_pristine_statistics_never_move():
     _, model = build("scnn", tasks=1)
     norm = next(m for m in model.modules() if isinstance(m, TaskNorm))

@@ -115,7 +115,25 @@ def test_an_epoch_depends_on_seed_and_number_alone(source: Source, training: Tra
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     for epoch, seed in ((1, 3), (2, 4)):
         other = epoch_of(source, training, epoch, seed)
-        assert not torch.equal(base[0].x, other[0].x)
+        # image by image: the shuffle alone makes mini-batches differ
+        one, two = cuts_of(base), cuts_of(other)
+        images = one.keys() & two.keys()
+        assert len(images) > 15 and sum(one[i] == two[i] for i in images) < len(images) / 3
+        assert not torch.equal(base[0].images, other[0].images)
+
+
+def cuts_of(batches: list[Batch]) -> dict[int, bytes]:
+    """Returns what each image was cut to, the last time that it was."""
+    return {i: x.numpy().tobytes() for b in batches for i, x in zip(b.images.tolist(), b.x, strict=True)}
+
+
+def test_ties_have_the_label_that_was_asked_for(tmp_path: Path) -> None:
+    source = make_source(tmp_path, n=12)
+    tied = replace(source, ratings=[r._replace(score=1.0) for r in source.ratings])
+    for ties, label in (("paper", 1.0), ("code", 0.0)):
+        for training in (IN_BATCH, SAMPLED):
+            for batch in epoch_of(tied, replace(training, ties=ties)):  # type: ignore[arg-type]
+                assert len(batch.labels) and (batch.labels == label).all()
 
 
 def test_crops_are_uniform_and_half_of_them_mirrored(tmp_path: Path) -> None:
@@ -195,6 +213,26 @@ def test_training_transform_draws_anew_and_is_seeded() -> None:
     assert not all(torch.equal(a, other(pixels)) for a in first)
 
 
+def test_training_transform_mirrors_from_left_to_right_and_cuts_everywhere() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (34, 33, 3), dtype=np.uint8)
+    windows = {
+        (top, left, flip): pixels[top : top + 32, left : left + 32][:, :: -1 if flip else 1]
+        for top in range(3)
+        for left in range(2)
+        for flip in (False, True)
+    }
+    wanted = {
+        key: to_float(torch.from_numpy(cut.copy()).permute(2, 0, 1)[None])[0] for key, cut in windows.items()
+    }
+    transform, seen = CropAndFlip(32, "crop-flip", "tiny", 0), []
+    for _ in range(200):
+        cut = transform(pixels)
+        seen += [key for key, window in wanted.items() if torch.equal(cut, window)]
+    assert len(seen) == 200 and set(seen) == wanted.keys()
+    centre = CropAndFlip(32, "none", "tiny", 0)(pixels)
+    assert torch.equal(centre, wanted[1, 0, False])
+
+
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("avalanche")
@@ -221,10 +259,13 @@ def test_training_items_are_crops_and_test_items_whole_images(benchmark: Any) ->
     assert x.shape == (3, 32, 32) and x.dtype == torch.float32
     assert y.dtype == torch.float32 and y.shape == () and task == 1
     source = benchmark.test_stream[1].source
-    whole, _, _ = benchmark.test_stream[1].dataset[0]
-    key = source.keys("test")[0]
-    pixels = torch.from_numpy(pixels_of(source.dataset, key).copy()).permute(2, 0, 1)
-    torch.testing.assert_close(whole, to_float(pixels[None])[0])
+    for subset, stream in (("val", benchmark.val_stream), ("test", benchmark.test_stream)):
+        for place, key in enumerate(source.keys(subset)):
+            whole, score, _ = stream[1].dataset[place]
+            pixels = torch.from_numpy(pixels_of(source.dataset, key).copy()).permute(2, 0, 1)
+            torch.testing.assert_close(whole, to_float(pixels[None])[0])
+            (rating,) = (r for r in source.ratings if r.key == key)
+            assert float(score) == np.float32(rating.score)
     again, _, _ = experience.dataset.eval()[3]
     assert tuple(again.shape[1:]) == tuple(source.cache.shapes[source.indices("train")[3]])
 
