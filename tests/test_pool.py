@@ -18,6 +18,7 @@ from test_runner import ROOT, arguments, content
 from cliqa_bench import cli, crew, jobs, worker
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import RunConfig
+from cliqa_bench.disk import temporary_prefix
 from cliqa_bench.errors import UserError
 from cliqa_bench.jobs import Job, jobs_of, longest_first
 from cliqa_bench.planner import Plan
@@ -100,7 +101,7 @@ def quick(monkeypatch):
 
 
 class FakeWorker:
-    """Does jobs by title: "fine", "wrong" (raises), "misuse", "gone", "die" (its process), "die once"."""
+    """Does jobs by title: "fine", "wrong" (raises), "misuse", "gone", "die" (its process), "die once", "half"."""
 
     def __init__(self, plan, facts, tick, say, number=0):
         self.out = plan.config.out
@@ -108,6 +109,12 @@ class FakeWorker:
     def do(self, job: Job) -> None:
         if "wrong" in job.title:
             raise FloatingPointError("the loss is nan")
+        half = self.out / "train" / f"{temporary_prefix('x')}half"
+        if job.title == "half":
+            half.mkdir(parents=True)
+            time.sleep(60)
+        while "after a half" in job.title and not list(self.out.glob("train/.*half")):
+            time.sleep(0.01)
         if "misuse" in job.title:
             raise UserError("the disk is full")
         if "gone" in job.title:
@@ -150,6 +157,13 @@ def test_misuse_ends_the_run_in_one_line(tmp_path, quick, n):
     with pytest.raises(UserError, match="the disk is full"):
         work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("misuse"), n, lambda: None)
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_what_is_half_written_goes_with_the_run(tmp_path, quick):
+    listed = [CHECK, *(Job("train", t, "", t, 1, (CHECK,)) for t in ("half", "misuse after a half"))]
+    with pytest.raises(UserError, match="the disk is full"):
+        work_off(plan_of(config(tmp_path)), plan_of, {}, listed, 2, lambda: None)
+    assert [p.name for p in tmp_path.rglob("*")] == ["train"]
 
 
 def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, quick, capsys):

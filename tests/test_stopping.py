@@ -43,7 +43,7 @@ LEARN = ["run", "--strategy", "tsn", "--orders", "bid,clive", "--weights", "rand
     [
         (["data", "make", "{out}"], ".*~*", signal.SIGTERM, os.killpg, 143),
         (["data", "make", "{out}"], ".*~*", signal.SIGINT, os.killpg, 130),
-        ([*LEARN, "--jobs", "2", "--out", "{out}"], "train/.*~*", signal.SIGTERM, os.killpg, 143),
+        ([*LEARN, "--jobs", "2", "--out", "{out}"], "claims", signal.SIGTERM, os.killpg, 143),
     ],
 )
 def test_a_stop_that_comes_twice_ends_in_one_line_and_leaves_nothing(
