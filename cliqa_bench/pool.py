@@ -13,9 +13,9 @@ from cliqa_bench.crew import Crew, MakePlan, Progress, Result, attempt, claim_of
 from cliqa_bench.errors import UserError
 from cliqa_bench.job_progress import JobProgress
 from cliqa_bench.jobs import Job, longest_first
-from cliqa_bench.locks import owner, say_if_leased, sweep_locks
+from cliqa_bench.locks import owner, say_if_leased
 from cliqa_bench.progress import say, warn
-from cliqa_bench.store import CLAIMS
+from cliqa_bench.store import CLAIMS, clean_partial
 
 if TYPE_CHECKING:
     from cliqa_bench.planner import Plan
@@ -147,7 +147,7 @@ def work_off(
             for job in outcome.skipped:
                 shown.skip(job)
     finally:
-        sweep_locks(plan.config.out / CLAIMS)
+        clean_partial(plan.config.out)  # after what its processes were at when they were ended
     return outcome
 
 

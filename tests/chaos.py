@@ -1,9 +1,10 @@
 """Kills commands at random moments, again and again, and sees that what they leave in the end is the same.
 
 `PYTHONPATH=. python tests/chaos.py --kills 200` in the checkout's root: some twenty minutes. Every
-campaign starts a command and kills it (SIGKILL, SIGTERM, Ctrl-C, a single one of its processes), some times,
-then lets it finish, and compares all results byte for byte with those of a run that nobody disturbed. Some
-campaigns are two runs on one folder, others start on a disk that is too small (root only: a small tmpfs).
+campaign starts a command and kills it (SIGKILL; SIGTERM and Ctrl-C, to the process or its whole group, also
+doubled; one of its processes, or two that try the same job), some times, then lets it finish, and compares
+all results byte for byte with those of a run that nobody disturbed. Some campaigns are two runs on one
+folder, others start on a disk that is too small (root only: a small tmpfs).
 It prints what was hit how often, and every deviation; the exit code is 1 if there is one.
 """
 
@@ -27,7 +28,18 @@ import chaos_process as lab
 
 STRATEGIES = ("tsn", "lwf", "si", "replay")
 ORDERS = "bid,clive;clive,bid"
-KILLS = ("KILL", "TERM", "INT", "KILL of a process of the run")
+WORKER = "KILL of a process of the run"
+TWICE = "KILL of the processes that try a job, twice"
+KILLS = ("KILL", "TERM", "INT", WORKER)
+STOPS = {"TERM": signal.SIGTERM, "INT": signal.SIGINT}
+WAYS = {
+    "": (os.kill,),
+    " to the group": (os.killpg,),  # as a terminal does it
+    ", doubled": (os.kill, os.kill),
+    " to the group, doubled": (os.killpg, os.killpg),
+    ", then to the group": (os.kill, os.killpg),  # as `timeout` does it
+}
+"""How a stop reaches a run: its process, or all processes of its group."""
 WAITED_FOR = ("train", "gate", "distances", "scores", "picture", "report")
 
 
@@ -151,46 +163,61 @@ class Chaos:
             time.sleep(0.002)
         if run.ended():
             return False
-        kind, during = self.rng.choice(KILLS), lab.phase(out)
-        workers = [pid for pid in lab.claims(out).values() if pid != run.pid]
-        if kind == KILLS[3] and not workers:
+        during, workers = lab.phase(out), {k: pid for k, pid in lab.claims(out).items() if pid != run.pid}
+        kind = self.rng.choice(KILLS)
+        if kind == WORKER and not workers:
             kind = "KILL"
+        elif kind == WORKER and self.rng.random() < 0.3:
+            kind = TWICE
+        way = self.rng.choice(list(WAYS)) if kind in STOPS else ""
         try:
-            self.send(kind, run, workers)
+            self.send(kind, way, run, workers, out)
         except ProcessLookupError:  # it has just ended
             return False
         self.figures[f"killed during: {during if task.words[0] == 'run' else task.words[0]}"] += 1
-        self.figures[f"killed by: {kind}"] += 1
-        self.check_end(task, run, kind)
+        self.figures[f"killed by: {kind}{way}"] += 1
+        self.check_end(task, run, kind, way)
         return True
 
-    def send(self, kind: str, run: lab.Run, workers: list[int]) -> None:
+    def send(self, kind: str, way: str, run: lab.Run, workers: dict[str, int], out: Path) -> None:
         """Sends a signal to a run, to all of its processes, or to one of its workers."""
-        match kind:
-            case "KILL":
-                os.kill(run.pid, signal.SIGKILL)
-            case "TERM":
-                os.kill(run.pid, signal.SIGTERM)
-            case "INT":  # as a terminal does it
-                os.killpg(run.pid, signal.SIGINT)
-            case _:
-                os.kill(self.rng.choice(workers), signal.SIGKILL)
+        if kind == "KILL":
+            os.kill(run.pid, signal.SIGKILL)
+        elif kind in STOPS:
+            for n, send in enumerate(WAYS[way]):
+                time.sleep(self.rng.random() * 0.005 * n)
+                send(run.pid, STOPS[kind])
+        else:
+            claim = self.rng.choice(list(workers))
+            os.kill(workers[claim], signal.SIGKILL)
+            if kind == TWICE and (second := self.next_owner(claim, workers[claim], run, out)):
+                os.kill(second, signal.SIGKILL)
 
-    def check_end(self, task: Task, run: lab.Run, kind: str) -> None:
+    def next_owner(self, claim: str, first: int, run: lab.Run, out: Path) -> int | None:
+        """Waits until another process has a lock; returns its id, None if the run ends before."""
+        while not run.ended():
+            if (owner := lab.claims(out).get(claim, first)) not in (first, run.pid):
+                return owner
+            time.sleep(0.002)
+        return None
+
+    def check_end(self, task: Task, run: lab.Run, kind: str, way: str) -> None:
         """Sees that a run ends as it should after a signal; one that was just finishing may succeed."""
         begin = time.monotonic()
         code = run.wait()
-        self.figures["slowest stop, in ms"] = max(
-            self.figures["slowest stop, in ms"],
-            round(1000 * (time.monotonic() - begin)) if kind in ("TERM", "INT") else 0,
-        )
-        allowed = {"KILL": (-9, 0), "TERM": (143, 0), "INT": (130, 0), KILLS[3]: (0, 1)}[kind]
-        said = run.said()
-        unborn = not said and code == -{"TERM": signal.SIGTERM, "INT": signal.SIGINT}.get(kind, 0)
+        if kind in STOPS:
+            took = round(1000 * (time.monotonic() - begin))
+            self.figures["slowest stop, in ms"] = max(self.figures["slowest stop, in ms"], took)
+        if kind == TWICE:
+            self.figures[f"ended with code {code} after {TWICE}"] += 1
+        # one that was killed is tried once more; of two, the second may have done another job already
+        allowed = {"KILL": (-9, 0), "TERM": (143, 0), "INT": (130, 0), WORKER: (0,), TWICE: (0, 1)}[kind]
+        said, kind = run.said(), kind + way
+        unborn = not said and code in [-number for number in STOPS.values()]
         if code not in allowed and not unborn:  # before its first line nothing can take a signal
             self.report(f"{task.name} ended with code {code} after {kind}", run)
-        if code in (130, 143) and "the same command goes on from here" not in said:
-            self.report(f"{task.name} does not say how to go on after {kind}", run)
+        if code in (130, 143) and said.count("the same command goes on from here") != 1:
+            self.report(f"{task.name} does not say once how to go on after {kind}", run)
         if "Traceback" in said or ("leaked" in said and kind != "KILL"):
             self.report(f"{task.name} printed a traceback after {kind}", run)
 

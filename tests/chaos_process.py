@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -20,9 +19,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+STOPS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 120.0
 """Seconds after which a run counts as hung."""
 
@@ -39,7 +42,25 @@ def preload() -> None:
 
     # a fork of this process cannot ask after its sibling, the server; it is there
     forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
-    crew.CONTEXT = multiprocessing.get_context("forkserver")  # type: ignore[assignment]
+    crew.CONTEXT = _InGroups()  # type: ignore[assignment]
+
+
+class _InGroups(ForkServerContext):
+    """Starts processes that belong to the group of who asks for them, not to the server's."""
+
+    def Process(  # type: ignore[override]
+        self, target: Callable[..., None], args: tuple[Any, ...]
+    ) -> BaseProcess:
+        """See `multiprocessing.Process`."""
+        return super().Process(target=_join, args=(os.getpgid(0), target, *args))
+
+
+def _join(group: int, target: Callable[..., None], *args: Any) -> None:
+    # a process that is spawned inherits that signals are held back
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    with contextlib.suppress(OSError):  # its last process has gone
+        os.setpgid(0, group)
+    target(*args)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from test_runner import ROOT, arguments, content
 from cliqa_bench import cli, crew, jobs, worker
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import RunConfig
+from cliqa_bench.disk import temporary_prefix
 from cliqa_bench.errors import UserError
 from cliqa_bench.jobs import Job, jobs_of, longest_first
 from cliqa_bench.planner import Plan
@@ -90,8 +91,17 @@ def test_little_work_stays_in_one_process(tmp_path, monkeypatch):
 # -- what a failure takes with it ------------------------------------------------------------------------
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Forks the crew's processes from one that has imported what they need; spawned ones take seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cliqa_bench.worker"])
+    monkeypatch.setattr(crew, "CONTEXT", context)
+    monkeypatch.setattr(worker, "Worker", FakeWorker)
+
+
 class FakeWorker:
-    """Does jobs by title: "fine", "wrong" (raises), "misuse", "gone", "die" (its process), "die once"."""
+    """Does jobs by title: "fine", "wrong" (raises), "misuse", "gone", "die" (its process), "die once", "half"."""
 
     def __init__(self, plan, facts, tick, say, number=0):
         self.out = plan.config.out
@@ -99,6 +109,12 @@ class FakeWorker:
     def do(self, job: Job) -> None:
         if "wrong" in job.title:
             raise FloatingPointError("the loss is nan")
+        half = self.out / "train" / f"{temporary_prefix('x')}half"
+        if job.title == "half":
+            half.mkdir(parents=True)
+            time.sleep(60)
+        while "after a half" in job.title and not list(self.out.glob("train/.*half")):
+            time.sleep(0.01)
         if "misuse" in job.title:
             raise UserError("the disk is full")
         if "gone" in job.title:
@@ -123,8 +139,7 @@ def some_jobs(what: str) -> list[Job]:
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, monkeypatch, capsys, n):
-    monkeypatch.setattr(worker, "Worker", FakeWorker)
+def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, quick, capsys, n):
     said: list[str] = []
     cfg = config(tmp_path)
     outcome = work_off(plan_of(cfg), plan_of, {}, some_jobs("wrong"), n, lambda: said.append("ready"))
@@ -138,15 +153,20 @@ def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_misuse_ends_the_run_in_one_line(tmp_path, monkeypatch, n):
-    monkeypatch.setattr(worker, "Worker", FakeWorker)
+def test_misuse_ends_the_run_in_one_line(tmp_path, quick, n):
     with pytest.raises(UserError, match="the disk is full"):
         work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("misuse"), n, lambda: None)
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
 
 
-def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(worker, "Worker", FakeWorker)
+def test_what_is_half_written_goes_with_the_run(tmp_path, quick):
+    listed = [CHECK, *(Job("train", t, "", t, 1, (CHECK,)) for t in ("half", "misuse after a half"))]
+    with pytest.raises(UserError, match="the disk is full"):
+        work_off(plan_of(config(tmp_path)), plan_of, {}, listed, 2, lambda: None)
+    assert [p.name for p in tmp_path.rglob("*")] == ["train"]
+
+
+def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, quick, capsys):
     outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die"), 2, lambda: None)
     how = "its process died (SIGKILL, as a system that is out of memory does; try a smaller --jobs)"
     assert {job.about: reason for job, reason in outcome.failed.items()} == {"bad": how}, (
@@ -158,8 +178,7 @@ def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, monke
     assert (said.count(f"die: {how}; it is tried once more"), said.count(f"failed: die: {how}")) == (1, 1)
 
 
-def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(worker, "Worker", FakeWorker)
+def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, quick, capsys):
     outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die once"), 2, lambda: None)
     assert not outcome.failed and not outcome.skipped
     names = {"bad", "child", "grandchild", "fine0", "fine1", "fine2", "died"}
@@ -167,8 +186,7 @@ def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, monkeypa
     assert capsys.readouterr().err.count("it is tried once more") == 1
 
 
-def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "Worker", FakeWorker)
+def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path, quick):
     few, bad = crew.Crew(plan_of, config(tmp_path), {}), some_jobs("die once")[1]
     try:
         few.start([0])
@@ -178,7 +196,7 @@ def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path,
             used.append(few._hands[0].process.pid)
             told: list[Any] = []
             while not told:
-                told += [getattr(result, "kind", "") for _, result in few.news(None)]
+                told += [news.kind for _, news in few.news(None) if isinstance(news, crew.Result)]
             used.append(told)
         assert used[1::2] == [["died"], ["done"], ["done"]]
         assert len(set(used[::2])) == 3
@@ -186,8 +204,7 @@ def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path,
         few.end()
 
 
-def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "Worker", FakeWorker)
+def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, quick):
     few = crew.Crew(plan_of, config(tmp_path), {})
     try:
         few.start([0])
@@ -205,8 +222,7 @@ def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, monkeypatc
         few.end()
 
 
-def test_a_file_that_is_gone_is_said_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(worker, "Worker", FakeWorker)
+def test_a_file_that_is_gone_is_said_in_one_line(tmp_path, quick, capsys):
     outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("gone"), 1, lambda: None)
     (reason,) = outcome.failed.values()
     assert reason == "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"
@@ -223,8 +239,7 @@ HOLD = (
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_what_another_run_is_at_comes_last_and_is_taken_over_from_the_dead(tmp_path, monkeypatch, capsys, n):
-    monkeypatch.setattr(worker, "Worker", FakeWorker)
+def test_what_another_run_is_at_comes_last_and_is_taken_over_from_the_dead(tmp_path, quick, capsys, n):
     listed = some_jobs("fine")
     lock = crew.claim_of(tmp_path, listed[1])
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], cwd=ROOT, stdout=subprocess.PIPE) as other:

@@ -1,14 +1,19 @@
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import chaos_process as lab
 import pytest
 
 from cliqa_bench.crew import attempt
 from cliqa_bench.errors import UserError
 from cliqa_bench.jobs import Job
 from cliqa_bench.stopping import Terminated, raise_if_stopped, stoppable
+
+Send = Callable[[int, int], None]
 
 
 @pytest.mark.parametrize("instead", [TypeError("cannot compare"), UserError("x.png is broken")])
@@ -27,3 +32,35 @@ def test_a_stop_that_a_library_swallowed_is_no_failure_of_the_job(tmp_path: Path
 def test_without_a_stop_nothing_is_raised() -> None:
     with stoppable("again"):
         raise_if_stopped()
+
+
+LEARN = ["run", "--strategy", "tsn", "--orders", "bid,clive", "--weights", "random", "--device", "cpu"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for children in /proc")
+@pytest.mark.parametrize(
+    ("words", "begun", "number", "second", "code"),
+    [
+        (["data", "make", "{out}"], ".*~*", signal.SIGTERM, os.killpg, 143),
+        (["data", "make", "{out}"], ".*~*", signal.SIGINT, os.killpg, 130),
+        ([*LEARN, "--jobs", "2", "--out", "{out}"], "claims", signal.SIGTERM, os.killpg, 143),
+    ],
+)
+def test_a_stop_that_comes_twice_ends_in_one_line_and_leaves_nothing(
+    tmp_path: Path, miniatures: Path, words: list[str], begun: str, number: int, second: Send, code: int
+) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    out.mkdir()
+    words = [word.format(out=out) for word in words] + (["--data", str(miniatures)] if "run" in words else [])
+    run = lab.start(words, cache, tmp_path / "log", cold=True, hook=None)
+    while not (len(lab.children(run.pid)) > 1 and list(out.glob(begun))) and not run.ended():
+        time.sleep(0.01)
+    os.kill(run.pid, number)  # as `timeout`, Slurm and container runtimes do it
+    time.sleep(0.002)
+    second(run.pid, number)
+    assert run.wait() == code, run.said()
+    said = run.said()
+    assert said.count("stopped; the same command goes on from here") == 1, said
+    assert "Traceback" not in said and "leaked" not in said, said
+    assert not run.orphans()
+    assert not [path for path in lab.leftovers(out, cache) if "/checkpoints/" not in path]
