@@ -136,7 +136,7 @@ def test_what_cannot_be_folded_is_used_as_it_is(net):
 
 def test_a_model_in_training_is_scored_as_outside_training():
     model = model_of("scnn", True)
-    model.net.stages.append(nn.Dropout().eval())  # type: ignore[union-attr, operator]
+    model.net.stages.append(nn.Dropout().eval())
     images = torch.randn(4, 3, 48, 48)
     with torch.inference_mode():
         expected = model(images)

@@ -125,8 +125,8 @@ def test_last_statistics_are_those_of_the_last_layer_and_of_the_task():
     norms = [m for m in model.modules() if isinstance(m, TaskNorm)]
     for place, norm in enumerate(norms):
         for task, layer in enumerate(norm.tasks):
-            layer.running_mean.fill_(100 * task + place)  # type: ignore[operator, union-attr]
-            layer.running_var.fill_(1000 + 100 * task + place)  # type: ignore[operator, union-attr]
+            layer.running_mean.fill_(100 * task + place)  # type: ignore[operator]
+            layer.running_var.fill_(1000 + 100 * task + place)  # type: ignore[operator]
     for task in (0, 1):
         mean, variance = model.last_statistics(task) or (None, None)
         assert mean is not None and variance is not None
