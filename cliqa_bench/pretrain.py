@@ -117,7 +117,7 @@ def _loaded(
         yield batches
     finally:
         # else they end when the last reference goes, which a traceback may hold: at exit each is waited for
-        if batches is not None:
+        if hasattr(batches, "_shutdown_workers"):  # not PyTorch's iterator without processes
             batches._shutdown_workers()
 
 

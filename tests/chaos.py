@@ -286,7 +286,7 @@ def other_tasks(finished: Path) -> list[Task]:
 
     return [
         Task("make", ["data", "make", "{out}", "--scale", "0.02"], small_make),
-        Task("pretrain", ["pretrain", "--to", "scnn.safetensors", "--steps", "20"], small_pretrain),
+        Task("pretrain", ["pretrain", "--to", "{out}/scnn.safetensors", "--steps", "20"], small_pretrain),
         Task("report", ["report", "--out", "{out}"], None, copy),
     ]
 
