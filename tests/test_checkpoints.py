@@ -187,8 +187,9 @@ def test_an_experience_in_pieces_ends_in_the_bits_of_one_in_one_go(sources, tmp_
 
 def test_a_head_that_has_learned_before_goes_on_where_it_was(sources, tmp_path):
     """Its epochs start after the warm-up: of three, two are done when the fourth is over."""
-    strategy, ticks = SL(), []
+    strategy = SL()
     said: list[str] = []
+    ticks: list[tuple[str, int]] = []
     left = first(strategy, sources)
     straight = second(strategy, left, sources)
     with pytest.raises(Killed):

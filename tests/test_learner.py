@@ -316,3 +316,17 @@ def test_several_datasets_are_validated_by_their_mean(source, monkeypatch):
     monkeypatch.setattr(Learner, "_validate", lambda learner, one: values[one.task])
     monkeypatch.setattr(Learner, "sources", (source, other))
     assert learner.validate() == 0.125
+
+
+def test_validation_moves_nothing(source, monkeypatch):
+    validate = Learner.validate
+
+    def watched(learner):
+        before = {name: tensor.clone() for name, tensor in learner.model.own_state().items()}
+        value = validate(learner)
+        assert all(torch.equal(before[k], v) for k, v in learner.model.own_state().items())
+        assert not learner.model.training
+        return value
+
+    monkeypatch.setattr(Learner, "validate", watched)
+    assert len(learn(source).history) == 3

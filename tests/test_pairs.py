@@ -17,6 +17,7 @@ from cliqa_bench.benchmarks.pairs import (
     pair_labels,
     pairs_within,
     sample_pairs,
+    true_probability,
     unrank_pairs,
 )
 
@@ -128,3 +129,8 @@ def test_generated_sets_have_as_many_pairs_an_image_as_real_ones(tmp_path: Path)
     made.n_images = 200  # type: ignore[misc]
     assert n_pairs_for(made, "paper", 70) == 20
     assert n_pairs_for(made, 17, 70) == 17
+
+
+def test_two_standard_deviations_make_the_root_of_their_squares() -> None:
+    better = true_probability(np.array([10.0]), np.array([5.0]), np.array([3.0]), np.array([4.0]))
+    np.testing.assert_allclose(better, stats.norm.cdf(1.0), atol=1e-7)  # 5 / 5

@@ -136,6 +136,23 @@ def test_ties_have_the_label_that_was_asked_for(tmp_path: Path) -> None:
                 assert len(batch.labels) and (batch.labels == label).all()
 
 
+def test_corners_and_flips_depend_on_epoch_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row by row of the mini-batches, whichever images stand there."""
+    source = make_source(tmp_path, n=30, shapes=((64, 64),))
+    cut, noted = Source._cuts, []
+
+    def noting(self: Source, *arguments: Any) -> Any:
+        noted.append(np.stack(cut(self, *arguments)))
+        return cut(self, *arguments)
+
+    monkeypatch.setattr(Source, "_cuts", noting)
+    for epoch, seed in ((0, 0), (1, 0), (0, 1)):
+        epoch_of(source, IN_BATCH, epoch, seed, batch=30)
+    first, later, other = noted
+    for different in (later, other):
+        assert (first == different).all(axis=0).sum() < 3
+
+
 def test_crops_are_uniform_and_half_of_them_mirrored(tmp_path: Path) -> None:
     source = make_source(tmp_path, n=10, shapes=((34, 36),))
     rng = np.random.default_rng(0)
