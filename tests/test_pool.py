@@ -101,7 +101,7 @@ def quick(monkeypatch):
 
 
 class FakeWorker:
-    """Does jobs by title: fine, wrong (raises), misuse, gone, die (its process), die once, half (a file)."""
+    """Does jobs by title: "fine", "wrong" (raises), "misuse", "gone", "half", "die" (at once), "die once"."""
 
     def __init__(self, plan, facts, tick, say, number=0):
         self.out = plan.config.out

@@ -47,16 +47,24 @@ LEARN = ["run", "--strategy", "tsn", "--orders", "bid,clive", "--weights", "rand
     ],
 )
 def test_a_stop_that_comes_twice_ends_in_one_line_and_leaves_nothing(
-    tmp_path: Path, miniatures: Path, words: list[str], begun: str, number: int, second: Send, code: int
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    words: list[str],
+    begun: str,
+    number: int,
+    second: Send,
+    code: int,
 ) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
     out.mkdir()
-    words = [word.format(out=out) for word in words] + (["--data", str(miniatures)] if "run" in words else [])
+    words = [word.format(out=out) for word in words]
+    if "run" in words:
+        words += ["--data", str(request.getfixturevalue("miniatures"))]
     run = lab.start(words, cache, tmp_path / "log", cold=True, hook=None)
     while not (len(lab.children(run.pid)) > 1 and list(out.glob(begun))) and not run.ended():
         time.sleep(0.01)
     os.kill(run.pid, number)  # as `timeout`, Slurm and container runtimes do it
-    time.sleep(0.002)
+    time.sleep(0.02)  # long enough that the system does not make one signal of both
     second(run.pid, number)
     assert run.wait() == code, run.said()
     said = run.said()
