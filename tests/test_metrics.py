@@ -230,3 +230,9 @@ def test_a_missing_cell_makes_the_means_that_need_it_nan() -> None:
 def test_one_experience() -> None:
     result = metrics.summary(np.array([[0.8, 0.1]]), np.array([[1.0]]))
     assert result == pytest.approx((0.8, 0.8, 1.0, 0.9))
+
+
+def test_the_ordinal_srcc_ranks_ties_by_their_place():
+    x, y = [1.0, 1.0, 2.0], [1.0, 2.0, 2.0]
+    assert metrics.srcc_ordinal(x, y) == 1  # ranks 1, 2, 3 in both; with average ranks it would be 0.5
+    assert metrics.srcc_ordinal(x, y[::-1]) == pytest.approx(-0.5, abs=1e-12)  # 1, 2, 3 and 2, 3, 1
