@@ -51,7 +51,7 @@ class Estimate:
         self._work: dict[str, float] = defaultdict(float)
         self._images: dict[str, Counter[str]] = {}  # job -> name of a part -> images that have passed
         self._since: dict[str, float] = {}  # job -> when it last told something
-        self._last: dict[str, str] = {}  # job -> kind of what it told of then
+        self._last: dict[str, str] = {}  # job -> kind of work of its last report
 
     def begin(self, job: Job) -> None:
         """Notes that a job starts, or starts over."""

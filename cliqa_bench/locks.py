@@ -7,7 +7,7 @@ machine, and no time of a file, is looked at. An owner that is gone from this ma
 
 A lease can be lost: its owner slept too long, or two who waited took it over in the same instant. Then work
 is done twice, and nothing is lost but time: all files appear whole, a finished one is not replaced, and
-nobody removes the lock of another.
+a lock is removed by its owner only.
 
 Why not `filelock`, which comes with PyTorch: its `SoftFileLock` is exclusive creation without a lease, so
 that the lock of an owner that died on another machine stays for ever; its `SoftFileLease` has what is needed,
@@ -169,7 +169,7 @@ def _birth(pid: int) -> str:
 class _Lease:
     """A file that was created exclusively and is renewed by a thread; see the module.
 
-    It is renewed through the open file. If somebody took it over, that file has no name any more: an owner
+    It is renewed through the open file. If another process took it over, that file has no name any more: an owner
     that wakes up late renews nothing of another's.
     """
 
@@ -257,7 +257,7 @@ def _clear(path: Path, stale: str) -> bool:
             away.rename(path)
             return False
         away.unlink()
-    except FileNotFoundError:  # somebody else was faster
+    except FileNotFoundError:  # another process was faster
         pass
     except OSError:
         return False
@@ -288,7 +288,7 @@ def say_if_leased(folder: Path) -> None:
 
 
 def _take(path: Path) -> _Lock | None:
-    """Takes a lock; None if somebody else has it.
+    """Takes a lock; None if another process has it.
 
     Raises:
         UserError: If the file cannot be made.

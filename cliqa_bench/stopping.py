@@ -96,7 +96,7 @@ def stoppable(command: str, last: bool = False) -> Iterator[Stopping]:
     handling.hook = hook
     before = {n: signal.getsignal(n) or signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGINT)}
     for number, handler in before.items():
-        # whoever started us in the background of a shell script wants no Ctrl-C to come through
+        # a shell script that starts us in the background wants Ctrl-C to be ignored
         if handler is not signal.SIG_IGN:
             signal.signal(number, handling.stop)
     try:
