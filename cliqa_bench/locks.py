@@ -169,7 +169,7 @@ def _birth(pid: int) -> str:
 class _Lease:
     """A file that was created exclusively and is renewed by a thread; see the module.
 
-    It is renewed through the open file. If another process took it over, that file has no name any more: an owner
+    It is renewed through the open file. If it was taken over, that file has no name any more: an owner
     that wakes up late renews nothing of another's.
     """
 
