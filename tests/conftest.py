@@ -34,6 +34,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield cache
 
 
+@pytest.fixture(autouse=True)
+def same_signals() -> Iterator[None]:
+    """Fails a test that leaves a signal ignored or blocked: programs that later tests start inherit that."""
+    before = _signals()
+    yield
+    assert _signals() == before, "the test changed how signals are handled"
+
+
+def _signals() -> tuple[object, ...]:
+    handled = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    return (*handled, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
 @pytest.fixture(scope="module")
 def undrawn() -> Iterator[None]:
     """Leaves the figures out of reports, for a module whose runs are about something else: they take long."""

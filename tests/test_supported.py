@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from cliqa_bench import __main__ as program
 from cliqa_bench import cli, supported
+
+
+@pytest.fixture
+def last() -> Iterator[None]:
+    """For a test that calls the program's `main`, after which signals are ignored since the process ends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def pretend(patch: pytest.MonkeyPatch, system: str, processor: str) -> None:
@@ -32,6 +43,7 @@ def test_windows_ends_in_one_line() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
+@pytest.mark.usefixtures("last")
 @pytest.mark.parametrize(
     ("system", "processor"), [("darwin", "arm64"), ("darwin", "x86_64"), ("linux", "aarch64")]
 )
@@ -46,6 +58,7 @@ def test_an_untried_system_is_named_and_not_refused(
     assert said.err == line
 
 
+@pytest.mark.usefixtures("last")
 def test_where_it_was_tried_nothing_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
