@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from cliqa_bench.benchmarks.images import RULES, raised_rules, rules_of
 from cliqa_bench.errors import UserError
@@ -19,6 +19,7 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import track
 from cliqa_bench.store import digest, read_json, write_json
 
+Found = TypeVar("Found")
 Facts = tuple[int, int, str]
 """Size, time of the last change in nanoseconds, and BLAKE2b (16 bytes, hex) of a file."""
 
@@ -35,12 +36,8 @@ def content_hashes(root: Path, paths: Sequence[Path], what: str) -> list[str]:
         UserError: If a file cannot be read.
     """
     known = _read_table(_table(root))
-    now = {str(path): _stat(path) for path in paths}
-    stale = [path for path in paths if known.get(str(path), (0, 0, ""))[:2] != now[str(path)]]
-    if stale:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            hashed = track(pool.map(_hash, stale), len(stale), f"read {what}", "image")
-            known |= {str(p): (*now[str(p)], h) for p, h in zip(stale, hashed, strict=True)}
+    if fresh := _fresh(paths, known, _hash, f"read {what}"):
+        known |= fresh
         _write_table(root, known)
     return [known[str(path)][2] for path in paths]
 
@@ -63,22 +60,34 @@ def changed_rules(root: Path, paths: Sequence[Path], what: str) -> dict[str, int
         return {}
     table = cache_root() / "rules" / f"{digest([str(root.resolve()), sorted(RULES)])}.json"
     known = _read_rules(table)
-    now = {path: [*_stat(path)] for path in paths}
-    stale = [path for path in paths if known.get(str(path), [])[:2] != now[path]]
-    if stale:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            found = track(pool.map(rules_of, stale), len(stale), f"headers of {what}", "image")
-            known |= {str(p): [*now[p], rules] for p, rules in zip(stale, found, strict=True)}
+    if fresh := _fresh(paths, known, rules_of, f"headers of {what}"):
+        known |= fresh
         with contextlib.suppress(UserError):  # as in _write_table
             write_json(table, known)
     used = {rule for path in paths for rule in known[str(path)][2]}
     return {rule: version for rule, version in raised.items() if rule in used}
 
 
-def _read_rules(path: Path) -> dict[str, list[Any]]:
+def _fresh(
+    paths: Sequence[Path],
+    known: Mapping[str, tuple[int, int, Found]],
+    look: Callable[[Path], Found],
+    doing: str,
+) -> dict[str, tuple[int, int, Found]]:
+    """Looks at the files that have changed since they were last looked at, and returns what is found."""
+    now = {path: _stat(path) for path in paths}
+    stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != now[path]]
+    if not stale:
+        return {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = track(pool.map(look, stale), len(stale), doing, "image")
+        return {str(path): (*now[path], what) for path, what in zip(stale, found, strict=True)}
+
+
+def _read_rules(path: Path) -> dict[str, tuple[int, int, list[str]]]:
     try:
         return {
-            name: [int(size), int(time), [str(rule) for rule in rules]]
+            name: (int(size), int(time), [str(rule) for rule in rules])
             for name, (size, time, rules) in read_json(path).items()
         }
     except (UserError, AttributeError, TypeError, ValueError):  # missing or broken: made anew

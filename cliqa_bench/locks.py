@@ -23,7 +23,6 @@ import multiprocessing
 import os
 import platform
 import secrets
-import sys
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ from typing import IO, Protocol
 
 from cliqa_bench.disk import sweep, temporary_prefix, writing
 from cliqa_bench.errors import UserError
+from cliqa_bench.progress import say
 from cliqa_bench.stopping import held_back
 
 BEAT = 5.0
@@ -281,7 +281,7 @@ def say_if_leased(folder: Path) -> None:
         return
     _said.append(folder)
     line = f"{folder}: this disk has no locks (flock); runs share the work through files that they renew"
-    print(f"{line}, and wait {LEASE:g} s for one that died on another machine", file=sys.stderr, flush=True)
+    say(f"{line}, and wait {LEASE:g} s for one that died on another machine")
 
 
 # -- either --------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def locked(path: Path, what: str) -> Iterator[bool]:
     """
     lock = _take(path)
     if lock is None:
-        print(f"waiting for {owner(path)} {what}", file=sys.stderr, flush=True)
+        say(f"waiting for {owner(path)} {what}")
         lock = _await(path)
     try:
         yield isinstance(lock, _Flock)

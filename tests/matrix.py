@@ -4,7 +4,7 @@
 them, `--only NAMES` chooses, and pytest gets what follows `--`: `--only aten-avx2 -- tests/test_model.py`.
 `--slice` repeats the runs that once found something, on the files that found it. Other versions get their own
 environment in the work folder, unless `--venv NAME=PATH` names one to use again. A run that lacks
-its Python is named and counts as not run. The exit code is 1 if anything failed.
+its Python is named and counts as not run. The exit code is 1 if anything failed or was not run.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs what is asked for; returns 1 if anything failed."""
+    """Runs what is asked for; returns 1 if anything failed or was not run."""
     options = parse(sys.argv[1:] if words is None else list(words))
     if options.list:
         for run in options.runs:
@@ -252,7 +252,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for failure in outcomes[run.name].failures:
             print(f"    {failure}", flush=True)
     print(f"logs: {work}")
-    return int(any(o.failures for o in outcomes.values()))
+    return int(any(o.failures or o.missing for o in outcomes.values()))
 
 
 if __name__ == "__main__":

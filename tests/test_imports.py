@@ -26,8 +26,8 @@ LEVELS = (
     "folding",
     "model gates backbones",
     "computing",
-    "metrics losses readouts records schema registry addons progress memory pretrain_config weights store",
-    "avalanche_import machine seeds paths config yaml_file disk locks stopping processes",
+    "metrics losses readouts records schema registry addons memory pretrain_config weights store",
+    "avalanche_import machine seeds paths config yaml_file disk locks stopping processes progress",
     "types errors supported _version",
 )
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
