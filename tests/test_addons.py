@@ -22,6 +22,8 @@ from cliqa_bench.reports.rows import group_records
 from cliqa_bench.runner import prepare
 from cliqa_bench.settings import config_dict, resolve
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 METHOD = '''"""Mine: the head alone learns."""
 
 from dataclasses import dataclass

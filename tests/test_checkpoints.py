@@ -35,6 +35,8 @@ from cliqa_bench.strategies.tsn import TSN
 from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
 from cliqa_bench.weights import write_weights
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def sources():

@@ -20,6 +20,8 @@ from cliqa_bench.reports import load
 from cliqa_bench.strategies.tsn import TSN
 from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -1,8 +1,10 @@
 """No command opens a connection beyond this machine, and none asks for the address of another."""
 
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,28 +50,38 @@ class Offline:
             "OMP_NUM_THREADS": "1",
         }  # fmt: skip
 
-    def python(self, *words: str, code: int = 0, cwd: Path = ROOT) -> None:
+    def python(self, *words: str) -> None:
         self.log.unlink(missing_ok=True)
         done = subprocess.run(
-            [sys.executable, *words], cwd=cwd, env=self.env, capture_output=True, text=True, timeout=300
+            [sys.executable, *words], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300
         )
-        assert done.returncode == code, done.stderr
+        assert done.returncode == 0, done.stderr
         assert not self.log.exists(), f"{words}: {self.log.read_text(encoding='utf-8')}"
 
-    def __call__(self, *words: str, code: int = 0) -> None:
-        self.python("-m", "cliqa_bench", *words, code=code)
+    def __call__(self, *commands: Sequence[str | Path], setup: str = "") -> None:
+        """Runs commands one after the other in one process: imports take longer than most of them."""
+        self.python("-c", f"{setup}\n{PROGRAM}", *(shlex.join(map(str, words)) for words in commands))
+
+
+PROGRAM = """
+import shlex, sys
+from cliqa_bench import cli
+if __name__ == "__main__":
+    for line in sys.argv[1:]:
+        sys.argv = ["cliqa_bench", *shlex.split(line)]
+        if code := cli.main(sys.argv[1:]):
+            sys.exit(f"{line}: exit code {code}")
+"""
+
+UNDRAWN = """
+from cliqa_bench.reports import gallery
+gallery.PICTURES = ()  # figures take long, and another test draws them
+"""
 
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     return Offline(tmp_path_factory.mktemp("offline") / "site")
-
-
-@pytest.fixture(scope="module")
-def finished(offline: Offline, miniatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("offline-run") / "runs"
-    offline(*arguments(miniatures, out, "--jobs", "2", "--log", "csv"))
-    return out
 
 
 @pytest.mark.parametrize(
@@ -87,52 +99,47 @@ def test_an_attempt_is_noticed(tmp_path: Path, call: str) -> None:
     assert control.log.stat().st_size, "it would be noticed where the error is caught, too"
 
 
-@pytest.mark.parametrize("log", ["tensorboard", "wandb"])
-def test_run_with_a_logger(offline: Offline, miniatures: Path, tmp_path: Path, log: str) -> None:
-    words = arguments(miniatures, tmp_path / "runs", "--log", log)
-    offline(*[word.replace("live,bid;bid,live", "bid") for word in words])
+def test_a_run_and_what_reads_it(offline: Offline, miniatures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    words = arguments(miniatures, out)
+    offline.python("-m", "cliqa_bench", *words, "--jobs", "2", "--log", "csv")
+    pictures = sorted((out / "pictures").rglob("*.png"))[:2]
+    offline(
+        ["plan", *words[1:]],
+        ["report", "--out", out],
+        ["verify", out, "--pack", tmp_path / "bundle.zip"],
+        ["score", *pictures, "--runs", out],
+        [
+            "bench",
+            "--rows",
+            "precision",
+            "--runs",
+            out,
+            "--repeats",
+            "1",
+            "--device",
+            "cpu",
+            "--out",
+            tmp_path,
+        ],
+    )
 
 
-def test_what_reads_a_finished_run(
-    offline: Offline, finished: Path, miniatures: Path, tmp_path: Path
-) -> None:
-    offline("plan", *arguments(miniatures, finished)[1:])
-    offline("report", "--out", str(finished))
-    offline("verify", str(finished), "--pack", str(tmp_path / "bundle.zip"))
-    pictures = sorted((finished / "pictures").rglob("*.png"))[:2]
-    offline("score", *map(str, pictures), "--runs", str(finished))
+def test_runs_with_loggers_and_those_of_the_paper(offline: Offline, miniatures: Path, tmp_path: Path) -> None:
+    words = [word.replace("live,bid;bid,live", "bid") for word in arguments(miniatures, tmp_path / "runs")]
+    paper = arguments(miniatures, tmp_path / "paper", "--test-on", "none", "--jobs", "1")
+    for flag in ("--strategy", "--orders"):
+        del paper[(i := paper.index(flag)) : i + 2]
+    offline(
+        [*words, "--log", "tensorboard"],
+        [*words, "--log", "wandb", "--seeds", "1"],
+        ["paper", *paper[1:]],
+        setup=UNDRAWN + FEW_RUNS,
+    )
 
 
-def test_data(offline: Offline, miniatures: Path, tmp_path: Path) -> None:
-    offline("data", "make", str(tmp_path / "made"), "--scale", "0.02")
-    offline("data", "check", str(miniatures), "--datasets", "bid")
-    offline("data", "ratings", "bid", "--data", str(miniatures))
-    offline("data", "sheet", str(tmp_path / "made"), "--out", str(tmp_path / "sheets"))
-
-
-def test_the_other_commands(offline: Offline, finished: Path, tmp_path: Path) -> None:
-    offline("list")
-    offline("test", "naive")
-    words = ["--rows", "precision", "--runs", str(finished), "--repeats", "1", "--device", "cpu"]
-    offline("bench", *words, "--out", str(tmp_path / "bench"))
-    words = ["--steps", "1", "--to", str(tmp_path / "w.safetensors"), "--device", "cpu"]
-    offline.python("-c", PRETRAIN, "pretrain", *words)
-
-
-PRETRAIN = """
-import sys
-from dataclasses import replace
-from cliqa_bench import cli, pretrain_config
-# a few small pictures
-pretrain_config.SCNN = replace(pretrain_config.SCNN, pictures=5, batch=4, size=64)
-if __name__ == "__main__":
-    sys.exit(cli.main(sys.argv[1:]))
-"""
-
-PAPER = """
-import sys
-from dataclasses import replace
-from cliqa_bench import cli, paper, settings
+FEW_RUNS = """
+from cliqa_bench import paper
 whole = paper.runs
 def few(base, strategies, orders, backbones):
     # its first run and one of the others, on one dataset
@@ -140,15 +147,28 @@ def few(base, strategies, orders, backbones):
     yield chosen[0]
     yield chosen[2]
 paper.runs = few
-sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def test_paper(offline: Offline, miniatures: Path, tmp_path: Path) -> None:
-    words = arguments(miniatures, tmp_path / "runs", "--test-on", "none", "--jobs", "1")
-    left_out = words.index("--strategy"), words.index("--orders")
-    kept = [word for i, word in enumerate(words[1:], 1) if i not in {k for n in left_out for k in (n, n + 1)}]
-    offline.python("-c", PAPER, "paper", *kept)
+def test_the_other_commands(offline: Offline, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    offline(
+        ["data", "make", made, "--scale", "0.02"],
+        ["data", "check", made, "--datasets", "bid"],
+        ["data", "ratings", "bid", "--data", made],
+        ["data", "sheet", made, "--out", tmp_path / "sheets"],
+        ["list"],
+        ["test", "naive"],
+        ["pretrain", "--steps", "1", "--to", tmp_path / "w.safetensors", "--device", "cpu"],
+        setup=FEW_PICTURES,
+    )
+
+
+FEW_PICTURES = """
+from dataclasses import replace
+from cliqa_bench import pretrain_config
+pretrain_config.SCNN = replace(pretrain_config.SCNN, pictures=5, batch=4, size=64)
+"""
 
 
 def test_timm_as_it_is_imported(offline: Offline) -> None:

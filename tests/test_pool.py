@@ -24,6 +24,8 @@ from cliqa_bench.jobs import Job, jobs_of, longest_first
 from cliqa_bench.planner import Plan
 from cliqa_bench.pool import work_off
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CHECK = Job("check", "", "", "check", 0)
 
 

@@ -8,17 +8,19 @@ import subprocess
 import sys
 import termios
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from test_runner import ROOT, arguments
 from tqdm.std import EMA  # type: ignore[attr-defined]
 
-from cliqa_bench import progress
+from cliqa_bench import cli, progress
 from cliqa_bench.errors import UserError
 from cliqa_bench.job_progress import Estimate
 from cliqa_bench.jobs import Job, Part
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 class Clock:
@@ -138,28 +140,31 @@ def test_an_unknown_form_is_refused() -> None:
 # -- a run ---------------------------------------------------------------------------------------------------
 
 
-def run(miniatures: Path, out: Path, *more: str) -> str:
-    """Runs the main job of the tests, and returns its standard error."""
-    command = [sys.executable, "-m", "cliqa_bench", *arguments(miniatures, out, *more)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert f"--out {out}" in (record := next((out / "runs").glob("*.json")).read_text(encoding="utf-8"))
-    assert "--progress" not in record + (out / "config.yaml").read_text(encoding="utf-8")
-    return done.stderr
+@pytest.fixture
+def run(miniatures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the main job of the tests, and gives its standard error."""
+
+    def main(*more: str) -> str:
+        out = tmp_path / "runs"
+        assert cli.main(arguments(miniatures, out, *more)) == 0
+        assert f"--out {out}" in (record := next((out / "runs").glob("*.json")).read_text(encoding="utf-8"))
+        assert "--progress" not in record + (out / "config.yaml").read_text(encoding="utf-8")
+        return capfd.readouterr().err
+
+    return main
 
 
-def test_a_log_file_gets_a_few_lines_and_none_gets_nothing(miniatures: Path, tmp_path: Path) -> None:
-    err = run(miniatures, tmp_path / "plain")
+def test_a_log_file_gets_a_few_lines_and_none_gets_nothing(run: Callable[..., str], tmp_path: Path) -> None:
+    err = run()
     assert len(err) < 5000 and "\r" not in err
     assert "loading PyTorch" in err
-    shutil.rmtree(tmp_path / "plain" / "answers")  # to have something to do again
-    assert run(miniatures, tmp_path / "plain", "--progress", "none") == ""
+    shutil.rmtree(tmp_path / "runs" / "answers")  # to have something to do again
+    assert run("--progress", "none") == ""
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_events_of_a_run_add_up(miniatures: Path, tmp_path: Path, jobs: str) -> None:
-    err = run(miniatures, tmp_path / "runs", "--progress=json", "--jobs", jobs)
-    events = [json.loads(line) for line in err.splitlines()]
+def test_events_of_a_run_add_up(run: Callable[..., str], jobs: str) -> None:
+    events = [json.loads(line) for line in run("--progress=json", "--jobs", jobs).splitlines()]
     of_run = [event for event in events if event.get("stage") == "run"]
     assert [of_run[0]["event"], of_run[-1]["event"]] == ["stage_started", "stage_finished"]
     assert of_run[-1]["done"] == of_run[-1]["total"] > 0

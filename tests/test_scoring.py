@@ -22,6 +22,8 @@ from cliqa_bench.records import AnswerReader, read_records
 from cliqa_bench.scoring import _Saved
 from cliqa_bench.store import write_json
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def finished(miniatures, tmp_path_factory):
