@@ -278,7 +278,7 @@ def write_answers(
         write_arrays(temporary, arrays, compress=True)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], compress: bool = False) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:
     """Writes an `.npz` file.
 
     By way of memory: on a full disk `savez` of numpy 1.26 leaves its file open, and a traceback follows ours.

@@ -312,7 +312,7 @@ def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(
 
 
 def test_ewc_holds_weights_near_the_last_task_s(sources, monkeypatch):
-    """The last epoch is made the best: on some processors chance chose an earlier one, and other importances."""
+    """The last epoch is made the best: chance chose an earlier one on some processors."""
     monkeypatch.setattr(Learner, "validate", lambda learner: float(learner.epoch))
     moved = []
     for ewc_lambda in (0.0, 1e12):  # importances of squared mean gradients are tiny
