@@ -28,11 +28,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def as_os_error(error: Exception) -> OSError | None:
     """Returns what the system said, where that is what an exception is about; else None.
 
-    safetensors has exceptions of its own: `SafetensorError: ... (os error 28)`.
+    safetensors has exceptions of its own: `SafetensorError: ... (os error 28)`, in 0.4 `Os { code: 28`.
     """
     if isinstance(error, OSError):
         return error
-    if type(error).__name__ == "SafetensorError" and (found := re.search(r"\(os error (\d+)\)", str(error))):
+    found = re.search(r"(?:\(os error |\bOs \{ code: )(\d+)", str(error))
+    if type(error).__name__ == "SafetensorError" and found:
         return OSError(int(found[1]), os.strerror(int(found[1])))
     return None
 

@@ -275,7 +275,17 @@ def write_answers(
     if distances is not None:
         arrays["distances"] = np.asarray(distances, np.float32)
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        write_arrays(temporary, arrays, compress=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:
+    """Writes an `.npz` file.
+
+    By way of memory: on a full disk `savez` of numpy 1.26 leaves its file open, and a traceback follows ours.
+    """
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_answers(path: Path) -> dict[str, NDArray[Any]]:

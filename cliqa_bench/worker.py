@@ -41,7 +41,7 @@ from cliqa_bench.planner import N_PICTURES, AnswerWork, GateNormalisation, GateW
 from cliqa_bench.pretrain import distortion_aware
 from cliqa_bench.pretrain_config import DISTORTION_BN
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.store import CHECKPOINTS, Node, node_hashes, write_answers, write_json
+from cliqa_bench.store import CHECKPOINTS, Node, node_hashes, write_answers, write_arrays, write_json
 from cliqa_bench.types import Subset
 from cliqa_bench.weights import node_weights, write_weights
 
@@ -252,7 +252,7 @@ class Worker:
                 write_weights(folder / "strategy.safetensors", learned)
             if (norm := learner.model.last_statistics(learner.task)) is not None:
                 mean, var = (part.double().cpu().numpy() for part in norm)
-                np.savez(folder / "norm.npz", mean=mean, var=var)
+                write_arrays(folder / "norm.npz", {"mean": mean, "var": var})
             write_json(folder / "history.json", learner.history)
             if checkpoints.resumed.epochs:
                 facts["resumed"] = checkpoints.resumed._asdict()

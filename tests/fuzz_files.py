@@ -39,7 +39,10 @@ def image(kind: str, suffix: str, mode: str = "RGB", **options: Any) -> Format:
         path = folder / f"picture{suffix}"
         gradient = np.add.outer(np.arange(40), 3 * np.arange(56))[:, :, None] + np.array([0, 40, 80])
         noise = np.random.default_rng(5).integers(0, 40, gradient.shape)
-        Image.fromarray((gradient + noise).astype(np.uint8)).convert(mode).save(path, kind, **options)
+        picture = Image.fromarray((gradient + noise).astype(np.uint8))
+        if mode == "I;16":  # Pillow before 10.3 has no direct way from RGB
+            picture = picture.convert("L")
+        picture.convert(mode).save(path, kind, **options)
         original, pixels = path.read_bytes(), decode(path)
 
         def wrong(found: object, now: bytes) -> str:

@@ -311,7 +311,9 @@ def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(
             assert max(slope for _, slope in noted) > 0
 
 
-def test_ewc_holds_weights_near_the_last_task_s(sources):
+def test_ewc_holds_weights_near_the_last_task_s(sources, monkeypatch):
+    """The last epoch is made the best: chance chose an earlier one on some processors."""
+    monkeypatch.setattr(Learner, "validate", lambda learner: float(learner.epoch))
     moved = []
     for ewc_lambda in (0.0, 1e12):  # importances of squared mean gradients are tiny
         learner, plugin = new_learner("EWCPlugin", ewc_lambda=ewc_lambda)
@@ -322,7 +324,7 @@ def test_ewc_holds_weights_near_the_last_task_s(sources):
         learner.train(second, eval_streams=[])
         last = learner.last_state
         moved.append(float(sum((w * (last[n] - before[n]) ** 2).sum() for n, w in important.items())))
-    assert moved[1] < 0.5 * moved[0]
+    assert moved[1] < 0.33 * moved[0]  # 0.112 of it at most, wherever tried
 
 
 def test_ewc_s_importances_are_those_of_our_loss(sources):

@@ -53,6 +53,10 @@ def save_tensors(path: Path) -> None:
     save_file({"x": BIG}, path)
 
 
+def save_arrays(path: Path) -> None:
+    store.write_arrays(path, {"x": BIG})
+
+
 def test_a_figure_on_a_full_disk(small: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -70,7 +74,7 @@ def test_a_figure_on_a_full_disk(small: Path) -> None:
 
 @pytest.mark.parametrize(
     "write",
-    [lambda path: path.write_bytes(BIG.tobytes()), lambda path: np.savez(path, BIG), save_tensors],
+    [lambda path: path.write_bytes(BIG.tobytes()), save_arrays, save_tensors],
     ids=["bytes", "numpy", "safetensors"],
 )
 def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(small: Path, write: Any) -> None:

@@ -535,7 +535,8 @@ def test_importances_of_a_network_pair_by_pair(sources, cls, slope):
     assert max(certain) > 0.1
     for name, value in expected.items():
         scale = float(value.abs().max())
-        np.testing.assert_allclose(got[name], value, rtol=1e-2, atol=1e-3 * scale, err_msg=name)
+        # the largest difference seen is 6.8e-4 of the greatest: of a bias before a normalisation
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=2e-3 * scale, err_msg=name)
 
 
 def test_the_penalty_in_numpy_and_its_pull():
