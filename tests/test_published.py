@@ -75,7 +75,7 @@ def test_every_published_number_finds_its_place(number: str) -> None:
 @pytest.mark.parametrize("name", sorted(path.name for path in recorded.GOLDEN_PUBLISHED.iterdir()))
 def test_files_are_as_recorded(rendered: Path, name: str) -> None:
     made = (rendered / name).read_text(encoding="utf-8")
-    assert made == (recorded.GOLDEN_PUBLISHED / name).read_text(encoding="utf-8")
+    recorded.assert_recorded(made, recorded.GOLDEN_PUBLISHED / name)
 
 
 @pytest.fixture(scope="module")
