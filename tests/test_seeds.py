@@ -9,7 +9,7 @@ from cliqa_bench.seeds import rng_for, seed_for
 
 
 def test_seeds_are_those_of_sha256sum():
-    """For instance `printf 'str:crops\\x1fstr:live\\x1fint:0' | sha256sum`: the first 16 digits, halved."""
+    r"""For instance `printf 'str:crops\x1fstr:live\x1fint:0' | sha256sum`: the first 16 digits, halved."""
     assert seed_for("crops", "live", 0) == 0x1CAEC920E4EEF780 // 2
     assert seed_for("0", "live") == 0x439B2ED554E55E2F // 2
     assert seed_for("é") == 0x8A7856BDF6B88E99 // 2, "and fits into 63 bits"
