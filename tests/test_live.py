@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_the_learner_of_the_experience_before_goes_on():
     kept, works = prefix(said), chain("live", "csiq", "bid")
     learner: Any = kept.before(works[0])
     learn(learner, works[0])
-    for before, work in zip(works, works[1:], strict=False):
+    for before, work in pairwise(works):
         kept.keep(before, learner)
         assert kept.before(work) is learner
         learn(learner, work)

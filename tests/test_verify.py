@@ -329,10 +329,14 @@ def test_another_key_order_and_other_images(out: Path) -> None:
 
 def test_a_changed_record(out: Path) -> None:
     """Tau is part of a record's name; its facts are not, but fingerprints must be those of the answers."""
-    record = read_records(out)[0]
+    record = next(r for r in read_records(out) if r.strategy == "tsn")
     path = out / "runs" / f"{record.id}.json"
     write_json(path, asdict(replace(record, tau=record.tau + 1)))
     assert "they were changed" in problems(out)
+    first, other = (node for node, _ in record.steps[1].heads)
+    swapped = {**record.answers, first: record.answers[other]}
+    write_json(path, asdict(replace(record, answers=swapped)))
+    assert f"is not the answer of {first} to " in problems(out)
     record.facts["fingerprints"]["bid"] = "another"
     write_json(path, asdict(record))
     assert "as fingerprinted here" in problems(out)
