@@ -160,6 +160,19 @@ def test_multiply_adds_are_those_stated(name):
     assert counter.get_total_flops() / 2e9 == pytest.approx(backbone.gmacs, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("name", "learnable", "kept"),
+    [
+        ("scnn", 2 * 736 + 128, 128 * (64 + 128)),
+        ("resnet18", 2 * 4800 + 512, 128 * (256 + 512)),
+        ("two_stream", 2 * 4800 + 512 * 128, 128 * 128),
+    ],
+)
+def test_a_task_adds_its_normalisation_a_head_and_the_centroids_of_the_last_two_stages(name, learnable, kept):
+    backbone = registry.load("backbones", name)
+    assert (backbone.task_parameters(), backbone.centroid_values(128)) == (learnable, kept)
+
+
 # -- two streams ---------------------------------------------------------------------------------------------
 
 
