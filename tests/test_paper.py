@@ -35,7 +35,8 @@ def test_every_table_of_the_paper_has_its_run(tmp_path):
 
 # its rows, but for the backbones and for TSN-IQA itself, which reads stages 3 and 4
 TABLE_VII = [
-    {"norms": "shared"}, {"gate_bn": "imagenet"}, {"stages": (4,)}, {"stages": (2, 3, 4)}, {"stages": (1, 2, 3, 4)},
+    {"norms": "shared"}, {"gate_bn": "imagenet"},
+    {"stages": (4,)}, {"stages": (2, 3, 4)}, {"stages": (1, 2, 3, 4)},
 ]  # fmt: skip
 
 

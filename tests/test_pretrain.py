@@ -153,6 +153,10 @@ def test_the_rate_warms_up_and_ends_near_zero():
     assert rates.argmax() < 0.06 * SCNN.steps
     assert rates.max() <= SCNN.lr
     assert rates[-1] < 1e-3 * SCNN.lr
+    # 3000 steps: the first 150 rise, and the cosine is half way down at 1500
+    assert rates[[0, 74, 1500]] == pytest.approx(
+        [2e-3 / 150, 1e-3 * 0.5 * (1 + np.cos(np.pi * 74 / 3000)), 1e-3], rel=1e-9
+    )
 
 
 def test_a_killed_training_of_other_weights_is_not_gone_on_from(monkeypatch, tmp_path):
