@@ -1,12 +1,14 @@
 """Scoring a subset: which images, in which order, in which numbers; a network of one matrix stands in."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from cliqa_bench import evaluate
+from cliqa_bench.types import Subset
 
 WEIGHTS = torch.tensor([[0.3, -0.7], [1.1, 0.2], [-0.4, 0.9]])
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -37,7 +39,12 @@ class Pictures:
 
     def expected(self, subset: str) -> np.ndarray:
         means = np.array([image.mean(axis=(1, 2)) / 255 for image in self.images[subset]])
-        return (means - MEAN) / STD @ WEIGHTS.double().numpy()
+        return np.asarray((means - MEAN) / STD @ WEIGHTS.double().numpy())
+
+
+def score(network: Any, pictures: Any, subset: Subset, *more: Any, **options: Any) -> np.ndarray:
+    """Scores what need not be a `Source`."""
+    return evaluate.score_images(network, pictures, subset, *more, **options)
 
 
 def network(images: torch.Tensor) -> torch.Tensor:
@@ -45,9 +52,9 @@ def network(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("subset", ["train", "val", "test"])
-def test_scores_are_those_of_the_subset_in_its_order(subset: str) -> None:
-    pictures, done = Pictures(), []
-    scores = evaluate.score_images(network, pictures, subset, 2, "cpu", tick=done.append)
+def test_scores_are_those_of_the_subset_in_its_order(subset: Subset) -> None:
+    pictures, done = Pictures(), list[int]()
+    scores = score(network, pictures, subset, 2, "cpu", tick=done.append)
     assert scores.dtype == np.float32
     # the largest difference seen is 2.2e-7, of sums in float32
     np.testing.assert_allclose(scores, pictures.expected(subset), rtol=0, atol=6e-7)
@@ -56,7 +63,7 @@ def test_scores_are_those_of_the_subset_in_its_order(subset: str) -> None:
 
 @pytest.mark.parametrize(("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_precision_is_that_of_the_network_s_products(precision: str, kind: torch.dtype) -> None:
-    pictures, kinds = Pictures(), set()
+    pictures, kinds = Pictures(), set[torch.dtype]()
 
     def noting(images: torch.Tensor) -> torch.Tensor:
         assert images.dtype == torch.float32 and not torch.is_grad_enabled()
@@ -64,7 +71,7 @@ def test_the_precision_is_that_of_the_network_s_products(precision: str, kind: t
         kinds.add(scores.dtype)
         return scores
 
-    scores = evaluate.score_images(noting, pictures, "val", 2, "cpu", precision)
+    scores = score(noting, pictures, "val", 2, "cpu", precision)
     assert kinds == {kind} and scores.dtype == np.float32
     np.testing.assert_allclose(scores, pictures.expected("val"), rtol=0, atol=0.05)
     assert pictures.pixels == [evaluate.pixels_in_batch(torch.device("cpu"), precision)]
@@ -83,7 +90,7 @@ def test_images_whose_score_is_no_number_are_named(wrong: float) -> None:
     with pytest.raises(
         FloatingPointError, match=r"^Pictures, test images: no number comes out for test3\.png$"
     ):
-        evaluate.score_images(broken, pictures, "test", 2, "cpu")
+        score(broken, pictures, "test", 2, "cpu")
 
 
 def test_a_batch_in_parts_keeps_its_order() -> None:
@@ -93,5 +100,5 @@ def test_a_batch_in_parts_keeps_its_order() -> None:
         return network(images)
 
     pictures = Pictures()
-    scores = evaluate.score_images(small, pictures, "train", 2, "cpu")
+    scores = score(small, pictures, "train", 2, "cpu")
     np.testing.assert_allclose(scores, pictures.expected("train"), rtol=0, atol=6e-7)

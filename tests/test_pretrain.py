@@ -79,7 +79,8 @@ def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
 def test_the_accuracy_is_that_on_pictures_never_seen(monkeypatch):
     """Of a network that knows the labels of two mini-batches and errs on the others."""
     config = replace(TINY, steps=5)
-    seen, batches = [], []
+    seen: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
 
     class Knows(torch.nn.Module):
         def forward(self, images):

@@ -188,8 +188,8 @@ def test_the_gate_is_computed_again_with_the_run_s_temperature(tmp_path: Path) -
 @pytest.mark.parametrize("wrong", ["seed", "weights", "data", ""])
 def test_a_gate_of_another_seed_weights_or_data(out: Path, wrong: str) -> None:
     record = next(r for r in read_records(out) if r.strategy == "tsn")
-    spec = {"seed": 0, "weights": None, "data": ["live", "print-of-live"]}
-    spec |= {"seed": {"seed": 1}, "weights": {"weights": "w"}, "data": {"data": ["live", "x"]}}.get(wrong, {})
+    spec: dict[str, object] = {"seed": 0, "weights": None, "data": ["live", "print-of-live"]}
+    spec |= {} if not wrong else {wrong: {"seed": 1, "weights": "w", "data": ["live", "x"]}[wrong]}
     node = Node(out, "gate", "scnn-live", spec)
     with node.building({}):
         pass
