@@ -108,7 +108,7 @@ def test_a_training_depends_on_every_seed_it_has(monkeypatch):
     monkeypatch.setattr(pretrain, "_step", noting)
     for seed in (0, 0, 1):
         with pytest.raises(KeyboardInterrupt):
-            pretrain.train(scnn, scnn.build("random", 1), "w", replace(TINY, seed=seed), CPU)
+            pretrain.train(scnn, scnn.build("random", 1), "of the seeds", replace(TINY, seed=seed), CPU)
     assert torch.equal(started[0], started[1]) and not torch.equal(started[0], started[2])
 
 
