@@ -251,7 +251,8 @@ def test_sampled_pairs_train_too(source):
     trained_on = set(source.indices("train").tolist())
     for i, j, label in epochs[0]:
         assert {i, j} <= trained_on and label == (source.mos[i] >= source.mos[j])
-    np.testing.assert_allclose([t[1] for t in told], [t[2] for t in told], rtol=0, atol=1e-6)
+    # the largest difference seen is 3.8e-8, of sums in float32
+    np.testing.assert_allclose([t[1] for t in told], [t[2] for t in told], rtol=0, atol=1.1e-7)
 
 
 def test_a_penalty_and_the_verbs_are_called_after_the_warm_up_only(source):
