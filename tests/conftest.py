@@ -68,10 +68,14 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with the six generated datasets, made once a session; read it, never write to it."""
+    """Returns a folder with the six generated datasets, made once a session; read it, never write to it.
+
+    `wrong_science.py` names one in CLIQA_TEST_MINIATURES, which all of its sessions share.
+    """
     from cliqa_bench.benchmarks.generated.make import make_miniatures
 
-    root = _of_the_session(tmp_path_factory, "miniatures")
+    given = os.environ.get("CLIQA_TEST_MINIATURES")
+    root = Path(given) if given else _of_the_session(tmp_path_factory, "miniatures")
     make_miniatures(root, SCALE, seed=0)
     return root
 

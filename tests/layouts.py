@@ -149,9 +149,9 @@ def write_bid(root: Path, n: int = 20, images: bool = True) -> Truth:
 
 
 def write_clive(root: Path, n: int = 20, images: bool = True) -> Truth:
-    """LIVE Challenge: nested cells, seven practice images first, names in no numerical order."""
+    """LIVE Challenge: nested cells, seven practice images first, names in no order."""
     rng = np.random.default_rng(3)
-    names = sorted(f"{i}.{'JPG' if i % 2 else 'bmp'}" for i in range(3, n + 3))
+    names = [f"{i}.{'JPG' if i % 2 else 'bmp'}" for i in rng.permutation(np.arange(3, n + 3))]
     everything = [f"t{i}.bmp" for i in range(1, 8)] + names
     mos, std = rng.uniform(3, 93, (1, n + 7)), rng.uniform(6, 29, (1, n + 7))
     (root / "Data").mkdir(parents=True)

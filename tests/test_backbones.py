@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from cliqa_bench import registry
+from cliqa_bench.backbones.staged import StagedNet
 from cliqa_bench.errors import UserError
 from cliqa_bench.model import QualityModel, TaskNorm
 
@@ -70,6 +71,53 @@ def test_torchvision_s_file_gives_torchvision_s_features(name, tmp_path, monkeyp
         torch.testing.assert_close(ours(images).final, unit(net(images)), atol=1e-5, rtol=0)
 
 
+def test_the_stages_are_those_of_the_network_in_their_order():
+    net = models.resnet18(weights=None).eval()
+    ours = registry.load("backbones", "resnet18").build("random", 1).eval()
+    with torch.no_grad():  # both have the same tensors in the same order; the classifier comes last
+        for theirs, tensor in zip(net.state_dict().values(), ours.state_dict().values(), strict=False):
+            theirs.copy_(tensor)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        maps, expected = net.maxpool(net.relu(net.bn1(net.conv1(images)))), []
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            maps = layer(maps)
+            expected.append(unit(maps.mean(dim=(2, 3))))
+        stages, gate = ours(images).stages, ours.gate_features(images)
+    assert len(stages) == len(gate) == 4
+    for stage, read, wanted in zip(stages, gate, expected, strict=True):
+        torch.testing.assert_close(stage, wanted, atol=1e-5, rtol=0)
+        assert torch.equal(stage, read)
+
+
+def test_pooling_is_in_float32_even_of_bfloat16():
+    maps = (1 + torch.arange(64.0).reshape(1, 1, 8, 8) / 512).bfloat16()
+    net = StagedNet(nn.Identity(), [nn.Identity()])
+    pooled = net.pooled(maps, None).final
+    assert pooled.dtype == torch.float32
+    assert pooled.item() == pytest.approx(maps.double().mean().item(), abs=1e-6)
+    assert pooled.item() != maps.double().mean().bfloat16().item()
+
+
+def test_building_a_network_leaves_random_numbers_alone():
+    torch.manual_seed(4)
+    first = torch.rand(3)
+    torch.manual_seed(4)
+    registry.load("backbones", "scnn").build("random", 7)
+    assert torch.equal(torch.rand(3), first)
+
+
+def test_weights_are_told_apart_by_their_content(tmp_path):
+    backbone = registry.load("backbones", "resnet18")
+    ids = []
+    for folder, content in (("a", b"1"), ("b", b"2"), ("c", b"1")):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "weights.pth"
+        path.write_bytes(content)
+        ids.append(backbone.weights_id(str(path)))
+    assert ids == ["6b86b273ff34fce1", "d4735e3a265e16ee", "6b86b273ff34fce1"], "as sha256sum gives them"
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16_bn"])
 def test_torchvision_names_its_weights_as_we_do(name):
     weights = models.get_model_weights(name).IMAGENET1K_V1
@@ -112,6 +160,19 @@ def test_multiply_adds_are_those_stated(name):
     assert counter.get_total_flops() / 2e9 == pytest.approx(backbone.gmacs, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("name", "learnable", "kept"),
+    [
+        ("scnn", 2 * 736 + 128, 128 * (64 + 128)),
+        ("resnet18", 2 * 4800 + 512, 128 * (256 + 512)),
+        ("two_stream", 2 * 4800 + 512 * 128, 128 * 128),
+    ],
+)
+def test_a_task_adds_its_normalisation_a_head_and_the_centroids_of_the_last_two_stages(name, learnable, kept):
+    backbone = registry.load("backbones", name)
+    assert (backbone.task_parameters(), backbone.centroid_values(128)) == (learnable, kept)
+
+
 # -- two streams ---------------------------------------------------------------------------------------------
 
 
@@ -140,6 +201,15 @@ def test_bilinear_pooling_is_the_published_one():
     gate = x2.mean(axis=(2, 3))
     (stage,) = features.stages
     np.testing.assert_allclose(stage, gate / np.linalg.norm(gate, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_the_gate_of_two_streams_reads_the_frozen_one():
+    net = registry.load("backbones", "two_stream").build("random", 3).eval()
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        frozen = unit(nn.Sequential(*net.frozen.stages)(images).mean(dim=(2, 3)))
+        (gate,) = net.gate_features(images)
+    torch.testing.assert_close(gate, frozen, atol=1e-5, rtol=0)
 
 
 def test_the_second_stream_is_the_package_s_scnn_whatever_the_first_one_has():

@@ -95,6 +95,16 @@ def test_distortions_of_the_real_datasets(shared: Path) -> None:
     kadid = Counter(r.distortion for r in opened(labels, "kadid10k").ratings())
     assert len(kadid) == 25
     assert set(kadid.values()) == {405}
+    # the numbers of the types as kadid10k's own page lists them
+    numbered = {
+        "01": "gaussian blur",
+        "09": "JPEG2000",
+        "10": "JPEG",
+        "11": "white noise",
+        "25": "contrast change",
+    }
+    of = {r.key: r.distortion for r in opened(labels, "kadid10k").ratings()}
+    assert {number: of[f"images/I07_{number}_03.png"] for number in numbered} == numbered
 
 
 @pytest.mark.parametrize("name", ["live", "csiq", "kadid10k"])
@@ -237,6 +247,13 @@ def test_live_copies_that_go_round_are_refused(tmp_path: Path) -> None:
     assert_told(opened(tmp_path, "live"), "orgs marks 0 reference copies, expected 56")
     change_mat(path, orgs=np.roll(orgs, 1))
     assert_told(opened(tmp_path, "live"), "a reference copy has DMOS 0")
+    dmos = scipy.io.loadmat(path)["dmos_new"]
+    first = int(np.flatnonzero(orgs[0] == 0)[0])
+    changed = dmos.copy()
+    changed[0, first] = 0
+    change_mat(path, orgs=orgs, dmos_new=changed)
+    assert_told(opened(tmp_path, "live"), f"entry {first + 1} has dmos_new 0 but orgs 0")
+    change_mat(path, dmos_new=dmos)
     change_mat(path, orgs=orgs, dmos_std=np.full(orgs.shape, np.nan))
     assert_told(opened(tmp_path, "live"), "dmos_std entry 1 (jp2k/img1.bmp) is nan")
     change_mat(path, dmos_std=np.full(orgs.shape, -1.0))

@@ -121,6 +121,7 @@ def test_saturation_agrees_with_colorsys(factor):
 def test_names_and_numbers_are_those_of_the_datasets():
     assert len(KADID_TYPES) == 25 and len(set(KADID_TYPES)) == 25
     assert KADID_TYPES[0] == "kadid:gaussian_blur" and KADID_TYPES[24] == "kadid:contrast_change"
+    assert KADID_TYPES[8:11] == ("kadid:jpeg2000", "kadid:jpeg", "kadid:white_noise")
     assert len(PRETRAIN_CLASSES) == 39 and len(set(PRETRAIN_CLASSES)) == 39
     assert len(distortions.LIVE) == 5 and len(distortions.CSIQ) == 6
 
@@ -139,6 +140,26 @@ def test_a_level_between_two_lies_between_them(scenes):
     errors = [mse(distort(scenes[0], "csiq:blur", k, rng_for("x")), scenes[0]) for k in (2, 2.5, 3)]
     assert errors[0] < errors[1] < errors[2]
     assert DISTORTIONS["kadid:jpeg"].strength(1.5) == pytest.approx((45 + 28) / 2)
+
+
+def test_the_strengths_of_a_name_are_those_of_its_source():
+    tables = {"kadid": distortions.KADID, "live": distortions.LIVE, "csiq": distortions.CSIQ,
+              "tid2013": distortions.TID2013, "generator": distortions.GENERATOR,
+              "pretrain": distortions.PRETRAIN}  # fmt: skip
+    for name, distortion in DISTORTIONS.items():
+        source, kind = name.split(":")
+        assert distortion is tables[source][kind], name
+    assert len(DISTORTIONS) == sum(map(len, tables.values()))
+
+
+def test_lengths_grow_with_the_picture():
+    edge = np.zeros((96, 128, 3), np.uint8)
+    edge[:, 64:] = 255
+    small = distort(edge, "kadid:gaussian_blur", 3, rng_for("x")).astype(float)
+    large = distort(edge.repeat(2, 0).repeat(2, 1), "kadid:gaussian_blur", 3, rng_for("x")).astype(float)
+    widths = [np.sqrt(np.average((np.arange(len(e)) - len(e) / 2) ** 2, weights=e))
+              for e in (np.pad(np.diff(x[0, :, 0]), (1, 0)) for x in (small, large))]  # fmt: skip
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.05)
 
 
 def test_an_unknown_distortion_is_named(scenes):
@@ -253,6 +274,60 @@ def test_opinions_follow_quality_and_differ_between_raters():
     assert said.mean(0).std() > 0.02
     assert np.allclose(raters.z_scores(said), scipy.stats.zscore(said, axis=0, ddof=1))
     assert np.isfinite(raters.z_scores(said[:1])).all()
+
+
+def test_colourful_pictures_are_preferred_by_those_who_were_asked():
+    measures = np.array([[0.8, 0.2, 0.6, colour] for colour in (5.0, 45.0, 90.0)])
+    same = raters.latent_quality(measures, raters.Panel((1, 1, 1)))
+    assert same == pytest.approx([same[0]] * 3)
+    asked = raters.latent_quality(measures, raters.Panel((1, 1, 1), colour=0.1))
+    assert asked[0] < same[0] < asked[2] and asked[1] == pytest.approx(same[1])
+
+
+ALIKE = {"bias": 0.0, "use": 0.0, "noise": 0.0, "taste": 0.0}
+"""A panel whose people do not differ; a test lets them differ in one thing."""
+
+
+def said(quality: list[float], **what: float) -> np.ndarray:
+    panel = raters.Panel((1, 1, 1), raters=4000, **{**ALIKE, **what})
+    return raters.opinions(np.array(quality), panel, rng_for("raters"))
+
+
+def test_raters_agree_more_at_the_ends_of_the_scale():
+    middle, upper, end = said([0.5, 0.8, 1.0], noise=0.02).std(axis=1)
+    # half the doubt at the ends and all of it in the middle; of what passes the end, half is cut
+    assert middle == pytest.approx(0.02, rel=0.05)
+    assert upper == pytest.approx(0.02 * (0.5 + 2 * 0.8 * 0.2), rel=0.05)
+    assert end < 0.01
+
+
+def test_raters_share_what_no_measure_knows():
+    quality = np.full(400, 0.5)
+    panel = raters.Panel((1, 1, 1), raters=3, **{**ALIKE, "taste": 0.05})
+    opinions = raters.opinions(quality, panel, rng_for("taste"))
+    assert opinions[:, 0].std() == pytest.approx(0.05, rel=0.1)
+    assert np.allclose(opinions, opinions[:, :1]), "all people share it"
+
+
+def test_raters_use_the_scale_each_in_their_own_way():
+    low, high = said([0.4, 0.6], use=0.15)
+    used = (high - low) / 0.2
+    assert np.log(used).std() == pytest.approx(0.15, rel=0.1) and np.allclose(low + high, 1)
+    biased = said([0.5], bias=0.06)[0]
+    assert biased.std() == pytest.approx(0.06, rel=0.1) and np.allclose(said([0.5]), 0.5)
+
+
+def test_measures_are_those_of_piq_with_the_reference_as_such(scenes):
+    import piq
+    import torch
+
+    picture = distort(scenes[0], "kadid:contrast_change", 4, rng_for("x"))
+    x, y = (torch.from_numpy(a).permute(2, 0, 1)[None].float() / 255 for a in (picture, scenes[0]))
+    expected = [piq.haarpsi(x, y, subsample=False), piq.mdsi(x, y), piq.vif_p(x, y)]
+    assert abs(float(piq.vif_p(y, x)) - float(expected[2])) > 0.05, "the reference is not just any of the two"
+    got = raters.measure(scenes[0][None], picture[None])[0, :3]
+    # the largest difference seen is 4.6e-6: sums in float32 over another layout in memory
+    assert got == pytest.approx([float(e) for e in expected], abs=1.3e-5)
 
 
 # ------------------------------------------------------------------ the six folders

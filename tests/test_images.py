@@ -81,8 +81,12 @@ def test_sixteen_bit_gray_is_scaled(tmp_path: Path) -> None:
 
 
 def test_integers_beyond_sixteen_bits_and_floats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"wide\.tif has values from -1 to 70000"):
-        decode(save(tmp_path / "wide.tif", Image.fromarray(np.tile(np.array([-1, 70000], np.int32), (8, 4)))))
+    for low, high in ((-1, 70000), (-1, 5), (0, 65536)):
+        wide = Image.fromarray(np.tile(np.array([low, high], np.int32), (8, 4)))
+        with pytest.raises(UserError, match=rf"wide\.tif has values from {low} to {high}"):
+            decode(save(tmp_path / "wide.tif", wide))
+    most = Image.fromarray(np.tile(np.array([0, 65535], np.int32), (8, 4)))
+    assert np.unique(decode(save(tmp_path / "most.tif", most))).tolist() == [0, 255]
     with pytest.raises(UserError, match=r"float\.tif has floating-point"):
         decode(save(tmp_path / "float.tif", Image.fromarray(np.ones((8, 8), np.float32))))
 

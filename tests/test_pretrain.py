@@ -47,7 +47,10 @@ def test_a_batch_depends_on_its_number_and_the_seed(monkeypatch):
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
     assert first[0].shape == (8, 3, 32, 32)
-    assert first[1][0] == first[1][1], "two crops of one distorted picture have one label"
+    assert torch.equal(first[1][::2], first[1][1::2]), "two crops of one distorted picture have one label"
+    assert not any(torch.equal(one, two) for one, two in zip(first[0][::2], first[0][1::2], strict=True))
+    later = pretrain._DistortedBatches(replace(TINY, seed=0), pictures, "train")[4]
+    assert not torch.equal(first[0], later[0]) and not torch.equal(first[1], later[1])
 
 
 def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
@@ -71,6 +74,52 @@ def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
     resumed = scnn.build("random", 1)
     pretrain.train(scnn, resumed, "w", TINY, CPU)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in straight.state_dict().items())
+
+
+def test_the_accuracy_is_that_on_pictures_never_seen(monkeypatch):
+    """Of a network that knows the labels of two mini-batches and errs on the others."""
+    config = replace(TINY, steps=5)
+    seen: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
+
+    class Knows(torch.nn.Module):
+        def forward(self, images):
+            assert not self.training and not torch.is_grad_enabled()
+            seen.append(images)
+            labels = batches[len(seen) - 1]
+            return torch.nn.functional.one_hot(labels if len(seen) <= 2 else (labels + 1) % 39, 39).float()
+
+    learned = pretrain._pictures(config, "train", config.pictures)
+    unseen = pretrain._pictures(config, "test", 1)
+    assert not any(np.array_equal(picture, unseen[0]) for picture in learned)
+    data = pretrain._DistortedBatches(config, unseen, "test")
+    batches += [data[step][1] for step in range(5)]
+    assert pretrain._accuracy(Knows(), config, CPU) == pytest.approx(2 / 5)
+    assert all(torch.equal(images, to_float(data[step][0])) for step, images in enumerate(seen))
+
+
+def test_a_training_depends_on_every_seed_it_has(monkeypatch):
+    started = []
+
+    def noting(whole, *args):
+        started.append(whole.classifier.tail[0].weight.detach().clone())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain, "_step", noting)
+    for seed in (0, 0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.train(scnn, scnn.build("random", 1), "of the seeds", replace(TINY, seed=seed), CPU)
+    assert torch.equal(started[0], started[1]) and not torch.equal(started[0], started[2])
+
+
+def test_the_classifier_reads_features_before_they_get_unit_length():
+    net = scnn.build("random", 1).eval()
+    whole = pretrain._Whole(net, 128).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        pooled = torch.nn.Sequential(*net.stages)(images).mean(dim=(2, 3))
+        assert (pooled.norm(dim=1) - 1).abs().min() > 0.1
+        torch.testing.assert_close(whole(images), whole.classifier(pooled), atol=1e-6, rtol=1e-5)
 
 
 def test_the_weights_file_says_how_it_was_made(tmp_path):
@@ -105,6 +154,10 @@ def test_the_rate_warms_up_and_ends_near_zero():
     assert rates.argmax() < 0.06 * SCNN.steps
     assert rates.max() <= SCNN.lr
     assert rates[-1] < 1e-3 * SCNN.lr
+    # 3000 steps: the first 150 rise, and the cosine is half way down at 1500
+    assert rates[[0, 74, 1500]] == pytest.approx(
+        [2e-3 / 150, 1e-3 * 0.5 * (1 + np.cos(np.pi * 74 / 3000)), 1e-3], rel=1e-9
+    )
 
 
 def test_a_killed_training_of_other_weights_is_not_gone_on_from(monkeypatch, tmp_path):

@@ -79,6 +79,20 @@ def test_large_distances_neither_overflow_nor_vanish(far: float) -> None:
     np.testing.assert_allclose(weights, [[expected, 1 - expected]], atol=1e-9)
 
 
+def test_a_readout_has_the_temperature_that_was_asked_for() -> None:
+    told = random_answers(stages=1)
+    assert told.distances is not None
+    far = told.distances[:, :, 0].astype(float)
+    for tau in (2.0, 32.0):
+        weights = np.exp(-tau * far) / np.exp(-tau * far).sum(axis=1, keepdims=True)
+        expected = (weights * told.scores).sum(axis=1)
+        scores = read(told, "gate", tau=tau)
+        assert scores is not None
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-12)
+    usual = read(told, "gate")
+    assert usual is not None and scores is not None and np.array_equal(usual, scores), "32 is the default"
+
+
 def test_hard_gate_is_the_argmax_of_the_averaged_soft_weights() -> None:
     # stage 1 is almost sure of task 0, stage 2 a little in favour of task 1: the mean decides, not the stages
     distances = np.array([[[0.1, 0.50], [0.9, 0.49]]])

@@ -160,6 +160,17 @@ def test_heads_come_from_the_nodes_and_columns_that_the_record_names(tmp_path, r
     assert answers.distances[0, 0].tolist() == [2, 3], "stages 3 and 4 are the third and the fourth column"
 
 
+def test_answers_come_back_bit_by_bit(tmp_path):
+    mos, scores = np.array([1 / 3, 2.0**60 + 2.0**10]), np.array([[0.1, -0.0], [1e-30, 3.5]], np.float32)
+    distances = np.array([[0.7], [1.1]], np.float32)
+    path = tmp_path / "answers.npz"
+    write_answers(path, np.array(["b", "a"]), mos, scores=scores, distances=distances)
+    back = read_answers(path)
+    assert back["keys"].tolist() == ["b", "a"] and back["mos"].dtype == np.float64
+    for name, array in (("mos", mos), ("scores", scores), ("distances", distances)):
+        assert back[name].tobytes() == array.tobytes(), name
+
+
 def test_an_unfinished_node_is_no_answer(tmp_path, record):
     (tmp_path / "answers" / "n2-on-x" / "done.json").unlink()
     reader = AnswerReader(tmp_path)

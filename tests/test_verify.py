@@ -18,6 +18,7 @@ import recorded_runs as recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cliqa_bench import metrics
 from cliqa_bench.cli import main
 from cliqa_bench.errors import UserError
 from cliqa_bench.readouts import read
@@ -26,7 +27,7 @@ from cliqa_bench.reports import bundle
 from cliqa_bench.reports.plain import gated
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.verify import Verified, verify
-from cliqa_bench.store import digest, read_answers, read_json, write_answers, write_json
+from cliqa_bench.store import Node, digest, read_answers, read_json, write_answers, write_json
 from cliqa_bench.types import Answers
 
 
@@ -148,6 +149,56 @@ def test_an_edited_cell(out: Path, change: float) -> None:
     assert said.startswith(f"report/results.csv:{row + 1}: value of ")
     assert f"is {cells[10]}, computed from the answers it is {right}; " in said
     assert "\n" not in said
+
+
+def test_an_edited_deviation(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        recorded.record_single(tmp_path, "sl", seed=seed)
+    write_report(tmp_path, ("csv",), figures=False)
+    path = tmp_path / "report" / "results.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    row = next(i for i, line in enumerate(lines) if ",mSRCC," in line)
+    cells = lines[row].split(",")
+    right = cells[11]
+    cells[11] = repr(float(right) / 2)
+    lines[row] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    said = problems(tmp_path)
+    assert said.startswith(f"report/results.csv:{row + 1}: std of ") and right in said and "\n" not in said
+
+
+def test_a_mistake_of_the_report_s_own_code_is_found(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same wrong code writes the report and computes it again: the independent path differs."""
+    right = metrics.si_t
+    monkeypatch.setattr(metrics, "si_t", lambda stability: right(stability) * 0.99)
+    write_report(out, ("csv",), figures=False)
+    said = problems(out)
+    assert " SI_t is " in said and " SRCC is " not in said
+
+
+def test_the_gate_is_computed_again_with_the_run_s_temperature(tmp_path: Path) -> None:
+    record = recorded.record_tsn(tmp_path)
+    (tmp_path / "runs" / f"{record.id}.json").unlink()
+    write_record(tmp_path, replace(record, tau=4.0))
+    write_report(tmp_path, ("csv",), figures=False)
+    found = verify(tmp_path)
+    assert found.problems == [] and found.plain > 100
+
+
+@pytest.mark.parametrize("wrong", ["seed", "weights", "data", ""])
+def test_a_gate_of_another_seed_weights_or_data(out: Path, wrong: str) -> None:
+    record = next(r for r in read_records(out) if r.strategy == "tsn")
+    spec: dict[str, object] = {"seed": 0, "weights": None, "data": ["live", "print-of-live"]}
+    spec |= {} if not wrong else {wrong: {"seed": 1, "weights": "w", "data": ["live", "x"]}[wrong]}
+    node = Node(out, "gate", "scnn-live", spec)
+    with node.building({}):
+        pass
+    (out / "runs" / f"{record.id}.json").unlink()
+    old = record.gates["live"]
+    answers = {node.id if of == old else of: told for of, told in record.answers.items()}
+    write_record(out, replace(record, gates={**record.gates, "live": node.id}, answers=answers))
+    said = "\n".join(map(str, verify(out).problems))
+    assert (f"{node.id} is of other data, weights, strategy or seed" in said) == bool(wrong)
 
 
 @pytest.mark.parametrize(
@@ -278,10 +329,14 @@ def test_another_key_order_and_other_images(out: Path) -> None:
 
 def test_a_changed_record(out: Path) -> None:
     """Tau is part of a record's name; its facts are not, but fingerprints must be those of the answers."""
-    record = read_records(out)[0]
+    record = next(r for r in read_records(out) if r.strategy == "tsn")
     path = out / "runs" / f"{record.id}.json"
     write_json(path, asdict(replace(record, tau=record.tau + 1)))
     assert "they were changed" in problems(out)
+    first, other = (node for node, _ in record.steps[1].heads)
+    swapped = {**record.answers, first: record.answers[other]}
+    write_json(path, asdict(replace(record, answers=swapped)))
+    assert f"is not the answer of {first} to " in problems(out)
     record.facts["fingerprints"]["bid"] = "another"
     write_json(path, asdict(record))
     assert "as fingerprinted here" in problems(out)

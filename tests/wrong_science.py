@@ -13,7 +13,8 @@ In the checkout's root: `python tests/wrong_science.py [--only TEXT] [--jobs N]`
 
 `old` occurs exactly once in the file. The tests first run on the unchanged code, where they must pass. A
 change that they do not notice is a survivor; the script ends with exit code 1 if there are any, or if one
-no longer fits the code. It is not part of the test suite: a run takes about ten seconds a change.
+no longer fits the code. It is not part of the test suite: a run takes about ten seconds a change. Generated
+data are made once, by the unchanged code; changes of what makes them let the tests make their own.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANGES = Path(__file__).with_suffix("")
+GENERATOR = "cliqa_bench/benchmarks/generated/"
+"""Where a change makes other generated data."""
+
 SECONDS = 300.0
 """Longest that the tests of a change may take; a change that makes them hang is noticed, too."""
 
@@ -116,7 +120,27 @@ def copied_checkout() -> Iterator[Path]:
         yield copy
 
 
-def run_tests(copy: Path, tests: Sequence[str], *flags: str) -> tuple[int | None, str]:
+@contextmanager
+def made_miniatures() -> Iterator[Path]:
+    """Gives a folder with the generated datasets that tests read: in CLIQA_TEST_MINIATURES, else for once."""
+    program = (
+        "import sys, pathlib, conftest; from cliqa_bench.benchmarks.generated.make import make_miniatures; "
+        "make_miniatures(pathlib.Path(sys.argv[1]), conftest.SCALE, seed=0)"
+    )
+    with tempfile.TemporaryDirectory(prefix="wrong-science-") as temporary:
+        folder = os.environ.get("CLIQA_TEST_MINIATURES", temporary)
+        subprocess.run(
+            [sys.executable, "-c", program, folder],
+            cwd=ROOT / "tests",
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+        yield Path(folder)
+
+
+def run_tests(
+    copy: Path, tests: Sequence[str], miniatures: Path | None, *flags: str
+) -> tuple[int | None, str]:
     """Runs tests in a copy of the checkout; returns pytest's exit code (None: too slow) and its output."""
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
     environment = {
@@ -125,6 +149,8 @@ def run_tests(copy: Path, tests: Sequence[str], *flags: str) -> tuple[int | None
         "PYTHONDONTWRITEBYTECODE": "1",  # two changes within one second may leave files of equal size
         "OMP_NUM_THREADS": "1",
     }
+    if miniatures is not None:
+        environment["CLIQA_TEST_MINIATURES"] = str(miniatures)
     try:
         done = subprocess.run(
             [*command, *flags, *tests],
@@ -139,7 +165,7 @@ def run_tests(copy: Path, tests: Sequence[str], *flags: str) -> tuple[int | None
     return done.returncode, done.stdout + done.stderr
 
 
-def judge(change: Change, copy: Path) -> Verdict:
+def judge(change: Change, copy: Path, miniatures: Path) -> Verdict:
     """Applies a change to a copy, runs its tests, and takes the change back."""
     if problem := change.problem(copy):
         return Verdict(change, "broken", problem)
@@ -149,7 +175,8 @@ def judge(change: Change, copy: Path) -> Verdict:
     original = path.read_text(encoding="utf-8")
     try:
         path.write_text(original.replace(change.old, change.new), encoding="utf-8")
-        code, output = run_tests(copy, change.tests, "-x")
+        made = None if change.file.startswith(GENERATOR) else miniatures
+        code, output = run_tests(copy, change.tests, made, "-x")
     finally:
         path.write_text(original, encoding="utf-8")
     if code is None:
@@ -163,14 +190,14 @@ def judge(change: Change, copy: Path) -> Verdict:
     return Verdict(change, "noticed", failed[1])
 
 
-def judge_all(changes: Sequence[Change], jobs: int) -> Iterator[Verdict]:
+def judge_all(changes: Sequence[Change], jobs: int, miniatures: Path) -> Iterator[Verdict]:
     """Judges changes side by side, each process in a copy of its own; gives them in their order."""
     copies: SimpleQueue[Path] = SimpleQueue()
 
     def one(change: Change) -> Verdict:
         copy = copies.get()
         try:
-            return judge(change, copy)
+            return judge(change, copy, miniatures)
         finally:
             copies.put(copy)
 
@@ -180,13 +207,13 @@ def judge_all(changes: Sequence[Change], jobs: int) -> Iterator[Verdict]:
         yield from pool.map(one, changes)
 
 
-def check_unchanged(changes: Sequence[Change], jobs: int) -> str:
+def check_unchanged(changes: Sequence[Change], jobs: int, miniatures: Path) -> str:
     """Runs the tests of all changes on the unchanged code; returns what is wrong, or ""."""
     tests = sorted({test for change in changes if not change.equivalent for test in change.tests})
     if not tests:
         return ""
     with copied_checkout() as copy:
-        code, output = run_tests(copy, tests, "-n", str(jobs))
+        code, output = run_tests(copy, tests, miniatures, "-n", str(jobs))
     return "" if code == 0 else f"the tests fail on the unchanged code:\n{output[-2000:]}"
 
 
@@ -200,18 +227,17 @@ def main() -> int:
     )
     args = parser.parse_args()
     changes = [c for c in read_changes() if args.only in c.name or args.only in c.file]
-    if not args.skip_unchanged and (wrong := check_unchanged(changes, args.jobs)):
-        print(wrong, file=sys.stderr)
-        return 1
-    verdicts = []
-    for verdict in judge_all(changes, args.jobs):
-        verdicts.append(verdict)
-        print(
-            f"{verdict.end:<10} {verdict.change.file}: {verdict.change.name} ({verdict.detail})", flush=True
-        )
-    ends = [verdict.end for verdict in verdicts]
+    ends = []
+    with made_miniatures() as miniatures:
+        if not args.skip_unchanged and (wrong := check_unchanged(changes, args.jobs, miniatures)):
+            print(wrong, file=sys.stderr)
+            return 1
+        for verdict in judge_all(changes, args.jobs, miniatures):
+            ends.append(verdict.end)
+            change = verdict.change
+            print(f"{verdict.end:<10} {change.file}: {change.name} ({verdict.detail})", flush=True)
     counts = ", ".join(f"{ends.count(end)} {end}" for end in ("noticed", "survived", "equivalent", "broken"))
-    print(f"{len(verdicts)} wrong changes: {counts}")
+    print(f"{len(ends)} wrong changes: {counts}")
     return 1 if {"survived", "broken"} & set(ends) else 0
 
 
