@@ -52,8 +52,8 @@ def assert_recorded(made: str, file: Path) -> None:
     assert _UNROUNDED.sub("x", made) == _UNROUNDED.sub("x", expected), (
         "renew it as tests/recorded_runs.py says"
     )
-    numbers = [np.array([float(n) for n in _UNROUNDED.findall(text)]) for text in (made, expected)]
-    np.testing.assert_allclose(*numbers, rtol=LAST_DIGITS, err_msg=file.name)
+    ours, theirs = ([float(n) for n in _UNROUNDED.findall(text)] for text in (made, expected))
+    np.testing.assert_allclose(ours, theirs, rtol=LAST_DIGITS, err_msg=file.name)
 
 
 def sign(folder: Path) -> None:
