@@ -267,6 +267,13 @@ def small_make() -> None:
     make.LAYOUTS = {name: make.LAYOUTS[name] for name in ("bid", "clive")}
 
 
+def no_figures() -> None:
+    """Leaves the figures out of reports."""
+    from cliqa_bench.reports import gallery
+
+    gallery.PICTURES = ()
+
+
 def small_pretrain() -> None:
     """Makes `pretrain` a matter of seconds."""
     from dataclasses import replace
@@ -302,13 +309,23 @@ def can_mount(folder: Path) -> bool:
     return subprocess.run(["umount", str(folder)], check=False).returncode == 0
 
 
-def wreak(chaos: Chaos, kills: int, disks: int, strategies: list[str], jobs: list[int], others: bool) -> None:
+def wreak(
+    chaos: Chaos,
+    kills: int,
+    disks: int,
+    strategies: list[str],
+    jobs: list[int],
+    others: bool,
+    figures: bool,
+) -> None:
     """Does campaigns until there were as many kills as asked for, and then as many small disks."""
     data = chaos.root / "data"
     make = Task("data", ["data", "make", "{out}", "--scale", "0.02"], small_make)
     if chaos.start(make, data, chaos.root / "cache").wait() != 0:
         raise SystemExit("cannot make the miniatures")
     tasks = [run_task(data, strategy, n) for strategy in strategies for n in jobs]
+    for task in tasks:
+        task.hook = None if figures else no_figures
     for task in tasks:
         chaos.undisturbed(task)
     for strategy in strategies:
@@ -347,13 +364,15 @@ def main() -> int:
     parser.add_argument("--strategies", default=",".join(STRATEGIES), help="which strategies")
     parser.add_argument("--jobs", default="1,2", help="which numbers of processes (default: 1,2)")
     parser.add_argument("--only-runs", action="store_true", help="no other commands, no small disks")
+    parser.add_argument("--no-figures", action="store_true", help="reports without figures, for a quick look")
     args = parser.parse_args()
     begin = time.monotonic()
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     lab.preload()
     chaos = Chaos(root, random.Random(args.seed))
     jobs = [int(n) for n in args.jobs.split(",")]
-    wreak(chaos, args.kills, args.disks, args.strategies.split(","), jobs, not args.only_runs)
+    strategies = args.strategies.split(",")
+    wreak(chaos, args.kills, args.disks, strategies, jobs, not args.only_runs, not args.no_figures)
     chaos.figures["deviations"] = len(chaos.wrong)
     chaos.figures["seconds"] = round(time.monotonic() - begin)
     for name, n in sorted(chaos.figures.items()):

@@ -167,6 +167,8 @@ def test_the_other_commands(offline: Offline, tmp_path: Path) -> None:
 FEW_PICTURES = """
 from dataclasses import replace
 from cliqa_bench import pretrain_config
+from cliqa_bench.benchmarks.generated import make
+make.LAYOUTS = {name: make.LAYOUTS[name] for name in ("bid", "clive")}
 pretrain_config.SCNN = replace(pretrain_config.SCNN, pictures=5, batch=4, size=64)
 """
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from test_planner import NAMES, config, lay_out
-from test_runner import ROOT, arguments, content
+from test_runner import ROOT, arguments
 
-from cliqa_bench import cli, crew, jobs, worker
+from cliqa_bench import crew, jobs, worker
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import RunConfig
 from cliqa_bench.disk import temporary_prefix
@@ -273,14 +273,7 @@ def test_work_has_one_name_for_all_runs_and_a_file_name(tmp_path):
     assert crew.claim_of(tmp_path, odd).parent == tmp_path / "claims"
 
 
-# -- the same bits ---------------------------------------------------------------------------------------
-
-
-def test_two_processes_give_the_bytes_of_one(miniatures, tmp_path):
-    for n in ("1", "2"):
-        assert cli.main(arguments(miniatures, tmp_path / n, "--jobs", n)) == 0
-    one, two = content(tmp_path / "1"), content(tmp_path / "2")
-    assert one | {"config.yaml": ""} == two | {"config.yaml": ""}
+# -- what is left of a run ------------------------------------------------------------------------------
 
 
 def test_a_run_s_processes_do_not_outlive_it(miniatures, tmp_path):
