@@ -56,7 +56,7 @@ def _draw_fig_4(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]
     return draw_psi(curves, main_sequence(numbers.group), folder) if curves else []
 
 
-PICTURES = (
+PICTURES: tuple[Picture, ...] = (
     Picture("fig_4", _draw_fig_4, lambda numbers: psi_caption(_curves(numbers))),
     Picture("fig_5", figures_scale.draw_scale, figures_scale.scale_caption),
     Picture("fig_srcc", figures_matrices.draw_srcc, figures_matrices.srcc_caption),
