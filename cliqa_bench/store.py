@@ -282,10 +282,11 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], compress: bool = False) 
     """Writes an `.npz` file.
 
     By way of memory: on a full disk `savez` of numpy 1.26 leaves its file open, and a traceback follows ours.
+    By way of bytes: so would it with a view of the buffer that an exception keeps alive.
     """
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, **arrays)
-    path.write_bytes(buffer.getbuffer())
+    path.write_bytes(buffer.getvalue())
 
 
 def read_answers(path: Path) -> dict[str, NDArray[Any]]:
