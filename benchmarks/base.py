@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from cliqa_bench.errors import UserError, refuse
-from cliqa_bench.store import read_json
+from cliqa_bench.results.nodes import read_json
 from cliqa_bench.types import Rating, Subset
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".webp"})

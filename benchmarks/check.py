@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from cliqa_bench import registry
 from cliqa_bench.benchmarks.base import Dataset, content
 from cliqa_bench.benchmarks.splits import Split, resolve_split
 from cliqa_bench.benchmarks.suites import ORDERS, dataset_class, find_folder
 from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError, one_line
-from cliqa_bench.machine import cores
+from cliqa_bench.extensions import registry
 from cliqa_bench.progress import bar
+from cliqa_bench.system.hardware import cores
 from cliqa_bench.types import SUBSETS, Rating
 
 SHOWN = 20
@@ -265,7 +265,7 @@ def _images(row: DatasetCheck) -> list[tuple[str, Path]]:
 
 def picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
     """Decodes an image file and hashes its pixels; a fault is an answer, not an error."""
-    from cliqa_bench.benchmarks.images import decode
+    from cliqa_bench.benchmarks.pixels.decode import decode
 
     try:
         pixels = decode(path, max_megapixels)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.matlab import read_mat, strings, vector
+from cliqa_bench.benchmarks.readers.matlab import read_mat, strings, vector
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import Rating
 

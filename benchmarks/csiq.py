@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import Row
-from cliqa_bench.benchmarks.workbooks import read_sheet
+from cliqa_bench.benchmarks.readers.text import Row
+from cliqa_bench.benchmarks.readers.workbooks import read_sheet
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import Row, read_csv
+from cliqa_bench.benchmarks.readers.text import Row, read_csv
 from cliqa_bench.errors import UserError, read_all, refuse
 from cliqa_bench.types import Rating, Subset
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import Row, read_csv
+from cliqa_bench.benchmarks.readers.text import Row, read_csv
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 

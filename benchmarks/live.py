@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, content, find_file
-from cliqa_bench.benchmarks.matlab import read_mat, strings, vector
+from cliqa_bench.benchmarks.readers.matlab import read_mat, strings, vector
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import Rating
 

@@ -6,7 +6,7 @@ import math
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, find_file
-from cliqa_bench.benchmarks.labels import Row, read_lines
+from cliqa_bench.benchmarks.readers.text import Row, read_lines
 from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
 

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.base import Dataset, content, find_file, folded
-from cliqa_bench.benchmarks.labels import Row, read_records
+from cliqa_bench.benchmarks.readers.text import Row, read_records
 from cliqa_bench.errors import UserError, refuse
 from cliqa_bench.paths import given_path
+from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.store import csv_cell
 from cliqa_bench.types import SUBSETS, Rating, Subset
 
 TRAIN, VAL = 0.7, 0.1

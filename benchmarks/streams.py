@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from cliqa_bench.avalanche_import import importing_avalanche
-from cliqa_bench.benchmarks.cache import to_float
-from cliqa_bench.benchmarks.material import load_materials
-from cliqa_bench.benchmarks.source import Batch, Source, open_source
+from cliqa_bench.benchmarks.decoded import Batch, Source, open_source
+from cliqa_bench.benchmarks.labelled import load_materials
+from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.benchmarks.suites import parse_orders
 from cliqa_bench.config import PRESETS, PresetName, Training
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.seeds import seed_for
+from cliqa_bench.system.avalanche_import import importing_avalanche
 from cliqa_bench.types import SUBSETS, Subset
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from cliqa_bench import addons, registry
 from cliqa_bench.benchmarks.base import Dataset, folded
 from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.extensions import registry, user_code
 
 _FORWARD = {
     "I": ("live", "csiq", "bid", "clive", "koniq10k", "kadid10k"),
@@ -73,7 +73,7 @@ def dataset_name(word: str) -> str:
 
 
 def _spelt(word: str) -> str:
-    if addons.is_file_name(word):
+    if user_code.is_file_name(word):
         return registry.check("datasets", word)
     return word if word in registry.names("datasets") else word.lower()
 

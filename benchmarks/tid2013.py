@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import Row, read_lines
+from cliqa_bench.benchmarks.readers.text import Row, read_lines
 from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
 

@@ -3,8 +3,8 @@
 import shlex
 import sys
 
-from cliqa_bench import supported
-from cliqa_bench.stopping import STOPS, exit_code, say_stopped, stoppable
+from cliqa_bench.system import supported
+from cliqa_bench.system.signals import STOPS, exit_code, say_stopped, stoppable
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
         with stoppable(command, last=True):
             if system := supported.untried():
                 print(f"cliqa-bench: {system} is untried; tested on Linux on x86-64 only", file=sys.stderr)
-            from cliqa_bench.cli import main as run
+            from cliqa_bench.cli.parser import main as run
 
             return run()
     except STOPS as stop:  # amid the imports

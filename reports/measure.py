@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
-from cliqa_bench.records import AnswerReader, RunRecord
+from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers
 
 Float = NDArray[np.float64]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
-from cliqa_bench.records import AnswerReader, RunRecord
 from cliqa_bench.reports.measure import Setting, is_joint, setting_of
 from cliqa_bench.reports.rows import SETTINGS, Group, Row
+from cliqa_bench.results.records import AnswerReader, RunRecord
 
 Float = NDArray[np.float64]
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.parts import Part, empty_parts, what_it_shows
 from cliqa_bench.reports.rows import GENERATED, SETTINGS, Group, Row, Tidy, order_rank
-from cliqa_bench.reports.tables import Table, table_title
+from cliqa_bench.reports.tables.shapes import Table, table_title
 
 _Line = tuple[str, ...]
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliqa_bench.records import AnswerReader, read_records
-from cliqa_bench.reports import tables
-from cliqa_bench.reports.all_orders import first_task_rows, order_rows
-from cliqa_bench.reports.beyond import (
+from cliqa_bench.reports.rows import Group, Row, Tidy, group_records, tidy
+from cliqa_bench.reports.tables import shapes
+from cliqa_bench.reports.tables.all_orders import first_task_rows, order_rows
+from cliqa_bench.reports.tables.beyond import (
     shape_first_task,
     shape_intervals,
     shape_orders,
     shape_significance,
     shape_transfer,
 )
-from cliqa_bench.reports.bounded import bounded_rows, shape_bounded
-from cliqa_bench.reports.cost import (
+from cliqa_bench.reports.tables.bounded import bounded_rows, shape_bounded
+from cliqa_bench.reports.tables.cost import (
     gate_rows,
     overhead_rows,
     shape_gate,
@@ -26,10 +26,10 @@ from cliqa_bench.reports.cost import (
     shape_time,
     time_rows,
 )
-from cliqa_bench.reports.cross import shape_srcc, shape_weights, srcc_rows, weight_rows
-from cliqa_bench.reports.design import design_rows, seed_rows, shape_design, shape_seeds
-from cliqa_bench.reports.rows import Group, Row, Tidy, group_records, tidy
-from cliqa_bench.reports.similarity import (
+from cliqa_bench.reports.tables.cross import shape_srcc, shape_weights, srcc_rows, weight_rows
+from cliqa_bench.reports.tables.design import design_rows, seed_rows, shape_design, shape_seeds
+from cliqa_bench.reports.tables.shapes import Table
+from cliqa_bench.reports.tables.similarity import (
     correlation_rows,
     head_rows,
     kl_rows,
@@ -37,9 +37,9 @@ from cliqa_bench.reports.similarity import (
     shape_heads,
     shape_kl,
 )
-from cliqa_bench.reports.statistics import interval_rows, significance_rows
-from cliqa_bench.reports.tables import Table
-from cliqa_bench.reports.transfer import transfer_rows
+from cliqa_bench.reports.tables.statistics import interval_rows, significance_rows
+from cliqa_bench.reports.tables.transfer import transfer_rows
+from cliqa_bench.results.records import AnswerReader, read_records
 from cliqa_bench.types import TIDY_COLUMNS
 
 if TYPE_CHECKING:
@@ -110,19 +110,19 @@ PARTS: tuple[Part, ...] = (
 )  # fmt: skip
 """In the order in which they stand in a report."""
 
-NUMBERS = (*tables.SHAPES, *(part.number for part in PARTS))
+NUMBERS = (*shapes.SHAPES, *(part.number for part in PARTS))
 """Every table that there may be."""
 
 
 def shape(number: str, rows: list[Row]) -> Table:
     """Puts rows of one table, ours or the published ones, into its shape."""
     found = next((part.shape for part in PARTS if part.number == number), None)
-    return found(rows) if found else tables.shape(number, rows)
+    return found(rows) if found else shapes.shape(number, rows)
 
 
 def what_it_shows(number: str) -> str:
     """Returns in a few words what a table shows."""
-    return {**tables.TITLES, **{part.number: part.title for part in PARTS}}[number]
+    return {**shapes.TITLES, **{part.number: part.title for part in PARTS}}[number]
 
 
 def collect(group: Group, reader: AnswerReader) -> Tidy:
@@ -153,7 +153,7 @@ def make_tables(numbers: Tidy) -> list[Table]:
     made = []
     for number, rows in rows_by_table(numbers.rows).items():
         table = shape(number, rows)
-        end = tables.about(numbers.group, number, in_order.get(number, False))
+        end = shapes.about(numbers.group, number, in_order.get(number, False))
         made.append(replace(table, caption=f"{table.caption} {end}"))
     return made
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from cliqa_bench.reports.parts import shape
 from cliqa_bench.reports.rows import GENERATED, ORDERS, Row
-from cliqa_bench.reports.similarity import correlations_of_rows
-from cliqa_bench.reports.tables import Section, Table, Value
+from cliqa_bench.reports.tables.shapes import Section, Table, Value
+from cliqa_bench.reports.tables.similarity import correlations_of_rows
 from cliqa_bench.types import TIDY_COLUMNS
 
 SOURCE = "Zhang et al., IEEE Transactions on Image Processing 33:1898-1910, 2024"

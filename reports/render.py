@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cliqa_bench.errors import one_line
 from cliqa_bench.reports.rows import Row
-from cliqa_bench.reports.tables import DIGITS, Section, Table, Value
-from cliqa_bench.store import csv_cell
+from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, Value
+from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.types import TIDY_COLUMNS
 
 DASH = "—"

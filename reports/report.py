@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
-from cliqa_bench.locks import locked, sweep_locks
-from cliqa_bench.records import AnswerReader, read_records
 from cliqa_bench.reports import published, render
-from cliqa_bench.reports.gallery import FILES as FIGURES
-from cliqa_bench.reports.gallery import KEPT, draw_changed
-from cliqa_bench.reports.html import html_report
+from cliqa_bench.reports.figures.gallery import FILES as FIGURES
+from cliqa_bench.reports.figures.gallery import KEPT, draw_changed
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
+from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
 from cliqa_bench.reports.rows import GENERATED, Group, Tidy, group_records
-from cliqa_bench.reports.tables import Table
-from cliqa_bench.store import CLAIMS, clean_partial, write_text
+from cliqa_bench.reports.tables.shapes import Table
+from cliqa_bench.results.nodes import CLAIMS, clean_partial, write_text
+from cliqa_bench.results.records import AnswerReader, read_records
+from cliqa_bench.system.locks import locked, sweep_locks
 
 TABLE_FORMATS = ("csv", "md", "tex")
 FORMATS = (*TABLE_FORMATS, "html")

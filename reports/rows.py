@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cliqa_bench.config import Training, named
-from cliqa_bench.records import AnswerReader, RunRecord
 from cliqa_bench.reports.measure import (
     NOT_LEARNED,
     SUMMARY,
@@ -21,7 +20,8 @@ from cliqa_bench.reports.measure import (
     is_joint,
     setting_of,
 )
-from cliqa_bench.store import canonical, digest
+from cliqa_bench.results.nodes import canonical, digest
+from cliqa_bench.results.records import AnswerReader, RunRecord
 
 GENERATED = "generated miniatures: not comparable with published numbers"
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin
     from torch import nn
 
-    from cliqa_bench.model import QualityModel
+    from cliqa_bench.models.quality import QualityModel
 
 
 def _rows(name: str) -> dict[str, str]:
@@ -129,7 +129,7 @@ class Plugin(Strategy):
 
     def as_plugin(self) -> SupervisedPlugin:
         """Returns a new plug-in, which sees what comes after the warm-up."""
-        from cliqa_bench.plugins import AfterWarmUp
+        from cliqa_bench.learning.avalanche_plugins import AfterWarmUp
 
         return AfterWarmUp(self.new_plugin())
 
@@ -185,7 +185,7 @@ def find(name: str) -> type[Strategy]:
 
 
 def _from_plugin(name: str, base: type[Plugin]) -> type[Strategy]:
-    from cliqa_bench.plugins import plugin_class
+    from cliqa_bench.learning.avalanche_plugins import plugin_class
 
     plugin = plugin_class(name)
     hints = typing.get_type_hints(plugin.__init__)

@@ -18,8 +18,8 @@ from cliqa_bench.strategies.base import Strategy
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cliqa_bench.benchmarks.source import Batch
-    from cliqa_bench.learner import Learner
+    from cliqa_bench.benchmarks.decoded import Batch
+    from cliqa_bench.learning.learner import Learner
 
 Named = dict[str, "Tensor"]
 
@@ -191,7 +191,7 @@ def mean_pair_gradient(learner: Learner, value: Value, power: int, pairs: int) -
     """
     import torch
 
-    from cliqa_bench.benchmarks.cache import to_float
+    from cliqa_bench.benchmarks.pixels.cache import to_float
 
     net = learner.model.net
     weights = {

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from avalanche.core import SupervisedPlugin
     from torch import Tensor, nn
 
-    from cliqa_bench.learner import Learner
-    from cliqa_bench.model import QualityModel
+    from cliqa_bench.learning.learner import Learner
+    from cliqa_bench.models.quality import QualityModel
 
 
 def reading(default: Any) -> Any:
@@ -188,6 +188,6 @@ class Strategy:
 
     def as_plugin(self) -> SupervisedPlugin:
         """Returns the strategy as an Avalanche plug-in, for our `Learner`."""
-        from cliqa_bench.learner import StrategyPlugin
+        from cliqa_bench.learning.learner import StrategyPlugin
 
         return StrategyPlugin(self)

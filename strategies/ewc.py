@@ -16,8 +16,8 @@ from cliqa_bench.strategies._quadratic import Named, OnPairs, mean_pair_gradient
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cliqa_bench.benchmarks.source import Batch
-    from cliqa_bench.learner import Learner
+    from cliqa_bench.benchmarks.decoded import Batch
+    from cliqa_bench.learning.learner import Learner
 
 
 @dataclass
@@ -38,7 +38,7 @@ class EWC(OnPairs):
         import torch
 
         from cliqa_bench.benchmarks.pairs import true_probability
-        from cliqa_bench.losses import fidelity, pair_probability
+        from cliqa_bench.learning.losses import fidelity, pair_probability
 
         source = learner.source
         mos, std = source.mos, source.std

@@ -18,8 +18,8 @@ from cliqa_bench.strategies.base import Strategy
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cliqa_bench.learner import Learner
-    from cliqa_bench.model import QualityModel
+    from cliqa_bench.learning.learner import Learner
+    from cliqa_bench.models.quality import QualityModel
 
 
 @dataclass
@@ -63,7 +63,7 @@ class LwF(Strategy):
         """Returns the teacher's scores (n, heads) of the mini-batch."""
         import torch
 
-        from cliqa_bench.folding import folded
+        from cliqa_bench.models.folding import folded
 
         if self._folded is None:  # its normalisation stands still
             self._folded = copy.deepcopy(self._teacher)
@@ -110,7 +110,7 @@ def distillation(
         second: (p,) rows of the second.
         slope: As in `losses.pair_probability`.
     """
-    from cliqa_bench.losses import fidelity, pair_probability
+    from cliqa_bench.learning.losses import fidelity, pair_probability
 
     told, meant = (pair_probability(s[first], s[second], slope) for s in (new, old))
     return fidelity(told, meant) * new.shape[1]

@@ -15,8 +15,8 @@ from cliqa_bench.strategies._quadratic import Named, OnPairs, mean_pair_gradient
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cliqa_bench.benchmarks.source import Batch
-    from cliqa_bench.learner import Learner
+    from cliqa_bench.benchmarks.decoded import Batch
+    from cliqa_bench.learning.learner import Learner
 
 
 @dataclass
@@ -34,7 +34,7 @@ class MAS(OnPairs):
 
     def importance(self, learner: Learner) -> Named:
         """Returns the mean |d p**2 / d theta| over pairs of training images."""
-        from cliqa_bench.losses import pair_probability
+        from cliqa_bench.learning.losses import pair_probability
 
         def squared(difference: Tensor, batch: Batch) -> Tensor:
             zero = difference.new_zeros(())

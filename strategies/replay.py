@@ -21,8 +21,8 @@ from cliqa_bench.strategies.base import Strategy
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cliqa_bench.learner import Learner
-    from cliqa_bench.model import QualityModel
+    from cliqa_bench.learning.learner import Learner
+    from cliqa_bench.models.quality import QualityModel
 
 
 @dataclass

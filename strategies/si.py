@@ -18,7 +18,7 @@ from cliqa_bench.strategies._quadratic import Named, Quadratic, fixed, joined, l
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cliqa_bench.learner import Learner
+    from cliqa_bench.learning.learner import Learner
 
 
 @dataclass

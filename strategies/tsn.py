@@ -16,7 +16,7 @@ from cliqa_bench.types import Dependence
 if TYPE_CHECKING:
     from torch import nn
 
-    from cliqa_bench.model import QualityModel
+    from cliqa_bench.models.quality import QualityModel
 
 
 @dataclass

@@ -269,7 +269,7 @@ def small_make() -> None:
 
 def no_figures() -> None:
     """Leaves the figures out of reports."""
-    from cliqa_bench.reports import gallery
+    from cliqa_bench.reports.figures import gallery
 
     gallery.PICTURES = ()
 
@@ -278,10 +278,10 @@ def small_pretrain() -> None:
     """Makes `pretrain` a matter of seconds."""
     from dataclasses import replace
 
-    from cliqa_bench import pretrain, pretrain_config
+    from cliqa_bench.models import pretraining, pretraining_config
 
-    pretrain_config.SCNN = replace(pretrain_config.SCNN, pictures=4, size=32, batch=8)
-    pretrain.CHECKPOINT_EVERY = 3
+    pretraining_config.SCNN = replace(pretraining_config.SCNN, pictures=4, size=32, batch=8)
+    pretraining.CHECKPOINT_EVERY = 3
 
 
 def other_tasks(finished: Path) -> list[Task]:

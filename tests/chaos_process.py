@@ -33,16 +33,16 @@ PATIENCE = 120.0
 def preload() -> None:
     """Imports what runs need, here and in the process that theirs are forked from; writes nothing."""
     os.environ["OMP_NUM_THREADS"] = "1"  # forks must find no threads of PyTorch's
-    forkserver.set_forkserver_preload(["cliqa_bench.worker", "cliqa_bench.runner"])
+    forkserver.set_forkserver_preload(["cliqa_bench.execution.worker", "cliqa_bench.execution.run"])
     forkserver.ensure_running()
-    import cliqa_bench.reports.report
-    import cliqa_bench.runner
-    import cliqa_bench.worker  # noqa: F401
-    from cliqa_bench import crew
+    import cliqa_bench.execution.run
+    import cliqa_bench.execution.worker
+    import cliqa_bench.reports.report  # noqa: F401
+    from cliqa_bench.execution import worker_processes
 
     # a fork of this process cannot ask after its sibling, the server; it is there
     forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
-    crew.CONTEXT = _InGroups()  # type: ignore[assignment]
+    worker_processes.CONTEXT = _InGroups()  # type: ignore[assignment]
 
 
 class _InGroups(ForkServerContext):

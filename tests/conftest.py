@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: said before PyTorch c
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from cliqa_bench.avalanche_import import importing_avalanche  # what is above must come first
+from cliqa_bench.system.avalanche_import import importing_avalanche  # what is above must come first
 
 with importing_avalanche():  # several processes of pytest import it at once, in the tests' own modules
     pass
@@ -50,7 +50,7 @@ def _signals() -> tuple[object, ...]:
 @pytest.fixture(scope="module")
 def undrawn() -> Iterator[None]:
     """Leaves the figures out of reports, for a module whose runs are about something else: they take long."""
-    from cliqa_bench.reports import gallery
+    from cliqa_bench.reports.figures import gallery
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gallery, "PICTURES", ())

@@ -19,8 +19,8 @@ from fuzz_mutations import BYTES, JSON, TEXT, ZIP, Mutation
 from PIL import Image
 
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.benchmarks.images import decode
-from cliqa_bench.store import read_answers, whole_file, write_answers
+from cliqa_bench.benchmarks.pixels.decode import decode
+from cliqa_bench.results.nodes import read_answers, whole_file, write_answers
 
 MEGAPIXELS = 1.0
 
@@ -71,7 +71,7 @@ def weights(hashed: bool) -> Format:
         import torch
         from safetensors.torch import save
 
-        from cliqa_bench.weights import node_weights, parse_weights
+        from cliqa_bench.results.weights import node_weights, parse_weights
 
         state = {
             "stages.0.weight": torch.randn(4, 3, 3, 3),
@@ -144,8 +144,8 @@ def run_file(pattern: str, mutations: Sequence[Mutation]) -> Format:
     """
 
     def make(folder: Path) -> Case:
+        from cliqa_bench.reports.audit.verify import Verified, verify
         from cliqa_bench.reports.report import write_report
-        from cliqa_bench.reports.verify import Verified, verify
 
         out = folder / "runs"
         recorded.record_tsn(out, sequence=["live", "bid"], order="live,bid", images=8)
@@ -190,9 +190,9 @@ def bundle() -> Format:
     """Makes the format of a bundle; one that verifies holds what it held, and nothing lands elsewhere."""
 
     def make(folder: Path) -> Case:
-        from cliqa_bench.reports.bundle import pack
+        from cliqa_bench.reports.audit.bundle import pack
+        from cliqa_bench.reports.audit.verify import Verified, verify
         from cliqa_bench.reports.report import write_report
-        from cliqa_bench.reports.verify import Verified, verify
 
         out, path = folder / "runs", folder / "bundle.zip"
         record = recorded.record_tsn(out, sequence=["live", "bid"], order="live,bid", images=8)
@@ -246,9 +246,9 @@ def config() -> Format:
     def make(folder: Path) -> Case:
         import yaml
 
-        from cliqa_bench.cli import parse
+        from cliqa_bench.cli.parser import parse
         from cliqa_bench.config import RunConfig
-        from cliqa_bench.settings import config_dict, resolve
+        from cliqa_bench.settings.resolve import config_dict, resolve
 
         path = folder / "run.yaml"
         path.write_text(YAML, encoding="utf-8")

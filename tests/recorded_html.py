@@ -8,10 +8,10 @@ from typing import Any
 
 import recorded_runs as recorded
 
-from cliqa_bench.records import AnswerReader, read_records, write_record
-from cliqa_bench.reports.html import html_report
+from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import collect, make_tables
 from cliqa_bench.reports.rows import Row, Tidy, group_records
+from cliqa_bench.results.records import AnswerReader, read_records, write_record
 
 HOSTILE = [
     "<script>alert(1)</script>",

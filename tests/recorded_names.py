@@ -12,10 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cliqa_bench import planner, registry
 from cliqa_bench.config import PRESETS, RunConfig, Training
-from cliqa_bench.pretrain_config import PretrainConfig
-from cliqa_bench.store import digest
+from cliqa_bench.execution import plan as planner
+from cliqa_bench.extensions import registry
+from cliqa_bench.models.pretraining_config import PretrainConfig
+from cliqa_bench.results.nodes import digest
 
 STRATEGIES = ("ewc", "jl", "lwf", "mas", "naive", "replay", "si", "sl", "tsn")
 OURS = (*STRATEGIES, "avalanche:Naive", "avalanche:Cumulative", "avalanche:JointTraining")

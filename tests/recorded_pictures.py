@@ -1,6 +1,6 @@
 """What the pictures look like on which a backbone is pre-trained, in figures that no processor changes.
 
-After a change of these pictures raise `PICTURES` in `cliqa_bench/pretrain_config.py`, and run
+After a change of these pictures raise `PICTURES` in `cliqa_bench/models/pretraining_config.py`, and run
 `PYTHONPATH=. python tests/recorded_pictures.py`, which writes `tests/pretrain_pictures.json` anew.
 """
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
-from cliqa_bench.pretrain import _DistortedBatches, _pictures
-from cliqa_bench.pretrain_config import PICTURES, PretrainConfig
+from cliqa_bench.models.pretraining import _DistortedBatches, _pictures
+from cliqa_bench.models.pretraining_config import PICTURES, PretrainConfig
 from cliqa_bench.seeds import rng_for
 
 FILE = Path(__file__).with_name("pretrain_pictures.json")

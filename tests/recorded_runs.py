@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cliqa_bench.records import RunRecord, Step, write_record
+from cliqa_bench.results.nodes import Node, file_digest, read_json, write_answers, write_json
+from cliqa_bench.results.records import RunRecord, Step, write_record
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.store import Node, file_digest, read_json, write_answers, write_json
 
 GOLDEN = Path(__file__).parent / "golden_report"
 GOLDEN_TABLES = Path(__file__).parent / "golden_tables"

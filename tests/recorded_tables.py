@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import recorded_runs as recorded
 
-from cliqa_bench.records import RunRecord, Step, write_record
+from cliqa_bench.results.nodes import Node, read_json, write_answers, write_json
+from cliqa_bench.results.records import RunRecord, Step, write_record
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.store import Node, read_json, write_answers, write_json
 
 SEQUENCE = recorded.ORDERS["I"]
 FURTHER = {"tid2013": "TID2013", "spaq": "SPAQ"}

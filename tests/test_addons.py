@@ -14,13 +14,14 @@ from layouts import describe, write_bid, write_image
 from test_imports import LATE, probe
 from test_runner import arguments, content
 
-from cliqa_bench import addons, cli, registry
+from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.pretrain_config import DISTORTION_BN, distortion_bn_file
+from cliqa_bench.execution.run import prepare
+from cliqa_bench.extensions import registry, user_code
+from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.reports import load
 from cliqa_bench.reports.rows import group_records
-from cliqa_bench.runner import prepare
-from cliqa_bench.settings import config_dict, resolve
+from cliqa_bench.settings.resolve import config_dict, resolve
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -47,7 +48,7 @@ class Mine(Strategy):
 DATASET = '''"""A set of one's own."""
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.labels import read_csv
+from cliqa_bench.benchmarks.readers.text import read_csv
 from cliqa_bench.types import Rating
 
 
@@ -85,11 +86,11 @@ class Net(SCNN):
 @pytest.fixture(autouse=True)
 def nothing_included(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Forgets after each test what it included."""
-    monkeypatch.setattr(addons, "_files", {})
+    monkeypatch.setattr(user_code, "_files", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
-    addons.installed.cache_clear()
+    user_code.installed.cache_clear()
     yield
-    addons.installed.cache_clear()
+    user_code.installed.cache_clear()
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
@@ -123,15 +124,15 @@ def test_it_runs_keeps_the_contract_and_has_its_rows(
 ) -> None:
     words = arguments(miniatures, tmp_path / "runs")
     words[words.index("tsn")] = str(method)
-    assert cli.main(words) == 0
+    assert parser.main(words) == 0
     frame = load(tmp_path / "runs")
     assert {"Mine", "Mine-KG", "Mine-O"} <= set(frame.method)
     assert (frame[frame.metric == "mPSI"].value.notna()).all()
     text = (tmp_path / "runs/report/table_III.md").read_text()
     assert "| Mine-KG |" in text
-    assert cli.main(["test", str(method), "--set", "my_method.strength=2", "--set", "tau=16"]) == 0
+    assert parser.main(["test", str(method), "--set", "my_method.strength=2", "--set", "tau=16"]) == 0
     assert "my_method keeps the contract" in capsys.readouterr().out
-    assert cli.main(["run", "--config", str(tmp_path / "runs/config.yaml")]) == 0
+    assert parser.main(["run", "--config", str(tmp_path / "runs/config.yaml")]) == 0
     assert "2 trainings, 2 already there" in capsys.readouterr().out
 
 
@@ -139,7 +140,7 @@ def test_two_processes_load_it_again(method: Path, miniatures: Path, tmp_path: P
     for n in ("1", "2"):
         words = arguments(miniatures, tmp_path / n, "--jobs", n)
         words[words.index("tsn")] = str(method)
-        assert cli.main(words) == 0
+        assert parser.main(words) == 0
     one, two = content(tmp_path / "1"), content(tmp_path / "2")
     assert one | {"config.yaml": ""} == two | {"config.yaml": ""}
 
@@ -198,7 +199,7 @@ def test_a_dataset_and_a_backbone_of_ones_own(tmp_path: Path, capsys: pytest.Cap
     written(root / "cats.csv", "\n".join(["file,mos", *rows]) + "\n")
     describe(root, 30, None)
     cats, net = written(tmp_path / "cats.py", DATASET), written(tmp_path / "my_net.py", BACKBONE)
-    assert cli.main([
+    assert parser.main([
         "run", "--strategy", "tsn", "--orders", str(cats), "--backbone", str(net), "--weights", "random",
         "--data", str(root.parent), "--out", str(tmp_path / "runs"), "--set", "training.crop=32",
         "--set", "training.epochs=1", "--set", "training.warmup_epochs=1",
@@ -206,10 +207,10 @@ def test_a_dataset_and_a_backbone_of_ones_own(tmp_path: Path, capsys: pytest.Cap
     frame = load(tmp_path / "runs")
     assert set(frame.backbone) == {"My net"} and "Cats" in set(frame.test_dataset)
     capsys.readouterr()
-    assert cli.main(["list", "--include", f"{cats},{net}"]) == 0
+    assert parser.main(["list", "--include", f"{cats},{net}"]) == 0
     said = capsys.readouterr().out
     assert f"({net})" in said and "  cats " in said
-    assert cli.main(["plan", "--strategy", "tsn", "--orders", "cats"]) == 2, "there is no miniature of it"
+    assert parser.main(["plan", "--strategy", "tsn", "--orders", "cats"]) == 2, "there is no miniature of it"
     assert "no generated miniatures of cats" in capsys.readouterr().err
 
 
@@ -255,7 +256,7 @@ def test_a_file_that_will_not_do_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, line: str
 ) -> None:
     path = written(tmp_path / name, text)
-    assert cli.main(["plan", "--strategy", str(path)]) == 2
+    assert parser.main(["plan", "--strategy", str(path)]) == 2
     said = capsys.readouterr().err.strip()
     assert line in said and "\n" not in said
 
@@ -362,14 +363,14 @@ def test_a_package_offers_a_strategy(installed: Path, capsys: pytest.CaptureFixt
     assert cls.name == "theirs" and cls().table_rows()["last"] == "Mine"
     origin = registry.origin("strategies", "theirs")
     assert origin is not None and origin["package"] == "their-package 1.2" and len(origin["file"]) == 16
-    assert cli.main(["list"]) == 0
+    assert parser.main(["list"]) == 0
     assert "theirs" in capsys.readouterr().out
     with pytest.raises(UserError, match="did you mean 'theirs'"):
         registry.check("strategies", "theirz")
 
 
 def test_a_list_imports_no_package(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["list"]) == 0
+    assert parser.main(["list"]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip()]
     said = {words[0]: words[1] for words in lines if len(words) == 2}
     assert {"theirs", "lost", "net"} <= said.keys()
@@ -389,7 +390,7 @@ def test_a_package_s_strategy_runs_and_has_its_rows(
 ) -> None:
     words = arguments(miniatures, tmp_path / "runs")
     words[words.index("tsn")] = "theirs"
-    assert cli.main(words) == 0
+    assert parser.main(words) == 0
     frame = load(tmp_path / "runs")
     assert {"Mine", "Mine-KG", "Mine-O"} <= set(frame.method)
     specs = [json.loads(f.read_text()) for f in (tmp_path / "runs/train").glob("*/spec.json")]
@@ -428,7 +429,7 @@ def test_the_strategy_of_the_document_runs_from_a_file(miniatures: Path, tmp_pat
     l2sp = written(tmp_path / "l2sp.py", blocks_of("adding_a_strategy.md", "python")[0])
     words = arguments(miniatures, tmp_path / "runs", "--set", "l2sp.reg_weight=1")
     words[words.index("tsn")] = str(l2sp)
-    assert cli.main(words) == 0
+    assert parser.main(words) == 0
     assert {"L2-SP", "L2-SP-KG", "L2-SP-O"} <= set(load(tmp_path / "runs").method)
     (block,) = blocks_of("adding_a_strategy.md", "toml")
     assert tomllib.loads(block)["project"]["entry-points"] == {
@@ -447,12 +448,13 @@ def test_the_dataset_and_the_backbone_of_the_document_run(tmp_path: Path) -> Non
     written(root / "cats.csv", "\n".join(rows) + "\n")
     describe(root, 30, None)
     assert (
-        cli.main(["data", "check", str(tmp_path / "data"), "--include", str(cats), "--datasets", "cats"]) == 0
+        parser.main(["data", "check", str(tmp_path / "data"), "--include", str(cats), "--datasets", "cats"])
+        == 0
     )
     net = registry.load("backbones", registry.check("backbones", str(small)))
     built = net.build("random", 0)
     assert sum(p.numel() for p in built.parameters()) == net.n_parameters
-    assert cli.main([
+    assert parser.main([
         "run", "--strategy", "tsn", "--orders", str(cats), "--backbone", str(small), "--weights", "random",
         "--data", str(tmp_path / "data"), "--out", str(tmp_path / "runs"), "--set", "training.crop=32",
         "--set", "training.epochs=1", "--set", "training.warmup_epochs=1",

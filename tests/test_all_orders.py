@@ -13,8 +13,10 @@ import pytest
 import recorded_runs as recorded
 
 from cliqa_bench import metrics
-from cliqa_bench.records import AnswerReader, RunRecord, Step
-from cliqa_bench.reports.all_orders import (
+from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.methods import Source, matrices_of
+from cliqa_bench.reports.rows import Group
+from cliqa_bench.reports.tables.all_orders import (
     MOST_TASKS,
     describe,
     first_task_rows,
@@ -22,10 +24,8 @@ from cliqa_bench.reports.all_orders import (
     order_rows,
     order_studies,
 )
-from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.methods import Source, matrices_of
-from cliqa_bench.reports.rows import Group
-from cliqa_bench.store import write_json
+from cliqa_bench.results.nodes import write_json
+from cliqa_bench.results.records import AnswerReader, RunRecord, Step
 
 NAMES = recorded.ORDERS["I"]
 

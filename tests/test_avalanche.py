@@ -20,19 +20,20 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training import plugins
 from scipy.stats import norm, spearmanr
 
-from cliqa_bench import cli, registry
 from cliqa_bench.benchmarks.splits import make_split
 from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.evaluate import score_images
-from cliqa_bench.learner import Learner
-from cliqa_bench.logs import OfflineWandB, quality_evaluator
-from cliqa_bench.plugins import AfterWarmUp
+from cliqa_bench.extensions import registry
+from cliqa_bench.learning.avalanche_loggers import OfflineWandB, quality_evaluator
+from cliqa_bench.learning.avalanche_plugins import AfterWarmUp
+from cliqa_bench.learning.learner import Learner
+from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.reports import load
-from cliqa_bench.settings import resolve
+from cliqa_bench.settings.resolve import resolve
 from cliqa_bench.strategies._avalanche import PLUGINS, TEMPLATES, plain_type
 from cliqa_bench.testing import check_strategy
-from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
+from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 
 NEEDED: dict[str, dict[str, Any]] = {
     "EWCPlugin": {"ewc_lambda": 1e4},
@@ -155,7 +156,7 @@ def test_types_of_hyper_parameters(annotation, default, expected):
 
 
 def test_list_names_the_family(capsys):
-    assert cli.main(["list"]) == 0
+    assert parser.main(["list"]) == 0
     assert "avalanche:NAME  Avalanche's own: Naive, Cumulative" in capsys.readouterr().out
 
 
@@ -509,7 +510,7 @@ NODES = 4  # bid; live and csiq after it; csiq after both
 
 def run(miniatures, out, orders, *more):
     names = ",".join(f"avalanche:{name}" for name in NAMES)
-    return cli.main(
+    return parser.main(
         [
             "run", "--strategy", names, "--orders", orders, "--data", str(miniatures),
             "--out", str(out),

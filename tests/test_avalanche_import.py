@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from cliqa_bench.avalanche_import import importing_avalanche
 from cliqa_bench.errors import UserError
+from cliqa_bench.system.avalanche_import import importing_avalanche
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_home_that_cannot_be_written_is_named(home):
 
 def test_avalanche_takes_these_settings(home):
     code = (
-        "from cliqa_bench.avalanche_import import importing_avalanche\n"
+        "from cliqa_bench.system.avalanche_import import importing_avalanche\n"
         "with importing_avalanche():\n"
         "    from avalanche.benchmarks.datasets.dataset_utils import AVALANCHE_CONFIG\n"
         "print(AVALANCHE_CONFIG['dataset_location'])"

@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
-from cliqa_bench import registry
 from cliqa_bench.backbones.staged import StagedNet
 from cliqa_bench.errors import UserError
-from cliqa_bench.model import QualityModel, TaskNorm
+from cliqa_bench.extensions import registry
+from cliqa_bench.models.quality import QualityModel, TaskNorm
 
 BACKBONES = registry.names("backbones")
 IMAGENET = [name for name in BACKBONES if name != "scnn"]

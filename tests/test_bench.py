@@ -13,11 +13,11 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from cliqa_bench.bench import process, rows, table
-from cliqa_bench.bench.measured import Measured, in_turn
-from cliqa_bench.bench.setting import Setting
-from cliqa_bench.cli import main
-from cliqa_bench.stopping import Terminated
+from cliqa_bench.bench import bench_rows, process, table
+from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.measurement import Measured, in_turn
+from cliqa_bench.cli.parser import main
+from cliqa_bench.system.signals import Terminated
 
 OURS, THEIRS = (3.0, 1.0, 2.0, 8.0), (2.0, 4.0, 4.0, 2.0)
 
@@ -90,9 +90,11 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if name == "bad":
             raise RuntimeError("out of\nluck")
 
-    monkeypatch.setattr(rows, "measure", measure)
-    named = {"bad": rows.Group("fails", "no"), "good": rows.Group("works", "no")}
-    monkeypatch.setattr(rows, "GROUPS", {**named, "slow": rows.Group("takes long", "no", by_default=False)})
+    monkeypatch.setattr(bench_rows, "measure", measure)
+    named = {"bad": bench_rows.Group("fails", "no"), "good": bench_rows.Group("works", "no")}
+    monkeypatch.setattr(
+        bench_rows, "GROUPS", {**named, "slow": bench_rows.Group("takes long", "no", by_default=False)}
+    )
     return told
 
 
@@ -123,8 +125,10 @@ def test_stopped_it_shows_and_keeps_what_was_measured(monkeypatch, tmp_path, cap
             raise OSError("a library's own") from None
         yield Measured(name, "never", (1.0,), "s")
 
-    monkeypatch.setattr(rows, "measure", measure)
-    monkeypatch.setattr(rows, "GROUPS", {"one": rows.Group("t", "no"), "two": rows.Group("t", "no")})
+    monkeypatch.setattr(bench_rows, "measure", measure)
+    monkeypatch.setattr(
+        bench_rows, "GROUPS", {"one": bench_rows.Group("t", "no"), "two": bench_rows.Group("t", "no")}
+    )
     assert main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == code
     said = capsys.readouterr()
     assert "one  a row" in said.out and "never" not in said.out and "two" not in said.out
@@ -156,8 +160,8 @@ def test_groups_are_chosen_by_name(groups, tmp_path, capsys) -> None:
 
 def test_what_is_undefined_is_null_in_the_file(monkeypatch, tmp_path, capsys) -> None:
     row = Measured("r", "w", (math.nan, math.nan), "s", (1.0, 0.1 + 0.2), "t", raw={"x": (math.inf, 1.0)})
-    monkeypatch.setattr(rows, "GROUPS", {"r": rows.Group("t", "no")})
-    monkeypatch.setattr(rows, "measure", lambda name, setting: iter([row]))
+    monkeypatch.setattr(bench_rows, "GROUPS", {"r": bench_rows.Group("t", "no")})
+    monkeypatch.setattr(bench_rows, "measure", lambda name, setting: iter([row]))
     assert main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == 0
     (found,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert found["ours"] == [None, None]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from cliqa_bench.bench import growth, precision
-from cliqa_bench.bench.growth import power_law, row
-from cliqa_bench.bench.setting import Setting
+from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.groups import growth, precision
+from cliqa_bench.bench.groups.growth import power_law, row
 from cliqa_bench.errors import UserError
-from cliqa_bench.settings import resolve
+from cliqa_bench.settings.resolve import resolve
 
 SIZES = [1, 2, 4]
 

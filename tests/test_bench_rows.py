@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliqa_bench.bench import first_batch, pairs, process, rows, startup
+from cliqa_bench.bench import bench_rows, process
+from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.groups import first_batch, pair_kinds, startup
 from cliqa_bench.bench.real_size import REAL, make_real_size
-from cliqa_bench.bench.setting import Setting
-from cliqa_bench.benchmarks.material import load_materials
-from cliqa_bench.benchmarks.source import open_source
+from cliqa_bench.benchmarks.decoded import open_source
+from cliqa_bench.benchmarks.labelled import load_materials
 from cliqa_bench.benchmarks.suites import find_datasets
 from cliqa_bench.config import PRESETS
 from cliqa_bench.errors import UserError
@@ -26,6 +28,12 @@ from cliqa_bench.errors import UserError
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
     return Setting("cpu", "fp32", 1, 1, tmp_path, scale=0.001)
+
+
+@pytest.mark.parametrize("name", bench_rows.GROUPS)
+def test_every_group_is_a_module(name: str) -> None:
+    module = importlib.import_module(f"cliqa_bench.bench.groups.{bench_rows.GROUPS[name].module}")
+    assert callable(module.measure)
 
 
 @pytest.mark.parametrize("name", ["bid", "csiq", "kadid10k"])
@@ -93,7 +101,9 @@ def test_the_first_batch_ends_a_real_run(setting: Setting) -> None:
 def test_pieces_of_an_epoch_are_the_epoch(miniatures: Path, tmp_path: Path, kind: Any, batch: int) -> None:
     found = open_source(load_materials(["koniq10k"], miniatures)["koniq10k"], 0, tmp_path)
     training = replace(PRESETS["quick"], crop=32, resize=0, pairs=kind, n_pairs=50)
-    sliced = replace(pairs.Sliced(found.dataset, found.ratings, found.split, found.cache, pieces=2), task=3)
+    sliced = replace(
+        pair_kinds.Sliced(found.dataset, found.ratings, found.split, found.cache, pieces=2), task=3
+    )
     each = found.n_batches(training, batch) // 2
     assert each > 1 and sliced.n_batches(training, batch) == each
     for epoch in range(4):
@@ -108,25 +118,28 @@ def test_a_training_is_validated_after_every_piece(
     miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = open_source(load_materials(["koniq10k"], miniatures)["koniq10k"], 0, tmp_path / "cache")
-    monkeypatch.setattr(pairs, "PAIRS", 64 * pairs.IMAGES // len(found.ratings))
-    cases: list[tuple[pairs.Pairs, int, int]] = [("sampled", 4, 32), ("batch", 1, len(found.keys("train")))]
+    monkeypatch.setattr(pair_kinds, "PAIRS", 64 * pair_kinds.IMAGES // len(found.ratings))
+    cases: list[tuple[pair_kinds.Pairs, int, int]] = [
+        ("sampled", 4, 32),
+        ("batch", 1, len(found.keys("train"))),
+    ]
     for name, parts, passes in cases:
-        kind = pairs.KINDS[name]._replace(pieces=parts, epochs=2, batch=16)
-        monkeypatch.setitem(pairs.KINDS, name, kind)
-        curve = pairs._train(Setting("cpu", "fp32", 1, 1, tmp_path), found, name, 0)
+        kind = pair_kinds.KINDS[name]._replace(pieces=parts, epochs=2, batch=16)
+        monkeypatch.setitem(pair_kinds.KINDS, name, kind)
+        curve = pair_kinds._train(Setting("cpu", "fp32", 1, 1, tmp_path), found, name, 0)
         assert curve.passes == [passes, 2 * passes]
         assert len(curve.srcc) == 2 and -1 <= curve.test <= 1
 
 
 def test_passes_are_counted_to_the_first_time_a_level_is_reached() -> None:
-    curve = pairs.Curve([64, 128, 192], [0.1, 0.6, 0.5], 0.4)
-    assert pairs._reaches(curve, 0.5) == 128
-    assert pairs._reaches(curve, 0.6) == 128
-    assert pairs._reaches(curve, 0.05) == 64
-    assert math.isnan(pairs._reaches(curve, 0.7))
+    curve = pair_kinds.Curve([64, 128, 192], [0.1, 0.6, 0.5], 0.4)
+    assert pair_kinds._reaches(curve, 0.5) == 128
+    assert pair_kinds._reaches(curve, 0.6) == 128
+    assert pair_kinds._reaches(curve, 0.05) == 64
+    assert math.isnan(pair_kinds._reaches(curve, 0.7))
 
 
 def test_what_takes_long_is_measured_only_when_named() -> None:
-    assert {name for name, group in rows.GROUPS.items() if not group.by_default} == {
+    assert {name for name, group in bench_rows.GROUPS.items() if not group.by_default} == {
         "first-batch", "memory", "pairs",
     }  # fmt: skip

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cliqa_bench.bench import scoring
-from cliqa_bench.bench.material import backbone_net, pictures_source, tsn_model
+from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.fixtures import backbone_net, pictures_source, tsn_model
+from cliqa_bench.bench.groups import score_speed
+from cliqa_bench.bench.groups.score_speed import Limit, Ours
 from cliqa_bench.bench.published_way import PublishedWay, Task, elsewhere
-from cliqa_bench.bench.scoring import Limit, Ours
-from cliqa_bench.bench.setting import Setting
-from cliqa_bench.benchmarks.source import Source
+from cliqa_bench.benchmarks.decoded import Source
 
 SHAPES = [(40, 56), (56, 40), (40, 56), (48, 48), (40, 56)]
 
@@ -70,10 +70,10 @@ def test_ours_computes_what_the_model_says(setting: Setting, source: Source) -> 
 
 
 def test_rows_from_end_to_end(setting: Setting) -> None:
-    row = scoring.against_limit(setting, "scnn", SHAPES, "tiny")
+    row = score_speed.against_limit(setting, "scnn", SHAPES, "tiny")
     assert len(row.ours) == len(row.reference) == 1
     assert row.reach == 0.9
-    row = scoring.against_published(setting, "scnn", (40, 56), 2)
+    row = score_speed.against_published(setting, "scnn", (40, 56), 2)
     assert len(row.ours) == len(row.reference) == 1
     assert min(*row.ours, *row.reference) > 0
     assert row.reach == 4

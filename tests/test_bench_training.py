@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cliqa_bench.bench.bare import BareLoop, BareSI
-from cliqa_bench.bench.setting import Setting
-from cliqa_bench.bench.training import Job, Ours, against_bare, make_job
-from cliqa_bench.learner import Learner
+from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.groups.training import Job, Ours, against_bare, make_job
+from cliqa_bench.learning.learner import Learner
 from cliqa_bench.strategies.lwf import LwF
 from cliqa_bench.strategies.si import SI
 

@@ -13,15 +13,15 @@ import recorded_runs as recorded
 from scipy import stats
 
 from cliqa_bench.readouts import gate_weights
-from cliqa_bench.records import AnswerReader, read_records
-from cliqa_bench.reports import beyond
-from cliqa_bench.reports.all_orders import first_task_rows, order_rows
-from cliqa_bench.reports.bounded import TOLERANCES, bounded_rows, shape_bounded
 from cliqa_bench.reports.render import latex, markdown
 from cliqa_bench.reports.rows import Group, group_records
-from cliqa_bench.reports.statistics import interval_rows, significance_rows
-from cliqa_bench.reports.tables import Table, Value
-from cliqa_bench.reports.transfer import transfer_rows
+from cliqa_bench.reports.tables import beyond
+from cliqa_bench.reports.tables.all_orders import first_task_rows, order_rows
+from cliqa_bench.reports.tables.bounded import TOLERANCES, bounded_rows, shape_bounded
+from cliqa_bench.reports.tables.shapes import Table, Value
+from cliqa_bench.reports.tables.statistics import interval_rows, significance_rows
+from cliqa_bench.reports.tables.transfer import transfer_rows
+from cliqa_bench.results.records import AnswerReader, read_records
 
 
 @pytest.fixture(scope="module")

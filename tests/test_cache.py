@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_dataset import Tiny, make_tiny, pixels_of
 
-from cliqa_bench.benchmarks.cache import MEAN, STD, ImageCache, to_float
-from cliqa_bench.benchmarks.content import content_hashes, is_known
-from cliqa_bench.benchmarks.images import RULES, decode_bytes
-from cliqa_bench.benchmarks.source import batches_by_shape
+from cliqa_bench.benchmarks.decoded import batches_by_shape
+from cliqa_bench.benchmarks.pixels.cache import MEAN, STD, ImageCache, to_float
+from cliqa_bench.benchmarks.pixels.decode import RULES, decode_bytes
+from cliqa_bench.benchmarks.pixels.hashes import content_hashes, is_known
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
 
-MODULE = "cliqa_bench.benchmarks.cache"
+MODULE = "cliqa_bench.benchmarks.pixels.cache"
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_decoding_leaves_the_hashes_so_that_files_are_read_once(
     assert not is_known(tiny.root, paths)
     open_cache(tiny, tmp_path)
     assert is_known(tiny.root, paths)
-    monkeypatch.setattr("cliqa_bench.benchmarks.content._hash", None)
+    monkeypatch.setattr("cliqa_bench.benchmarks.pixels.hashes._hash", None)
     assert content_hashes(tiny.root, paths, "Tiny") == expected
 
 

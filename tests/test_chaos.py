@@ -11,8 +11,8 @@ from pathlib import Path
 import chaos_process as lab
 import pytest
 
-from cliqa_bench.locks import claimed
-from cliqa_bench.store import Node
+from cliqa_bench.results.nodes import Node
+from cliqa_bench.system.locks import claimed
 
 ROOT = Path(__file__).resolve().parents[1]
 

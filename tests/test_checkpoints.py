@@ -13,8 +13,10 @@ import torch
 from safetensors import safe_open
 from test_runner import arguments, content
 
-from cliqa_bench import checkpoints, cli
-from cliqa_bench.checkpoints import (
+from cliqa_bench.cli import parser
+from cliqa_bench.errors import UserError
+from cliqa_bench.learning import checkpoints
+from cliqa_bench.learning.checkpoints import (
     Checkpoints,
     Resumed,
     Unusable,
@@ -22,18 +24,17 @@ from cliqa_bench.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from cliqa_bench.errors import UserError
-from cliqa_bench.learner import Learner
+from cliqa_bench.learning.learner import Learner
 from cliqa_bench.reports import report
-from cliqa_bench.store import clean_partial, read_json
+from cliqa_bench.results.nodes import clean_partial, read_json
+from cliqa_bench.results.weights import write_weights
 from cliqa_bench.strategies.lwf import LwF
 from cliqa_bench.strategies.mas import MAS
 from cliqa_bench.strategies.replay import Replay
 from cliqa_bench.strategies.si import SI
 from cliqa_bench.strategies.sl import SL
 from cliqa_bench.strategies.tsn import TSN
-from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
-from cliqa_bench.weights import write_weights
+from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -395,7 +396,7 @@ def test_a_run_killed_in_the_middle_of_an_experience_ends_with_the_same_bytes(
     monkeypatch.setattr(
         report, "write_report", lambda out: SimpleNamespace(summary="")
     )  # of no interest here
-    assert cli.main(words("straight")) == 0
+    assert parser.main(words("straight")) == 0
     monkeypatch.setenv("CLIQA_CHECKPOINT_SECONDS", "0")
     write = checkpoints.write_checkpoint
 
@@ -406,12 +407,12 @@ def test_a_run_killed_in_the_middle_of_an_experience_ends_with_the_same_bytes(
 
     monkeypatch.setattr(checkpoints, "write_checkpoint", write_and_die)
     with pytest.raises(Killed):
-        cli.main(words("killed"))
+        parser.main(words("killed"))
     (kept,) = (tmp_path / "killed/checkpoints").iterdir()
     assert kept.name.startswith("si-scnn-2bid-")
     monkeypatch.setattr(checkpoints, "write_checkpoint", write)
     capsys.readouterr()
-    assert cli.main(words("killed")) == 0
+    assert parser.main(words("killed")) == 0
     assert "(seed 0): goes on after 2 of 3 epochs" in capsys.readouterr().out
     assert not list((tmp_path / "killed/checkpoints").iterdir())
     straight, killed = content(tmp_path / "straight"), content(tmp_path / "killed")

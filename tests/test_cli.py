@@ -14,13 +14,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from cliqa_bench import registry
 from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.suites import ORDERS
-from cliqa_bench.cli import build_parser, main
-from cliqa_bench.commands import COMMANDS
+from cliqa_bench.cli.commands import COMMANDS
+from cliqa_bench.cli.listing import READOUT_TEXTS
+from cliqa_bench.cli.parser import build_parser, main
 from cliqa_bench.errors import UserError
-from cliqa_bench.listing import READOUT_TEXTS
+from cliqa_bench.extensions import registry
 from cliqa_bench.readouts import READOUTS
 from cliqa_bench.reports import report
 
@@ -57,7 +57,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_run_gets_flags_over_file(fake: Any, tmp_path: Path) -> None:
-    run = fake("cliqa_bench.runner", run=0)["run"]
+    run = fake("cliqa_bench.execution.run", run=0)["run"]
     file = tmp_path / "run.yaml"
     file.write_text(
         "strategy: [tsn]\norders: [I, 'bid,live']\nseeds: [0, 1]\nsplit: 2\n"
@@ -76,12 +76,12 @@ def test_run_gets_flags_over_file(fake: Any, tmp_path: Path) -> None:
 
 
 def test_the_exit_code_is_the_commands(fake: Any) -> None:
-    fake("cliqa_bench.runner", run=3)
+    fake("cliqa_bench.execution.run", run=3)
     assert main(["run", "--strategy", "tsn"]) == 3
 
 
 def test_plan_prints(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    fake("cliqa_bench.runner", plan="six nodes")
+    fake("cliqa_bench.execution.run", plan="six nodes")
     assert main(["plan", "--strategy", "tsn", "--orders", "all"]) == 0
     assert capsys.readouterr().out == "six nodes\n"
 
@@ -149,8 +149,8 @@ def test_data_sheet(fake: Any, tmp_path: Path) -> None:
 
 
 def test_pretrain(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    train = fake("cliqa_bench.pretrain", pretrain=0.75)["pretrain"]
-    fake("cliqa_bench.computing", resolve_device="a device")
+    train = fake("cliqa_bench.models.pretraining", pretrain=0.75)["pretrain"]
+    fake("cliqa_bench.system.compute", resolve_device="a device")
     assert main(["pretrain", "--to", "w.safetensors", "--seed", "2", "--steps", "9"]) == 0
     (to, device, config, command), _ = train.call_args
     assert (to, device, config.seed, config.steps) == (Path("w.safetensors"), "a device", 2, 9)
@@ -268,13 +268,13 @@ def test_misuse_in_a_file(text: str, line: str, tmp_path: Path, capsys: pytest.C
 
 
 def test_bad_data_is_one_line(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fake("cliqa_bench.runner", run=0)["run"]
+    run = fake("cliqa_bench.execution.run", run=0)["run"]
     run.side_effect = UserError("row 3 of dmos.csv is broken")
     assert complaint(capsys, "run", "--strategy", "tsn") == "row 3 of dmos.csv is broken"
 
 
 def test_a_bug_of_ours_keeps_its_traceback(fake: Any) -> None:
-    fake("cliqa_bench.runner", run=0)["run"].side_effect = ZeroDivisionError
+    fake("cliqa_bench.execution.run", run=0)["run"].side_effect = ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
         main(["run", "--strategy", "tsn"])
 
@@ -291,7 +291,7 @@ def test_stopped(fake: Any, sent: signal.Signals, code: int, capsys: pytest.Capt
             unwound.append(True)
 
     before = signal.getsignal(signal.SIGTERM)
-    fake("cliqa_bench.runner", run=0)["run"].side_effect = work
+    fake("cliqa_bench.execution.run", run=0)["run"].side_effect = work
     assert main(["run", "--strategy", "tsn"]) == code
     assert unwound == [True]
     told = capsys.readouterr().err.strip()
@@ -312,7 +312,7 @@ def test_a_forked_worker_dies_of_sigterm_quietly(fake: Any, capfd: pytest.Captur
         os.kill(child, signal.SIGTERM)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    fake("cliqa_bench.runner", run=0)["run"].side_effect = work
+    fake("cliqa_bench.execution.run", run=0)["run"].side_effect = work
     assert main(["run", "--strategy", "tsn"]) == 143
     assert capfd.readouterr().err == ""
 

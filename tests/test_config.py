@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.errors import UserError
-from cliqa_bench.machine import has_amx
-from cliqa_bench.settings import config_dict, data_root, resolve, typed_fields, words
+from cliqa_bench.settings.resolve import config_dict, data_root, resolve, typed_fields, words
 from cliqa_bench.strategies.tsn import TSN
+from cliqa_bench.system.hardware import has_amx
 
 
 def make(**settings: Any) -> Any:
@@ -289,7 +289,7 @@ def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     # what --set says of the protocol is the last word
     assert make(precision="bf16", set=["training.precision=fp32"]).training.precision == "fp32"
     for amx, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("cliqa_bench.machine.has_amx", lambda amx=amx: amx)
+        monkeypatch.setattr("cliqa_bench.system.hardware.has_amx", lambda amx=amx: amx)
         assert make(precision="auto", device="cpu").training.precision == expected
     assert make(precision="auto", device="mps").training.precision == "fp32"
     with pytest.raises(UserError, match="unknown precision 'fp16'"):

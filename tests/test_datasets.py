@@ -17,10 +17,10 @@ import openpyxl
 import pytest
 import scipy.io
 
-from cliqa_bench import registry
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.benchmarks.base import Dataset, content
 from cliqa_bench.errors import UserError
+from cliqa_bench.extensions import registry
 
 NAMES = tuple(layouts.WRITERS)
 

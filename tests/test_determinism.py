@@ -9,13 +9,13 @@ import torch
 from test_runner import arguments, content
 from tiny_dataset import make_tiny
 
-from cliqa_bench import cli
-from cliqa_bench.benchmarks.cache import ImageCache
-from cliqa_bench.computing import deterministic_algorithms
-from cliqa_bench.registry import code_digest
+from cliqa_bench.benchmarks.pixels.cache import ImageCache
+from cliqa_bench.cli import parser
+from cliqa_bench.execution.run import versions
+from cliqa_bench.extensions.registry import code_digest
 from cliqa_bench.reports import report
-from cliqa_bench.runner import versions
-from cliqa_bench.settings import config_dict, resolve
+from cliqa_bench.settings.resolve import config_dict, resolve
+from cliqa_bench.system.compute import deterministic_algorithms
 
 
 def test_deterministic_algorithms_are_set_and_taken_back():
@@ -52,7 +52,7 @@ def test_neither_order_nor_processes_nor_the_flag_change_a_byte(miniatures, tmp_
     ):
         words = arguments(miniatures, tmp_path / name, *more)
         words[words.index("--orders") + 1] = order
-        assert cli.main(words) == 0
+        assert parser.main(words) == 0
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     one, two = content(tmp_path / "one"), content(tmp_path / "two")
     assert len(one) > 20

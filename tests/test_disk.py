@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cliqa_bench import disk, stopping, store
-from cliqa_bench.benchmarks import content
+from cliqa_bench.benchmarks.pixels import hashes
 from cliqa_bench.errors import UserError
-from cliqa_bench.locks import claimed, locked, owner, sweep_locks
-from cliqa_bench.store import Node
+from cliqa_bench.results import nodes
+from cliqa_bench.results.nodes import Node
+from cliqa_bench.system import disk, signals
+from cliqa_bench.system.locks import claimed, locked, owner, sweep_locks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,13 +55,13 @@ def save_tensors(path: Path) -> None:
 
 
 def save_arrays(path: Path) -> None:
-    store.write_arrays(path, {"x": BIG})
+    nodes.write_arrays(path, {"x": BIG})
 
 
 def test_a_figure_on_a_full_disk(small: Path) -> None:
     from matplotlib.figure import Figure
 
-    from cliqa_bench.reports import style
+    from cliqa_bench.reports.figures import style
 
     figure = Figure()
     figure.text(0.5, 0.5, "abc")
@@ -86,7 +87,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(small: Path, write: 
     )
     with pytest.raises(UserError, match=line), Node(small, "train", "full", {}).building({}) as folder:
         write(folder / "x.npz")
-    with pytest.raises(UserError, match=line), store.atomic_path(small / "x.npz") as path:
+    with pytest.raises(UserError, match=line), nodes.atomic_path(small / "x.npz") as path:
         write(path)
     assert sorted(p.name for p in small.iterdir()) == ["other", "train"]
     assert [p.name for p in (small / "train").iterdir()] == [finished.id]
@@ -95,7 +96,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(small: Path, write: 
 
 def test_a_read_only_disk_is_named(small: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-    for block in (store.atomic_path(small / "x"), Node(small, "train", "a", {}).building({})):
+    for block in (nodes.atomic_path(small / "x"), Node(small, "train", "a", {}).building({})):
         with pytest.raises(UserError, match=f"cannot write {small}.*: Read-only file system"), block:
             pass
     with pytest.raises(UserError, match="Read-only"), claimed(small / "x.lock"):
@@ -104,7 +105,7 @@ def test_a_read_only_disk_is_named(small: Path) -> None:
 
 def test_a_quota_is_a_full_disk(tmp_path: Path) -> None:
     line = r"Disk quota exceeded \(it needs more than 0\.1 MB, .* MB are free\)"
-    with pytest.raises(UserError, match=line), store.atomic_path(tmp_path / "x") as path:
+    with pytest.raises(UserError, match=line), nodes.atomic_path(tmp_path / "x") as path:
         path.write_bytes(bytes(100_000))
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
     assert not list(tmp_path.iterdir())
@@ -131,7 +132,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     monkeypatch.setenv("CLIQA_CACHE", str(small))
     picture = ROOT / "README.md"
-    assert content.content_hashes(ROOT, [picture], "pictures") == content.content_hashes(ROOT, [picture], "")
+    assert hashes.content_hashes(ROOT, [picture], "pictures") == hashes.content_hashes(ROOT, [picture], "")
 
 
 # -- power -----------------------------------------------------------------------------------------------
@@ -165,17 +166,17 @@ def test_a_name_is_given_when_the_content_lies_on_the_disk(
     assert set(order[:at]) >= {"sync weights", "sync spec.json", "sync done.json", f"sync .{node.id}"}
     assert order[at + 1 :] == ["sync train"]
     order.clear()
-    store.write_text(tmp_path / "x.json", "")
+    nodes.write_text(tmp_path / "x.json", "")
     assert order == ["sync .x", "name x.json", f"sync {tmp_path.name}"]
     order.clear()
-    store.write_text(tmp_path / "x.json", "", lasting=False)
+    nodes.write_text(tmp_path / "x.json", "", lasting=False)
     assert order == ["name x.json"]
 
 
 # -- locks -----------------------------------------------------------------------------------------------
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from cliqa_bench.locks import claimed\n"
+    "import sys, time; from pathlib import Path; from cliqa_bench.system.locks import claimed\n"
     "with claimed(Path(sys.argv[1])) as ours:\n print(ours, flush=True); time.sleep(60)"
 )
 
@@ -241,10 +242,10 @@ def test_nobody_gets_the_lock_of_a_file_that_was_removed(tmp_path: Path) -> None
 # -- signals ---------------------------------------------------------------------------------------------
 
 SWALLOWS = (
-    "import os, signal, time; from cliqa_bench import stopping\n"
-    "stopping.GRACE = 0.3\n"
+    "import os, signal, time; from cliqa_bench.system import signals\n"
+    "signals.GRACE = 0.3\n"
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "with stopping.stoppable('the command'):\n"
+    "with signals.stoppable('the command'):\n"
     " try:\n"
     "  os.kill(os.getpid(), signal.{sent}); time.sleep(30)\n"
     " except BaseException:\n"
@@ -263,21 +264,21 @@ def test_a_stop_that_gets_lost_ends_the_process_all_the_same(sent: str, code: in
     program = SWALLOWS.format(sent=sent, then="time.sleep(30)")
     done = ended(program)
     assert done.returncode == code
-    assert done.stderr == stopping.farewell("the command") + "\n"
+    assert done.stderr == signals.farewell("the command") + "\n"
 
 
 IN_A_FINALISER = (
-    "import os, signal, sys, time; from cliqa_bench import stopping\n"
+    "import os, signal, sys, time; from cliqa_bench.system import signals\n"
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "class Thing:\n"
     " def __del__(self):\n"
     "  os.kill(os.getpid(), signal.{sent}); time.sleep(0)\n"
     "try:\n"
-    " with stopping.stoppable('the command'):\n"
+    " with signals.stoppable('the command'):\n"
     "  Thing()\n"
     "  time.sleep(30)\n"
-    "except stopping.STOPS as stop:\n"
-    " sys.exit(stopping.exit_code(stop))\n"
+    "except signals.STOPS as stop:\n"
+    " sys.exit(signals.exit_code(stop))\n"
 )
 
 
@@ -292,7 +293,7 @@ def test_a_later_signal_ends_at_once_and_one_that_comes_soon_is_the_same_stop(se
     again = f"os.kill(os.getpid(), signal.{sent}); "
     then = f"{again}print('unwinding', flush=True); time.sleep(0.6); {again}time.sleep(30)"
     program = SWALLOWS.format(sent=sent, then=then).replace(
-        "GRACE = 0.3", "GRACE, stopping.SAME_STOP = 20, 0.5"
+        "GRACE = 0.3", "GRACE, signals.SAME_STOP = 20, 0.5"
     )
     done = ended(program)
     assert (done.stdout, done.returncode) == ("unwinding\n", 128 + getattr(signal, sent))
@@ -304,7 +305,7 @@ def test_a_stop_amid_the_imports_prints_no_traceback() -> None:
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     lines = iter(process.stderr)
-    while not next(lines).rstrip().endswith("cliqa_bench.stopping"):
+    while not next(lines).rstrip().endswith("cliqa_bench.system.signals"):
         pass
     next(lines)  # something else was imported: from here on it can be stopped
     process.send_signal(signal.SIGINT)
@@ -315,7 +316,7 @@ def test_a_stop_amid_the_imports_prints_no_traceback() -> None:
 
 
 def test_a_child_that_is_started_meanwhile_gets_no_signal() -> None:
-    with stopping.held_back():
+    with signals.held_back():
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         assert {signal.SIGINT, signal.SIGTERM} <= blocked
     assert not {signal.SIGINT, signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, [])

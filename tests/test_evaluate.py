@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cliqa_bench import evaluate
+from cliqa_bench.learning import scoring
 from cliqa_bench.types import Subset
 
 WEIGHTS = torch.tensor([[0.3, -0.7], [1.1, 0.2], [-0.4, 0.9]])
@@ -44,7 +44,7 @@ class Pictures:
 
 def score(network: Any, pictures: Any, subset: Subset, *more: Any, **options: Any) -> np.ndarray:
     """Scores what need not be a `Source`."""
-    return evaluate.score_images(network, pictures, subset, *more, **options)
+    return scoring.score_images(network, pictures, subset, *more, **options)
 
 
 def network(images: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_the_precision_is_that_of_the_network_s_products(precision: str, kind: t
     scores = score(noting, pictures, "val", 2, "cpu", precision)
     assert kinds == {kind} and scores.dtype == np.float32
     np.testing.assert_allclose(scores, pictures.expected("val"), rtol=0, atol=0.05)
-    assert pictures.pixels == [evaluate.pixels_in_batch(torch.device("cpu"), precision)]
+    assert pictures.pixels == [scoring.pixels_in_batch(torch.device("cpu"), precision)]
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])

@@ -10,15 +10,15 @@ import pytest
 import torch
 from test_runner import arguments
 
-from cliqa_bench import cli
-from cliqa_bench.computing import saying_what_to_lower
+from cliqa_bench.cli import parser
 from cliqa_bench.errors import OutOfMemory, listed
-from cliqa_bench.evaluate import score_images
-from cliqa_bench.learner import Learner
-from cliqa_bench.memory import is_out_of_memory
+from cliqa_bench.learning.learner import Learner
+from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.reports import load
 from cliqa_bench.strategies.tsn import TSN
-from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
+from cliqa_bench.system.compute import saying_what_to_lower
+from cliqa_bench.system.memory import is_out_of_memory
+from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -168,12 +168,12 @@ def test_another_error_is_no_lack_of_memory(source):
 LIMITED = """
 import resource, sys
 import numpy as np, torch
-from cliqa_bench import evaluate
-from cliqa_bench.evaluate import score_images
-from cliqa_bench.trial import tiny_sources
+from cliqa_bench.learning import scoring
+from cliqa_bench.learning.scoring import score_images
+from cliqa_bench.testing.tiny import tiny_sources
 
 torch.set_num_threads(1)
-evaluate.MAX_PIXELS = 1 << 24  # all of one shape in one batch
+scoring.MAX_PIXELS = 1 << 24  # all of one shape in one batch
 widen = torch.nn.Conv2d(3, 4096, 1)
 with tiny_sources(1) as (source,):
     def network(images):
@@ -264,7 +264,7 @@ def failed(miniatures, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
         patch.setattr(sys, "stderr", Collected(said))
-        code = cli.main(command)
+        code = parser.main(command)
     return folder / "runs", code, "".join(said)
 
 

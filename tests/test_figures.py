@@ -23,13 +23,13 @@ from scipy import stats
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.readouts import read
-from cliqa_bench.records import AnswerReader, RunRecord, read_records, write_record
-from cliqa_bench.reports import figures_matrices, figures_orders, figures_scatter, gallery
-from cliqa_bench.reports.figures_scale import draw_scale, gated_run, shown_images
-from cliqa_bench.reports.figures_scatter import best_method
+from cliqa_bench.reports.figures import gallery, matrices, orders, scatter
+from cliqa_bench.reports.figures.scale import draw_scale, gated_run, shown_images
+from cliqa_bench.reports.figures.scatter import best_method
+from cliqa_bench.reports.figures.style import method_styles, plain
 from cliqa_bench.reports.rows import GENERATED, Tidy, group_records, tidy
-from cliqa_bench.reports.style import method_styles, plain
-from cliqa_bench.store import write_json
+from cliqa_bench.results.nodes import write_json
+from cliqa_bench.results.records import AnswerReader, RunRecord, read_records, write_record
 
 HOSTILE = r"a_b $x^ {y} <b>&\frac \$1$"
 
@@ -92,8 +92,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Figure]]:
         found[name] = figure
         return [folder / name]
 
-    for module in ("figures", "figures_matrices", "figures_scatter", "figures_orders", "figures_scale"):
-        monkeypatch.setattr(f"cliqa_bench.reports.{module}.save", keep)
+    for module in ("curves", "matrices", "scatter", "orders", "scale"):
+        monkeypatch.setattr(f"cliqa_bench.reports.figures.{module}.save", keep)
     yield found
 
 
@@ -132,12 +132,13 @@ def drawn(small: Path, tmp_path_factory: pytest.TempPathFactory) -> list[gallery
     return gallery.draw_all(*numbers_of(small), tmp_path_factory.mktemp("figures"))
 
 
-def test_code_that_draws_in_a_sub_folder_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "gallery.py").write_text("")
-    monkeypatch.setattr(gallery, "__file__", str(tmp_path / "gallery.py"))
+def test_code_that_draws_in_another_folder_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("figures", "tables"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "figures" / "gallery.py").write_text("")
+    monkeypatch.setattr(gallery, "__file__", str(tmp_path / "figures" / "gallery.py"))
     before = gallery._code.__wrapped__()
-    (tmp_path / "figures" / "scale.py").write_text("")
+    (tmp_path / "tables" / "cost.py").write_text("")
     assert len(gallery._code.__wrapped__()) == len(before) + 1
 
 
@@ -189,9 +190,9 @@ def test_the_users_own_settings_do_not_matter(small: Path, tmp_path: Path) -> No
     import matplotlib as mpl
 
     numbers, reader = numbers_of(small)
-    plain_files = figures_matrices.draw_srcc(numbers, reader, tmp_path / "plain")
+    plain_files = matrices.draw_srcc(numbers, reader, tmp_path / "plain")
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.facecolor": "black"}):
-        others = figures_matrices.draw_srcc(numbers, reader, tmp_path / "other")
+        others = matrices.draw_srcc(numbers, reader, tmp_path / "other")
         assert mpl.rcParams["font.size"] == 20
     assert plain_files[2].read_bytes() == others[2].read_bytes()
 
@@ -203,8 +204,8 @@ def cell_texts(figure: Figure, title: str) -> dict[tuple[int, int], str]:
 
 def test_the_cells_of_the_heat_maps(small: Path, kept: dict[str, Figure], tmp_path: Path) -> None:
     numbers, reader = numbers_of(small)
-    figures_matrices.draw_srcc(numbers, reader, tmp_path)
-    figures_matrices.draw_stability(numbers, reader, tmp_path)
+    matrices.draw_srcc(numbers, reader, tmp_path)
+    matrices.draw_stability(numbers, reader, tmp_path)
     titles = ["LIVE", "CSIQ", "BID", "CLIVE"]
     seen = 0
     for row in numbers.rows:
@@ -221,14 +222,14 @@ def test_the_cells_of_the_heat_maps(small: Path, kept: dict[str, Figure], tmp_pa
 def test_a_missing_cell_is_a_dash(tmp_path: Path, kept: dict[str, Figure]) -> None:
     record = recorded.record_tsn(tmp_path)
     (tmp_path / "answers" / record.answers["train-clive-0"]["live"] / "done.json").unlink()
-    figures_matrices.draw_srcc(*numbers_of(tmp_path), tmp_path)
+    matrices.draw_srcc(*numbers_of(tmp_path), tmp_path)
     cells = cell_texts(kept["fig_srcc"], "TSN-IQA")
     assert cells[3, 0] == "–" and cells[0, 0] != "–"
 
 
 def test_the_scatter_says_what_scipy_says(small: Path, kept: dict[str, Figure], tmp_path: Path) -> None:
     numbers, reader = numbers_of(small)
-    figures_scatter.draw_scatter(numbers, reader, tmp_path)
+    scatter.draw_scatter(numbers, reader, tmp_path)
     source = best_method(numbers)
     assert source is not None
     values = {
@@ -248,14 +249,14 @@ def test_the_scatter_says_what_scipy_says(small: Path, kept: dict[str, Figure], 
 
 
 def test_predictions_that_rank_the_wrong_way_have_no_curve(tmp_path: Path, kept: dict[str, Figure]) -> None:
-    from cliqa_bench.store import read_answers, write_answers
+    from cliqa_bench.results.nodes import read_answers, write_answers
 
     record = recorded.record_single(tmp_path, "sl")
     path = tmp_path / "answers" / record.answers["sl-clive-0"]["live"] / "answers.npz"
     told = read_answers(path)
     write_answers(path, told["keys"], told["mos"], scores=-told["mos"][:, None].astype(np.float32))
     recorded.sign(path.parent)
-    figures_scatter.draw_scatter(*numbers_of(tmp_path), tmp_path)
+    scatter.draw_scatter(*numbers_of(tmp_path), tmp_path)
     live = kept["fig_scatter"].axes[0]
     assert live.get_title() == "LIVE" and len(live.lines) == 1
     assert live.texts[0].get_text() == "SRCC −1.000\nPLCC –\nRMSE –"
@@ -265,8 +266,8 @@ def test_orders_and_first_task_are_drawn_from_the_studies(
     small: Path, kept: dict[str, Figure], tmp_path: Path
 ) -> None:
     numbers, reader = numbers_of(small)
-    figures_orders.draw_orders(numbers, reader, tmp_path)
-    figures_orders.draw_first_task(numbers, reader, tmp_path)
+    orders.draw_orders(numbers, reader, tmp_path)
+    orders.draw_first_task(numbers, reader, tmp_path)
     (panel,) = kept["fig_orders"].axes
     names = [label.get_text() for label in panel.get_yticklabels()]
     assert names == ["TSN-IQA-O", "TSN-IQA (last head)", "TSN-IQA (hard)", "TSN-IQA"]  # from below

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from cliqa_bench import registry
 from cliqa_bench.backbones.staged import FeatureNet, Features, StagedNet
-from cliqa_bench.folding import Scorer, foldable, folded
-from cliqa_bench.model import QualityModel
+from cliqa_bench.extensions import registry
+from cliqa_bench.models.folding import Scorer, foldable, folded
+from cliqa_bench.models.quality import QualityModel
 
 CONVOLUTIONS = {"scnn": 9, "resnet18": 20, "resnet50": 53, "vgg16": 13, "two_stream": 29}
 

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from cliqa_bench import gates
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.gated import Gate, GatedScorer
-from cliqa_bench.gates import fit_centroids, nearest_distance
+from cliqa_bench.models import gates
+from cliqa_bench.models.gated import Gate, GatedScorer
+from cliqa_bench.models.gates import fit_centroids, nearest_distance
 
 ATOL = 1e-6
 

@@ -22,7 +22,6 @@ import scipy.stats
 import xlrd
 from PIL import Image, ImageOps
 
-from cliqa_bench import disk
 from cliqa_bench.benchmarks.generated import (
     colour,
     distortions,
@@ -40,6 +39,7 @@ from cliqa_bench.benchmarks.generated.synthetic import KadidLayout
 from cliqa_bench.benchmarks.suites import find_datasets
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import rng_for
+from cliqa_bench.system import disk
 
 SIX = ["live", "csiq", "bid", "clive", "koniq10k", "kadid10k"]
 

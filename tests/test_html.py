@@ -16,18 +16,18 @@ import pytest
 import recorded_runs as recorded
 from recorded_html import HOSTILE, base, hostile_run, numbers_of, page_of, record_for_html
 
-from cliqa_bench.records import AnswerReader, read_records
-from cliqa_bench.reports.explorer import explorer, to_json
-from cliqa_bench.reports.html import html_report
+from cliqa_bench.reports.audit.verify import verify
+from cliqa_bench.reports.figures.style import COLOURS, MARKERS
+from cliqa_bench.reports.page.explorer import explorer, to_json
+from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import collect, lasting, make_tables
 from cliqa_bench.reports.render import csv_text, number
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import GENERATED, ORDERS, Tidy, group_records
-from cliqa_bench.reports.style import COLOURS, MARKERS
-from cliqa_bench.reports.tables import Section, Table, Value
-from cliqa_bench.reports.verify import verify
+from cliqa_bench.reports.tables.shapes import Section, Table, Value
+from cliqa_bench.results.records import AnswerReader, read_records
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "reports" / "templates"
+TEMPLATES = Path(__file__).resolve().parents[1] / "reports" / "page" / "templates"
 
 
 class Page(HTMLParser):

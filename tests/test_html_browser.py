@@ -10,13 +10,13 @@ import pytest
 import recorded_runs as recorded
 from recorded_html import HOSTILE, base, hostile_run, numbers_of, record_for_html
 
-from cliqa_bench.reports.html import html_report
+from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import make_tables
 from cliqa_bench.reports.render import number
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import Tidy
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "reports" / "templates"
+TEMPLATES = Path(__file__).resolve().parents[1] / "reports" / "page" / "templates"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliqa_bench.benchmarks.images import FORMATS, adaptive_resize, adaptive_size, decode, image_size
+from cliqa_bench.benchmarks.pixels.decode import FORMATS, adaptive_resize, adaptive_size, decode, image_size
 from cliqa_bench.errors import UserError
 
 RNG = np.random.default_rng(3)

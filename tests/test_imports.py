@@ -13,25 +13,24 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "cliqa_bench"
-# from the top down; a module may import from its own level (without circles) and from those below
-LEVELS = (
-    "__main__ cli commands data_commands",
+# from the top down; a room may import from its own floor (without circles) and from those below
+FLOORS = (
+    "cli",
     "bench testing",
-    "trial",
-    "listing runner scoring paper worker live pool crew job_progress jobs planner settings reports",
+    "execution",
+    "reports settings",
     "strategies",
-    "checkpoints",
-    "benchmarks learner epochs evaluate pretrain plugins logs",
-    "gated",
-    "folding",
-    "model gates backbones",
-    "computing",
-    "metrics losses readouts records schema registry addons memory pretrain_config weights store",
-    "avalanche_import machine seeds paths config yaml_file disk locks stopping processes progress",
-    "types errors supported _version",
+    "learning",
+    "models",
+    "benchmarks backbones",
+    "results",
+    "extensions",
+    "system",
+    "words",
 )
-LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names.split()}
-REPORTS_IMPORT = {"store", "records", "metrics", "readouts", "types", "errors", "config", "locks", "reports"}
+FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms.split()}
+MOST_WORDS = 12
+"""How many modules may lie in no room: words that every room may use, which import nothing but each other."""
 
 
 def modules() -> dict[str, Path]:
@@ -72,17 +71,35 @@ def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def test_every_module_has_a_level() -> None:
-    assert {name.partition(".")[0] for name in modules()} <= LEVEL.keys()
+def room(name: str) -> str:
+    """Returns the room of a module."""
+    first, _, rest = name.partition(".")
+    return first if rest or first in FLOOR else "words"
 
 
-@pytest.mark.parametrize("name", modules())
+def test_every_module_has_a_room_and_few_lie_in_none() -> None:
+    found = {room(name) for name in modules()}
+    assert found == FLOOR.keys()
+    words = [name for name in modules() if room(name) == "words" and name != "__main__"]
+    assert len(words) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if name != "__main__"])
 def test_imports_go_down(name: str) -> None:
-    room = name.partition(".")[0]
-    targets = imported(modules()[name])
-    assert [t for t in targets if LEVEL[t.partition(".")[0]] < LEVEL[room]] == []
-    if room == "reports":
-        assert {t.partition(".")[0] for t in targets} <= REPORTS_IMPORT
+    targets = {target: room(target) for target in imported(modules()[name])}
+    assert [t for t, other in targets.items() if FLOOR[other] < FLOOR[room(name)]] == []
+    if room(name) == "reports":
+        assert set(targets.values()) <= {"reports", "results", "system", "words"}
+
+
+def test_a_file_s_name_is_unique_but_for_what_is_found_by_its_name() -> None:
+    found: dict[str, list[str]] = {}
+    for name, path in modules().items():
+        if (
+            path.stem != "__init__" and not (path.parent / "base.py").exists()
+        ):  # strategies, datasets, backbones
+            found.setdefault(path.stem, []).append(name)
+    assert [names for names in found.values() if len(names) > 1] == []
 
 
 def test_no_circles() -> None:
@@ -112,7 +129,7 @@ LATE = ("torch", "torchvision", "avalanche")
 HEAVY = (*LATE, "pandas", "scipy", "matplotlib", "sklearn", "PIL")
 PROBE = """
 import sys
-from cliqa_bench.cli import main
+from cliqa_bench.cli.parser import main
 try:
     code = main(sys.argv[2:])
 except SystemExit as stop:

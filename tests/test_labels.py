@@ -14,7 +14,8 @@ import xlwt
 from layouts import cells
 
 from cliqa_bench import errors
-from cliqa_bench.benchmarks import labels, matlab, workbooks
+from cliqa_bench.benchmarks.readers import matlab, workbooks
+from cliqa_bench.benchmarks.readers import text as labels
 from cliqa_bench.errors import UserError
 
 

@@ -11,17 +11,17 @@ from PIL import Image
 from scipy.stats import norm
 from tiny_dataset import make_tiny
 
-from cliqa_bench import registry
-from cliqa_bench.benchmarks.cache import ImageCache
-from cliqa_bench.benchmarks.source import Source
+from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import PRESETS
-from cliqa_bench.evaluate import score_images
-from cliqa_bench.learner import Learner
-from cliqa_bench.losses import fidelity, pair_probability
+from cliqa_bench.extensions import registry
+from cliqa_bench.learning.learner import Learner
+from cliqa_bench.learning.losses import fidelity, pair_probability
+from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
-from cliqa_bench.model import QualityModel
+from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.strategies.tsn import TSN
 
 TRAINING = replace(

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from cliqa_bench import locks
-from cliqa_bench.locks import claimed, locked, owner, sweep_locks
+from cliqa_bench.system import locks
+from cliqa_bench.system.locks import claimed, locked, owner, sweep_locks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,11 +27,11 @@ import errno, fcntl
 def flock(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 fcntl.flock = flock
-from cliqa_bench import locks
+from cliqa_bench.system import locks
 locks.BEAT, locks.POLL = 0.05, 0.05
 """
 HOLD = (
-    "import sys; from pathlib import Path; from cliqa_bench.locks import claimed\n"
+    "import sys; from pathlib import Path; from cliqa_bench.system.locks import claimed\n"
     "with claimed(Path(sys.argv[1])) as ours:\n print(ours, flush=True); sys.stdin.readline()"
 )
 ELSEWHERE = "process 7 on elsewhere\nother-boot.1 7 99 abcdef {beat:012d}\n"
@@ -187,9 +187,9 @@ import sys, time
 from pathlib import Path
 from test_planner import config
 from test_pool import CHECK, plan_of
-from cliqa_bench import worker
-from cliqa_bench.jobs import Job
-from cliqa_bench.pool import work_off
+from cliqa_bench.execution import worker
+from cliqa_bench.execution.jobs import Job
+from cliqa_bench.execution.scheduler import work_off
 
 out, kill = Path(sys.argv[1]), sys.argv[2:]
 

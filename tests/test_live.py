@@ -6,7 +6,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
-from cliqa_bench.live import LivePrefix
+from cliqa_bench.execution.retrained_prefix import LivePrefix
 
 
 class Trained:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from cliqa_bench.losses import fidelity, pair_probability
+from cliqa_bench.learning.losses import fidelity, pair_probability
 
 
 def test_golden_probability_and_loss(shared):

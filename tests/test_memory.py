@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from cliqa_bench import memory
-from cliqa_bench.benchmarks.source import Source
-from cliqa_bench.evaluate import score_images
+from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.learning.scoring import score_images
+from cliqa_bench.system import memory
 
 MB = 1 << 20
 
@@ -20,7 +20,7 @@ MB = 1 << 20
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of /proc")
 def test_own_memory_is_what_was_written_to() -> None:
     program = (  # a process of its own: this one may have freed memory at hand
-        "import numpy as np; from cliqa_bench import memory; before = memory._own_bytes();"
+        "import numpy as np; from cliqa_bench.system import memory; before = memory._own_bytes();"
         "block = np.ones(200 << 20, np.uint8); print(memory._own_bytes() - before)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,

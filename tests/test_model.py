@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from cliqa_bench import registry
 from cliqa_bench.backbones.staged import StagedNet
-from cliqa_bench.model import QualityModel, TaskNorm
+from cliqa_bench.extensions import registry
+from cliqa_bench.models.quality import QualityModel, TaskNorm
 
 BACKBONES = registry.names("backbones")
 

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 import pytest
 from recorded_names import CASES, OURS, ids_of, plan_of, recorded, settings_of
 
-from cliqa_bench import planner, pretrain_config, registry
 from cliqa_bench.config import PRESETS, Training, later, named
-from cliqa_bench.pretrain_config import SCNN, distortion_bn_file
+from cliqa_bench.execution import plan as planner
+from cliqa_bench.extensions import registry
+from cliqa_bench.models import pretraining_config
+from cliqa_bench.models.pretraining_config import SCNN, distortion_bn_file
 from cliqa_bench.reports.rows import group_records
 from cliqa_bench.strategies.base import Strategy
 
@@ -40,7 +42,7 @@ def test_ids_are_those_of_0_1_0(case: str) -> None:
 
 @pytest.mark.parametrize("name", KEPT["settings"])
 def test_a_setting_that_was_added_says_so(name: str) -> None:
-    cls: Any = {"training": Training, "pre-training": pretrain_config.PretrainConfig}.get(name)
+    cls: Any = {"training": Training, "pre-training": pretraining_config.PretrainConfig}.get(name)
     unmarked = set(settings_of(cls or registry.load("strategies", name))) - set(KEPT["settings"][name])
     assert not unmarked, (
         f"{name} has a setting that 0.1.0 had not ({', '.join(unmarked)}), and renames all finished work; "
@@ -139,7 +141,7 @@ def test_other_pictures_make_another_gate_network_and_other_gates(monkeypatch: p
         return distortion_bn_file("net", "w", SCNN), set(ids[PRETRAINED_HERE]["gates"]), own, trainings
 
     before = look()
-    monkeypatch.setattr(pretrain_config, "PICTURES", pretrain_config.PICTURES + 1)
+    monkeypatch.setattr(pretraining_config, "PICTURES", pretraining_config.PICTURES + 1)
     after = look()
     assert before[0] != after[0]
     assert not before[1] & after[1]

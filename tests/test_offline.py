@@ -65,16 +65,16 @@ class Offline:
 
 PROGRAM = """
 import shlex, sys
-from cliqa_bench import cli
+from cliqa_bench.cli.parser import main
 if __name__ == "__main__":
     for line in sys.argv[1:]:
         sys.argv = ["cliqa_bench", *shlex.split(line)]
-        if code := cli.main(sys.argv[1:]):
+        if code := main(sys.argv[1:]):
             sys.exit(f"{line}: exit code {code}")
 """
 
 UNDRAWN = """
-from cliqa_bench.reports import gallery
+from cliqa_bench.reports.figures import gallery
 gallery.PICTURES = ()  # figures take long, and another test draws them
 """
 
@@ -139,14 +139,14 @@ def test_runs_with_loggers_and_those_of_the_paper(offline: Offline, miniatures: 
 
 
 FEW_RUNS = """
-from cliqa_bench import paper
-whole = paper.runs
+from cliqa_bench.settings import paper_runs
+whole = paper_runs.runs
 def few(base, strategies, orders, backbones):
     # its first run and one of the others, on one dataset
     chosen = list(whole(base, ["tsn", "sl"], {"I": ["bid"]}, backbones))
     yield chosen[0]
     yield chosen[2]
-paper.runs = few
+paper_runs.runs = few
 """
 
 
@@ -166,10 +166,10 @@ def test_the_other_commands(offline: Offline, tmp_path: Path) -> None:
 
 FEW_PICTURES = """
 from dataclasses import replace
-from cliqa_bench import pretrain_config
+from cliqa_bench.models import pretraining_config
 from cliqa_bench.benchmarks.generated import make
 make.LAYOUTS = {name: make.LAYOUTS[name] for name in ("bid", "clive")}
-pretrain_config.SCNN = replace(pretrain_config.SCNN, pictures=5, batch=4, size=64)
+pretraining_config.SCNN = replace(pretraining_config.SCNN, pictures=5, batch=4, size=64)
 """
 
 

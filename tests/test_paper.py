@@ -6,17 +6,19 @@ from typing import Any
 import pytest
 from test_planner import NAMES, config, material
 
-from cliqa_bench import paper, planner, registry
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
-from cliqa_bench.settings import paper_configs
+from cliqa_bench.execution import plan
+from cliqa_bench.extensions import registry
+from cliqa_bench.settings import paper_runs
+from cliqa_bench.settings.resolve import paper_configs
 
 
 def runs(tmp_path, backbones=("scnn",)) -> list[RunConfig]:
     base = replace(config(tmp_path), seeds=[0, 1, 2])
     orders = {label: list(order) for label, order in ORDERS.items()}
-    return list(paper.runs(base, registry.names("strategies"), orders, backbones))
+    return list(paper_runs.runs(base, registry.names("strategies"), orders, backbones))
 
 
 def test_every_table_of_the_paper_has_its_run(tmp_path):
@@ -29,7 +31,7 @@ def test_every_table_of_the_paper_has_its_run(tmp_path):
     assert ({"tsn", "lwf"}, {"I"}, "resnet18", 1, "{}") in asked, "Table III's second backbone"
     assert ({"tsn"}, {"I"}, "vgg16", 1, "{}") in asked, "Table VII's further backbones"
     assert ({"tsn", "lwf"}, set(ORDERS), "scnn", 1, "{}") in asked, "Tables V and VI"
-    assert (set(paper.SEVERAL_SEEDS), {"I"}, "scnn", 3, "{}") in asked, "Table XIII"
+    assert (set(paper_runs.SEVERAL_SEEDS), {"I"}, "scnn", 3, "{}") in asked, "Table XIII"
     for params in TABLE_VII:
         assert ({"tsn"}, {"I"}, "scnn", 1, str(params)) in asked, "Table VII"
 
@@ -47,7 +49,7 @@ def test_an_ablation_changes_one_thing_of_what_was_asked_for(tmp_path):
         "lwf": {"reg_weight": 3.0},
     }
     base = replace(config(tmp_path), seeds=[0], params=asked)
-    all_runs = list(paper.runs(base, ["tsn", "lwf"], {"I": list(ORDERS["I"])}, ("scnn",)))
+    all_runs = list(paper_runs.runs(base, ["tsn", "lwf"], {"I": list(ORDERS["I"])}, ("scnn",)))
     ablated = [run.params for run in all_runs if run.params != asked]
     assert ablated == [{**asked, "tsn": {**asked["tsn"], **one}} for one in TABLE_VII]
 
@@ -56,15 +58,15 @@ def test_what_runs_share_is_trained_once(tmp_path):
     materials = {name: material(name) for name in NAMES}
     nodes: set[str] = set()
     for cfg in runs(tmp_path):
-        nodes |= planner.make_plan(cfg, materials, {}).train.keys()
+        nodes |= plan.make_plan(cfg, materials, {}).train.keys()
     prefix = [s for s in registry.names("strategies") if s not in ("tsn", "sl", "jl")]
     order_one = 6 * len(prefix) + 6 + 6 + 1
-    assert len(nodes) == order_one + 6 + 37 + 2 * 6 * len(paper.SEVERAL_SEEDS)
+    assert len(nodes) == order_one + 6 + 37 + 2 * 6 * len(paper_runs.SEVERAL_SEEDS)
 
 
 def test_the_command_s_settings(monkeypatch):
     configs = paper_configs({})
-    assert {tuple(c.test_on) for c in configs} == {paper.FURTHER}
+    assert {tuple(c.test_on) for c in configs} == {paper_runs.FURTHER}
     assert {c.preset for c in configs} == {"quick"} and {c.backbone for c in configs} == {"scnn"}
     assert max(len(c.seeds) for c in configs) == 2
     configs = paper_configs(

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import pytest
 
-from cliqa_bench import planner, registry
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import PRESETS, RunConfig
 from cliqa_bench.errors import UserError
+from cliqa_bench.execution import plan as planner
+from cliqa_bench.extensions import registry
 from cliqa_bench.strategies.base import Strategy
 
 NAMES = ORDERS["I"]

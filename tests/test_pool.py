@@ -15,14 +15,14 @@ import pytest
 from test_planner import NAMES, config, lay_out
 from test_runner import ROOT, arguments
 
-from cliqa_bench import crew, jobs, worker
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import RunConfig
-from cliqa_bench.disk import temporary_prefix
 from cliqa_bench.errors import UserError
-from cliqa_bench.jobs import Job, jobs_of, longest_first
-from cliqa_bench.planner import Plan
-from cliqa_bench.pool import work_off
+from cliqa_bench.execution import jobs, worker, worker_processes
+from cliqa_bench.execution.jobs import Job, jobs_of, longest_first
+from cliqa_bench.execution.plan import Plan
+from cliqa_bench.execution.scheduler import work_off
+from cliqa_bench.system.disk import temporary_prefix
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -97,8 +97,8 @@ def test_little_work_stays_in_one_process(tmp_path, monkeypatch):
 def quick(monkeypatch):
     """Forks the crew's processes from one that has imported what they need; spawned ones take seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cliqa_bench.worker"])
-    monkeypatch.setattr(crew, "CONTEXT", context)
+    context.set_forkserver_preload(["cliqa_bench.execution.worker"])
+    monkeypatch.setattr(worker_processes, "CONTEXT", context)
     monkeypatch.setattr(worker, "Worker", FakeWorker)
 
 
@@ -128,7 +128,7 @@ class FakeWorker:
 
 
 def plan_of(cfg: RunConfig) -> Plan:
-    """Stands for `runner.again`; in a process of the pool it puts the fake worker in place."""
+    """Stands for `execution.run.again`; in a process of the pool it puts the fake worker in place."""
     worker.Worker = FakeWorker  # type: ignore[assignment, misc]
     return Plan(cfg, None, {})  # type: ignore[arg-type]
 
@@ -189,7 +189,7 @@ def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, quick, c
 
 
 def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path, quick):
-    few, bad = crew.Crew(plan_of, config(tmp_path), {}), some_jobs("die once")[1]
+    few, bad = worker_processes.Crew(plan_of, config(tmp_path), {}), some_jobs("die once")[1]
     try:
         few.start([0])
         used: list[Any] = []
@@ -198,7 +198,7 @@ def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path,
             used.append(few._hands[0].process.pid)
             told: list[Any] = []
             while not told:
-                told += [news.kind for _, news in few.news(None) if isinstance(news, crew.Result)]
+                told += [news.kind for _, news in few.news(None) if isinstance(news, worker_processes.Result)]
             used.append(told)
         assert used[1::2] == [["died"], ["done"], ["done"]]
         assert len(set(used[::2])) == 3
@@ -207,7 +207,7 @@ def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path,
 
 
 def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, quick):
-    few = crew.Crew(plan_of, config(tmp_path), {})
+    few = worker_processes.Crew(plan_of, config(tmp_path), {})
     try:
         few.start([0])
         first = few._hands[0].process
@@ -218,8 +218,8 @@ def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, quick):
         assert few._hands[0].process.pid != first.pid
         told: list[Any] = []
         while not told:
-            told += [news for _, news in few.news(None) if isinstance(news, crew.Result)]
-        assert told == [crew.Result("done")]
+            told += [news for _, news in few.news(None) if isinstance(news, worker_processes.Result)]
+        assert told == [worker_processes.Result("done")]
     finally:
         few.end()
 
@@ -235,7 +235,7 @@ def test_a_file_that_is_gone_is_said_in_one_line(tmp_path, quick, capsys):
 
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from cliqa_bench.locks import claimed\n"
+    "import sys, time; from pathlib import Path; from cliqa_bench.system.locks import claimed\n"
     "with claimed(Path(sys.argv[1])):\n print(flush=True); time.sleep(60)"
 )
 
@@ -243,7 +243,7 @@ HOLD = (
 @pytest.mark.parametrize("n", [1, 2])
 def test_what_another_run_is_at_comes_last_and_is_taken_over_from_the_dead(tmp_path, quick, capsys, n):
     listed = some_jobs("fine")
-    lock = crew.claim_of(tmp_path, listed[1])
+    lock = worker_processes.claim_of(tmp_path, listed[1])
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], cwd=ROOT, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline()
 
@@ -267,10 +267,10 @@ def test_what_another_run_is_at_comes_last_and_is_taken_over_from_the_dead(tmp_p
 
 def test_work_has_one_name_for_all_runs_and_a_file_name(tmp_path):
     listed = jobs_of(lay_out(config(tmp_path)))
-    locks = [crew.claim_of(tmp_path, job) for job in listed]
+    locks = [worker_processes.claim_of(tmp_path, job) for job in listed]
     assert len(set(locks)) == len(locks)
     odd = Job("gate", "../a b:c", "own", "", 0)
-    assert crew.claim_of(tmp_path, odd).parent == tmp_path / "claims"
+    assert worker_processes.claim_of(tmp_path, odd).parent == tmp_path / "claims"
 
 
 # -- what is left of a run ------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cliqa_bench import pretrain, registry
-from cliqa_bench.benchmarks.cache import to_float
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.references import reference
-from cliqa_bench.pretrain_config import PICTURES, SCNN, PretrainConfig, distortion_bn_file
+from cliqa_bench.benchmarks.pixels.cache import to_float
+from cliqa_bench.extensions import registry
+from cliqa_bench.models import pretraining
+from cliqa_bench.models.pretraining_config import PICTURES, SCNN, PretrainConfig, distortion_bn_file
 
 TINY = PretrainConfig(pictures=4, size=32, steps=6, batch=8)
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ scnn = registry.load("backbones", "scnn")
 
 @pytest.fixture(autouse=True)
 def few_workers(monkeypatch):
-    monkeypatch.setattr(pretrain, "WORKERS", 0)
+    monkeypatch.setattr(pretraining, "WORKERS", 0)
 
 
 def test_other_pictures_need_another_version():
@@ -39,9 +40,9 @@ def test_other_pictures_need_another_version():
 
 
 def test_a_batch_depends_on_its_number_and_the_seed(monkeypatch):
-    pictures = pretrain._pictures(TINY, "train", 4)
+    pictures = pretraining._pictures(TINY, "train", 4)
     first, again, other = (
-        pretrain._DistortedBatches(replace(TINY, seed=seed), pictures, "train")[3] for seed in (0, 0, 1)
+        pretraining._DistortedBatches(replace(TINY, seed=seed), pictures, "train")[3] for seed in (0, 0, 1)
     )
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
@@ -49,16 +50,16 @@ def test_a_batch_depends_on_its_number_and_the_seed(monkeypatch):
     assert first[0].shape == (8, 3, 32, 32)
     assert torch.equal(first[1][::2], first[1][1::2]), "two crops of one distorted picture have one label"
     assert not any(torch.equal(one, two) for one, two in zip(first[0][::2], first[0][1::2], strict=True))
-    later = pretrain._DistortedBatches(replace(TINY, seed=0), pictures, "train")[4]
+    later = pretraining._DistortedBatches(replace(TINY, seed=0), pictures, "train")[4]
     assert not torch.equal(first[0], later[0]) and not torch.equal(first[1], later[1])
 
 
 def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)
     straight, resumed = (scnn.build("random", 1) for _ in range(2))
-    pretrain.train(scnn, straight, "w", TINY, CPU)
-    pretrain.forget(scnn, "w", TINY)
-    step = pretrain._step
+    pretraining.train(scnn, straight, "w", TINY, CPU)
+    pretraining.forget(scnn, "w", TINY)
+    step = pretraining._step
     calls: list[int] = []
 
     def killed(*args):
@@ -67,12 +68,12 @@ def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
         calls.append(1)
         return step(*args)
 
-    monkeypatch.setattr(pretrain, "_step", killed)
+    monkeypatch.setattr(pretraining, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.train(scnn, resumed, "w", TINY, CPU)
-    monkeypatch.setattr(pretrain, "_step", step)
+        pretraining.train(scnn, resumed, "w", TINY, CPU)
+    monkeypatch.setattr(pretraining, "_step", step)
     resumed = scnn.build("random", 1)
-    pretrain.train(scnn, resumed, "w", TINY, CPU)
+    pretraining.train(scnn, resumed, "w", TINY, CPU)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in straight.state_dict().items())
 
 
@@ -89,12 +90,12 @@ def test_the_accuracy_is_that_on_pictures_never_seen(monkeypatch):
             labels = batches[len(seen) - 1]
             return torch.nn.functional.one_hot(labels if len(seen) <= 2 else (labels + 1) % 39, 39).float()
 
-    learned = pretrain._pictures(config, "train", config.pictures)
-    unseen = pretrain._pictures(config, "test", 1)
+    learned = pretraining._pictures(config, "train", config.pictures)
+    unseen = pretraining._pictures(config, "test", 1)
     assert not any(np.array_equal(picture, unseen[0]) for picture in learned)
-    data = pretrain._DistortedBatches(config, unseen, "test")
+    data = pretraining._DistortedBatches(config, unseen, "test")
     batches += [data[step][1] for step in range(5)]
-    assert pretrain._accuracy(Knows(), config, CPU) == pytest.approx(2 / 5)
+    assert pretraining._accuracy(Knows(), config, CPU) == pytest.approx(2 / 5)
     assert all(torch.equal(images, to_float(data[step][0])) for step, images in enumerate(seen))
 
 
@@ -105,16 +106,16 @@ def test_a_training_depends_on_every_seed_it_has(monkeypatch):
         started.append(whole.classifier.tail[0].weight.detach().clone())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretrain, "_step", noting)
+    monkeypatch.setattr(pretraining, "_step", noting)
     for seed in (0, 0, 1):
         with pytest.raises(KeyboardInterrupt):
-            pretrain.train(scnn, scnn.build("random", 1), "of the seeds", replace(TINY, seed=seed), CPU)
+            pretraining.train(scnn, scnn.build("random", 1), "of the seeds", replace(TINY, seed=seed), CPU)
     assert torch.equal(started[0], started[1]) and not torch.equal(started[0], started[2])
 
 
 def test_the_classifier_reads_features_before_they_get_unit_length():
     net = scnn.build("random", 1).eval()
-    whole = pretrain._Whole(net, 128).eval()
+    whole = pretraining._Whole(net, 128).eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         pooled = torch.nn.Sequential(*net.stages)(images).mean(dim=(2, 3))
@@ -124,7 +125,7 @@ def test_the_classifier_reads_features_before_they_get_unit_length():
 
 def test_the_weights_file_says_how_it_was_made(tmp_path):
     path = tmp_path / "scnn.safetensors"
-    accuracy = pretrain.pretrain(path, CPU, TINY, "the command")
+    accuracy = pretraining.pretrain(path, CPU, TINY, "the command")
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     assert facts["command"] == "the command"
@@ -137,20 +138,20 @@ def test_the_weights_file_says_how_it_was_made(tmp_path):
 def test_distortion_aware_normalisation_changes_normalisation_only_and_is_made_once(monkeypatch):
     config = replace(TINY, norms_only=True)
     before, net, again = (scnn.build("random", 1) for _ in range(3))
-    pretrain.distortion_aware(scnn, net, "random", CPU, config)
-    norms = pretrain._norm_names(net)
+    pretraining.distortion_aware(scnn, net, "random", CPU, config)
+    norms = pretraining._norm_names(net)
     for name, tensor in before.state_dict().items():
         assert torch.equal(tensor, net.state_dict()[name]) != (name in norms), name
-    monkeypatch.setattr(pretrain, "train", None)  # nothing may ask for it
+    monkeypatch.setattr(pretraining, "train", None)  # nothing may ask for it
     lock = distortion_bn_file("scnn", scnn.weights_id("random"), config).with_suffix(".lock")
     lock.touch()  # of one who was killed after the last step
-    pretrain.distortion_aware(scnn, again, "random", CPU, config)
+    pretraining.distortion_aware(scnn, again, "random", CPU, config)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in net.state_dict().items())
     assert not lock.exists()
 
 
 def test_the_rate_warms_up_and_ends_near_zero():
-    rates = np.array([pretrain._rate(SCNN, step) for step in range(SCNN.steps)])
+    rates = np.array([pretraining._rate(SCNN, step) for step in range(SCNN.steps)])
     assert rates.argmax() < 0.06 * SCNN.steps
     assert rates.max() <= SCNN.lr
     assert rates[-1] < 1e-3 * SCNN.lr
@@ -161,13 +162,13 @@ def test_the_rate_warms_up_and_ends_near_zero():
 
 
 def test_a_killed_training_of_other_weights_is_not_gone_on_from(monkeypatch, tmp_path):
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 1)
     config = replace(TINY, norms_only=True)
     paths = []
     for seed in (1, 2):
         paths.append(tmp_path / f"{seed}.safetensors")
         save_file(scnn.build("random", seed).state_dict(), paths[-1])
-    step = pretrain._step
+    step = pretraining._step
     calls: list[int] = []
 
     def killed(*args):
@@ -176,11 +177,11 @@ def test_a_killed_training_of_other_weights_is_not_gone_on_from(monkeypatch, tmp
             raise KeyboardInterrupt
         return step(*args)
 
-    monkeypatch.setattr(pretrain, "_step", killed)
+    monkeypatch.setattr(pretraining, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.distortion_aware(scnn, scnn.build(str(paths[0])), str(paths[0]), CPU, config)
+        pretraining.distortion_aware(scnn, scnn.build(str(paths[0])), str(paths[0]), CPU, config)
     net = scnn.build(str(paths[1]))
-    pretrain.distortion_aware(scnn, net, str(paths[1]), CPU, config)
+    pretraining.distortion_aware(scnn, net, str(paths[1]), CPU, config)
     convolution = scnn.build(str(paths[1])).stages[0][0]
     assert torch.equal(net.stages[0][0].weight, convolution.weight)
     assert len(calls) == 3 + config.steps, "it began anew"

@@ -7,12 +7,12 @@ import time
 import pytest
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.processes import processes
+from cliqa_bench.system.processes import processes
 
 STOPPED = """
 import os, signal, time
-from cliqa_bench.processes import processes
-from cliqa_bench.stopping import stoppable
+from cliqa_bench.system.processes import processes
+from cliqa_bench.system.signals import stoppable
 
 if __name__ == "__main__":
     try:

@@ -15,10 +15,11 @@ import pytest
 from test_runner import ROOT, arguments
 from tqdm.std import EMA  # type: ignore[attr-defined]
 
-from cliqa_bench import cli, progress
+from cliqa_bench import progress
+from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.job_progress import Estimate
-from cliqa_bench.jobs import Job, Part
+from cliqa_bench.execution.job_progress import Estimate
+from cliqa_bench.execution.jobs import Job, Part
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -146,7 +147,7 @@ def run(miniatures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 
     def main(*more: str) -> str:
         out = tmp_path / "runs"
-        assert cli.main(arguments(miniatures, out, *more)) == 0
+        assert parser.main(arguments(miniatures, out, *more)) == 0
         assert f"--out {out}" in (record := next((out / "runs").glob("*.json")).read_text(encoding="utf-8"))
         assert "--progress" not in record + (out / "config.yaml").read_text(encoding="utf-8")
         return capfd.readouterr().err

@@ -13,12 +13,12 @@ import recorded_runs as recorded
 import recorded_tables
 
 from cliqa_bench import metrics
-from cliqa_bench.records import write_record
 from cliqa_bench.reports import published
 from cliqa_bench.reports.parts import shape
 from cliqa_bench.reports.published import NUMBERS, beside, compare, read_published
 from cliqa_bench.reports.report import write_published, write_report
 from cliqa_bench.reports.rows import GENERATED, Row
+from cliqa_bench.results.records import write_record
 
 SIX = ["LIVE", "CSIQ", "BID", "CLIVE", "KonIQ-10K", "KADID-10K"]
 

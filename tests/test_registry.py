@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cliqa_bench import registry
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.errors import UserError
-from cliqa_bench.registry import Kind
+from cliqa_bench.extensions import registry
+from cliqa_bench.extensions.registry import Kind
 
 SIX = ["bid", "clive", "csiq", "kadid10k", "koniq10k", "live"]
 EVERYTHING: list[tuple[Kind, str]] = [
@@ -44,7 +44,7 @@ def test_description_is_the_first_line_of_the_docstring(kind: Kind, name: str) -
 
 def test_names_import_nothing() -> None:
     program = (
-        "import sys; from cliqa_bench import registry\n"
+        "import sys; from cliqa_bench.extensions import registry\n"
         "for kind in registry._ROOMS:\n"
         "    [registry.describe(kind, name) for name in registry.names(kind)]\n"
         "print([m for m in sys.modules if m.startswith('cliqa_bench.')])"
@@ -52,8 +52,8 @@ def test_names_import_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                           cwd=Path(__file__).resolve().parents[1])  # fmt: skip
     assert done.stdout.strip() == (
-        "['cliqa_bench._version', 'cliqa_bench.errors', 'cliqa_bench.paths', 'cliqa_bench.addons', "
-        "'cliqa_bench.registry']"
+        "['cliqa_bench._version', 'cliqa_bench.extensions', 'cliqa_bench.errors', 'cliqa_bench.paths', "
+        "'cliqa_bench.extensions.user_code', 'cliqa_bench.extensions.registry']"
     )
 
 

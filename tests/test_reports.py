@@ -17,13 +17,13 @@ from scipy import stats
 
 import cliqa_bench.reports
 from cliqa_bench.errors import UserError
-from cliqa_bench.records import write_record
-from cliqa_bench.reports.figures import draw_psi
+from cliqa_bench.reports.figures.curves import draw_psi
 from cliqa_bench.reports.render import csv_text, escape_md, escape_tex, latex, markdown, number
 from cliqa_bench.reports.report import TABLE_FORMATS, ReportResult, write_report
 from cliqa_bench.reports.rows import GENERATED, Row
-from cliqa_bench.reports.tables import shape
-from cliqa_bench.store import read_answers, write_answers
+from cliqa_bench.reports.tables.shapes import shape
+from cliqa_bench.results.nodes import read_answers, write_answers
+from cliqa_bench.results.records import write_record
 from cliqa_bench.types import TIDY_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image, PngImagePlugin
 from tiny_dataset import Tiny, make_tiny
 
-from cliqa_bench.benchmarks import content
-from cliqa_bench.benchmarks.images import RULES, decode, decoder_version, rules_of
-from cliqa_bench.benchmarks.material import Material
+from cliqa_bench.benchmarks.labelled import Material
+from cliqa_bench.benchmarks.pixels import hashes as content
+from cliqa_bench.benchmarks.pixels.decode import RULES, decode, decoder_version, rules_of
 from cliqa_bench.benchmarks.splits import whole
 from cliqa_bench.config import PRESETS, RunConfig
-from cliqa_bench.planner import make_plan
-from cliqa_bench.store import digest
+from cliqa_bench.execution.plan import make_plan
+from cliqa_bench.results.nodes import digest
 
 
 def picture(mode: str) -> Image.Image:
@@ -146,7 +146,7 @@ def trainings(dataset: Tiny) -> list[str]:
 def test_a_raised_rule_renames_what_saw_such_a_picture_and_nothing_else(
     two: dict[str, Tiny], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cliqa_bench.registry.origin", lambda kind, name: None)
+    monkeypatch.setattr("cliqa_bench.extensions.registry.origin", lambda kind, name: None)
     before = {name: (material(data).fingerprint, trainings(data)) for name, data in two.items()}
     monkeypatch.setitem(RULES, "transparent", 2)
     after = {name: (material(data).fingerprint, trainings(data)) for name, data in two.items()}

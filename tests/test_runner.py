@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliqa_bench import cli, records, store
+from cliqa_bench.cli import parser
 from cliqa_bench.metrics import srcc
 from cliqa_bench.reports import load
+from cliqa_bench.results import nodes, records
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDERS = "live,bid;bid,live"
@@ -47,7 +48,7 @@ def content(out: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def finished(miniatures, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "runs"
-    assert cli.main(arguments(miniatures, out)) == 0
+    assert parser.main(arguments(miniatures, out)) == 0
     return out
 
 
@@ -65,7 +66,7 @@ def test_two_orders_of_two_datasets_are_two_trainings_two_gates_eight_answers(fi
 def test_every_node_says_what_it_is_made_of(finished):
     for done in finished.glob("*/*/done.json"):
         body = json.loads(done.read_text())
-        assert body["files"] == {n: store.file_digest(done.parent / n) for n in body["files"]}
+        assert body["files"] == {n: nodes.file_digest(done.parent / n) for n in body["files"]}
         assert {"torch", "avalanche-lib", "python"} <= body["facts"]["versions"].keys()
     for record in records.read_records(finished):
         assert record.generated
@@ -101,11 +102,11 @@ def test_order_does_not_matter_to_what_is_learned(finished):
 
 
 def test_run_again_it_trains_nothing(finished, miniatures, capsys, monkeypatch):
-    from cliqa_bench import worker
+    from cliqa_bench.execution import worker
 
     before = content(finished)
     monkeypatch.setattr(worker, "Worker", None)  # nothing may ask for it
-    assert cli.main(arguments(miniatures, finished)) == 0
+    assert parser.main(arguments(miniatures, finished)) == 0
     assert "2 trainings, 2 already there" in capsys.readouterr().out
     assert content(finished) == before
 
@@ -121,13 +122,13 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(finished, miniatures, 
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list(out.glob("train/*/done.json"))) == 1, "killed in the middle"
-    assert cli.main(arguments(miniatures, out)) == 0
+    assert parser.main(arguments(miniatures, out)) == 0
     assert content(out) | {"config.yaml": ""} == content(finished) | {"config.yaml": ""}
 
 
 def test_plan_counts_what_is_there_and_starts_nothing(finished, miniatures, tmp_path, capsys):
     for out, there in ((finished, 2), (tmp_path / "none", 0)):
-        assert cli.main(["plan", *arguments(miniatures, out)[1:]]) == 0
+        assert parser.main(["plan", *arguments(miniatures, out)[1:]]) == 0
         said = capsys.readouterr().out
         assert f"2 trainings, {there} already there" in said
         assert said.count("to train") == 2 - there
@@ -137,13 +138,13 @@ def test_plan_counts_what_is_there_and_starts_nothing(finished, miniatures, tmp_
 
 def test_plan_makes_no_miniatures(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CLIQA_CACHE", str(tmp_path))
-    assert cli.main(["plan", "--strategy", "tsn", "--orders", "bid"]) == 0
+    assert parser.main(["plan", "--strategy", "tsn", "--orders", "bid"]) == 0
     assert "not there yet" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_cannot_start_leaves_no_record(miniatures, tmp_path, capsys):
-    assert cli.main(arguments(miniatures, tmp_path, "--set", "training.crop=180")) == 2
+    assert parser.main(arguments(miniatures, tmp_path, "--set", "training.crop=180")) == 2
     assert "less than the crop of 180" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.json"))
 
@@ -155,12 +156,12 @@ def test_changed_pixels_are_noticed_though_the_file_has_its_size(finished, minia
     pixels = bytearray(image.read_bytes())
     pixels[-1] ^= 1
     image.write_bytes(pixels)
-    assert cli.main(["plan", *arguments(data, finished)[1:]]) == 0
+    assert parser.main(["plan", *arguments(data, finished)[1:]]) == 0
     assert "2 trainings, 1 already there" in capsys.readouterr().out
 
 
 def test_another_tau_is_another_row_and_no_training(finished, miniatures, tmp_path, capsys):
-    assert cli.main(["plan", *arguments(miniatures, finished, "--set", "tsn.tau=16")[1:]]) == 0
+    assert parser.main(["plan", *arguments(miniatures, finished, "--set", "tsn.tau=16")[1:]]) == 0
     assert "left to do: 0 trainings, 0 gates, 0 answer files" in capsys.readouterr().out
 
 
@@ -174,7 +175,7 @@ def test_another_tau_is_another_row_and_no_training(finished, miniatures, tmp_pa
     ],
 )
 def test_misuse_is_one_line_and_exit_code_2(miniatures, tmp_path, capsys, more, message):
-    assert cli.main(arguments(miniatures, tmp_path / "runs", *more)) == 2
+    assert parser.main(arguments(miniatures, tmp_path / "runs", *more)) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert message in said[-1]
     assert said[-1].startswith("cliqa-bench: error: ")
@@ -183,20 +184,20 @@ def test_misuse_is_one_line_and_exit_code_2(miniatures, tmp_path, capsys, more, 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_output_is_said_before_anything_else(miniatures, tmp_path, capsys):
     tmp_path.chmod(0o500)
-    assert cli.main(arguments(miniatures, tmp_path)) == 2
+    assert parser.main(arguments(miniatures, tmp_path)) == 2
     assert "not writable" in capsys.readouterr().err
 
 
 def test_an_output_that_is_a_file_is_said(miniatures, tmp_path, capsys):
     (tmp_path / "runs").write_text("")
-    assert cli.main(arguments(miniatures, tmp_path / "runs")) == 2
+    assert parser.main(arguments(miniatures, tmp_path / "runs")) == 2
     assert "cannot make this folder" in capsys.readouterr().err
 
 
 def test_a_set_to_test_on_is_tested_whole_and_never_learned(finished, miniatures, tmp_path, capsys):
     out = tmp_path / "runs"
     shutil.copytree(finished, out)
-    assert cli.main(arguments(miniatures, out, "--test-on", "csiq")) == 0
+    assert parser.main(arguments(miniatures, out, "--test-on", "csiq")) == 0
     assert "2 trainings, 2 already there" in capsys.readouterr().out
     record = next(r for r in records.read_records(out) if r.tests == ["live", "bid", "csiq"])
     answers = records.AnswerReader(out).answers(record, 1, "csiq")

@@ -13,14 +13,14 @@ import pytest
 import torch
 from test_runner import arguments
 
-from cliqa_bench import cli
+from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.gated import Gate, GatedScorer
-from cliqa_bench.pretrain_config import DISTORTION_BN, pretraining
+from cliqa_bench.execution.score_files import _Saved
+from cliqa_bench.models.gated import Gate, GatedScorer
+from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
 from cliqa_bench.readouts import gate_weights, read
-from cliqa_bench.records import AnswerReader, read_records
-from cliqa_bench.scoring import _Saved
-from cliqa_bench.store import write_json
+from cliqa_bench.results.nodes import write_json
+from cliqa_bench.results.records import AnswerReader, read_records
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -32,12 +32,12 @@ def finished(miniatures, tmp_path_factory):
     words = arguments(miniatures, out)
     words[words.index("tsn")] = "tsn,lwf"
     words[words.index("live,bid;bid,live")] = "live,bid"
-    assert cli.main(words) == 0
+    assert parser.main(words) == 0
     return out
 
 
 def scored(out, images, capsys, *more):
-    assert cli.main(["score", *map(str, images), "--runs", str(out), *more]) == 0
+    assert parser.main(["score", *map(str, images), "--runs", str(out), *more]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     return {Path(row["image"]).name: row for row in rows}
 
@@ -95,7 +95,7 @@ def test_a_file_and_a_folder_in_their_order(finished, miniatures, tmp_path):
     shutil.copy(first, folder / "=1+1,<b>.jpg")
     (folder / "notes.txt").write_text("no image")
     to = tmp_path / "scores.csv"
-    assert cli.main(["score", str(second), str(folder), "--runs", str(finished), "--to", str(to)]) == 0
+    assert parser.main(["score", str(second), str(folder), "--runs", str(finished), "--to", str(to)]) == 0
     with to.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [str(second), str(folder / "=1+1,<b>.jpg")]
@@ -121,7 +121,7 @@ def test_misuse_is_one_line(finished, miniatures, tmp_path, capsys, words, said)
         "broken": tmp_path / "broken.png",
         "image": next((miniatures / "BID").rglob("*.JPG")),
     }
-    assert cli.main(["score", *(w.format(**places) for w in words), "--runs", str(finished)]) == 2
+    assert parser.main(["score", *(w.format(**places) for w in words), "--runs", str(finished)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("cliqa-bench: error: ") and said in error
 
@@ -132,13 +132,13 @@ def test_what_is_not_finished_or_not_the_same_is_refused(finished, miniatures, t
     shutil.copytree(finished, out)
     for folder in (out / "gate").iterdir():
         shutil.rmtree(folder)
-    assert cli.main(["score", image, "--runs", str(out)]) == 2
+    assert parser.main(["score", image, "--runs", str(out)]) == 2
     assert "is not finished (no " in capsys.readouterr().err
     for path in (out / "runs").iterdir():
         body = json.loads(path.read_text())
         body["facts"]["weights"] = "of something else"
         path.write_text(json.dumps(body))
-    assert cli.main(["score", image, "--runs", str(out)]) == 2
+    assert parser.main(["score", image, "--runs", str(out)]) == 2
     assert "was trained with other weights of S-CNN" in capsys.readouterr().err
 
 

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from cliqa_bench import cli, registry, runner, worker
+from cliqa_bench.cli import parser
 from cliqa_bench.config import RunConfig, Training
-from cliqa_bench.jobs import jobs_of, processes
-from cliqa_bench.planner import Plan
-from cliqa_bench.pretrain_config import DISTORTION_BN
-from cliqa_bench.settings import resolve
+from cliqa_bench.execution import run, worker
+from cliqa_bench.execution.jobs import jobs_of, processes
+from cliqa_bench.execution.plan import Plan
+from cliqa_bench.extensions import registry
+from cliqa_bench.models.pretraining_config import DISTORTION_BN
+from cliqa_bench.settings.resolve import resolve
 
 ORDER = ("live", "bid", "csiq")
 
@@ -54,8 +56,8 @@ def laid_out(data: Path, out: Path, *words: str, strategy: str = "tsn") -> Plan:
         "run", "--strategy", strategy, "--orders", ",".join(ORDER), "--data", str(data), "--out", str(out),
         "--backbone", "resnet18", "--weights", "random", "--device", "cpu", *words,
     ]  # fmt: skip
-    _, args = cli.parse(given)
-    return runner.prepare(resolve(args.as_dict()), "")
+    _, args = parser.parse(given)
+    return run.prepare(resolve(args.as_dict()), "")
 
 
 def new_names(before: Plan, after: Plan) -> set[str]:

@@ -16,10 +16,9 @@ from scipy import stats
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
-from cliqa_bench.records import AnswerReader, RunRecord
 from cliqa_bench.reports.methods import Source, matrices_of
 from cliqa_bench.reports.rows import Group, Row
-from cliqa_bench.reports.statistics import (
+from cliqa_bench.reports.tables.statistics import (
     Estimate,
     Resampled,
     interval_rows,
@@ -29,6 +28,7 @@ from cliqa_bench.reports.statistics import (
     smallest_p,
     too_few,
 )
+from cliqa_bench.results.records import AnswerReader, RunRecord
 
 Float = NDArray[np.float64]
 
@@ -146,8 +146,8 @@ def test_msrcc_is_that_of_the_tables(tmp_path: Path) -> None:
 
     recorded.record_golden(tmp_path)
     frame = load(tmp_path)
-    from cliqa_bench.records import read_records
     from cliqa_bench.reports.rows import group_records
+    from cliqa_bench.results.records import read_records
 
     rows = interval_rows(group_records(read_records(tmp_path))[0], AnswerReader(tmp_path), 20)
     for method in ("TSN-IQA", "TSN-IQA-O", "SL"):

@@ -8,10 +8,10 @@ from unittest import mock
 import chaos_process as lab
 import pytest
 
-from cliqa_bench.crew import attempt
 from cliqa_bench.errors import UserError
-from cliqa_bench.jobs import Job
-from cliqa_bench.stopping import Terminated, raise_if_stopped, stoppable
+from cliqa_bench.execution.jobs import Job
+from cliqa_bench.execution.worker_processes import attempt
+from cliqa_bench.system.signals import Terminated, raise_if_stopped, stoppable
 
 Send = Callable[[int, int], None]
 

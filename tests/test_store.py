@@ -15,12 +15,12 @@ import recorded_runs
 import torch
 from safetensors.torch import save_file
 
-from cliqa_bench import records, store
 from cliqa_bench.errors import UserError
-from cliqa_bench.records import AnswerReader, RunRecord, Step
-from cliqa_bench.store import Node, read_answers, read_json, write_answers
+from cliqa_bench.results import nodes, records
+from cliqa_bench.results.nodes import Node, read_answers, read_json, write_answers
+from cliqa_bench.results.records import AnswerReader, RunRecord, Step
+from cliqa_bench.results.weights import write_weights
 from cliqa_bench.types import Answers
-from cliqa_bench.weights import write_weights
 
 
 def test_a_node_is_named_by_its_spec_alone(tmp_path):
@@ -41,7 +41,7 @@ def test_a_finished_node_carries_the_hashes_of_its_files(tmp_path):
     assert node.done
     done = json.loads(node.file("done.json").read_text())
     assert done["facts"] == {"device": "cpu", "seconds": 1.5}
-    assert done["files"] == {name: store.file_digest(node.file(name)) for name in ("spec.json", "weights")}
+    assert done["files"] == {name: nodes.file_digest(node.file(name)) for name in ("spec.json", "weights")}
 
 
 def test_a_node_that_fails_leaves_nothing(tmp_path):
@@ -82,24 +82,24 @@ def test_a_mistake_of_ours_is_not_blamed_on_the_disk(tmp_path):
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     program = (
-        "import os, sys; from pathlib import Path; from cliqa_bench.store import *\n"
+        "import os, sys; from pathlib import Path; from cliqa_bench.results.nodes import *\n"
         f"out = Path({str(tmp_path)!r})\n"
         "with Node(out, 'train', 'a', {}).building({}), atomic_path(out / 'runs' / 'x.json'): os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[1])
     assert len(list(tmp_path.rglob(".*~*"))) == 2, "a killed process leaves its temporary names behind"
     with Node(tmp_path, "train", "b", {}).building({}) as alive:
-        store.clean_partial(tmp_path)
+        nodes.clean_partial(tmp_path)
         assert alive.is_dir()
         assert list(tmp_path.rglob(".*~*")) == [alive]
 
 
 def test_a_text_file_is_whole_or_absent(tmp_path):
     path = tmp_path / "deep" / "a.json"
-    store.write_json(path, {"b": 1})
+    nodes.write_json(path, {"b": 1})
     with pytest.raises(ValueError, match="JSON"):
-        store.write_json(path, {"b": float("nan")})
-    assert store.read_json(path) == {"b": 1}
+        nodes.write_json(path, {"b": float("nan")})
+    assert nodes.read_json(path) == {"b": 1}
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
@@ -107,7 +107,7 @@ def test_a_text_file_is_whole_or_absent(tmp_path):
 def test_an_unwritable_folder_is_named(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match=f"cannot write {tmp_path}"):
-        store.write_text(tmp_path / "a", "b")
+        nodes.write_text(tmp_path / "a", "b")
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
@@ -122,7 +122,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
 def write_columns(out: Path, name: str, keys: list[str], **arrays: np.ndarray) -> None:
     folder = out / "answers" / name
     mos = np.arange(len(keys), dtype=np.float64)
-    store.write_answers(folder / "answers.npz", np.array(keys), mos, **arrays)
+    nodes.write_answers(folder / "answers.npz", np.array(keys), mos, **arrays)
     recorded_runs.sign(folder)
 
 
@@ -215,7 +215,7 @@ def test_a_file_that_is_not_the_one_written_is_refused(tmp_path, record, change)
     elif change == "gone":
         path.unlink()
     else:
-        store.write_json(done, {"files": {}} if change == "unnamed" else [])
+        nodes.write_json(done, {"files": {}} if change == "unnamed" else [])
     with pytest.raises(UserError, match=str(done if change == "no hashes" else path)):
         AnswerReader(tmp_path).answers(record, 0, "x")
 
@@ -235,7 +235,7 @@ def test_weights_are_written_under_the_caller_s_name_only(tmp_path, monkeypatch)
 
 def test_a_record_that_is_being_written_is_not_read(tmp_path, record):
     records.write_record(tmp_path, record)
-    with store.atomic_path(tmp_path / "runs" / "other.json") as temporary:
+    with nodes.atomic_path(tmp_path / "runs" / "other.json") as temporary:
         temporary.write_text("{")
         assert records.read_records(tmp_path) == [record]
         temporary.write_text("{}")

@@ -16,20 +16,21 @@ from safetensors.torch import load_file
 from scipy.stats import norm
 from torch import nn
 
-from cliqa_bench import cli, registry
-from cliqa_bench.benchmarks.material import load_materials
+from cliqa_bench.benchmarks.decoded import Batch, open_source
+from cliqa_bench.benchmarks.labelled import load_materials
 from cliqa_bench.benchmarks.pairs import batch_pairs, true_probability
-from cliqa_bench.benchmarks.source import Batch, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.cli import parser
 from cliqa_bench.config import PRESETS
-from cliqa_bench.epochs import mixed_evenly
 from cliqa_bench.errors import UserError
-from cliqa_bench.evaluate import score_images
-from cliqa_bench.gates import fit_centroids
-from cliqa_bench.learner import Learner
-from cliqa_bench.losses import fidelity, pair_probability
+from cliqa_bench.extensions import registry
+from cliqa_bench.learning.learner import Learner
+from cliqa_bench.learning.losses import fidelity, pair_probability
+from cliqa_bench.learning.minibatches import mixed_evenly
+from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
-from cliqa_bench.model import QualityModel
+from cliqa_bench.models.gates import fit_centroids
+from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.strategies._quadratic import fixed, pull_back, sum_over_pairs
 from cliqa_bench.strategies.base import Strategy
@@ -41,7 +42,7 @@ from cliqa_bench.strategies.naive import Naive
 from cliqa_bench.strategies.replay import Replay
 from cliqa_bench.strategies.si import SI
 from cliqa_bench.testing import check_strategy
-from cliqa_bench.trial import TRAINING, learn, new_model, tiny_sources
+from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 
 VARIANTS = [
     ("tsn", {"norms": "shared"}),
@@ -878,7 +879,7 @@ def test_nodes_of_a_run_hold_what_a_straight_training_gives(miniatures, undrawn,
         "--set", "training.crop=48", "--weights", "random", "--device", "cpu", "--seeds", "1",
         "--set", "si.centroids=4",
     ]  # fmt: skip
-    assert cli.main(command) == 0
+    assert parser.main(command) == 0
     training = replace(PRESETS["quick"], epochs=1, warmup_epochs=1, crop=48)
     materials = load_materials(order, miniatures)
     sources = [open_source(materials[name], training.resize) for name in order]

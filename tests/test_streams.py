@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from tiny_dataset import make_tiny, pixels_of
 
-from cliqa_bench.benchmarks.cache import ImageCache, to_float
+from cliqa_bench.benchmarks.decoded import Batch, Source, prefetch
 from cliqa_bench.benchmarks.pairs import count_pairs
-from cliqa_bench.benchmarks.source import Batch, Source, prefetch
+from cliqa_bench.benchmarks.pixels.cache import ImageCache, to_float
 from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.benchmarks.streams import CropAndFlip, iqa_benchmark, quality_benchmark
 from cliqa_bench.config import PRESETS, Training

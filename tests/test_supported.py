@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from cliqa_bench import __main__ as program
-from cliqa_bench import cli, supported
+from cliqa_bench.cli import parser
+from cliqa_bench.system import supported
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def pretend(patch: pytest.MonkeyPatch, system: str, processor: str) -> None:
     patch.setattr(sys, "platform", system)
     uname = os.uname_result((system, "here", "1", "1", processor))
     patch.setattr(os, "uname", lambda: uname, raising=False)
-    patch.setattr(cli, "main", lambda: 7)
+    patch.setattr(parser, "main", lambda: 7)
 
 
 def test_windows_ends_in_one_line() -> None:

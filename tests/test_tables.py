@@ -13,22 +13,22 @@ from recorded_tables import FURTHER, SEQUENCE, norms
 from scipy import integrate, stats
 
 from cliqa_bench import metrics
-from cliqa_bench.records import AnswerReader, RunRecord, read_records
-from cliqa_bench.reports.cost import gate_rows, overhead_rows, time_rows
-from cliqa_bench.reports.cross import weight_rows
-from cliqa_bench.reports.design import design_rows, seed_rows
 from cliqa_bench.reports.methods import sources
 from cliqa_bench.reports.parts import PARTS, collect, load, make_tables, shape
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import GENERATED, Group, Row, Tidy, group_records
-from cliqa_bench.reports.similarity import (
+from cliqa_bench.reports.tables.cost import gate_rows, overhead_rows, time_rows
+from cliqa_bench.reports.tables.cross import weight_rows
+from cliqa_bench.reports.tables.design import design_rows, seed_rows
+from cliqa_bench.reports.tables.similarity import (
     CORRELATIONS,
     correlation_rows,
     correlations,
     head_rows,
     kl_rows,
 )
-from cliqa_bench.store import read_answers, read_json, write_json
+from cliqa_bench.results.nodes import read_answers, read_json, write_json
+from cliqa_bench.results.records import AnswerReader, RunRecord, read_records
 
 TITLES = [recorded.TITLES[name] for name in SEQUENCE]
 Rows = Callable[[Group, AnswerReader], list[Row]]

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cliqa_bench import registry
 from cliqa_bench.backbones import _timm, staged
-from cliqa_bench.benchmarks import cache
+from cliqa_bench.benchmarks.pixels import cache
 from cliqa_bench.errors import UserError
-from cliqa_bench.model import QualityModel, TaskNorm
+from cliqa_bench.extensions import registry
+from cliqa_bench.models.quality import QualityModel, TaskNorm
 
 HAS_TIMM = importlib.util.find_spec("timm") is not None
 needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="the extra [timm] is not installed")

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliqa_bench import metrics
-from cliqa_bench.records import AnswerReader
 from cliqa_bench.reports.methods import Source, matrices_of
 from cliqa_bench.reports.rows import Group
-from cliqa_bench.reports.transfer import transfer_rows
+from cliqa_bench.reports.tables.transfer import transfer_rows
+from cliqa_bench.results.records import AnswerReader
 
 
 @given(st.integers(2, 7), st.integers(0, 2), st.integers(0, 2**32 - 1))

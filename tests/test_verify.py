@@ -19,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliqa_bench import metrics
-from cliqa_bench.cli import main
+from cliqa_bench.cli.parser import main
 from cliqa_bench.errors import UserError
 from cliqa_bench.readouts import read
-from cliqa_bench.records import read_records, write_record
-from cliqa_bench.reports import bundle
-from cliqa_bench.reports.plain import gated
+from cliqa_bench.reports.audit import bundle
+from cliqa_bench.reports.audit.recomputed import gated
+from cliqa_bench.reports.audit.verify import Verified, verify
 from cliqa_bench.reports.report import write_report
-from cliqa_bench.reports.verify import Verified, verify
-from cliqa_bench.store import Node, digest, read_answers, read_json, write_answers, write_json
+from cliqa_bench.results.nodes import Node, digest, read_answers, read_json, write_answers, write_json
+from cliqa_bench.results.records import read_records, write_record
 from cliqa_bench.types import Answers
 
 
@@ -501,7 +501,7 @@ def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_command_needs_no_torch(clean: Path) -> None:
-    code = "import sys\nfrom cliqa_bench.cli import main\ncode = main(sys.argv[1:])\n"
+    code = "import sys\nfrom cliqa_bench.cli.parser import main\ncode = main(sys.argv[1:])\n"
     code += "print(code, [name for name in ('torch', 'avalanche', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code, "verify", str(clean)], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr

@@ -15,9 +15,9 @@ from torch import nn
 from cliqa_bench.backbones.scnn import SCNN
 from cliqa_bench.backbones.staged import StagedNet
 from cliqa_bench.errors import UserError
-from cliqa_bench.model import QualityModel, load_tasks
-from cliqa_bench.store import whole_file
-from cliqa_bench.weights import node_weights, parse_weights
+from cliqa_bench.models.quality import QualityModel, load_tasks
+from cliqa_bench.results.nodes import whole_file
+from cliqa_bench.results.weights import node_weights, parse_weights
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
 

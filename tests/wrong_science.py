@@ -5,7 +5,7 @@ In the checkout's root: `python tests/wrong_science.py [--only TEXT] [--jobs N]`
 
     [[change]]
     name = "the runner does not pass the seed to the learner"
-    file = "cliqa_bench/worker.py"
+    file = "cliqa_bench/execution/worker.py"
     old = '''seed=work.seed'''
     new = '''seed=0'''
     tests = ["tests/test_seeds.py::test_each_seed_is_trained_with_itself"]

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageDraw, ImageOps
 
-from cliqa_bench import registry
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.suites import dataset_class, find_folder
 from cliqa_bench.errors import UserError
+from cliqa_bench.extensions import registry
 from cliqa_bench.progress import track
-from cliqa_bench.store import atomic_path
+from cliqa_bench.results.nodes import atomic_path
 from cliqa_bench.types import Rating
 
 CELL = (128, 112)

@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench import registry
 from cliqa_bench.benchmarks.generated.further import AgiqaLayout, SpaqLayout, TidLayout
 from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
 from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
 from cliqa_bench.benchmarks.generated.scenes import Scene, make_scene
 from cliqa_bench.benchmarks.generated.synthetic import CsiqLayout, KadidLayout, LiveLayout
-from cliqa_bench.disk import cannot_write, sweep, sync, sync_tree, temporary_prefix
 from cliqa_bench.errors import UserError
-from cliqa_bench.locks import locked, sweep_lock
+from cliqa_bench.extensions import registry
 from cliqa_bench.paths import cache_root
-from cliqa_bench.processes import processes as at_work
 from cliqa_bench.progress import bar
-from cliqa_bench.store import read_json, write_json
+from cliqa_bench.results.nodes import read_json, write_json
+from cliqa_bench.system.disk import cannot_write, sweep, sync, sync_tree, temporary_prefix
+from cliqa_bench.system.locks import locked, sweep_lock
+from cliqa_bench.system.processes import processes as at_work
 
 VERSION = 2
 """Raised whenever the pictures or labels of a seed change."""

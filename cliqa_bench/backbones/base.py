@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import given_path
-from cliqa_bench.store import file_digest
+from cliqa_bench.results.nodes import file_digest
 
 if TYPE_CHECKING:
     from cliqa_bench.backbones.staged import FeatureNet

@@ -55,7 +55,7 @@ class SCNN(Backbone):
         from torch import nn
 
         from cliqa_bench.backbones.staged import StagedNet
-        from cliqa_bench.weights import parse_weights
+        from cliqa_bench.results.weights import parse_weights
 
         net = StagedNet(nn.Identity(), make_stages())
         if weights is not None:

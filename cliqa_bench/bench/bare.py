@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from cliqa_bench.backbones.staged import NORMS, FeatureNet
-from cliqa_bench.benchmarks.cache import to_float
-from cliqa_bench.benchmarks.source import Batch
+from cliqa_bench.benchmarks.decoded import Batch
+from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
-from cliqa_bench.folding import folded
-from cliqa_bench.losses import fidelity, pair_probability
+from cliqa_bench.learning.losses import fidelity, pair_probability
+from cliqa_bench.models.folding import folded
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.strategies.lwf import distillation
 

@@ -25,11 +25,11 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision import transforms
 
-from cliqa_bench.bench.material import RESIZE, backbone_net, tsn_model
-from cliqa_bench.bench.measured import seconds
-from cliqa_bench.benchmarks.cache import MEAN, STD
-from cliqa_bench.benchmarks.source import prefetch
-from cliqa_bench.model import QualityModel
+from cliqa_bench.bench.fixtures import RESIZE, backbone_net, tsn_model
+from cliqa_bench.bench.measurement import seconds
+from cliqa_bench.benchmarks.decoded import prefetch
+from cliqa_bench.benchmarks.pixels.cache import MEAN, STD
+from cliqa_bench.models.quality import QualityModel
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PublishedWay:
 
     Args:
         backbone: Name of the backbone.
-        model: The model whose tasks are loaded one after the other; `material.tsn_model` by default.
+        model: The model whose tasks are loaded one after the other; `fixtures.tsn_model` by default.
         device: Where to compute.
     """
 

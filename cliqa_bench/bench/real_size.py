@@ -19,10 +19,10 @@ from cliqa_bench.benchmarks.generated.layouts import Layout
 from cliqa_bench.benchmarks.generated.make import LAYOUTS, mark_generated
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.benchmarks.generated.scenes import Picture, Scene
-from cliqa_bench.machine import cores
-from cliqa_bench.processes import processes
 from cliqa_bench.progress import bar
 from cliqa_bench.seeds import rng_for
+from cliqa_bench.system.hardware import cores
+from cliqa_bench.system.processes import processes
 
 REAL: dict[str, tuple[int, tuple[tuple[int, int], ...]]] = {
     "live": (779, ((768, 512), (480, 720), (640, 512))),

@@ -17,18 +17,19 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from cliqa_bench.bench import rows, table
-from cliqa_bench.bench.measured import Measured
-from cliqa_bench.bench.setting import Setting
-from cliqa_bench.computing import resolve_device
+from cliqa_bench.bench import bench_rows as rows
+from cliqa_bench.bench import table
+from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.measurement import Measured
 from cliqa_bench.errors import UserError
-from cliqa_bench.machine import cores, cpu_model, memory_bytes
+from cliqa_bench.execution.run import versions
 from cliqa_bench.paths import given_path
 from cliqa_bench.progress import bar
-from cliqa_bench.runner import versions
-from cliqa_bench.settings import chosen_precision
-from cliqa_bench.stopping import STOPS, exit_code, raise_if_stopped
-from cliqa_bench.store import write_json, write_text
+from cliqa_bench.results.nodes import write_json, write_text
+from cliqa_bench.settings.resolve import chosen_precision
+from cliqa_bench.system.compute import resolve_device
+from cliqa_bench.system.hardware import cores, cpu_model, memory_bytes
+from cliqa_bench.system.signals import STOPS, exit_code, raise_if_stopped
 
 
 @dataclass

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cliqa_bench.bench.measured import Measured
+from cliqa_bench.bench.measurement import Measured
 from cliqa_bench.reports.render import escape_md, text_table
 
 HEADS = ("row", "what", "ours", "reference", "ours / reference", "reach", "reached")

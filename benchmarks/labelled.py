@@ -1,0 +1,103 @@
+"""A dataset as a run meets it: labels, split, fingerprint, before an image is opened. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cliqa_bench.benchmarks.base import Dataset
+from cliqa_bench.benchmarks.pixels.hashes import changed_rules, content_hashes
+from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
+from cliqa_bench.benchmarks.suites import find_datasets
+from cliqa_bench.paths import given_path
+from cliqa_bench.results.nodes import digest
+from cliqa_bench.types import Rating
+
+
+@dataclass(frozen=True)
+class Material:
+    """A dataset with its labels and a split.
+
+    Attributes:
+        dataset: The dataset.
+        ratings: Its ratings, in label order.
+        split: Which image is in which subset.
+    """
+
+    dataset: Dataset
+    ratings: list[Rating]
+    split: Split
+
+    @property
+    def name(self) -> str:
+        """The dataset's name on the command line."""
+        return self.dataset.name
+
+    @property
+    def generated(self) -> bool:
+        """Whether it is a generated miniature."""
+        return self.dataset.generated is not None
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """The image files, in rating order."""
+        return [self.dataset.path(rating.key) for rating in self.ratings]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over labels, split, image files, and the rules of decoding that have changed."""
+        hashes = content_hashes(self.dataset.root, self.paths, self.dataset.title)
+        images = sorted((r.key, h) for r, h in zip(self.ratings, hashes, strict=True))
+        rules = changed_rules(self.dataset.root, self.paths, self.dataset.title)
+        return digest([self.name, self.split.fingerprint, images, *([rules] if rules else [])], length=64)
+
+
+def miniatures(names: Sequence[str] | None = None) -> Path:
+    """Returns the folder of the generated miniatures; makes those named (None: all) that are missing."""
+    from cliqa_bench.benchmarks.generated.make import default_root, make_miniatures
+
+    root = default_root()
+    make_miniatures(root, names=names)
+    return root
+
+
+def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, Dataset]:
+    """Opens datasets by their names.
+
+    Args:
+        names: As on the command line.
+        data: Folder that holds the datasets; None for `$CLIQA_DATA` or, without it, for the generated
+            miniatures, which are made where they are not yet.
+
+    Raises:
+        UserError: If a dataset is unknown or missing.
+    """
+    if data is None and os.environ.get("CLIQA_DATA"):
+        data = given_path(os.environ["CLIQA_DATA"])
+    return find_datasets(data or miniatures(names), names)
+
+
+def load_materials(
+    names: Sequence[str], data: Path | None = None, split: str = "1", test_only: Sequence[str] = ()
+) -> dict[str, Material]:
+    """Loads the labels and splits of datasets, and sees that the images are there.
+
+    Args:
+        names: Dataset names.
+        data: As in `open_datasets`.
+        split: "1", "2", ... or a path, see `resolve_split`.
+        test_only: Further datasets, all of whose images are test images.
+
+    Raises:
+        UserError: If a dataset is missing or incomplete, or its labels or split files are broken.
+    """
+    materials = {}
+    for name, dataset in open_datasets([*names, *test_only], data).items():
+        ratings = dataset.ratings()
+        dataset.verify_files(ratings)
+        whose = whole(ratings) if name in test_only else resolve_split(split, dataset, ratings)
+        materials[name] = Material(dataset, ratings, whose)
+    return materials

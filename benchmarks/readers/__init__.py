@@ -1,0 +1,1 @@
+"""Label files of other people, read row by row."""

@@ -1,0 +1,1 @@
+"""The command line: what its words mean, and what each command does."""

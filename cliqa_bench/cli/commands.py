@@ -1,0 +1,342 @@
+"""What each command takes, and what it does.
+
+A command imports what it works with when it is called, so that help, `list` and misuse answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from jsonargparse import ActionYesNo, Namespace
+
+from cliqa_bench.cli import data_commands
+from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
+from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.paths import given_path
+
+Handler = Callable[[Namespace, str], int]
+
+_ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' between several (default: I)"
+_PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
+_SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
+_PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
+_TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
+_RUNS = "folder of the results, or a bundle (default: runs)"
+
+
+class Command(NamedTuple):
+    """A command of the command line.
+
+    Attributes:
+        summary: What it does, in a few words.
+        add_arguments: Adds its flags, given the parser's `add_argument`.
+        call: Does it, given the arguments and the whole command line; returns the exit code.
+    """
+
+    summary: str
+    add_arguments: Callable[[Add], None]
+    call: Handler
+
+
+def _where_and_how(add: Add) -> None:
+    """Adds what all runs have in common: data, protocol, machine, output."""
+    add("--data", type=str, metavar="DIR", help=DATA)
+    add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
+    add("--split", type=str | int, metavar="N|DIR", help=SPLIT)
+    add("--preset", type=str, metavar="NAME", help=_PRESET)
+    add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
+    add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
+    add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
+    add("--deterministic", action="store_true", help="the same bits each time on a GPU, too; slower there")
+    add(
+        "--log",
+        type=str,
+        metavar="NAME",
+        help="also log epochs to OUT/logs: tensorboard, csv or wandb (offline)",
+    )
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
+    add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
+
+
+def _run_arguments(add: Add) -> None:
+    many = str | tuple[str, ...]
+    add("--config", action="config", metavar="FILE", help="YAML file, flags as keys; given flags override it")
+    add("--strategy", type=many, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
+    add("--orders", type=many, metavar="ORDERS", help=_ORDERS)
+    add("--test-on", type=many, metavar="NAMES", help="further datasets to test on, whole: tid2013,spaq")
+    add("--backbone", type=str, metavar="NAME", help="see 'list' (default: the preset's)")
+    add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
+    add(
+        "--seeds",
+        type=str | int | tuple[int, ...],
+        metavar="SEEDS",
+        help="of the training: 0,1,2 (default: 0)",
+    )
+    _where_and_how(add)
+    # sections of a YAML file; on the command line --set does it
+    add("--training", type=dict[str, Any], help=argparse.SUPPRESS)
+    add("--params", type=dict[str, dict[str, Any]], help=argparse.SUPPRESS)
+
+
+def _run(args: Namespace, command: str) -> int:
+    from cliqa_bench.extensions import registry
+    from cliqa_bench.settings.resolve import resolve, words
+
+    settings = args.as_dict()
+    good, broken = registry.importable("strategies", words(settings["strategy"]))
+    config = resolve({**settings, "strategy": good} if good else settings)
+    from cliqa_bench.execution.run import run
+
+    return run(config, command, broken)
+
+
+def _paper_arguments(add: Add) -> None:
+    many = str | tuple[str, ...]
+    add("--backbones", type=many, metavar="NAMES", help="the first fills most tables (default: the preset's)")
+    add("--weights", type=str, metavar="W", help="'random': networks without pre-training, to try things out")
+    add(
+        "--seeds",
+        type=str | int | tuple[int, ...],
+        metavar="SEEDS",
+        help="of Table XIII (default: 0,1,2,...)",
+    )
+    add("--test-on", type=many, metavar="NAMES", help="test sets of Tables X and XI, or 'none'")
+    _where_and_how(add)
+
+
+def _paper(args: Namespace, command: str) -> int:
+    from cliqa_bench.settings.resolve import paper_configs
+
+    configs = paper_configs(args.as_dict())
+    from cliqa_bench.execution.run import run_all
+
+    return run_all(configs, command)
+
+
+def _plan(args: Namespace, command: str) -> int:
+    from cliqa_bench.settings.resolve import resolve
+
+    config = resolve(args.as_dict())
+    from cliqa_bench.execution.run import plan
+
+    print(plan(config))
+    return 0
+
+
+def _report_arguments(add: Add) -> None:
+    add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
+    add("--format", type=str | tuple[str, ...], metavar="NAMES", help="of csv,md,tex,html (default: all)")
+    add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
+    add("--published", action="store_true", help="put the paper's values beside ours")
+    add("--published-only", action="store_true", help="write the paper's tables alone; needs no runs")
+
+
+def _report(args: Namespace, command: str) -> int:
+    from cliqa_bench.reports import report
+    from cliqa_bench.settings.resolve import words
+
+    out = given_path(args.out)
+    formats = words(args.format)
+    if args.published_only:
+        made = report.write_published(out, formats or report.TABLE_FORMATS)
+    else:
+        made = report.write_report(out, formats or report.FORMATS, args.figures, args.published)
+    print(made.summary)
+    return 0
+
+
+def _verify_arguments(add: Add) -> None:
+    add("runs", type=str, nargs="?", default="runs", metavar="RUNS", help=_RUNS)
+    add("--pack", type=str, metavar="FILE", help="also write a bundle: a zip file to verify elsewhere")
+
+
+def _verify(args: Namespace, command: str) -> int:
+    from cliqa_bench.reports.audit.verify import verify
+
+    runs = given_path(args.runs)
+    verified = verify(runs)
+    print(verified.render())
+    if not verified.ok:
+        return 2
+    if args.pack:
+        from cliqa_bench.reports.audit.bundle import pack
+
+        path = given_path(args.pack)
+        size = pack(runs, path)
+        print(
+            f"{path}: a bundle of {size:,} bytes; anybody can check it with: verify {shlex.quote(path.name)}"
+        )
+    return 0
+
+
+def _score_arguments(add: Add) -> None:
+    add("images", type=str, nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    add("--runs", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
+    add("--run", type=str, metavar="ID", help="which run, or the beginning of its id (default: the newest)")
+    add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
+    add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
+    add("--to", type=str, metavar="FILE", help="CSV file (default: the terminal)")
+
+
+def _score(args: Namespace, command: str) -> int:
+    from cliqa_bench.progress import say
+    from cliqa_bench.results.nodes import write_text
+    from cliqa_bench.settings.resolve import chosen_precision, device_name, megapixels
+
+    if not 0 <= args.tolerance < 1:
+        raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
+    limit = megapixels(args.max_megapixels)
+    precision = chosen_precision(args.precision or "fp32", device_name(args.device))
+    from cliqa_bench.execution import score_files
+    from cliqa_bench.system.compute import resolve_device
+
+    files = score_files.find_files([given_path(name) for name in args.images])
+    out, device = given_path(args.runs), resolve_device(device_name(args.device))
+    record = score_files.choose_run(out, args.run)
+    say(f"scoring with run {record.id}")
+    scorer = score_files.load_scorer(out, record, device, args.tolerance)
+    resize = score_files.resize_of(record)
+    scored = score_files.score_files(scorer, files, resize, device, precision, limit)
+    text = score_files.as_csv(files, scored, [step.dataset for step in record.steps])
+    if args.to is None:
+        print(text, end="")
+    else:
+        write_text(given_path(args.to), text)
+    return 0
+
+
+def _list_arguments(add: Add) -> None:
+    add("--include", type=str, metavar="FILES", help=INCLUDE)
+
+
+def _list(args: Namespace, command: str) -> int:
+    from cliqa_bench.settings.resolve import include
+
+    include(args.include)
+    from cliqa_bench.cli.listing import listing
+
+    print(listing())
+    return 0
+
+
+def _test_arguments(add: Add) -> None:
+    add("strategy", type=str, metavar="STRATEGY", help="a name of 'list', or a Python file of your own")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a hyper-parameter (tau=16), repeatable",
+    )
+
+
+def _test(args: Namespace, command: str) -> int:
+    from cliqa_bench.extensions import registry
+    from cliqa_bench.settings.resolve import typed_fields
+
+    name = registry.check("strategies", args.strategy)
+    cls = registry.load("strategies", name)
+    given = dict(text.removeprefix(f"{name}.").partition("=")[::2] for text in args.set)
+    chosen = typed_fields(cls, given, name)
+    from cliqa_bench.testing.contract import check_strategy
+
+    try:
+        check_strategy(cls, **chosen)
+    except AssertionError as error:
+        print(f"{name} does not keep the contract of a strategy: {error}")
+        return 1
+    print(f"{name} keeps the contract of a strategy")
+    return 0
+
+
+def _bench_arguments(add: Add) -> None:
+    add("--rows", type=str, metavar="NAMES", help="groups, see --list, or 'all' (default: what is not long)")
+    add("--list", action="store_true", help="show the groups of rows, and measure nothing")
+    add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
+    add("--precision", type=str, default="auto", metavar="P", help="of scoring: fp32, bf16, auto (default)")
+    add("--repeats", type=int, default=5, metavar="N", help="how often a side is measured (default: 5)")
+    add("--threads", type=int, metavar="N", help="threads on a CPU (default: one for each core)")
+    add("--runs", type=str, metavar="DIR", help="finished runs to take models from, for 'precision'")
+    add("--scale", type=float, default=1.0, metavar="S", help="size of large generated data (default: 1.0)")
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
+    add("--out", type=str, default="bench", metavar="DIR", help="folder of the results (default: bench)")
+
+
+def _bench(args: Namespace, command: str) -> int:
+    from cliqa_bench.bench import bench_rows
+
+    if args.list:
+        print(bench_rows.listing())
+        return 0
+    from cliqa_bench.settings.resolve import words
+
+    groups = bench_rows.chosen_groups(words(args.rows))
+    from cliqa_bench.bench.suite import bench, settled
+
+    with settled(args.as_dict()) as setting:
+        return bench(groups, setting, given_path(args.out), command)
+
+
+def _pretrain_arguments(add: Add) -> None:
+    add(
+        "--to",
+        type=str,
+        default="scnn.safetensors",
+        metavar="FILE",
+        help="weights (default: scnn.safetensors)",
+    )
+    add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
+    add("--steps", type=int, metavar="N", help="optimiser steps (default: what the shipped weights had)")
+    add("--precision", type=str, default="fp32", metavar="P", help="fp32, or bf16 autocast (default: fp32)")
+    add("--progress", type=str, metavar="HOW", help=PROGRESS)
+
+
+def _pretrain(args: Namespace, command: str) -> int:
+    from cliqa_bench.models.pretraining_config import SCNN
+
+    if args.steps is not None and args.steps < 1:
+        raise UserError(f"--steps must be at least 1, not {args.steps}")
+    if args.precision not in ("fp32", "bf16"):
+        raise unknown("precision", args.precision, ("fp32", "bf16"))
+    config = replace(SCNN, seed=args.seed, steps=args.steps or SCNN.steps, precision=args.precision)
+    from cliqa_bench.models.pretraining import pretrain
+    from cliqa_bench.system.compute import resolve_device
+
+    to = given_path(args.to)
+    accuracy = pretrain(to, resolve_device(args.device), config, command)
+    print(f"{to}: tells distortions apart with an accuracy of {accuracy:.3f}; use it with --weights")
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("train what is missing, then write tables and figures", _run_arguments, _run),
+    "paper": Command("do all runs behind the paper's tables and figures", _paper_arguments, _paper),
+    "plan": Command("show what 'run' would train, and start nothing", _run_arguments, _plan),
+    "report": Command("write tables and figures from finished runs", _report_arguments, _report),
+    "verify": Command("check hashes, and compute every number of a report again", _verify_arguments, _verify),
+    "score": Command("score images of your own with a finished run", _score_arguments, _score),
+    "data make": Command("write the generated miniatures", data_commands.make_arguments, data_commands.make),
+    "data check": Command("check datasets file by file", data_commands.check_arguments, data_commands.check),
+    "data ratings": Command(
+        "print a dataset's ratings as CSV", data_commands.ratings_arguments, data_commands.ratings
+    ),
+    "data sheet": Command(
+        "draw pictures of each dataset, ordered by label", data_commands.sheet_arguments, data_commands.sheet
+    ),
+    "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
+    "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
+    "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
+    "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),
+}
+GROUPS = {"data": "make, check and print datasets"}

@@ -1,0 +1,74 @@
+"""What `list` prints: everything that has a name on the command line, read without torch."""
+
+from __future__ import annotations
+
+from cliqa_bench.benchmarks import suites
+from cliqa_bench.extensions import registry
+from cliqa_bench.readouts import READOUTS
+from cliqa_bench.strategies.base import Strategy
+
+READOUT_TEXTS = {
+    "gate": "heads weighted by the gate's softmin (TSN-IQA, -KG)",
+    "gate-hard": "the head with the largest weight",
+    "oracle": "the head of the test set's own task (-O)",
+    "last": "the newest head",
+}
+
+
+def listing() -> str:
+    """Returns strategies, datasets, backbones, orders and readouts, one a line, under headings."""
+    return "\n\n".join(
+        f"{title}\n{_table(rows)}"
+        for title, rows in (
+            ("strategies (--strategy)", _strategies()),
+            ("datasets (--orders, below --data)", _datasets()),
+            (
+                "backbones (--backbone), what TSN-IQA adds per task (parameters, centroid values)",
+                _backbones(),
+            ),
+            ("orders (--orders)", [[label, ", ".join(names)] for label, names in suites.ORDERS.items()]),
+            (
+                "readouts (rows of the tables, chosen while reading)",
+                [[n, READOUT_TEXTS[n]] for n in READOUTS],
+            ),
+        )
+    )
+
+
+def _table(rows: list[list[str]]) -> str:
+    """Sets columns side by side; the last one runs on."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    lines = ("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _strategies() -> list[list[str]]:
+    known = [*registry.names("strategies"), *registry.families("strategies")]
+    return [[name, registry.describe("strategies", name)] for name in known]
+
+
+def _backbones() -> list[list[str]]:
+    rows = []
+    for name in registry.names("backbones"):
+        if registry.from_package("backbones", name):
+            rows.append([name, "-", "-", registry.describe("backbones", name)])
+            continue
+        backbone = registry.load("backbones", name)
+        learnable, kept = backbone.task_parameters(), backbone.centroid_values(Strategy.centroids)
+        rows.append([name, f"{learnable:,}", f"{kept:,}", registry.describe("backbones", name)])
+    for name in registry.families("backbones"):
+        rows.append([name, "-", "-", registry.describe("backbones", name)])
+    return rows
+
+
+def _datasets() -> list[list[str]]:
+    rows = []
+    for name in registry.names("datasets"):
+        if registry.from_package("datasets", name):
+            rows.append([name, "-", "-", "-", registry.describe("datasets", name)])
+            continue
+        dataset = registry.load("datasets", name)
+        label = f"authors' label: {dataset.direction} is better"
+        home = registry.file_of("datasets", name) or dataset.homepage
+        rows.append([name, dataset.title, f"{dataset.n_images:,} images", label, str(home)])
+    return rows

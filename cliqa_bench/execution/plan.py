@@ -1,0 +1,392 @@
+"""From a configuration to the tree of work: which nodes there are, which are done, what the rest costs.
+
+Nothing here imports torch: `plan` answers at once, and a run with nothing left to do stays quick.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple, cast
+
+from cliqa_bench.backbones.base import Backbone
+from cliqa_bench.benchmarks.labelled import Material
+from cliqa_bench.benchmarks.pairs import n_pairs_for
+from cliqa_bench.config import RunConfig, named
+from cliqa_bench.errors import UserError
+from cliqa_bench.extensions import registry
+from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
+from cliqa_bench.results.nodes import Node
+from cliqa_bench.results.records import RunRecord, Step
+from cliqa_bench.strategies.base import Strategy
+
+GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
+
+N_PICTURES = 3
+"""Images of a test set that are kept for figures."""
+
+SCHEMA = 3
+"""Goes into every node's hash; raised when a change to the code changes what a node would hold."""
+
+
+@dataclass
+class TrainWork:
+    """One experience to train.
+
+    Attributes:
+        node: Where it goes.
+        strategy: The strategy, with its hyper-parameters.
+        sequence: Datasets learned, the last being this experience's; of joint and cumulative learning, all.
+        seed: Seed of the run.
+        previous: The node it goes on from; None for a fresh model.
+    """
+
+    node: Node
+    strategy: Strategy
+    sequence: tuple[str, ...]
+    seed: int
+    previous: TrainWork | None
+
+    @property
+    def dataset(self) -> str:
+        """The dataset of this experience, of joint learning the last one."""
+        return self.sequence[-1]
+
+    @property
+    def first_task(self) -> int:
+        """Position in the order of the first dataset of this experience, and so of its head."""
+        return len(self.sequence) - len(self.datasets)
+
+    @property
+    def joint(self) -> bool:
+        """Whether all datasets of the sequence are one experience."""
+        return self.strategy.depends_on == "set" or self.strategy.cumulative
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The datasets of this experience."""
+        return self.sequence if self.joint else self.sequence[-1:]
+
+
+@dataclass
+class GateWork:
+    """The gate of one dataset: K-means of its training images' features under one normalisation."""
+
+    node: Node
+    dataset: str
+    k: int
+    seed: int
+    net: GateNormalisation
+
+
+@dataclass
+class AnswerWork:
+    """What one node says about one test set."""
+
+    node: Node
+    of: TrainWork | GateWork
+    test: str
+
+
+@dataclass
+class PictureWork:
+    """A few images of a test set, small, for figures."""
+
+    node: Node
+    test: str
+
+
+class Missing(NamedTuple):
+    """What is not finished yet."""
+
+    train: list[TrainWork]
+    gates: list[GateWork]
+    answers: list[AnswerWork]
+    pictures: list[PictureWork]
+
+
+@dataclass
+class Plan:
+    """Everything a configuration asks for; nodes are listed once, parents before children."""
+
+    config: RunConfig
+    backbone: type[Backbone]
+    materials: dict[str, Material]
+    train: dict[str, TrainWork] = field(default_factory=dict)
+    gates: dict[str, GateWork] = field(default_factory=dict)
+    answers: dict[str, AnswerWork] = field(default_factory=dict)
+    pictures: dict[str, PictureWork] = field(default_factory=dict)
+    records: list[RunRecord] = field(default_factory=list)
+
+    def missing(self) -> Missing:
+        """Returns what is not finished yet."""
+        return Missing(
+            [w for w in self.train.values() if not w.node.done],
+            [w for w in self.gates.values() if not w.node.done],
+            [w for w in self.answers.values() if not w.node.done],
+            [w for w in self.pictures.values() if not w.node.done],
+        )
+
+    def used(self) -> list[str]:
+        """Returns the datasets whose images the missing work needs, in alphabetical order."""
+        train, gates, answers, pictures = self.missing()
+        return sorted(
+            {name for work in train for name in work.sequence}
+            | {gate.dataset for gate in gates}
+            | {answer.test for answer in answers}
+            | {picture.test for picture in pictures}
+        )
+
+
+def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str, Any]) -> Plan:
+    """Lays out the nodes and run records of a configuration.
+
+    Args:
+        config: The configuration.
+        materials: Every dataset that an order or `test_on` names.
+        facts: Goes into every run record (versions, command, ...).
+
+    Raises:
+        UserError: If a strategy or backbone is unknown, a hyper-parameter is out of range, or the
+            backbone's weights are missing.
+    """
+    backbone = cast("type[Backbone]", registry.load("backbones", config.backbone))
+    plan = Plan(config, backbone, materials)
+    weights = backbone.weights_id(config.weights)
+    for name, seed, (label, order) in itertools.product(config.strategy, config.seeds, config.orders.items()):
+        cls = cast("type[Strategy]", registry.load("strategies", name))
+        strategy = cls(**config.params.get(name, {}))
+        _check_gate(strategy, backbone)
+        rows = strategy.table_rows()
+        _check_rows(plan, strategy)
+        steps = list(_train_nodes(plan, strategy, weights, order, seed))
+        gates = {d: _gate_node(plan, strategy, weights, d, seed) for d in order} if "gate" in rows else {}
+        plan.records.append(_record(plan, strategy, seed, label, order, steps, gates, facts))
+    return plan
+
+
+def _check_rows(plan: Plan, strategy: Strategy) -> None:
+    for record in plan.records:
+        same = set(record.rows.values()) & set(strategy.table_rows().values())
+        if same and record.strategy != strategy.name:
+            both = f"{record.strategy} and {strategy.name} both have the row {min(same)!r}"
+            raise UserError(f"{both} in the tables; rename it in the rows of one of them")
+
+
+def _check_gate(strategy: Strategy, backbone: type[Backbone]) -> None:
+    wrong = [s for s in strategy.stages if not 1 <= s <= len(backbone.stage_sizes)]
+    if wrong:
+        n = len(backbone.stage_sizes)
+        raise UserError(f"{strategy.name}.stages = {strategy.stages}: {backbone.title} has stages 1 to {n}")
+    if strategy.centroids < 1:
+        raise UserError(f"{strategy.name}.centroids = {strategy.centroids}: at least 1 is needed")
+    if not 0 <= strategy.tau < math.inf:
+        raise UserError(f"{strategy.name}.tau = {strategy.tau}: 0 (equal weights) or more is needed")
+
+
+def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:
+    spec = {"schema": SCHEMA, "kind": kind, "backbone": plan.backbone.name, "weights": weights, **more}
+    origin = registry.origin("backbones", plan.backbone.name)
+    return spec | ({"backbone_origin": origin} if origin else {})
+
+
+def _train_nodes(
+    plan: Plan, strategy: Strategy, weights: str, order: Sequence[str], seed: int
+) -> Iterator[TrainWork]:
+    """Yields the train node behind each experience of an order; nodes that orders share are made once.
+
+    Joint learning has one experience, whatever the order.
+    """
+    previous: TrainWork | None = None
+    joint = strategy.depends_on == "set"
+    for length in [len(order)] if joint else range(1, len(order) + 1):
+        prefix = tuple(order[:length])
+        sequence = {"nothing": prefix[-1:], "set": tuple(sorted(prefix)), "prefix": prefix}[
+            strategy.depends_on
+        ]
+        spec = _spec(
+            plan,
+            weights,
+            "train",
+            strategy=strategy.name,
+            **_origin(strategy),
+            params=named(type(strategy), strategy.training_params()),
+            training=named(type(plan.config.training), asdict(plan.config.training)),
+            seed=seed,
+            sequence=[_data(plan, name) for name in sequence],
+        )
+        last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
+        slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{last}"
+        node = Node(plan.config.out, "train", slug, spec)
+        work = plan.train.get(node.id)
+        if work is None:
+            after = previous if strategy.depends_on == "prefix" else None
+            work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after)
+        previous = work
+        yield work
+
+
+def _origins(plan: Plan, strategy: Strategy, tests: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Returns the versions of all that is not ours in a run: numbers of two versions must not be mixed."""
+    names: list[tuple[registry.Kind, str]] = [
+        ("strategies", strategy.name),
+        ("backbones", plan.backbone.name),
+    ]
+    names += [("datasets", name) for name in tests]
+    origins = {f"{kind}: {name}": registry.origin(kind, name) for kind, name in names}
+    return {name: origin for name, origin in origins.items() if origin}
+
+
+def _data(plan: Plan, name: str) -> list[Any]:
+    """Returns a dataset's name and fingerprint; of one that is not ours, how it is paired may change too."""
+    origin = registry.origin("datasets", name)
+    return [name, plan.materials[name].fingerprint, *([origin] if origin else [])]
+
+
+def _origin(strategy: Strategy) -> dict[str, Any]:
+    """Returns what a node's name says of a strategy that is not ours: another version trains anew."""
+    origin = registry.origin("strategies", strategy.name)
+    return {"origin": origin} if origin else {}
+
+
+def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed: int) -> GateWork:
+    net = gate_normalisation(plan.backbone, strategy)
+    spec = _spec(
+        plan,
+        weights,
+        "gate",
+        net=pretraining(DISTORTION_BN[plan.config.preset]) if net == "distortion-bn" else net,
+        k=strategy.centroids,
+        resize=plan.config.training.resize,
+        precision=plan.config.training.precision,
+        seed=seed,
+        data=[dataset, plan.materials[dataset].fingerprint],
+    )
+    node = Node(plan.config.out, "gate", f"{plan.backbone.name}-{dataset}", spec)
+    return plan.gates.setdefault(node.id, GateWork(node, dataset, strategy.centroids, seed, net))
+
+
+def gate_normalisation(backbone: type[Backbone], strategy: Strategy) -> GateNormalisation:
+    """Returns whose normalisation the gate's features have."""
+    if backbone.gate_net == "own":
+        return "own"  # pre-trained on distortions: there is nothing else to choose
+    return "distortion-bn" if strategy.gate_bn == "distortion" else "imagenet"
+
+
+def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
+    spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, plan.materials[test].fingerprint]}
+    node = Node(plan.config.out, "answers", f"{of.node.id}-on-{test}", spec)
+    return plan.answers.setdefault(node.id, AnswerWork(node, of, test))
+
+
+def _picture_node(plan: Plan, test: str) -> PictureWork:
+    spec = {"schema": SCHEMA, "test": [test, plan.materials[test].fingerprint], "n": N_PICTURES}
+    node = Node(plan.config.out, "pictures", test, spec)
+    return plan.pictures.setdefault(node.id, PictureWork(node, test))
+
+
+def cost(backbone: type[Backbone], strategy: Strategy, tasks: int) -> dict[str, Any]:
+    """Returns what a strategy costs after so many tasks.
+
+    Returns:
+        `task_parameters`: learnable values added per task; `centroid_values`: numbers the gate keeps per
+        task; `backbone_parameters`: of the whole backbone, shared; `gmacs_224`: billions of multiply-adds of
+        a pass at 224 x 224, `fixed_gmacs_224` those of the part that all tasks share;
+        `passes`: readout -> network passes per image. The gate describes an image in a pass of its own; heads
+        that share their normalisation share a pass, and a hard gate needs one head.
+    """
+    heads = tasks if strategy.task_norms else 1
+    passes = {"gate": heads + 1, "gate-hard": 2, "oracle": 1, "last": 1}
+    stages = strategy.stages or backbone.gate_stages
+    gated = "gate" in strategy.table_rows()
+    return {
+        "task_parameters": _added(backbone, strategy),
+        "centroid_values": strategy.centroids * sum(backbone.stage_sizes[s - 1] for s in stages) * gated,
+        "backbone_parameters": backbone.n_parameters,
+        "gmacs_224": backbone.gmacs,
+        "fixed_gmacs_224": backbone.fixed_gmacs,
+        "passes": {readout: passes[readout] for readout in strategy.table_rows()},
+    }
+
+
+def _added(backbone: type[Backbone], strategy: Strategy) -> int:
+    """Returns the learnable values that a task adds to what is kept."""
+    if strategy.task_norms:
+        return backbone.task_parameters()
+    if strategy.depends_on == "nothing":  # a network for every dataset
+        return backbone.n_parameters + backbone.feature_size
+    return 0 if strategy.single_head else backbone.feature_size
+
+
+def _record(
+    plan: Plan,
+    strategy: Strategy,
+    seed: int,
+    label: str,
+    order: Sequence[str],
+    steps: list[TrainWork],
+    gates: dict[str, GateWork],
+    facts: dict[str, Any],
+) -> RunRecord:
+    tests = [*order, *plan.config.test_on]
+    nodes: list[TrainWork | GateWork] = [*steps, *gates.values()]
+    answers = {w.node.id: {test: _answer_node(plan, w, test).node.id for test in tests} for w in nodes}
+    if strategy.single_head:
+        heads = [[(w.node.id, 0)] for w in steps]
+    elif strategy.depends_on == "nothing":
+        heads = [[(w.node.id, 0) for w in steps[: t + 1]] for t in range(len(steps))]
+    else:
+        heads = [[(w.node.id, column) for column in range(t + 1)] for t, w in enumerate(steps)]
+    fingerprints = {name: plan.materials[name].fingerprint for name in tests}
+    return RunRecord(
+        strategy=strategy.name,
+        variant=strategy.variant(),
+        rows=strategy.table_rows(),
+        backbone=plan.backbone.title,
+        seed=seed,
+        order=label,
+        sequence=list(order),
+        tests=tests,
+        titles={name: plan.materials[name].dataset.title for name in tests},
+        steps=[Step(w.dataset, h) for w, h in zip(steps, heads, strict=True)],
+        gates={name: gate.node.id for name, gate in gates.items()},
+        answers=answers,
+        tau=strategy.tau,
+        stages=list(strategy.stages or plan.backbone.gate_stages),
+        generated=any(plan.materials[name].generated for name in tests),
+        facts={
+            **facts,
+            "fingerprints": fingerprints,
+            "origins": _origins(plan, strategy, tests),
+            "cost": cost(plan.backbone, strategy, len(steps)),
+            "pictures": {test: _picture_node(plan, test).node.id for test in tests},
+        },
+    )
+
+
+def images_of(plan: Plan, work: TrainWork) -> int:
+    """Returns how many images pass through the network while an experience is trained."""
+    return sum(images_by_part(plan, work).values())
+
+
+def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
+    """Returns the same for the parts of a training: "warm-up", "main" (the other epochs), "validation"."""
+    training = plan.config.training
+    warmup_epochs = training.warmup_epochs
+    if work.previous is not None and work.strategy.single_head and training.epochs:
+        warmup_epochs = 0  # its head needs none
+    n_train = n_val = 0
+    for material in (plan.materials[name] for name in work.datasets):
+        n = len(material.split.keys("train"))
+        n_train += (
+            2 * n_pairs_for(material.dataset, training.n_pairs, n) if training.pairs == "sampled" else n
+        )
+        n_val += len(material.split.keys("val"))
+    epochs = warmup_epochs + training.epochs
+    return {
+        "warm-up": warmup_epochs * n_train,
+        "main": training.epochs * n_train,
+        "validation": epochs * n_val,
+    }

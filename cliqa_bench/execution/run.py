@@ -1,0 +1,302 @@
+"""`run` and `plan`: what the command line asks for, from labels to report."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cliqa_bench._version import __version__
+from cliqa_bench.benchmarks.decoded import open_source
+from cliqa_bench.benchmarks.generated.make import default_root, made
+from cliqa_bench.benchmarks.labelled import load_materials
+from cliqa_bench.benchmarks.pixels.cache import ImageCache
+from cliqa_bench.benchmarks.pixels.hashes import is_known
+from cliqa_bench.config import RunConfig
+from cliqa_bench.errors import UserError
+from cliqa_bench.execution.jobs import jobs_of, processes
+from cliqa_bench.execution.plan import Plan, images_of, make_plan
+from cliqa_bench.execution.scheduler import Outcome, work_off
+from cliqa_bench.extensions import registry
+from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
+from cliqa_bench.paths import cache_root
+from cliqa_bench.progress import say, warn
+from cliqa_bench.results.nodes import clean_partial, read_json, write_text
+from cliqa_bench.results.records import write_record
+from cliqa_bench.settings.resolve import config_dict, include
+from cliqa_bench.types import Subset
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "avalanche-lib",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "safetensors",
+)
+
+GMACS_PER_SECOND = 30.0
+"""Speed of one CPU core that `plan` assumes; a guess, and called one."""
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that numbers can depend on."""
+    found = {"cliqa_bench": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["timm"] = importlib.metadata.version("timm")
+    return found
+
+
+def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
+    """Loads labels and splits and lays out the work.
+
+    Args:
+        config: The configuration.
+        command: The command line that would do it again; goes with the results.
+        decode: Whether to decode datasets never seen before at once: their images are hashed on the way, and
+            so are read once and not twice.
+
+    Raises:
+        UserError: If data, names or weights are wrong.
+    """
+    include(config.include)  # in a process of its own, nothing is included yet
+    names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
+    materials = load_materials(names, config.data, config.split, config.test_on)
+    facts: dict[str, Any] = {
+        "command": command,
+        "config": config_dict(config),
+        "preset": config.preset,
+        "weights": registry.load("backbones", config.backbone).weights_id(config.weights),
+        "split": config.split,
+        "device": config.device,
+        "versions": versions(),
+        "code": registry.code_digest(),
+    }
+    if decode:  # once it is known that weights and names are right
+        for material in materials.values():
+            if not is_known(material.dataset.root, material.paths):
+                open_source(material, config.training.resize, max_megapixels=config.max_megapixels)
+    return make_plan(config, materials, facts)
+
+
+def run(config: RunConfig, command: str, failed: Sequence[str] = ()) -> int:
+    """Trains what is missing, answers what is unanswered, and writes the report.
+
+    Args:
+        config: What to run.
+        command: The command line that would do it again.
+        failed: What has failed before, a line each.
+
+    Returns:
+        The exit code: 1 where something failed and the rest went on.
+
+    Raises:
+        UserError: If data, names or weights are wrong, or the output folder cannot be written.
+    """
+    return run_all([config], command, failed)
+
+
+def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = ()) -> int:
+    """Does several runs into one output folder, one after the other, and writes one report; see `run`.
+
+    Args:
+        configs: What to run, all with the same `out`.
+        command: The command line that would do it again.
+        failed: What has failed before, a line each.
+    """
+    clean_partial(configs[0].out)
+    for line in failed:
+        warn(f"left out: {line}")
+    failed = list(failed)
+    skipped = 0
+    for number, config in enumerate(configs, 1):
+        _check_writable(config.out)
+        plan = prepare(config, command, decode=True)
+        place = f"{number}/{len(configs)}: " if len(configs) > 1 else ""
+        print(place + _headline(plan, len(plan.missing().train)), flush=True)
+        outcome = _do(plan)
+        failed += [f"{job.title}: {reason}" for job, reason in outcome.failed.items()]
+        skipped += len(outcome.skipped)
+    from cliqa_bench.reports.report import write_report
+
+    print(write_report(configs[0].out).summary)
+    if not failed:
+        return 0
+    for line in failed:
+        warn(f"failed: {line}")
+    left = f"{len(failed)} failed, {skipped} that need them not tried"
+    warn(f"{left}; the same command tries again")
+    return 1
+
+
+def _do(plan: Plan) -> Outcome:
+    """Does what is missing, and writes down what was asked for."""
+
+    def write_records() -> None:
+        # only once it is sure to start: one that cannot must not stand in the reports as an unfinished run
+        _write_records(plan)
+        text = yaml.safe_dump(config_dict(plan.config), sort_keys=False)
+        write_text(plan.config.out / "config.yaml", text)
+
+    if any(plan.missing()):
+        return _work(plan, write_records)
+    write_records()
+    return Outcome()
+
+
+def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
+    """Decodes what must be decoded, then does all jobs."""
+    pixels = {}
+    for name in plan.used():
+        config = plan.config
+        source = open_source(
+            plan.materials[name], config.training.resize, max_megapixels=config.max_megapixels
+        )
+        if any(name in work.sequence for work in plan.missing().train):
+            source.check_crop(plan.config.training.crop)
+        pixels[name] = float(source.cache.shapes.prod(axis=1).mean())
+    jobs = jobs_of(plan, pixels)
+    n = min(processes(plan, jobs), len(jobs))
+    where = f"in {n} processes " if n > 1 else ""
+    say(f"loading PyTorch and Avalanche {where}(some seconds)")
+    return work_off(plan, again, {"versions": versions(), "code": registry.code_digest()}, jobs, n, ready)
+
+
+def again(config: RunConfig) -> Plan:
+    """Lays out the plan of a configuration once more, in another process."""
+    return prepare(config, "")
+
+
+def _write_records(plan: Plan) -> None:
+    """Writes the run records; one that is there keeps its facts, but for when it was last asked for."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    for record in plan.records:
+        path = plan.config.out / "runs" / f"{record.id}.json"
+        if path.is_file():
+            record.facts.update(read_json(path).get("facts", {}))
+        record.facts["asked"] = now
+        write_record(plan.config.out, record)
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot make this folder ({error.strerror})") from error
+    if not os.access(out, os.W_OK):
+        raise UserError(f"--out {out}: this folder is not writable; choose another")
+
+
+def _headline(plan: Plan, n_train: int) -> str:
+    kind = "generated miniatures" if any(m.generated for m in plan.materials.values()) else "real data"
+    experiences = sum(len(record.steps) for record in plan.records)
+    names = ", ".join(plan.config.strategy)
+    return (
+        f"{_count(len(plan.records), 'run')} of {names} on {plan.backbone.title}, {kind}: "
+        f"{_count(experiences, 'experience')}, {_count(len(plan.train), 'training')}, "
+        f"{len(plan.train) - n_train} already there"
+    )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def plan(config: RunConfig) -> str:
+    """Describes what `run` would do, and does nothing; images are read to know whether they have changed.
+
+    Returns:
+        Text for the terminal.
+
+    Raises:
+        UserError: As `prepare`.
+    """
+    names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
+    names += config.test_on
+    if config.data is None and not made(default_root(), names):
+        return (
+            f"the generated miniatures of {', '.join(names)} are not there yet: run makes them first, in "
+            "less than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
+        )
+    laid_out = prepare(config, " ".join(sys.argv))
+    train, _, answers, _ = laid_out.missing()
+    lines = [_headline(laid_out, len(train)), "", f"{'node':<52} {'images':>9}  state"]
+    for work in laid_out.train.values():
+        state = "done" if work.node.done else "to train"
+        lines.append(f"{'train/' + work.node.id:<52} {images_of(laid_out, work):>9,}  {state}")
+    for gate in laid_out.gates.values():
+        state = "done" if gate.node.done else "to fit"
+        lines.append(f"{'gate/' + gate.node.id:<52} {_size(laid_out, gate.dataset, 'train'):>9,}  {state}")
+    images = sum(_size(laid_out, work.test, "test") for work in laid_out.answers.values())
+    todo = len(answers)
+    lines.append(f"{'answers/':<52} {images:>9,}  {len(laid_out.answers) - todo} done, {todo} to do")
+    return "\n".join([*lines, "", *_estimate(laid_out)])
+
+
+def _size(laid_out: Plan, name: str, subset: Subset) -> int:
+    return len(laid_out.materials[name].split.keys(subset))
+
+
+def _estimate(laid_out: Plan) -> list[str]:
+    """Estimates time, from multiply-adds, and disk space of what is missing."""
+    train, gates, answers, _ = laid_out.missing()
+    config, backbone = laid_out.config, laid_out.backbone
+    # forward and backward cost about twice a forward pass when only normalisation learns
+    crops = 2 * sum(images_of(laid_out, work) for work in train) * config.training.crop**2
+    whole = sum(_size(laid_out, g.dataset, "train") for g in gates)
+    whole += sum(_size(laid_out, a.test, "test") for a in answers)
+    side = config.training.resize or 1024
+    gmacs = (crops + whole * side * side) * backbone.gmacs / 224**2
+    lines = []
+    if gates and not _has_gate_net(laid_out):
+        b = DISTORTION_BN[config.preset]
+        first = 2 * b.steps * b.batch * b.size**2 * backbone.gmacs / 224**2
+        gmacs += first
+        lines.append(f"first, once: distortion-aware BN of {backbone.title}, about {_time(_seconds(first))}")
+    n_bytes = {
+        name: ImageCache.missing_bytes(m.dataset, [r.key for r in m.ratings], config.training.resize)
+        for name, m in laid_out.materials.items()
+        if train or gates or answers
+    }
+    decoded = sum(n_bytes.values())
+    if decoded:
+        lines.append(f"first, once: decoded images, {decoded / 1e9:.2f} GB in {cache_root()}")
+    node = 8 * backbone.task_parameters() + 400 * sum(backbone.stage_sizes)
+    disk = len(train) * node + len(answers) * 20_000
+    lines.append(
+        f"left to do: {_count(len(train), 'training')}, {_count(len(gates), 'gate')}, "
+        f"{_count(len(answers), 'answer file')}; roughly {_time(_seconds(gmacs))} on this machine's CPU "
+        f"(a guess from multiply-adds), {disk / 1e6:.1f} MB in {config.out}"
+    )
+    return lines
+
+
+def _has_gate_net(laid_out: Plan) -> bool:
+    backbone = laid_out.backbone
+    weights = backbone.weights_id(laid_out.config.weights)
+    return (
+        backbone.gate_net == "own"
+        or distortion_bn_file(backbone.name, weights, DISTORTION_BN[laid_out.config.preset]).is_file()
+    )
+
+
+def _seconds(gmacs: float) -> float:
+    return gmacs / GMACS_PER_SECOND / (os.cpu_count() or 1)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,324 @@
+"""Does the jobs of a plan, each finished atomically in its nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliqa_bench.backbones.staged import FeatureNet
+from cliqa_bench.benchmarks.decoded import Source, open_source
+from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.config import RunConfig
+from cliqa_bench.execution.jobs import Job, answers_by_source
+from cliqa_bench.execution.plan import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
+from cliqa_bench.execution.retrained_prefix import LivePrefix
+from cliqa_bench.learning.avalanche_loggers import logging_to
+from cliqa_bench.learning.checkpoints import Checkpoints
+from cliqa_bench.learning.learner import Learner, Tick
+from cliqa_bench.learning.scoring import score_images
+from cliqa_bench.models.folding import Scorer, folded
+from cliqa_bench.models.gates import fit_centroids, nearest_distance
+from cliqa_bench.models.pretraining import distortion_aware
+from cliqa_bench.models.pretraining_config import DISTORTION_BN
+from cliqa_bench.models.quality import QualityModel, load_tasks
+from cliqa_bench.results.nodes import CHECKPOINTS, Node, node_hashes, write_answers, write_arrays, write_json
+from cliqa_bench.results.weights import node_weights, write_weights
+from cliqa_bench.seeds import seed_for
+from cliqa_bench.system.compute import (
+    deterministic_algorithms,
+    limited_threads,
+    resolve_device,
+    saying_what_to_lower,
+    title_of,
+)
+from cliqa_bench.system.memory import keep_freed_memory
+from cliqa_bench.types import Subset
+
+PICTURE_SIDE = 320
+"""Longest side of the pictures kept for figures, in pixels."""
+
+
+class Worker:
+    """Does jobs of a plan, one after the other.
+
+    Args:
+        plan: The plan.
+        facts: Versions and the like; go into every node's `done.json`.
+        tick: Told about progress.
+        say: Told one line about every finished training.
+        number: Which of several processes this is.
+    """
+
+    def __init__(
+        self, plan: Plan, facts: dict[str, Any], tick: Tick, say: Callable[[str], object], number: int = 0
+    ) -> None:
+        keep_freed_memory()
+        if plan.config.deterministic:  # cuBLAS reads it when it starts
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        self.plan, self.facts, self.tick, self.say = plan, facts, tick, say
+        self.config: RunConfig = plan.config
+        self.device = resolve_device(plan.config.device, number)
+        self._sources: dict[str, Source] = {}
+        self._gate_nets: dict[GateNormalisation, FeatureNet] = {}
+        self._alive = LivePrefix(self._new_learner, self._experience, say)
+
+    def do(self, job: Job) -> None:
+        """Does one job; what is finished meanwhile, by another run on this folder, is left as it is.
+
+        Raises:
+            UserError: If weights or device are wrong, or the disk cannot be written.
+            FloatingPointError: If a loss or a score is no number; says where.
+            OutOfMemory: If memory is used up; says what to lower.
+        """
+        with (
+            deterministic_algorithms(self.config.deterministic),
+            limited_threads(self.config),
+            saying_what_to_lower(*self._lowered(job)),
+        ):
+            match job.kind:
+                case "check":
+                    self.plan.backbone.build(self.config.weights)
+                case "gate-net" if job.net:
+                    self._gate_net(job.net)
+                case "gate" if job.net:
+                    self._fit_gates(job.about, job.net)
+                case "distances" if job.net:
+                    self._answer_gates(job.about, job.net)
+                case "train":
+                    self._train(self.plan.train[job.about])
+                case "scores":
+                    self._score(self.plan.train[job.about])
+                case "picture":
+                    self._keep_pictures(job.about)
+
+    def _lowered(self, job: Job) -> list[str]:
+        """Returns the settings that decide how much memory a job needs."""
+        known = {"train": ("warmup_batch", "batch", "crop"), "gate-net": ()}
+        names = known.get(job.kind, ("resize",))
+        return [f"training.{name} (now {getattr(self.config.training, name)})" for name in names]
+
+    def source(self, name: str) -> Source:
+        """Returns a dataset's decoded images and labels, decoding them if they are not cached."""
+        if name not in self._sources:
+            material = self.plan.materials[name]
+            self._sources[name] = open_source(
+                material, self.config.training.resize, max_megapixels=self.config.max_megapixels
+            )
+        return self._sources[name]
+
+    @contextmanager
+    def _building(self, node: Node, more: dict[str, Any] | None = None) -> Iterator[Path]:
+        """As `Node.building`, with what is worth knowing about the computation; `more` may be filled on."""
+        facts = dict(self.facts, **self._computing)
+        start = time.perf_counter()
+        with node.building(facts) as folder:
+            yield folder
+            facts |= more or {}
+            facts["seconds"] = round(time.perf_counter() - start, 3)
+
+    @property
+    def _computing(self) -> dict[str, Any]:
+        """What the last bits of results depend on, besides versions."""
+        return {
+            "device": str(self.device),
+            "device_name": title_of(self.device),
+            "threads": torch.get_num_threads(),
+            "deterministic": self.config.deterministic,
+        }
+
+    # -- gates -----------------------------------------------------------------------------------------------
+
+    def _gate_net(self, kind: GateNormalisation) -> FeatureNet:
+        if kind not in self._gate_nets:
+            net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
+            if kind == "distortion-bn":
+                made = DISTORTION_BN[self.config.preset]
+                distortion_aware(self.plan.backbone, net, self.config.weights, self.device, made, self.tick)
+            self._gate_nets[kind] = folded(net.to(self.device).to(memory_format=torch.channels_last))
+        return self._gate_nets[kind]
+
+    def _features(self, name: str, subset: Subset, kind: GateNormalisation) -> list[NDArray[np.float32]]:
+        """Describes a subset's images: (n, channels) features of each stage."""
+        net, sizes = self._gate_net(kind), self.plan.backbone.stage_sizes
+
+        def stages(images: Tensor) -> Tensor:
+            return torch.cat(net.gate_features(images), dim=1)
+
+        source, precision = self.source(name), self.config.training.precision
+        features = score_images(stages, source, subset, sum(sizes), self.device, precision, self._count)
+        return np.split(features, np.cumsum(sizes)[:-1], axis=1)
+
+    def _count(self, images: int) -> None:
+        self.tick(images, "", "")
+
+    def _fit_gates(self, dataset: str, kind: GateNormalisation) -> None:
+        todo = [g for g in self.plan.missing().gates if (g.dataset, g.net) == (dataset, kind)]
+        stages = self._features(dataset, "train", kind) if todo else []
+        for gate in todo:
+            self._fit_gate(gate, stages)
+
+    def _fit_gate(self, gate: GateWork, stages: list[NDArray[np.float32]]) -> None:
+        n = len(stages[0])
+        if n < gate.k:
+            title = self.source(gate.dataset).title
+            self.say(f"gate of {title}: {n} training images, so K = {n} instead of {gate.k}")
+        with self._building(gate.node) as folder:
+            centroids = {
+                f"stage{s}": torch.from_numpy(fit_centroids(x, gate.k, gate.dataset, s, gate.seed))
+                for s, x in enumerate(stages, 1)
+            }
+            write_weights(folder / "state.safetensors", centroids)
+
+    def _answer_gates(self, test: str, kind: GateNormalisation) -> None:
+        of_gates = [w for w in self.plan.missing().answers if isinstance(w.of, GateWork)]
+        todo = [w for w in of_gates if w.test == test and w.of.net == kind]  # type: ignore[union-attr]
+        start = time.perf_counter()
+        stages = self._features(test, "test", kind) if todo else []
+        seconds = time.perf_counter() - start
+        for work in todo:
+            centroids = node_weights(work.of.node.folder)
+            distances = [nearest_distance(x, centroids[f"stage{s}"].numpy()) for s, x in enumerate(stages, 1)]
+            self._write_answers(work, seconds, distances=np.stack(distances, axis=1))
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def _new_model(self, work: TrainWork) -> QualityModel:
+        net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
+        model = QualityModel(
+            net, self.plan.backbone.feature_size, task_norms=work.strategy.task_norms, seed=work.seed
+        )
+        return model.to(memory_format=torch.channels_last)
+
+    def trained(self, work: TrainWork) -> QualityModel:
+        """Loads the model that a finished node holds."""
+        model = self._new_model(work)
+        load_tasks(model, node_weights(work.node.folder), work.node.folder)
+        return model.to(self.device)
+
+    def _learner(self, work: TrainWork, checkpoints: Checkpoints) -> Learner:
+        """Goes on from where the previous node ended, and from a checkpoint of this one."""
+        if not work.strategy.resumable:
+            return self._alive.before(work)
+        return self._new_learner(work, checkpoints)
+
+    def _checkpoints(self, work: TrainWork) -> Checkpoints:
+        facts = dict(self.facts, spec=work.node.spec, **self._computing)
+        path = self.config.out / CHECKPOINTS / f"{work.node.id}.safetensors"
+        return Checkpoints(path, facts, lambda text: self.say(f"{self._title(work)}: {text}"))
+
+    def _new_learner(self, work: TrainWork, *plugins: Checkpoints) -> Learner:
+        """Goes on from the files of the previous node, if there is one."""
+        strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
+        if work.previous is None:
+            model, seen = self._new_model(work), tuple[str, ...]()
+        else:
+            model, seen = self.trained(work.previous), work.previous.sequence
+            strategy.load_state(self._remembered(work.previous.node.folder))
+        return Learner(
+            model=model, strategy=strategy, training=self.config.training, device=self.device,
+            seed=work.seed, tick=self.tick, seen=[self.source(name) for name in seen], plugins=plugins,
+        )  # fmt: skip
+
+    def _remembered(self, folder: Path) -> dict[str, Tensor]:
+        """Returns what a strategy handed on beside the model's weights, on the device; {} for nothing."""
+        name = "strategy.safetensors"
+        found = node_weights(folder, name) if name in node_hashes(folder) else {}
+        return {key: tensor.to(self.device) for key, tensor in found.items()}
+
+    def _train(self, work: TrainWork) -> None:
+        if work.node.done:
+            return
+        checkpoints = self._checkpoints(work)
+        learner = self._learner(work, checkpoints)
+        facts: dict[str, Any] = {}
+        with self._building(work.node, facts) as folder:
+            start = time.perf_counter()
+            with logging_to(self.config.log, self.config.out / "logs" / work.node.id) as evaluator:
+                learner.log_to(evaluator)
+                self._experience(learner, work)
+            write_weights(folder / "state.safetensors", learner.model.own_state())
+            if learned := learner.strategy.state():
+                write_weights(folder / "strategy.safetensors", learned)
+            if (norm := learner.model.last_statistics(learner.task)) is not None:
+                mean, var = (part.double().cpu().numpy() for part in norm)
+                write_arrays(folder / "norm.npz", {"mean": mean, "var": var})
+            write_json(folder / "history.json", learner.history)
+            if checkpoints.resumed.epochs:
+                facts["resumed"] = checkpoints.resumed._asdict()
+        checkpoints.remove()
+        if not work.strategy.resumable:
+            self._alive.keep(work, learner)
+        seconds = time.perf_counter() - start
+        self.say(f"{self._title(work)}: validation SRCC {_best(learner.history)}, {seconds:.0f} s")
+
+    def _title(self, work: TrainWork) -> str:
+        titles = [self.source(name).title for name in work.datasets]
+        what = titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
+        return f"{work.strategy.name} on {what} (seed {work.seed})"
+
+    def _experience(self, learner: Learner, work: TrainWork) -> None:
+        """Lets a learner learn the experience of a node."""
+        sources = [self.source(name) for name in work.datasets]
+        benchmark = quality_benchmark(
+            sources, self.config.training, work.seed, joint=work.joint, first_task=work.first_task
+        )
+        learner.train(benchmark.train_stream[0], eval_streams=[])
+
+    # -- answers ---------------------------------------------------------------------------------------------
+
+    def _score(self, work: TrainWork) -> None:
+        todo = answers_by_source(self.plan).get(work.node.id, [])
+        if not todo:
+            return
+        scorer = Scorer(self.trained(work))
+        for answer in todo:
+            source, precision = self.source(answer.test), self.config.training.precision
+            start = time.perf_counter()
+            heads = len(scorer.heads)
+            scores = score_images(scorer, source, "test", heads, self.device, precision, self._count)
+            self._write_answers(answer, time.perf_counter() - start, scores=scores)
+
+    def _write_answers(self, work: AnswerWork, seconds: float, **arrays: NDArray[np.float32]) -> None:
+        source = self.source(work.test)
+        with self._building(work.node, {"score_seconds": seconds}) as folder:
+            mos = source.mos[source.indices("test")]
+            write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)
+
+    def _keep_pictures(self, node_id: str) -> None:
+        """Keeps test images of low, middle and high quality, for figures made where the data are not."""
+        from PIL import Image
+
+        work = self.plan.pictures[node_id]
+        if work.node.done:
+            return
+        source = self.source(work.test)
+        test = source.indices("test")
+        by_quality = test[np.argsort(source.mos[test], kind="stable")]
+        places = (len(by_quality) - 1) * (2 * np.arange(N_PICTURES) + 1) // (2 * N_PICTURES)
+        with self._building(work.node) as folder:
+            kept = []
+            for number, index in enumerate(by_quality[places]):
+                picture = Image.fromarray(source.cache.image(int(index)))
+                picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+                picture.save(folder / f"{number}.png")
+                kept.append({"file": f"{number}.png", "key": source.ratings[index].key})
+            (folder / "keys.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _best(history: list[dict[str, Any]]) -> str:
+    epochs = [h for h in history if h["val_srcc"] is not None]
+    if not epochs:
+        return "undefined (constant scores)"
+    best = max(epochs, key=lambda h: h["val_srcc"])
+    return f"{best['val_srcc']:.3f} at epoch {best['epoch']}"

@@ -1,0 +1,274 @@
+"""Jobs done in this process or in others, each by one run at a time, and what became of them.
+
+Why no `ProcessPoolExecutor`: where one process of it dies, all end, and nobody can tell whose job it was. Its
+processes also share queues, whose locks one that is killed takes along: the others then wait for ever. Here
+every process has a pipe of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from cliqa_bench.config import RunConfig
+from cliqa_bench.errors import UserError
+from cliqa_bench.execution.jobs import Job
+from cliqa_bench.results.nodes import CLAIMS
+from cliqa_bench.system.disk import as_os_error
+from cliqa_bench.system.locks import claimed
+from cliqa_bench.system.signals import held_back, leave_stops_to_parent, raise_if_stopped
+
+if TYPE_CHECKING:
+    from cliqa_bench.execution.plan import Plan
+    from cliqa_bench.execution.worker import Worker
+
+MakePlan = Callable[[RunConfig], "Plan"]
+"""Lays out the plan of a configuration, in a process of its own; a function of a module."""
+
+CONTEXT = multiprocessing.get_context("spawn")
+"""How processes are started; not forked, because a forked child can inherit locked thread pools."""
+
+
+class Result(NamedTuple):
+    """What became of a job.
+
+    Attributes:
+        kind: "done"; "failed"; "died", with its process, and may be tried once more; "taken", by another
+            run on the same folder; "misuse", which ends the run.
+        reason: What went wrong, in one line.
+        trace: The traceback, where it may be a bug.
+    """
+
+    kind: Literal["done", "failed", "died", "taken", "misuse"]
+    reason: str = ""
+    trace: str = ""
+
+
+class Progress(NamedTuple):
+    """What a job tells on its way: images that passed, a text for the bar; or a line of its own.
+
+    The images belong to a `part` of the job, see `jobs.Part`.
+    """
+
+    images: int
+    text: str
+    line: str = ""
+    part: str = ""
+
+
+# -- one job -------------------------------------------------------------------------------------------------
+
+
+def claim_of(out: Path, job: Job) -> Path:
+    """Returns the file whose lock has who does a job; two runs call the same work by the same name."""
+    name = "-".join(part for part in (job.kind, job.net, job.about) if part)
+    return out / CLAIMS / f"{re.sub(r'[^A-Za-z0-9._+=,-]', '_', name)}.lock"
+
+
+def attempt(worker: Callable[[], Worker], job: Job, out: Path) -> Result:
+    """Does a job, unless another run is at it.
+
+    Args:
+        worker: Gives who does it.
+        job: The job. What another run has finished of it is left as it is.
+        out: Folder of the results.
+    """
+    try:
+        if job.kind == "check":  # writes nothing
+            worker().do(job)
+            return Result("done")
+        with claimed(claim_of(out, job)) as ours:
+            if not ours:
+                return Result("taken")
+            worker().do(job)
+    except Exception as error:
+        raise_if_stopped()
+        if isinstance(error, UserError):
+            return Result("misuse", str(error))
+        expected = isinstance(error, FloatingPointError | MemoryError) or as_os_error(error)
+        return Result("failed", _reason(error), "" if expected else traceback.format_exc())
+    return Result("done")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+# -- several processes ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Hand:
+    """A process, this end of its pipe, what it is doing, and whether it has done nothing so far."""
+
+    process: BaseProcess
+    pipe: Connection
+    number: int
+    job: Job | None = None
+    fresh: bool = True
+
+
+class Crew:
+    """Processes that do jobs.
+
+    Args:
+        make: Lays out the plan, in each of them.
+        config: What the plan is of.
+        facts: Versions and the like; go into every node's `done.json`.
+    """
+
+    def __init__(self, make: MakePlan, config: RunConfig, facts: dict[str, Any]) -> None:
+        self._told = (make, config, facts)
+        self._hands: list[_Hand] = []
+        self._died: set[str] = set()
+
+    def start(self, numbers: Iterable[int]) -> None:
+        """Starts processes with these numbers, each its own."""
+        with _few_threads(self._told[1]):
+            for number in numbers:
+                ours, theirs = CONTEXT.Pipe()
+                process = CONTEXT.Process(target=_serve, args=(theirs, number, *self._told))
+                with held_back():
+                    process.start()
+                    self._hands.append(_Hand(process, ours, number))
+                theirs.close()  # so that the pipe breaks when the process dies
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that are under way."""
+        return [hand.job for hand in self._hands if hand.job is not None]
+
+    @property
+    def idle(self) -> int:
+        """How many processes have nothing to do."""
+        return len(self._hands) - len(self.running)
+
+    def give(self, job: Job) -> None:
+        """Hands a job to an idle process; to a fresh one if its last process died."""
+        while True:
+            idle = [hand for hand in self._hands if hand.job is None]
+            hand = next((hand for hand in idle if hand.fresh), idle[0])
+            if job.key in self._died and not hand.fresh:
+                hand.process.kill()
+                self._replace(hand)
+                continue
+            try:
+                hand.pipe.send(job)
+            except OSError:  # somebody killed it while it was idle: no job of ours is to blame
+                self._replace(hand)
+            else:
+                hand.job, hand.fresh = job, False
+                return
+
+    def news(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
+        """Waits for something to be told, and gives it; a process that died is told of, and replaced.
+
+        A job whose process died has "died" the first time, and "failed" the second time.
+
+        Args:
+            timeout: Seconds to wait at most; None for any time.
+        """
+        at_work = {hand.pipe: hand for hand in self._hands if hand.job is not None}
+        for pipe in wait(list(at_work), timeout):
+            hand = at_work[pipe]  # type: ignore[index]  # only pipes were given
+            job = hand.job
+            assert job is not None
+            try:
+                told = hand.pipe.recv()
+            except (EOFError, OSError):
+                hand.process.join()
+                kind: Literal["died", "failed"] = "failed" if job.key in self._died else "died"
+                told = Result(kind, _how_it_died(hand.process.exitcode))
+                self._died.add(job.key)
+                self._replace(hand)
+            if isinstance(told, Result):
+                hand.job = None
+            yield job, told
+
+    def _replace(self, dead: _Hand) -> None:
+        dead.process.join()
+        dead.pipe.close()
+        self._hands.remove(dead)
+        self.start([dead.number])
+
+    def end(self) -> None:
+        """Ends all processes at once: nothing half done stands under a final name, they need no farewell."""
+        for hand in self._hands:
+            hand.process.kill()
+        for hand in self._hands:
+            hand.process.join()
+            hand.pipe.close()
+
+
+def _how_it_died(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"its process ended with code {code}"
+    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+    if -code == signal.SIGKILL:
+        name += ", as a system that is out of memory does; try a smaller --jobs"
+    return f"its process died ({name})"
+
+
+@contextlib.contextmanager
+def _few_threads(config: RunConfig) -> Iterator[None]:
+    """Sets what libraries read when a process starts: idle threads of theirs would spin on busy cores."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(config.threads or 1)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+# -- in such a process ---------------------------------------------------------------------------------------
+
+
+def _serve(pipe: Connection, number: int, make: MakePlan, config: RunConfig, facts: dict[str, Any]) -> None:
+    """Does the jobs that come through a pipe, until it is closed."""
+    leave_stops_to_parent()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    # while the first process checks weights and device, the others load PyTorch
+    from cliqa_bench.execution import worker as work
+
+    made: list[Worker] = []
+
+    def tick(images: int, text: str, part: str) -> None:
+        pipe.send(Progress(images, text, part=part))
+
+    def say(line: str) -> None:
+        pipe.send(Progress(0, "", line))
+
+    def worker() -> Worker:
+        if not made:
+            plan = make(config)
+            made.append(work.Worker(plan, facts, tick, say, number))
+            tick(0, "", "")  # the time until here is none of the job's
+        return made[0]
+
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone, or needs us no longer
+        while True:
+            job = pipe.recv()
+            pipe.send(attempt(worker, job, config.out))
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

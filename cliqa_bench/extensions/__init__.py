@@ -1,0 +1,1 @@
+"""From names to classes, ours and a user's."""

@@ -1,0 +1,280 @@
+"""The folder is the registry: one file is one strategy, dataset or backbone, and its name is the file's name.
+
+A library can bring a whole family of names, such as `timm:NAME`: the file `_timm.py` finds the class of each.
+Names and descriptions are read from the files without importing them, so that `--help`, `list` and a misspelt
+name cost milliseconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from cliqa_bench import errors
+from cliqa_bench.extensions import user_code
+
+Kind = Literal["strategies", "datasets", "backbones"]
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Where the files of a kind lie, and the class that each of them extends.
+
+    Attributes:
+        noun: One of them, in an error message.
+        folder: The sub-package.
+        base: The base class, defined in the sub-package's `base.py`.
+        shared: Whether helper modules lie in the same folder; then only a file with a line
+            `class ...(<base>)` counts.
+        families: Prefixes of names that a library defines; `_<prefix>.py` has a function `find` that returns
+            the class of a name, or raises a UserError.
+    """
+
+    noun: str
+    folder: str
+    base: str
+    shared: bool
+    families: tuple[str, ...] = ()
+
+
+_ROOMS: dict[Kind, _Room] = {
+    "strategies": _Room("strategy", "strategies", "Strategy", shared=False, families=("avalanche",)),
+    "datasets": _Room("dataset", "benchmarks", "Dataset", shared=True),
+    "backbones": _Room("backbone", "backbones", "Backbone", shared=True, families=("timm",)),
+}
+_PACKAGE = Path(__file__).parents[1]
+
+
+@functools.cache
+def _files(kind: Kind) -> tuple[Path, ...]:
+    """Returns our own files of a kind; they are read once in a process."""
+    room = _ROOMS[kind]
+    extends_base = re.compile(rf"^class \w+\((?:[^)]*,)?\s*{room.base}\s*[,)]", re.MULTILINE)
+    candidates = sorted((_PACKAGE / room.folder).glob("*.py"))
+    return tuple(
+        path
+        for path in candidates
+        if path.stem != "base"
+        and not path.stem.startswith("_")
+        and (not room.shared or extends_base.search(path.read_text(encoding="utf-8")))
+    )
+
+
+def names(kind: Kind) -> list[str]:
+    """Returns the names of a kind in alphabetical order, without importing any of our own; no families.
+
+    Those of installed packages and of files that were included stand among them.
+    """
+    own = [path.stem for path in _files(kind)]
+    return sorted({*own, *user_code.installed(kind), *_included(kind)})
+
+
+def _included(kind: Kind) -> list[str]:
+    """Returns the included files that define one of a kind."""
+    return [name for name, file in user_code.included().items() if _classes(kind, file.module)]
+
+
+def kinds_of(name: str) -> list[Kind]:
+    """Returns what an included file defines: ["strategies"]."""
+    return [kind for kind in _ROOMS if name in _included(kind)]
+
+
+def families(kind: Kind) -> list[str]:
+    """Returns how the names of a kind's families are written: ["timm:NAME"]."""
+    return [f"{family}:NAME" for family in _ROOMS[kind].families]
+
+
+def _family(kind: Kind, name: str) -> str | None:
+    """Returns the file's name of the family that a name belongs to, if it belongs to one."""
+    family, colon, _ = name.partition(":")
+    return f"_{family}" if colon and family in _ROOMS[kind].families else None
+
+
+def _find(kind: Kind, family: str, name: str) -> type[Any]:
+    module = importlib.import_module(f"cliqa_bench.{_ROOMS[kind].folder}.{family}")
+    found: type[Any] = module.find(name.partition(":")[2])
+    return found
+
+
+def check(kind: Kind, name: str) -> str:
+    """Returns the name if it exists; for a name of a family its library is asked, and imported.
+
+    The path of a file is included, and gives its name.
+
+    Raises:
+        UserError: If it does not; names the nearest match and what exists. If two have one name.
+    """
+    if user_code.is_file_name(name):
+        name = user_code.include(name)
+        _the_class(kind, user_code.included()[name].module)
+    if family := _family(kind, name):
+        _find(kind, family, name)
+    elif name not in (known := names(kind)):
+        raise errors.unknown(_ROOMS[kind].noun, name, [*known, *families(kind)])
+    else:
+        _check_clash(kind, name)
+    return name
+
+
+def _check_clash(kind: Kind, name: str) -> None:
+    """Refuses a name that means two things."""
+    owners = [f"the built-in {path}" for path in _files(kind) if path.stem == name]
+    if name in _included(kind):
+        owners.append(f"the file {user_code.included()[name].path}")
+    if entry := user_code.installed(kind).get(name):
+        owners.append(f"the package {user_code.source(entry)}")
+    if len(owners) > 1:
+        noun = _ROOMS[kind].noun
+        raise errors.UserError(f"two of the name {name!r}: {noun} of {' and of '.join(owners)}; rename one")
+
+
+def importable(kind: Kind, given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Imports what is not ours of some names, and sorts out what raises.
+
+    Args:
+        kind: "strategies", "datasets" or "backbones".
+        given: Names and files; those that do not exist are left to `check`.
+
+    Returns:
+        The names that do, and a line for each of the others.
+    """
+    good, broken = [], []
+    for name in given:
+        try:
+            if user_code.is_file_name(name):
+                user_code.include(name)
+            elif from_package(kind, name):
+                load(kind, name)
+            good.append(name)
+        except user_code.ImportFailed as error:
+            broken.append(str(error))
+    return good, broken
+
+
+def load(kind: Kind, name: str) -> type[Any]:
+    """Imports one file and returns the one public class in it that extends the kind's base class.
+
+    Args:
+        kind: "strategies", "datasets" or "backbones".
+        name: The file's name without `.py`, a name of a family, of an included file, or of an installed
+            package.
+
+    Returns:
+        The subclass of `Strategy`, `Dataset` or `Backbone` that the file defines, or the library's.
+
+    Raises:
+        UserError: If there is no such file, or it does not define exactly one such class.
+    """
+    if family := _family(kind, name):
+        return _find(kind, family, name)
+    name = check(kind, name)
+    if name in _included(kind):
+        return _named(_the_class(kind, user_code.included()[name].module), name)
+    if entry := user_code.installed(kind).get(name):
+        return _of_entry(kind, entry)
+    return _the_class(kind, importlib.import_module(f"cliqa_bench.{_ROOMS[kind].folder}.{name}"))
+
+
+def _of_entry(kind: Kind, entry: EntryPoint) -> type[Any]:
+    found = user_code.load_installed(entry)
+    if isinstance(found, ModuleType):
+        found = _the_class(kind, found)
+    base = _base(kind)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        where = f"{entry.name!r} of {user_code.source(entry)}"
+        raise errors.UserError(f"{where} is no {base.__name__}, but {entry.value}")
+    return _named(found, entry.name)
+
+
+def _named(cls: type[Any], name: str) -> type[Any]:
+    """Returns a class by the name it goes by here; whoever else knows the class keeps its name for it."""
+    if cls.name == name:
+        return cls
+    if (cls, name) not in _renamed:
+        again: Any = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+        again.name = name  # only now: making it has named it after its module
+        _renamed[cls, name] = again
+    return _renamed[cls, name]
+
+
+_renamed: dict[tuple[type[Any], str], type[Any]] = {}
+
+
+def _base(kind: Kind) -> type[Any]:
+    room = _ROOMS[kind]
+    base: type[Any] = getattr(importlib.import_module(f"cliqa_bench.{room.folder}.base"), room.base)
+    return base
+
+
+def _classes(kind: Kind, module: ModuleType) -> list[type[Any]]:
+    base = _base(kind)
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+        if not value.__name__.startswith("_")
+    ]
+
+
+def _the_class(kind: Kind, module: ModuleType) -> type[Any]:
+    found = _classes(kind, module)
+    if len(found) != 1:
+        defined = ", ".join(value.__name__ for value in found) or "none"
+        raise errors.UserError(
+            f"{module.__file__} must define one {_ROOMS[kind].base}, it defines: {defined}"
+        )
+    return found[0]
+
+
+def origin(kind: Kind, name: str) -> dict[str, str] | None:
+    """Returns what a node's name must say of code that is not ours: its version. None for our own."""
+    if name in _included(kind):
+        return {"file": user_code.included()[name].digest}
+    if ":" not in name and (entry := user_code.installed(kind).get(name)):
+        return user_code.entry_origin(entry)
+    return None
+
+
+@functools.cache
+def code_digest() -> str:
+    """Returns a hash of our own sources but the reports': of all that numbers can depend on, and more."""
+    # each folder by itself: in a checkout some are links, which rglob follows at its start only
+    folders = [path for path in _PACKAGE.iterdir() if path.is_dir() and path.name != "reports"]
+    deep = [path for folder in folders for path in folder.rglob("*.py")]
+    files = sorted([*_PACKAGE.glob("*.py"), *deep])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def describe(kind: Kind, name: str) -> str:
+    """Returns the first line of the docstring of a file, without importing it; "" where it has none.
+
+    A name of a family is described by the family's file, whether or not the name exists; what is not ours
+    says where it is from.
+    """
+    if not (family := _family(kind, name)):
+        name = check(kind, name)
+    if not family and (entry := user_code.installed(kind).get(name)):
+        return f"of the installed package {user_code.source(entry)}"
+    file = file_of(kind, name)
+    path = file or _PACKAGE / _ROOMS[kind].folder / f"{family or name}.py"
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0] + (f" ({file})" if file else "")
+
+
+def file_of(kind: Kind, name: str) -> Path | None:
+    """Returns the included file that defines a name; None for what is installed or built in."""
+    return user_code.included()[name].path if name in _included(kind) else None
+
+
+def from_package(kind: Kind, name: str) -> bool:
+    """Tells whether an installed package offers a name; then looking at it means importing that package."""
+    return name in user_code.installed(kind)

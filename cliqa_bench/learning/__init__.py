@@ -1,0 +1,1 @@
+"""How a model learns an experience, and how it scores images."""

@@ -1,0 +1,410 @@
+"""The learner: an Avalanche template that learns one experience, in two stages, from pairs of images."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliqa_bench.system.avalanche_import import importing_avalanche
+
+with importing_avalanche():
+    from avalanche.core import SupervisedPlugin
+    from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.templates import SupervisedTemplate
+
+from cliqa_bench.benchmarks.pairs import pair_labels, pairs_within
+from cliqa_bench.benchmarks.pixels.cache import to_float
+from cliqa_bench.config import Training
+from cliqa_bench.errors import listed
+from cliqa_bench.learning.losses import fidelity, pair_probability
+from cliqa_bench.learning.minibatches import EpochLoader
+from cliqa_bench.learning.scoring import score_images
+from cliqa_bench.metrics import srcc
+from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.seeds import seed_for
+from cliqa_bench.system.memory import give_back
+
+if TYPE_CHECKING:
+    from cliqa_bench.benchmarks.decoded import Batch, Source
+    from cliqa_bench.strategies.base import Strategy
+
+
+class Best(NamedTuple):
+    """The best epoch so far of an experience.
+
+    Attributes:
+        srcc: Its validation SRCC, in [-1, 1]; -inf where that is undefined.
+        weights: The model's own state after it; empty before the first epoch.
+        learned: The strategy's state after it.
+    """
+
+    srcc: float = -math.inf
+    weights: dict[str, Tensor] = {}
+    learned: dict[str, Tensor] = {}
+
+
+LOOK_EVERY = 50
+"""Steps after which losses are looked at on a GPU, where to look is to wait for it."""
+
+Tick = Callable[[int, str, str], None]
+"""Called with a number of images that passed, a text to show (the validation SRCC, after an epoch), and what
+the images were for: "warm-up", "main", "validation", or "earlier" where an interrupted training saw them."""
+
+
+class StrategyPlugin(SupervisedPlugin):
+    """Lets a `Strategy` take part in Avalanche's training loop."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        super().__init__()
+        self.strategy = strategy
+
+    def before_backward(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
+        """Adds the penalty to the loss, once the warm-up is over."""
+        if not strategy.warming_up:
+            penalty = self.strategy.penalty(strategy)
+            if penalty is not None:
+                strategy.loss = strategy.loss + penalty
+
+    def after_update(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
+        """Tells the strategy about an optimiser step, once the warm-up is over."""
+        if not strategy.warming_up:
+            self.strategy.after_step(strategy)
+
+    def after_training_exp(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
+        """Lets the strategy consolidate what was learned; the best weights are back by then."""
+        self.strategy.consolidate(strategy)
+
+
+class Learner(SupervisedTemplate):
+    """Learns experiences from pairs of images with the fidelity loss (Eq. 4 and 5).
+
+    Two stages (protocol of the published code): `warmup_epochs` in which only the new head learns and the
+    normalisation stands still, then `epochs` in which whatever the strategy names learns. After every epoch
+    the new head is validated on the experience's own validation images, and the best weights are what stays.
+    A head that has learned before needs no warm-up: its epochs start after it.
+
+    An experience is a dataset, or several that are learned at once: then every mini-batch is of one dataset,
+    all are mixed evenly, and the validation SRCC is the mean over the datasets. Images are scored by the head
+    of their own task: a task label is a position in the order, and so is a head.
+
+    Mini-batches may also come from Avalanche's loaders, as [images, scores, task labels], where a plug-in has
+    replaced `dataloader`. Then all pairs of images of one task are compared.
+
+    Attributes:
+        task: Index of the head that learns.
+        warming_up: Whether only that head learns.
+        epoch: Number of the epoch, counted from the start of the warm-up.
+        seen: Dataset name -> source, of all experiences before this one, in their order.
+        images: How many images have passed in the current experience, in training and validation.
+        best: The best epoch so far of the current experience: its validation SRCC, and both states.
+        best_epoch: Which one it is, counted from 1.
+        history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
+        last_state: The model's own state after the last epoch, which need not be the best.
+        look_every: Steps after which losses are looked at; 1 on a CPU.
+        shown: Whose images the mini-batch holds, and their positions in its ratings; None where the
+            mini-batches are a plug-in's.
+
+    Args:
+        model: The model; heads are added as experiences come.
+        strategy: The strategy.
+        training: The protocol.
+        device: Where to train.
+        seed: Seed of crops, flips, shuffles and pairs.
+        tick: Called after every mini-batch, for progress bars.
+        plugins: Further Avalanche plug-ins.
+        evaluator: Avalanche's metrics and loggers, see `learning.avalanche_loggers`; None for none.
+        seen: Sources of the experiences that the model has learned already.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: QualityModel,
+        strategy: Strategy,
+        training: Training,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        tick: Tick | None = None,
+        plugins: Sequence[SupervisedPlugin] = (),
+        evaluator: EvaluationPlugin | None = None,
+        seen: Sequence[Source] = (),
+    ) -> None:
+        self.strategy, self.training, self.seed = strategy, training, seed
+        self.tick: Tick = tick or (lambda images, text, part: None)
+        self.seen = {source.name: source for source in seen}
+        self.task = -1
+        self.epoch = 0
+        self.warming_up = False
+        self.history: list[dict[str, Any]] = []
+        self.images = 0
+        self.last_state: dict[str, Tensor] = {}
+        self.best = Best()
+        self.best_epoch = 0
+        self.shown: tuple[Source, Tensor] | None = None
+        self._losses: list[Tensor] = []
+        self._unseen: list[tuple[Source, Tensor] | None] = []  # what the losses not looked at yet are of
+        self._fresh = 0  # images of the mini-batch that are of this experience
+        self._heads: Tensor | None = None  # head of each image of the mini-batch; None for the newest
+        with warnings.catch_warnings():
+            # the learner keeps its own history; metrics and loggers come as plug-ins where they are wanted
+            warnings.filterwarnings("ignore", "No loggers specified")
+            self._init_template(model, plugins, evaluator, device)
+        self.look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
+
+    def _init_template(
+        self,
+        model: QualityModel,
+        plugins: Sequence[SupervisedPlugin],
+        evaluator: EvaluationPlugin | None,
+        device: str | torch.device,
+    ) -> None:
+        super().__init__(
+            model=model,
+            optimizer=torch.optim.Adam(model.parameters(), self.training.lr),
+            criterion=self.loss_of,
+            train_mb_size=self.training.batch,
+            train_epochs=self.training.warmup_epochs + self.training.epochs,
+            device=device,
+            plugins=[self.strategy.as_plugin(), *plugins],
+            evaluator=evaluator,
+        )
+
+    def log_to(self, evaluator: EvaluationPlugin) -> None:
+        """Replaces metrics and loggers."""
+        self.plugins[self.plugins.index(self.evaluator)] = evaluator
+        self.evaluator: EvaluationPlugin = evaluator
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Images and labels of the current experience: of one dataset, or of several."""
+        sources: tuple[Source, ...] = self.experience.sources
+        return sources
+
+    @property
+    def source(self) -> Source:
+        """The only source of an experience of one dataset."""
+        (source,) = self.sources
+        return source
+
+    @property
+    def one_head(self) -> bool:
+        """Whether every image is scored by the newest head: there is one, or each has features of its own."""
+        return self.strategy.single_head or self.model.task_norms
+
+    # -- what happens before the first epoch -----------------------------------------------------------------
+
+    def make_train_dataloader(self, **kwargs: Any) -> None:
+        """Reads whole mini-batches from the decoded cache instead of collating single images."""
+        self.dataloader = EpochLoader(self)
+
+    def check_model_and_optimizer(self, **kwargs: Any) -> None:
+        """Adds the new task to the model, and starts Adam afresh: its state must not leak between tasks."""
+        heads, t = self.model.n_tasks, self.training
+        self.task = self.strategy.prepare(self.model)
+        new_head = self.model.n_tasks > heads
+        self.epoch = 0 if new_head or not t.epochs else t.warmup_epochs
+        self.train_epochs = t.warmup_epochs + t.epochs - self.epoch
+        self.model.to(self.device)
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), t.lr, weight_decay=t.weight_decay, fused=fused
+        )
+        self.history = []
+        self.images = 0
+        self.best = Best()
+        self.best_epoch = 0
+
+    # -- an epoch --------------------------------------------------------------------------------------------
+
+    def _before_training_epoch(self, **kwargs: Any) -> None:
+        epoch, t = self.epoch, self.training
+        self.warming_up = epoch < t.warmup_epochs
+        self.model.train()
+        # the published code forgets to go back to training mode after its first evaluation ("first")
+        adapts = not self.warming_up and (t.bn_adapts == "all" or epoch == t.warmup_epochs)
+        self.model.net.train(adapts)
+        self.model.train_only(self.strategy.trainable(self.model, self.task, self.warming_up))
+        factor = self.strategy.warmup_rate if self.warming_up else self.strategy.main_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = t.lr * factor * 0.1 ** sum(epoch >= decay for decay in t.decay_epochs)
+        self._losses, self._unseen, self.shown = [], [], None
+        # for what draws from the global generator (dropout): an epoch's bits depend on no epoch before
+        torch.manual_seed(seed_for("epoch", *(s.name for s in self.sources), self.seed, epoch) % 2**63)
+        if epoch == t.warmup_epochs:
+            self.strategy.after_warmup(self)
+        super()._before_training_epoch(**kwargs)
+
+    def _unpack_minibatch(self) -> None:
+        batch = list(self.mbatch)
+        task = batch[-1]
+        newest = task == self.sources[-1].task
+        self._fresh = len(task)
+        if len(batch) == 3:
+            batch = self._with_pairs(*batch)
+            self._fresh = int(newest.sum())
+        # a head is a column of the output; a lone experience may call its task 0 whatever came before
+        heads = None if self.one_head or newest.all() else torch.where(newest, self.task, task)
+        self.mbatch: list[Tensor] = [part.to(self.device, non_blocking=True) for part in batch]
+        self._heads = None if heads is None else heads.to(self.device)
+        if self.mb_x.dtype == torch.uint8:
+            self.mbatch[0] = to_float(self.mb_x)
+
+    def _with_pairs(self, x: Tensor, mos: Tensor, task: Tensor) -> list[Tensor]:
+        """Puts all pairs within a task, and their labels, into a mini-batch of Avalanche's own loaders."""
+        first, second = pairs_within(task.cpu().numpy())
+        scores = mos.cpu().double().numpy()
+        labels = pair_labels(scores[first], scores[second], self.training.ties)
+        return [x, mos, *map(torch.from_numpy, (first, second, labels)), task]
+
+    def forward(self) -> Tensor:
+        """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
+        if self.model.task_norms:
+            return self.scores(self.model, self.mb_x, self.task)[:, None]
+        return self.scores(self.model, self.mb_x)
+
+    def scores(self, model: QualityModel, images: Tensor, task: int | None = None) -> Tensor:
+        """Applies a model in the training's precision: (B, heads) scores, or (B,) of one task's head."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+            scores: Tensor = model(images) if task is None else model.score(images, task)
+            return scores
+
+    def criterion(self) -> Tensor:
+        """Returns the fidelity loss of the mini-batch's pairs, each image under the head of its task."""
+        _, _, first, second, labels, _ = self.mbatch
+        output: Tensor = self.mb_output
+        scores = output[:, -1] if self._heads is None else output.gather(1, self._heads[:, None])[:, 0]
+        return self._pair_loss(scores, first, second, labels)
+
+    def loss_of(self, output: Tensor, mos: Tensor) -> Tensor:
+        """Returns the fidelity loss of all pairs under the newest head; what plug-ins take for the criterion.
+
+        Args:
+            output: (B, heads) scores.
+            mos: (B,) mean opinion scores of images of one dataset.
+        """
+        one_task = torch.zeros(len(mos), dtype=torch.int64)
+        _, _, first, second, labels, _ = self._with_pairs(output, mos, one_task)
+        return self._pair_loss(output[:, -1], *(t.to(output.device) for t in (first, second, labels)))
+
+    def loss_on(self, batch: Batch, task: int) -> Tensor:
+        """Returns the fidelity loss of another mini-batch's pairs under the head of a task."""
+        x, _, first, second, _, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        return self._pair_loss(self.scores(self.model, to_float(x), task), first, second, labels)
+
+    def _pair_loss(self, scores: Tensor, first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+        if not len(first):  # the rest of an epoch can be a single image: it teaches nothing
+            return 0 * scores.sum()
+        return fidelity(pair_probability(scores[first], scores[second], self.training.slope), labels)
+
+    def _before_backward(self, **kwargs: Any) -> None:
+        super()._before_backward(**kwargs)  # adds the penalty
+        self._losses.append(self.loss.detach())
+        self._unseen.append(self.shown)
+        if len(self._unseen) >= self.look_every:
+            self._look_at_losses()
+
+    def _look_at_losses(self) -> None:
+        """Stops where a loss is no number: nothing that is learned from it would be any.
+
+        Raises:
+            FloatingPointError: Names experience, epoch, step and images.
+        """
+        if not self._unseen:
+            return
+        first = len(self._losses) - len(self._unseen)
+        recent = torch.stack(self._losses[first:]).flatten().tolist()
+        for step, (loss, shown) in enumerate(zip(recent, self._unseen, strict=True), first + 1):
+            if not math.isfinite(loss):
+                titles = ", ".join(source.title for source in self.sources)
+                where = f"{titles}, epoch {self.epoch + 1}, step {step}: the loss is {loss}"
+                raise FloatingPointError(where + (f", on {_keys(*shown)}" if shown else ""))
+        self._unseen = []
+
+    def optimizer_step(self) -> None:
+        """Updates the weights; fused Adam takes gradients to lie as the weights do, and does not look."""
+        for group in self.optimizer.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None and weight.grad.stride() != weight.stride():
+                    weight.grad = torch.empty_like(weight).copy_(weight.grad)
+        super().optimizer_step()
+
+    def _after_training_iteration(self, **kwargs: Any) -> None:
+        super()._after_training_iteration(**kwargs)
+        self._count(self._fresh, "warm-up" if self.warming_up else "main")
+        give_back()
+
+    def _count(self, images: int, part: str) -> None:
+        self.images += images
+        self.tick(images, "", part)
+
+    def _after_training_epoch(self, **kwargs: Any) -> None:
+        self._look_at_losses()
+        loss = float(torch.stack(self._losses).mean())
+        value = self.validate()
+        lr = self.optimizer.param_groups[0]["lr"]
+        stage = "warm-up" if self.warming_up else "main"
+        self.history.append(
+            {
+                "epoch": self.epoch + 1,
+                "stage": stage,
+                "lr": lr,
+                "loss": loss,
+                "val_srcc": _finite_or_none(value),
+            }
+        )
+        if value > self.best.srcc or not self.best.weights:
+            state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
+            self.best = Best(value if math.isfinite(value) else -math.inf, state, self.strategy.state())
+            self.best_epoch = self.epoch + 1
+        self.epoch += 1
+        super()._after_training_epoch(**kwargs)
+
+    def validate(self) -> float:
+        """Returns the SRCC on the validation images under the newest head, the mean over the datasets.
+
+        Of datasets that are learned together with a head each, every one is scored by its own head.
+
+        It is nan where the scores of a dataset are constant.
+        """
+        self.model.eval()
+        value = float(np.mean([self._validate(source) for source in self.sources]))
+        self.tick(0, f"val SRCC {value:.3f}", "validation")
+        return value
+
+    def _validate(self, source: Source) -> float:
+        newest = self.one_head or source is self.sources[-1]
+
+        def score(images: Tensor) -> Tensor:
+            scores: Tensor = self.model.score(images, self.task if newest else source.task)[:, None]
+            return scores
+
+        scores = score_images(score, source, "val", 1, self.device, self.training.precision)
+        mos = source.mos[source.indices("val")]
+        self._count(len(mos), "validation")
+        return srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
+
+    # -- after the last epoch --------------------------------------------------------------------------------
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        self.last_state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
+        self.model.load_own_state(self.best.weights)
+        self.strategy.load_state(self.best.learned)
+        self.model.eval()
+        super()._after_training_exp(**kwargs)
+        self.model.eval()  # a plug-in that measures something may leave it training
+        self.seen |= {source.name: source for source in self.sources}
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _keys(source: Source, images: Tensor) -> str:
+    """Names the images of a mini-batch, each once."""
+    return listed(dict.fromkeys(source.ratings[i].key for i in images.tolist()))

@@ -1,0 +1,1 @@
+"""Quality models, their gates, and how both become fast."""

@@ -1,0 +1,131 @@
+"""Networks that do not learn: batch normalisation folded into the convolution before it.
+
+Outside training a BatchNorm layer multiplies and adds constants, and so does a convolution: the two are one
+convolution with other weights, exactly but for rounding. It saves a pass over every feature map, about a
+fifth of the time of S-CNN on a CPU and a third with bfloat16.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import Counter
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cliqa_bench.backbones.staged import FeatureNet
+from cliqa_bench.models.quality import QualityModel, TaskNorm
+from cliqa_bench.system.signals import raise_if_stopped
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Looks into everything but layers and the tasks' normalisation."""
+        return isinstance(m, TaskNorm) or super().is_leaf_module(m, module_qualified_name)
+
+
+def foldable(net: FeatureNet) -> list[tuple[str, str]]:
+    """Finds the convolutions whose output goes into one batch normalisation and nowhere else.
+
+    Returns:
+        Names of the two modules. Empty for a network whose forward pass depends on the images: it cannot be
+        traced, and is used as it is.
+    """
+    try:
+        graph = _Tracer().trace(net, {"fixed": None})
+    except Exception:  # fx raises many kinds for what it cannot follow
+        raise_if_stopped()
+        return []
+    modules = dict(net.named_modules())
+    called = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    found = []
+    for node in graph.nodes:
+        source = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) > 1:
+            continue
+        names = str(source.target), str(node.target)
+        conv, norm = (modules[name] for name in names)
+        if called[names[0]] == called[names[1]] == 1 and type(conv) is nn.Conv2d and _is_fixed(norm):
+            found.append(names)
+    return found
+
+
+def _is_fixed(norm: nn.Module) -> bool:
+    """Tells whether a layer is a batch normalisation that keeps statistics, and nothing more."""
+    layer = norm.pristine if isinstance(norm, TaskNorm) else norm
+    return type(layer) is nn.BatchNorm2d and layer.running_mean is not None
+
+
+def folded(net: FeatureNet, task: int | None = None) -> FeatureNet:
+    """Returns a copy of a network that is not to learn: for scoring, or for teaching.
+
+    Args:
+        net: The network; it is left as it is, and what is not folded is shared with it.
+        task: Whose normalisation, where tasks own it; None for the pre-trained one.
+
+    Returns:
+        The network in evaluation mode. Its outputs differ by rounding only.
+    """
+    pairs = foldable(net)
+    shared = {id(tensor): tensor for tensor in itertools.chain(net.parameters(), net.buffers())}
+    copied = copy.deepcopy(net, shared).eval()
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, TaskNorm):
+            _replace(copied, name, module.layer(task))
+    for conv_name, norm_name in pairs:
+        conv, norm = copied.get_submodule(conv_name), copied.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        _replace(copied, conv_name, fuse_conv_bn_eval(conv, norm).eval())
+        _replace(copied, norm_name, nn.Identity())
+    return copied
+
+
+def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
+    """Does what `net.set_submodule` does, which PyTorch has from 2.5 on."""
+    parent, _, child = name.rpartition(".")
+    setattr(net.get_submodule(parent), child, module)
+
+
+class Scorer(nn.Module):
+    """What a quality model computes outside training, with its normalisation folded.
+
+    It is a snapshot: what the model learns later does not reach it.
+
+    Args:
+        model: The model; it may be in training mode.
+        tasks: Whose heads, in this order; None for all.
+    """
+
+    heads: Tensor
+
+    def __init__(self, model: QualityModel, tasks: list[int] | None = None) -> None:
+        super().__init__()
+        tasks = list(range(model.n_tasks)) if tasks is None else tasks
+        with torch.no_grad():
+            self.nets = nn.ModuleList(folded(model.net, t) for t in (tasks if model.task_norms else [None]))
+            weights = torch.cat([head.weight for head in model.heads]).float()[tasks]  # type: ignore[misc]
+            self.register_buffer("heads", functional.normalize(weights, dim=1))
+
+    def fixed(self, images: Tensor) -> Tensor | None:
+        """Returns what the part that never learns says of images, see `FeatureNet.fixed`."""
+        found: Tensor | None = self.nets[0].fixed(images)  # type: ignore[operator]  # taken for a tensor
+        return found
+
+    def forward(self, images: Tensor, fixed: Tensor | None = None) -> Tensor:
+        """Scores images, (B, 3, H, W), with every head: (B, heads) in [-1, 1].
+
+        The network runs once, or once per task where tasks own their normalisation.
+
+        Args:
+            images: ImageNet-normalised.
+            fixed: What `fixed` returned for them, if that is known already.
+        """
+        fixed = self.fixed(images) if fixed is None else fixed
+        finals = torch.stack([net(images, fixed).final for net in self.nets], dim=1)
+        with torch.autocast(images.device.type, enabled=False):
+            # (B, tasks or 1, d) by (tasks, d)
+            return (finals.float() * self.heads).sum(dim=2)

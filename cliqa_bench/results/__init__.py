@@ -1,0 +1,1 @@
+"""What runs leave on the disk: nodes, answers, records, weights."""

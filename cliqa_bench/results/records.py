@@ -1,0 +1,232 @@
+"""Which nodes a run consists of, and what its models said: what reports read. Only numpy is used."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench.config import named
+from cliqa_bench.errors import UserError
+from cliqa_bench.results.nodes import (
+    Json,
+    digest,
+    node_hashes,
+    parse_answers,
+    read_json,
+    whole_file,
+    write_json,
+)
+from cliqa_bench.results.schema import wrong_record, wrong_type
+from cliqa_bench.types import Answers
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state after one experience.
+
+    Attributes:
+        dataset: The dataset learned last.
+        heads: For every head of the model, the train node that holds it and its column in that node's scores.
+    """
+
+    dataset: str
+    heads: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A strategy on a sequence of datasets with one seed, and the nodes it is made of.
+
+    Attributes:
+        strategy: Name on the command line.
+        variant: Hyper-parameters that differ from the defaults, as `name=value, ...`; "" for none.
+        rows: Readout ("gate", "gate-hard", "oracle", "last") -> the method's name in the tables
+            ("TSN-IQA", "TSN-IQA-O", ...).
+        backbone: The backbone's name in the tables ("ResNet-18", "S-CNN", ...).
+        seed: Seed of the training.
+        order: "I" to "VIII", or the sequence itself, comma-separated.
+        sequence: Dataset names in the order of learning.
+        tests: Dataset names of the test sets.
+        titles: Dataset name -> its name in the tables ("KonIQ-10K").
+        steps: One per experience.
+        gates: Dataset name -> id of its gate node.
+        answers: Node id (train or gate) -> test set -> id of the answers node.
+        tau: Temperature of the gate (Eq. 8).
+        stages: The backbone's stages that the gate uses, as numbered in the paper.
+        generated: Whether any of the data is generated; then no number is comparable with published ones.
+        facts: Everything worth knowing beside the numbers: preset, versions, fingerprints, config.
+    """
+
+    strategy: str
+    variant: str
+    rows: dict[str, str]
+    backbone: str
+    seed: int
+    order: str
+    sequence: list[str]
+    tests: list[str]
+    titles: dict[str, str]
+    steps: list[Step]
+    gates: dict[str, str]
+    answers: dict[str, dict[str, str]]
+    tau: float
+    stages: list[int]
+    generated: bool
+    facts: dict[str, Json] = field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """`<strategy>-<order>-seed<seed>-<hash>`."""
+        order = self.order if "," not in self.order else self.order.replace(",", "-")
+        # versions and dates are facts of a run, not its identity
+        body = {k: v for k, v in named(RunRecord, asdict(self)).items() if k != "facts"}
+        return f"{self.strategy.replace(':', '-')}-{order}-seed{self.seed}-{digest(body)}"
+
+
+def write_record(out: Path, record: RunRecord) -> None:
+    """Writes `<out>/runs/<id>.json`."""
+    write_json(out / "runs" / f"{record.id}.json", asdict(record))
+
+
+def record_files(out: Path) -> list[Path]:
+    """Returns the files of the run records of an output folder; not those that are being written."""
+    return sorted((out / "runs").glob("[!.]*.json"))
+
+
+def read_records(out: Path) -> list[RunRecord]:
+    """Reads every run record of an output folder, in the order of their names.
+
+    Raises:
+        UserError: If there is none, or one is broken.
+    """
+    paths = record_files(out)
+    if not paths:
+        raise UserError(f"no runs in {out}; make some: python -m cliqa_bench run --strategy tsn --out {out}")
+    return [read_record(path) for path in paths]
+
+
+def read_record(path: Path) -> RunRecord:
+    """Reads one run record.
+
+    Raises:
+        UserError: If it is missing or broken: a field is missing, unknown or of another type, a name of a
+            node is no plain file name, or steps, heads and test sets do not belong together.
+    """
+    body = read_json(path)
+    try:
+        steps = [Step(s["dataset"], [(n, c) for n, c in s["heads"]]) for s in body.pop("steps")]
+        record = RunRecord(steps=steps, **body)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        wrong = f"{type(error).__name__}: {error}"
+    else:
+        wrong = wrong_type(record) or wrong_record(record)
+    if wrong:
+        raise UserError(f"{path} is not a run record ({wrong}); delete it and run again")
+    return record
+
+
+class AnswerReader:
+    """Puts the answers of a run together from its nodes; each file is read once."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._cache: dict[str, dict[str, NDArray[Any]] | None] = {}
+        self._keys: dict[bytes, NDArray[Any]] = {}
+
+    def _read(self, answers_id: str | None) -> dict[str, NDArray[Any]] | None:
+        if answers_id is None:
+            return None
+        if answers_id not in self._cache:
+            folder = self.out / "answers" / answers_id
+            done = (folder / "done.json").is_file()
+            answers = _answers_of(folder) if done else None
+            if answers is not None:
+                # equal keys become one array, so that comparing them costs nothing
+                answers["keys"] = self._keys.setdefault(answers["keys"].tobytes(), answers["keys"])
+            self._cache[answers_id] = answers
+        return self._cache[answers_id]
+
+    def facts(self, answers_id: str) -> dict[str, Json]:
+        """Returns what is known of the computation of an answers node; {} where it is not finished."""
+        done = self.out / "answers" / answers_id / "done.json"
+        told = read_json(done) if done.is_file() else {}
+        facts = told.get("facts") if isinstance(told, dict) else None
+        return facts if isinstance(facts, dict) else {}
+
+    def norm(self, train_id: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Returns mean and variance (C,) of the last normalisation layer of a train node.
+
+        None where the node is not finished, or keeps none: only a task that owns its normalisation does, and
+        only if a layer of it has running statistics.
+
+        Raises:
+            UserError: If the file is broken.
+        """
+        folder = self.out / "train" / train_id
+        path = folder / "norm.npz"
+        if not (folder / "done.json").is_file() or path.name not in node_hashes(folder):
+            return None
+        data = whole_file(folder, path.name)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                return archive["mean"].astype(np.float64), archive["var"].astype(np.float64)
+        except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken archive
+            raise UserError(f"{path} is broken ({error}); delete its folder and run again") from error
+
+    def answers(self, record: RunRecord, step: int, test: str) -> Answers | None:
+        """Returns what the model of a run said about a test set after an experience.
+
+        Args:
+            record: The run.
+            step: Index of the experience, from 0.
+            test: Name of the test set.
+
+        Returns:
+            The answers, or None if a node they need is not finished. `distances` covers the tasks learned so
+            far and is None where the run has no gates (or they are unfinished).
+
+        Raises:
+            UserError: If files that belong together name different images.
+        """
+        parts = [(self._read(record.answers.get(n, {}).get(test)), c) for n, c in record.steps[step].heads]
+        if not parts or any(part is None for part, _ in parts):
+            return None
+        present = [(part, column) for part, column in parts if part is not None]
+        first = present[0][0]
+        gates = [
+            self._read(record.answers.get(record.gates.get(s.dataset, ""), {}).get(test))
+            for s in record.steps[: step + 1]
+        ]
+        ready = [gate for gate in gates if gate is not None]
+        lacking = any(column >= _width(part, "scores") for part, column in present)
+        if lacking or any(max(record.stages, default=0) > _width(gate, "distances") for gate in ready):
+            raise self._misfit(record, test, "lack a head or a stage that it reads")
+        for other in [part for part, _ in present[1:]] + ready:
+            if other["keys"] is not first["keys"]:
+                raise self._misfit(record, test, "name different images")
+        distances = None
+        if len(ready) == len(gates):  # files hold every stage; which of them count is a choice of reading
+            used = [stage - 1 for stage in record.stages]
+            distances = np.stack([gate["distances"][:, used] for gate in ready], 1)
+        scores = np.stack([part["scores"][:, column] for part, column in present], 1)
+        return Answers(first["keys"], first["mos"], scores, distances)
+
+    def _misfit(self, record: RunRecord, test: str, what: str) -> UserError:
+        where = self.out / "answers"
+        return UserError(f"answer files of run {record.id} on {test} {what}; delete {where} and run again")
+
+
+def _answers_of(folder: Path) -> dict[str, NDArray[Any]]:
+    return parse_answers(whole_file(folder, "answers.npz"), folder / "answers.npz")
+
+
+def _width(arrays: Mapping[str, NDArray[Any]], name: str) -> int:
+    """Returns how many columns of a kind an answer file holds."""
+    return int(arrays[name].shape[1]) if name in arrays else 0

@@ -1,0 +1,80 @@
+"""Weights as safetensors: a file that is something else is told in one line and never run."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.results.nodes import whole_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_AGAIN = "delete its folder and run again"
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file.
+
+    Not by `save_file`: that writes under a name of its own first, which stays when the process is killed.
+
+    Args:
+        path: The file, under the temporary name of whoever calls.
+        tensors: What it holds, on any device.
+        facts: Texts for its header.
+    """
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(save(plain, None if facts is None else dict(facts)))
+
+
+def node_weights(folder: Path, name: str = "state.safetensors") -> dict[str, Tensor]:
+    """Returns the weights that a finished node holds, once the file's hash is seen to be right.
+
+    Args:
+        folder: The node's folder.
+        name: The file.
+
+    Raises:
+        UserError: If the node is not finished, or the file is missing, another one, or no safetensors file.
+    """
+    return parse_weights(whole_file(folder, name), folder / name, _AGAIN)
+
+
+def parse_weights(data: bytes, path: Path, advice: str) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file, on the CPU.
+
+    Args:
+        data: Its content.
+        path: The file, for messages.
+        advice: What to do where it is something else.
+
+    Raises:
+        UserError: If it is no safetensors file, or its header is not true of what follows.
+    """
+    from safetensors.torch import load
+
+    if is_pickle(data):
+        raise UserError(
+            f"{path} is a pickle, which could run any program: it was not read, weights are kept as "
+            f"safetensors; {advice}"
+        )
+    try:
+        tensors: dict[str, Tensor] = load(data)
+    except Exception as error:  # the library raises its own, and KeyError for a type it does not know
+        said = " ".join(f"{type(error).__name__} {error}".split())
+        raise UserError(f"{path} is no safetensors file ({said:.200}); {advice}") from error
+    return tensors
+
+
+def is_pickle(data: bytes) -> bool:
+    """Tells whether bytes begin like a pickle, or like torch's archive of one; runs nothing.
+
+    A safetensors file begins with the length of its header, which may look like that, and with its brace.
+    """
+    protocol = data[:1] == pickle.PROTO and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return data.startswith(b"PK\x03\x04") or (protocol and data[8:9] != b"{")

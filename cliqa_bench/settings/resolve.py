@@ -1,0 +1,402 @@
+"""From flags and a YAML file to a `RunConfig`: here names, types, presets and defaults are settled.
+
+Flags and keys of the file have the same names; `cliqa_bench.cli.parser` hands them over as one mapping.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from argparse import ArgumentError
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentParser
+
+from cliqa_bench import errors
+from cliqa_bench.benchmarks import suites
+from cliqa_bench.config import (
+    MAX_MEGAPIXELS,
+    PRESET_BACKBONE,
+    PRESETS,
+    LogName,
+    PresetName,
+    RunConfig,
+    Training,
+    default_of,
+)
+from cliqa_bench.errors import UserError
+from cliqa_bench.extensions import registry, user_code
+from cliqa_bench.paths import given_path
+from cliqa_bench.settings import paper_runs
+from cliqa_bench.system.hardware import Precision, quickest_precision
+
+_MOST = 2**31 - 1
+"""Largest whole number of a setting; what is larger fits into no index of a network."""
+
+_MOST_PROCESSES = 4096
+
+_MOST_MEGAPIXELS = 10_000.0
+"""At 30 GB decoded; what is larger is a slip of the finger."""
+
+Params = dict[str, dict[str, Any]]
+
+
+def words(value: str | Iterable[Any] | None) -> list[str]:
+    """Splits "a, b" at its commas; a list from a YAML file stays a list."""
+    parts = value.split(",") if isinstance(value, str) else [str(part) for part in value or ()]
+    return [part.strip() for part in parts if part.strip()]
+
+
+def typed_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Checks values against the fields of a dataclass and gives them the fields' types.
+
+    Args:
+        cls: The dataclass.
+        values: Field name -> value, as YAML or as the text of a flag ("16", "[4, 8]").
+        where: What the keys belong to, in an error message ("training", "tsn").
+
+    Returns:
+        Field name -> value of the field's type.
+
+    Raises:
+        UserError: If a key is no field, or a value is not of its type.
+    """
+    known = {field.name: field.type for field in fields(cls) if field.init}
+    hints = get_type_hints(cls)
+    typed = {}
+    for key, value in values.items():
+        if key not in known:
+            raise errors.unknown(f"key of {where}", str(key), known)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument(f"--{key}", type=hints[key])
+        try:
+            if value is None and type(None) not in get_args(hints[key]):  # jsonargparse lets any be null
+                raise ValueError
+            typed[key] = parser.parse_object({key: _listed(hints[key], value)})[key]
+        except (ArgumentError, OverflowError, RecursionError, ValueError) as error:
+            raise UserError(f"{where}.{key} must be {_spoken(known[key])}, not {value!r:.200}") from error
+        members = _members(typed[key])
+        if any(isinstance(n, float) and not math.isfinite(n) for n in members):
+            raise UserError(f"{where}.{key} must be a finite number, not {value!r:.200}")
+        if any(isinstance(n, int) and abs(n) > _MOST for n in members):
+            raise UserError(f"{where}.{key} must be at most {_MOST}, not {value!r:.200}")
+    return typed
+
+
+def _members(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _listed(hint: Any, value: Any) -> Any:
+    """Lets `4` and `4,8` stand for a list where one is needed."""
+    if get_origin(hint) is not tuple or isinstance(value, list | tuple) or str(value).startswith("["):
+        return value
+    return f"[{value}]"
+
+
+def _spoken(annotation: Any) -> str:
+    """Says what a field takes, in words."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace(", ", " | "), text)
+    text = re.sub(r"tuple\[int, \.\.\.\]", "a list of whole numbers, such as [4, 8]", text)
+    for kind, words in (("int", "a whole number"), ("float", "a number"), ("bool", "true or false")):
+        text = re.sub(rf"\b{kind}\b", words, text)
+    return text
+
+
+def data_root(given: str | None) -> Path | None:
+    """Returns the folder of the real datasets: the one given, else `$CLIQA_DATA`, else None.
+
+    Raises:
+        UserError: If it is not a folder.
+    """
+    named = given or os.environ.get("CLIQA_DATA")
+    if not named:
+        return None
+    root = given_path(named)
+    if not root.is_dir():
+        source = "--data" if given else "the environment's CLIQA_DATA"
+        raise UserError(f"no folder {root} ({source}); give the folder that holds the datasets")
+    return root
+
+
+def resolve(settings: Mapping[str, Any]) -> RunConfig:
+    """Settles what a run is told.
+
+    Args:
+        settings: The flags of `run` under their long names, None where not given; `set` holds
+            "KEY=VALUE" texts that override `training` and `params`.
+
+    Returns:
+        The configuration, every name and type in it checked.
+
+    Raises:
+        UserError: If something is missing, unknown, or of the wrong type.
+    """
+    include(settings.get("include"))
+    strategy = _strategies(settings.get("strategy"))
+    orders = _orders(settings.get("orders") or "I")
+    data = data_root(settings.get("data"))
+    preset = _preset(settings.get("preset"), data, orders)
+    training, params = _assignments(settings, strategy)
+    backbone = registry.check("backbones", settings.get("backbone") or PRESET_BACKBONE[preset])
+    test_on = _test_on(settings.get("test_on"), orders)
+    return RunConfig(
+        strategy=strategy,
+        orders=orders,
+        data=data,
+        backbone=backbone,
+        weights=_weights(settings.get("weights")),
+        seeds=_seeds(settings.get("seeds")),
+        split=_split(settings.get("split")),
+        preset=preset,
+        training=_training(preset, settings, training),
+        params=params,
+        device=device_name(settings.get("device")),
+        out=given_path(settings.get("out") or "runs"),
+        test_on=test_on,
+        include=[str(file.path) for file in user_code.included().values()],
+        jobs=_jobs(settings.get("jobs")),
+        threads=_threads(settings.get("threads")),
+        deterministic=bool(settings.get("deterministic")),
+        log=_log(settings.get("log")),
+        max_megapixels=megapixels(settings.get("max_megapixels")),
+    )
+
+
+def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
+    """Settles the runs behind the paper's tables; see `cliqa_bench.settings.paper_runs`.
+
+    Args:
+        settings: As in `resolve`; `backbones` may name several.
+
+    Raises:
+        UserError: As `resolve`.
+    """
+    strategies = registry.names("strategies")
+    base = resolve(
+        {
+            **settings,
+            "strategy": strategies,
+            "orders": "all",
+            "test_on": None,
+            "seeds": settings.get("seeds") or "0",
+        }
+    )
+    test_on = words(settings.get("test_on")) or list(paper_runs.FURTHER)
+    seeds = base.seeds if settings.get("seeds") is not None else paper_runs.SEEDS[base.preset]
+    named = words(settings.get("backbones")) or paper_runs.BACKBONES[base.preset]
+    backbones = [registry.check("backbones", name) for name in named]
+    base = replace(base, seeds=seeds, test_on=[] if test_on == ["none"] else _test_on(test_on, base.orders))
+    # the weights of the package need no stand-in
+    return [
+        replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
+        for config in paper_runs.runs(base, strategies, base.orders, backbones)
+    ]
+
+
+def include(files: str | Iterable[str] | None) -> None:
+    """Imports files of the user's, named with commas between, or in a list.
+
+    Raises:
+        UserError: If one cannot be imported, or defines none of what a run is made of.
+    """
+    for file in words(files):
+        name = user_code.include(file)
+        if not registry.kinds_of(name):
+            raise UserError(f"{file} defines no strategy, dataset or backbone")
+
+
+def config_dict(config: RunConfig) -> dict[str, Any]:
+    """Returns a configuration as JSON with the keys of a `--config` file: reading it repeats the run."""
+    body = asdict(config)
+    body["orders"] = list(config.orders)
+    body["data"] = None if config.data is None else str(config.data)
+    body["out"] = str(config.out)
+    plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
+    return plain
+
+
+def _strategies(value: str | Sequence[str] | None) -> list[str]:
+    known = registry.names("strategies")
+    named = words(value)
+    if not named:
+        raise UserError(f"which strategy? give --strategy NAME; there is: {', '.join(known)}, all")
+    if named == ["all"]:
+        return known
+    return list(dict.fromkeys(registry.check("strategies", name) for name in named))
+
+
+def _orders(value: str | Sequence[str]) -> dict[str, list[str]]:
+    if not isinstance(value, str):
+        # a list of a YAML file: labels and whole sequences, or the datasets of one sequence
+        value = (";" if any("," in part for part in value) else ",").join(value)
+    orders: dict[str, list[str]] = {}
+    for part in value.split(";"):
+        orders.update(suites.parse_orders(part))
+    return orders
+
+
+def _preset(value: str | None, data: Path | None, orders: Mapping[str, list[str]]) -> PresetName:
+    if value is None:
+        if data is None:
+            return "quick"
+        needed = dict.fromkeys(name for sequence in orders.values() for name in sequence)
+        found = suites.find_datasets(data, list(needed)).values()
+        return "quick" if all(dataset.generated for dataset in found) else "paper"
+    for preset in PRESETS:
+        if value == preset:
+            return preset
+    raise errors.unknown("preset", value, PRESETS)
+
+
+def _weights(value: str | None) -> str | None:
+    if value is None or value == "random":
+        return value
+    path = given_path(value)
+    if not path.is_file():
+        raise UserError(f"no file {path} (--weights); give a file of pre-trained weights, or 'random'")
+    return str(path)
+
+
+def _seeds(value: str | int | Sequence[int] | None) -> list[int]:
+    named = words(str(value) if isinstance(value, int) else value) or ["0"]
+    if not all(re.fullmatch("[0-9]{1,9}", seed) for seed in named):
+        raise UserError(
+            f"--seeds must be whole numbers below 10^9 with commas between, such as 0,1,2; not {value!r:.200}"
+        )
+    return list(dict.fromkeys(int(seed) for seed in named))
+
+
+def _split(value: str | int | None) -> str:
+    text = "1" if value is None else str(value)
+    if re.fullmatch("[1-9][0-9]{0,8}|official", text):
+        return text
+    folder, mark, number = text.partition("#")  # PATH#3: the third of several published splits
+    path = given_path(folder)
+    if not path.is_dir():
+        raise UserError(f"no folder {path} (--split); give a number from 1, or a folder of split files")
+    return f"{path}{mark}{number}"
+
+
+def device_name(value: str | None) -> str:
+    """Returns the name of a device, "auto" where none was given.
+
+    Raises:
+        UserError: If it is no name of one.
+    """
+    device = value or "auto"
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
+        raise errors.unknown("device", device, ["auto", "cpu", "cuda", "cuda:1", "mps"])
+    return device
+
+
+def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]]) -> list[str]:
+    named = list(dict.fromkeys(suites.dataset_name(word) for word in words(value)))
+    for label, order in orders.items():
+        for name in named:
+            if name in order:
+                raise UserError(f"--test-on {name}: order {label} learns it, and tests on it already")
+    return named
+
+
+def chosen_precision(name: str, device: str) -> Precision:
+    """Turns "auto" into the device's quickest precision, and checks any other name.
+
+    Raises:
+        UserError: If there is no such precision.
+    """
+    known: tuple[Precision, ...] = get_args(Precision)
+    for precision in known:
+        if name == precision:
+            return precision
+    if name != "auto":
+        raise errors.unknown("precision", name, [*known, "auto"])
+    return quickest_precision(device)
+
+
+def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[str, Any]) -> Training:
+    """Returns the preset's protocol with the precision and the fields that were asked for."""
+    protocol, wanted = PRESETS[preset], settings.get("precision")
+    if wanted is not None:
+        precision = chosen_precision(wanted, device_name(settings.get("device")))
+        protocol = replace(protocol, precision=precision)
+    return replace(protocol, **typed_fields(Training, changed, "training"))
+
+
+def _jobs(value: int | str | None) -> int | Literal["auto"]:
+    if value is None or value == "auto":
+        return "auto"
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PROCESSES:
+        raise UserError(
+            f"--jobs must be a whole number from 1 to {_MOST_PROCESSES}, or auto; not {value!r:.200}"
+        )
+    return value
+
+
+def _threads(value: int | None) -> int | None:
+    if value is not None and not 1 <= value <= _MOST_PROCESSES:
+        raise UserError(f"--threads must be from 1 to {_MOST_PROCESSES}, not {value!r:.200}")
+    return value
+
+
+def megapixels(value: float | None) -> float:
+    """Returns the largest image that is decoded, in 10^6 pixels; `MAX_MEGAPIXELS` where none is given.
+
+    Raises:
+        UserError: If it is not above 0 and at most `_MOST_MEGAPIXELS`.
+    """
+    if value is None:
+        return MAX_MEGAPIXELS
+    if not 0 < value <= _MOST_MEGAPIXELS:
+        raise UserError(f"--max-megapixels must be above 0 and at most {_MOST_MEGAPIXELS:g}, not {value}")
+    return float(value)
+
+
+def _log(value: str | None) -> LogName | None:
+    known: tuple[LogName, ...] = get_args(LogName)
+    for name in known:
+        if value == name:
+            return name
+    if value is not None:
+        raise errors.unknown("logger (--log)", value, known)
+    return None
+
+
+def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict[str, Any], Params]:
+    """Merges `training` and `params` with `set`; keeps the params of the chosen strategies, typed."""
+    known = registry.names("strategies")
+    training = dict(settings.get("training") or {})
+    params = {name: dict(values or {}) for name, values in (settings.get("params") or {}).items()}
+    for name in params:
+        registry.check("strategies", name)
+    assignments = settings.get("set") or []
+    for text in assignments if isinstance(assignments, list) else [assignments]:
+        target, dot, assignment = str(text).partition(".")
+        key, equals, value = assignment.partition("=")
+        if not (dot and equals and key):
+            raise UserError(f"--set takes STRATEGY.KEY=VALUE or training.KEY=VALUE, not {text!r}")
+        if target != "training" and target not in strategy:
+            if target in known:
+                raise UserError(f"--set {text}: the strategy {target!r} is not run; there is: {strategy}")
+            raise errors.unknown("target of --set", target, [*strategy, "training"])
+        (training if target == "training" else params.setdefault(target, {}))[key] = value
+    chosen = {name: _changed(name, params.get(name, {})) for name in strategy}
+    return training, {name: values for name, values in chosen.items() if values}
+
+
+def _changed(strategy: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the hyper-parameters that differ from the strategy's defaults, typed."""
+    cls = registry.load("strategies", strategy)
+    typed = typed_fields(cls, values, strategy)
+    defaults = {field.name: default_of(field) for field in fields(cls) if field.init}
+    for key, default in defaults.items():
+        if default is MISSING and key not in typed:
+            raise UserError(f"{strategy}.{key} has no default; give it: --set {strategy}.{key}=VALUE")
+    chosen = cls(**typed)
+    return {key: getattr(chosen, key) for key in typed if getattr(chosen, key) != defaults[key]}

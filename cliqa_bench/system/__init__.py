@@ -1,0 +1,1 @@
+"""The machine: disk, locks, processes, signals, memory. Knows nothing of images."""

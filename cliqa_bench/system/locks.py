@@ -1,0 +1,370 @@
+"""Locks between processes, also of different runs: of a file, and free soon after their owner dies.
+
+They are `flock`s, which the system frees at once. A disk that has none gets leases (`_Lease`): the file is
+created exclusively, and its owner changes its content every `BEAT` seconds. Whoever waits takes the lease
+over once the content has not changed for `LEASE` seconds of its own monotonic clock: no clock of another
+machine, and no time of a file, is looked at. An owner that is gone from this machine is recognised at once.
+
+A lease can be lost: its owner slept too long, or two who waited took it over in the same instant. Then work
+is done twice, and nothing is lost but time: all files appear whole, a finished one is not replaced, and
+a lock is removed by its owner only.
+
+Why not `filelock`, which comes with PyTorch: its `SoftFileLock` is exclusive creation without a lease, so
+that the lock of an owner that died on another machine stays for ever; its `SoftFileLease` has what is needed,
+but is in its newest releases only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import multiprocessing
+import os
+import platform
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Protocol
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.progress import say
+from cliqa_bench.system.disk import sweep, temporary_prefix, writing
+from cliqa_bench.system.signals import held_back
+
+BEAT = 5.0
+"""Seconds after which the owner of a lease renews it."""
+
+LEASE = 60.0
+"""Seconds without renewal after which a lease is taken over."""
+
+POLL = 1.0
+"""Seconds after which who waits for a lease looks again."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class _Lock(Protocol):
+    """What is held between taking and releasing."""
+
+    def release(self) -> None:
+        """Frees the lock and removes its file, so that none is left lying about."""
+
+
+def _name() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _open(path: Path, flags: int) -> int:
+    """Opens a lock's file; who left last may remove the folder just now.
+
+    Raises:
+        UserError: If the file cannot be made.
+    """
+    with writing(path):
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(path, flags, 0o666)
+
+
+# -- flocks --------------------------------------------------------------------------------------------------
+
+
+class _Flock:
+    """A file with a `flock`."""
+
+    def __init__(self, path: Path, file: IO[str]) -> None:
+        self.path, self.file = path, file
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+            file.truncate(0)
+            file.write(f"{_name()}\n")
+            file.flush()
+
+    def release(self) -> None:
+        """See `_Lock`."""
+        with self.file, contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+def _take_flock(path: Path, wait: bool) -> _Flock | None:
+    import fcntl
+
+    while True:
+        file = os.fdopen(_open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+", encoding="utf-8")
+        try:
+            with writing(path, only=_NO_LOCKS):
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_there(file, path):
+                return _Flock(path, file)
+            file.close()  # its last owner removed it while we waited
+        except BlockingIOError:
+            file.close()
+            return None
+        except BaseException:
+            file.close()
+            raise
+
+
+def _is_there(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@functools.cache
+def _has_flock(folder: Path) -> bool:
+    """Tells whether the disk of a folder has `flock`; tries it on a file without a name."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    with writing(folder):
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError), _nameless(folder) as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    if error.errno not in _NO_LOCKS:
+                        raise
+                    return False
+                return True
+
+
+def _nameless(folder: Path) -> IO[bytes]:
+    return tempfile.TemporaryFile(prefix=temporary_prefix("flock"), dir=folder)
+
+
+# -- leases --------------------------------------------------------------------------------------------------
+
+_watched: dict[Path, tuple[str, float]] = {}
+"""Lease -> its content, and since when we have seen it unchanged."""
+
+
+@functools.cache
+def _place() -> str:
+    """Names what process numbers are valid in: this boot of this machine, and this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return "?"
+
+
+def _birth(pid: int) -> str:
+    """Returns when a process started, in the system's own unit; "" if it is not there."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+class _Lease:
+    """A file that was created exclusively and is renewed by a thread; see the module.
+
+    It is renewed through the open file. If it was taken over, that file has no name any more: an owner
+    that wakes up late renews nothing of another's.
+    """
+
+    def __init__(self, path: Path, file: int) -> None:
+        self.path, self.file = path, file
+        self.mark = f"{_place()} {os.getpid()} {_birth(os.getpid())} {secrets.token_hex(8)}"
+        self.beats, self.over = 0, threading.Event()
+        self.renew()
+        self.thread = threading.Thread(target=self._keep, daemon=True)
+        with held_back():  # a stop amid it would leave the lock of all threads taken
+            self.thread.start()
+
+    def renew(self) -> None:
+        """Changes the content, which has the same length each time."""
+        self.beats += 1
+        with contextlib.suppress(OSError):
+            os.pwrite(self.file, f"{_name()}\n{self.mark} {self.beats:012d}\n".encode(), 0)
+            os.fsync(self.file)
+
+    def _keep(self) -> None:
+        while not self.over.wait(BEAT):
+            self.renew()
+
+    def release(self) -> None:
+        """See `_Lock`."""
+        self.over.set()
+        self.thread.join()
+        os.close(self.file)
+        if self.mark in _content(self.path):
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _take_lease(path: Path) -> _Lease | None:
+    while True:
+        try:
+            lease = _Lease(path, _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        except UserError as error:
+            if not isinstance(error.__cause__, FileExistsError):
+                raise
+        else:
+            _watched.pop(path, None)
+            return lease
+        content = _content(path)
+        if not _is_over(path, content) or not _clear(path, content):
+            return None
+
+
+def _is_over(path: Path, content: str) -> bool:
+    """Tells whether the owner of a lease is gone, or has not renewed it for too long."""
+    before, since = _watched.get(path, (None, 0.0))
+    if content != before:
+        since = time.monotonic()
+        _watched[path] = content, since
+    return time.monotonic() - since >= LEASE or _is_dead(content)
+
+
+def _is_dead(content: str) -> bool:
+    """Tells whether the owner of a lease was a process of this machine that is gone."""
+    try:
+        place, pid, birth, *_ = content.splitlines()[1].split()
+        return place == _place() != "?" and birth != _birth(int(pid))
+    except (IndexError, ValueError):  # being written just now, or another program's
+        return False
+
+
+def _clear(path: Path, stale: str) -> bool:
+    """Removes the file of a lease that is over; returns whether it may be created anew.
+
+    Of several who do it, one gets the file that it saw; the others find another one, and give it back.
+    """
+    away = path.with_name(f"{temporary_prefix(path.name)}{secrets.token_hex(4)}")
+    try:
+        if _content(path) != stale:
+            return False
+        path.rename(away)
+        if _content(away) != stale:
+            away.rename(path)
+            return False
+        away.unlink()
+    except FileNotFoundError:  # another process was faster
+        pass
+    except OSError:
+        return False
+    return True
+
+
+_said: list[Path] = []
+"""The folder of which `say_if_leased` has spoken."""
+
+
+def say_if_leased(folder: Path) -> None:
+    """Says once a run that the disk of a folder has no locks, and what is done about it.
+
+    Args:
+        folder: Where the locks of the run lie; made if it is missing.
+
+    Raises:
+        UserError: If the folder cannot be made.
+    """
+    if _has_flock(folder) or _said or multiprocessing.parent_process() is not None:
+        return
+    _said.append(folder)
+    line = f"{folder}: this disk has no locks (flock); runs share the work through files that they renew"
+    say(f"{line}, and wait {LEASE:g} s for one that died on another machine")
+
+
+# -- either --------------------------------------------------------------------------------------------------
+
+
+def _take(path: Path) -> _Lock | None:
+    """Takes a lock; None if another process has it.
+
+    Raises:
+        UserError: If the file cannot be made.
+    """
+    if _has_flock(path.parent):
+        return _take_flock(path, wait=False)
+    say_if_leased(path.parent)
+    return _take_lease(path)
+
+
+def _await(path: Path) -> _Lock:
+    """Takes a lock, and waits for it."""
+    while True:
+        lock = _take_flock(path, wait=True) if _has_flock(path.parent) else _take_lease(path)
+        if lock is not None:
+            return lock
+        time.sleep(min(POLL, LEASE / 2))
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Takes a lock if it is free; gives whether it was.
+
+    Args:
+        path: The lock's file, made here and removed in the end.
+
+    Raises:
+        UserError: If the file cannot be made.
+    """
+    lock = _take(path)
+    if lock is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[bool]:
+    """Takes a lock, and waits for it if need be; gives whether it cannot be lost (a `flock`, no lease).
+
+    Args:
+        path: The lock's file, made here and removed in the end.
+        what: What its owner does, for the line that says that we wait: "that writes runs/report".
+
+    Raises:
+        UserError: If the file cannot be made.
+    """
+    lock = _take(path)
+    if lock is None:
+        say(f"waiting for {owner(path)} {what}")
+        lock = _await(path)
+    try:
+        yield isinstance(lock, _Flock)
+    finally:
+        lock.release()
+
+
+def owner(path: Path) -> str:
+    """Returns who has a lock, in words."""
+    return next(iter(_content(path).splitlines()), "").strip() or "another process"
+
+
+def sweep_lock(path: Path) -> None:
+    """Removes a lock's file if its owner is dead; where that is not allowed, it stays."""
+    if path.exists():
+        with contextlib.suppress(UserError), claimed(path):
+            pass
+
+
+def sweep_locks(folder: Path) -> None:
+    """Removes the files of locks whose owners are dead, and the folder if none is left."""
+    for path in folder.glob("*.lock"):
+        sweep_lock(path)
+    sweep(folder)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

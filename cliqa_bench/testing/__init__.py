@@ -1,0 +1,5 @@
+"""Checks that a strategy keeps the contract, for its author's own tests."""
+
+from cliqa_bench.testing.contract import check_strategy
+
+__all__ = ["check_strategy"]

@@ -1,0 +1,1 @@
+"""Checks a finished run and packs it."""

@@ -1,0 +1,225 @@
+"""Whether the files of an output folder are what they say they are: hashes, names, completeness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.results.nodes import KINDS, canonical, digest, file_digest, read_answers, read_json
+from cliqa_bench.results.records import RunRecord, read_record, record_files
+
+_AGAIN = "delete its folder and run again"
+
+
+class Problem(NamedTuple):
+    """Something that does not match.
+
+    Attributes:
+        path: The file or folder, relative to the output folder; of a row of a table, with its line.
+        what: What is wrong with it.
+        advice: What to do.
+    """
+
+    path: str
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        return " ".join(f"{self.path}: {self.what}; {self.advice}".split())
+
+
+@dataclass
+class Integrity:
+    """What was found about the files of an output folder.
+
+    Attributes:
+        problems: What does not match, each a line.
+        notes: What could not be checked, or need not be, each a line.
+        records: The run records that could be read.
+        nodes: Number of finished nodes whose hashes were checked.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    records: list[RunRecord] = field(default_factory=list)
+    nodes: int = 0
+
+
+class _Told(NamedTuple):
+    """What an answers node holds.
+
+    Attributes:
+        spec: What it depends on.
+        heads: Number of columns of its scores, 0 where it holds none.
+        stages: Number of columns of its distances, 0 where it holds none.
+    """
+
+    spec: dict[str, Any]
+    heads: int
+    stages: int
+
+
+@dataclass
+class _Known:
+    """What the finished nodes of an output folder are, for the records that name them.
+
+    Attributes:
+        specs: "train" or "gate" node -> its spec.
+        told: Answers node -> what it holds.
+        tests: Test set with its fingerprint -> where it was met first, its keys and its MOS.
+        absent: What kind of file is not there -> how many.
+    """
+
+    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    told: dict[str, _Told] = field(default_factory=dict)
+    tests: dict[str, tuple[str, NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
+    absent: Counter[str] = field(default_factory=Counter)
+
+
+def check_files(out: Path) -> Integrity:
+    """Checks every finished node and every run record of an output folder.
+
+    Args:
+        out: Folder of the results.
+
+    Raises:
+        UserError: If there is no run in it.
+    """
+    found, known = Integrity(), _Known()
+    paths = record_files(out)
+    if not paths:
+        raise UserError(f"no runs in {out}: there is nothing to verify; give the --out folder of a run")
+    for kind in KINDS:
+        for folder in sorted(path.parent for path in (out / kind).glob("[!.]*/done.json")):
+            found.nodes += 1
+            where = f"{kind}/{folder.name}"
+            spec = _check_node(found, folder, where, known.absent)
+            if kind in ("train", "gate"):
+                known.specs[folder.name] = spec
+            elif kind == "answers":
+                _check_answers(found, folder, where, spec, known)
+    for path in paths:
+        _check_record(found, path, known)
+    for what, n in sorted(known.absent.items()):
+        found.notes.append(f"{what} not here and not checked: {n}")
+    return found
+
+
+def _check_node(found: Integrity, folder: Path, where: str, absent: Counter[str]) -> dict[str, Any]:
+    """Checks one node's name and hashes; returns its spec, {} where there is no telling."""
+    try:
+        done, spec = read_json(folder / "done.json"), read_json(folder / "spec.json")
+    except UserError as error:
+        found.problems.append(Problem(where, f"its JSON files cannot be read ({error})", _AGAIN))
+        return {}
+    if not isinstance(spec, dict) or not folder.name.endswith(f"-{digest(spec)}"):
+        found.problems.append(Problem(f"{where}/spec.json", "the node's name is not its hash", _AGAIN))
+    files = done.get("files") if isinstance(done, dict) else None
+    if not isinstance(files, dict) or done.get("id") != folder.name:
+        text = "does not name this node and the hashes of its files"
+        found.problems.append(Problem(f"{where}/done.json", text, _AGAIN))
+        files = {}
+    present = {p.name for p in folder.iterdir() if not p.name.startswith(".")} - {"done.json"}
+    for name in sorted({*files, *present}):
+        if name not in files:
+            what = "done.json does not name it" if files else ""
+        elif name not in present and name.endswith((".safetensors", ".png")):
+            # no number of the report needs them: a bundle goes without
+            absent["files of weights" if name.endswith(".safetensors") else "pictures"] += 1
+            what = ""
+        elif name not in present:
+            what = "is missing, though done.json names it"
+        else:
+            what = "" if file_digest(folder / name) == files[name] else "its SHA-256 is not that in done.json"
+        if what:
+            found.problems.append(Problem(f"{where}/{name}", what, _AGAIN))
+    return spec if isinstance(spec, dict) else {}
+
+
+def _check_answers(found: Integrity, folder: Path, where: str, spec: dict[str, Any], known: _Known) -> None:
+    """Checks what an answers node holds, also against others on the same test set."""
+    where = f"{where}/answers.npz"
+    try:
+        arrays = read_answers(folder / "answers.npz")
+    except UserError as error:
+        found.problems.append(Problem(where, f"cannot be read ({error})", _AGAIN))
+        return
+    columns = [arrays[n].shape[1] if n in arrays else 0 for n in ("scores", "distances")]
+    known.told[folder.name] = _Told(spec, *columns)
+    keys, mos = arrays["keys"], arrays["mos"]
+    first, as_keys, as_mos = known.tests.setdefault(canonical(spec.get("test")), (where, keys, mos))
+    if not np.array_equal(keys, as_keys):
+        what = "other images" if set(keys) != set(as_keys) else "the same images in another order"
+        found.problems.append(Problem(where, f"names {what} than {first}, for the same test set", _AGAIN))
+    elif not np.array_equal(mos, as_mos):
+        key = keys[(mos != as_mos).argmax()]
+        what = f"has another MOS for image {key} than {first}, for the same test set"
+        found.problems.append(Problem(where, what, _AGAIN))
+
+
+def _check_record(found: Integrity, path: Path, known: _Known) -> None:
+    where = f"runs/{path.name}"
+    try:
+        record = read_record(path)
+    except UserError as error:
+        found.problems.append(Problem(where, str(error), "delete it and run again"))
+        return
+    found.records.append(record)
+    wrong = list(_of_record(record, path.stem, known))
+    found.problems += [Problem(where, what, advice) for what, advice in dict.fromkeys(wrong)]
+
+
+def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with a record, and what to do about it."""
+    command = record.facts.get("command") or f"python -m cliqa_bench run --strategy {record.strategy}"
+    if name != record.id:
+        yield f"its contents have the name {record.id}: they were changed", "delete it and run again"
+    heads = [(s, node, column) for s in record.steps for node, column in s.heads]
+    gated = any(readout.startswith("gate") for readout in record.rows)
+    gates = record.gates if len(record.steps[-1].heads) > 1 and gated else {}
+    if gates or (gated and len(record.steps[-1].heads) > 1):
+        for dataset in record.sequence:
+            if dataset not in record.gates:
+                yield f"it names no gate of {dataset}", f"delete it and run again: {command}"
+    columns = Counter({node: 0 for _, node, _ in heads})
+    for _, node, column in heads:
+        columns[node] = max(columns[node], column + 1)
+    for node in dict.fromkeys([*columns, *gates.values()]):
+        yield from _of_node(record, node, known)
+        for test in record.tests:
+            answers = record.answers.get(node, {}).get(test, "")
+            told = known.told.get(answers)
+            if told is None:
+                yield (
+                    f"answers/{answers or f'(of {node} on {test})'} is not finished, or broken",
+                    f"run again: {command}",
+                )
+                continue
+            expected = [test, (record.facts.get("fingerprints") or {}).get(test)]
+            if [told.spec.get("of"), told.spec.get("test")] != [node, expected]:
+                text = f"answers/{answers} is not the answer of {node} to {test} as fingerprinted here"
+                yield text, "delete both and run again"
+            if told.heads < columns[node] or (node in gates.values() and told.stages < max(record.stages)):
+                yield f"answers/{answers} lacks a head or stage that is read", "delete both and run again"
+
+
+def _of_node(record: RunRecord, node: str, known: _Known) -> Iterator[tuple[str, str]]:
+    """Yields what a train or gate node says otherwise than the record; one that is away is counted."""
+    spec = known.specs.get(node)
+    if spec is None:
+        known.absent["training and gates"] += 1
+        return
+    prints = record.facts.get("fingerprints") or {}
+    data = [spec["data"]] if "data" in spec else spec.get("sequence", [])
+    same = all(isinstance(d, list) and len(d) > 1 and prints.get(d[0]) == d[1] for d in data)
+    of_train = {"strategy": record.strategy, "seed": record.seed, "weights": record.facts.get("weights")}
+    keys = ("weights", "seed") if "data" in spec else tuple(of_train)
+    if not same or any(spec.get(key) != of_train[key] for key in keys):
+        yield f"{node} is of other data, weights, strategy or seed", "delete both and run again"

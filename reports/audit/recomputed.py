@@ -1,0 +1,229 @@
+"""The numbers of a run once more, by a plain path: what `verify` holds against the report.
+
+Answer files are put together and read here by a second implementation of Eq. 8 to 15: a number at a time,
+scipy for each correlation, sums in Python. Nothing of `readouts`, `metrics` or the report's own measuring is
+used, so a mistake there, or in a file of the report, is not made twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench.reports.measure import is_joint, setting_of
+from cliqa_bench.reports.rows import TABLES, Group, Row
+from cliqa_bench.results.nodes import read_answers
+from cliqa_bench.results.records import RunRecord
+
+Float = NDArray[np.float64]
+Key = tuple[str, int | str, str, str]
+"""Metric, length, dataset learned last, test set: as in `results.csv`."""
+Matrix = list[list[float]]
+
+COVERED = (*TABLES, "transfer")
+"""The tables whose numbers are computed here, but for what follows a logistic fit."""
+NAN = math.nan
+
+
+def correlation(method: str, x: Float, y: Float) -> float:
+    """Returns scipy's correlation of two vectors, nan where it is not defined.
+
+    Args:
+        method: "SRCC", "PLCC" or "KRCC".
+        x: (n,) numbers.
+        y: (n,) numbers.
+    """
+    from scipy import stats
+
+    finite = np.isfinite(x).all() and np.isfinite(y).all()
+    if len(x) < 2 or not finite or x.min() == x.max() or y.min() == y.max():
+        return NAN
+    of: dict[str, Callable[..., Any]] = {
+        "SRCC": stats.spearmanr,
+        "PLCC": stats.pearsonr,
+        "KRCC": stats.kendalltau,
+    }
+    return float(of[method](x, y).statistic)
+
+
+def _ascending_sum(rows: Float) -> Float:
+    """Sums (tasks, n) over the tasks, from the smallest addend to the largest."""
+    total = np.zeros(rows.shape[1])
+    for row in np.sort(rows, axis=0):
+        total = total + row
+    return total
+
+
+def gated(scores: Float, distances: Sequence[Float], tau: float, hard: bool) -> Float:
+    """Reads several heads through the gate (Eq. 8 and 9; hard: the head with the largest mean weight).
+
+    Args:
+        scores: (tasks, n) a row per head.
+        distances: Per stage, (tasks, n) distances to each task's nearest centroid.
+        tau: Temperature.
+        hard: Whether one head alone is taken.
+
+    Returns:
+        (n,) scores.
+    """
+    by_stage = []
+    for distance in distances:
+        weights = np.exp(-tau * (distance - distance.min(axis=0)))
+        by_stage.append(weights / _ascending_sum(weights))
+    mean = sum(by_stage[1:], start=by_stage[0]) / len(by_stage)
+    if not hard:
+        return _ascending_sum(mean * scores)
+    chosen = scores[mean.argmax(axis=0), np.arange(scores.shape[1])]
+    return np.where(np.isfinite(mean).all(axis=0), chosen, np.nan)
+
+
+class Plain:
+    """Computes single numbers of comparable runs from their answer files.
+
+    Args:
+        out: Folder of the results.
+        group: The runs.
+    """
+
+    def __init__(self, out: Path, group: Group) -> None:
+        self._out = out
+        self._group = group
+        self._files: dict[str, dict[str, NDArray[Any]] | None] = {}
+        self._known: dict[tuple[str, bytes, bytes], float] = {}
+        self._cells: dict[tuple[str, str], dict[Key, float]] = {}
+
+    def value(self, row: Row) -> tuple[float, float] | None:
+        """Returns mean and standard deviation (ddof=1) over the seeds of the number that a row is about.
+
+        Returns:
+            Each nan where undefined; None for rows that this path does not cover.
+
+        Raises:
+            UserError: If an answer file is broken.
+        """
+        seeds: dict[int, tuple[RunRecord, str]] = {}
+        for record in self._group.records:  # the newest first
+            order = "" if is_joint(record) else record.order
+            for readout, method in record.rows.items():
+                line = (setting_of(record, readout), record.backbone, method, record.variant, order)
+                if line == row[1:6]:
+                    seeds.setdefault(record.seed, (record, readout))
+        key = (row.metric, row.length, row.train_dataset, row.test_dataset)
+        if row.table not in COVERED or "logistic" in row.metric or not seeds:
+            return None
+        values = [self._of_run(*seeds[seed]).get(key, NAN) for seed in sorted(seeds)]
+        if not all(map(math.isfinite, values)):
+            return NAN, NAN
+        return statistics.fmean(values), float(np.std(values, ddof=1)) if len(values) > 1 else NAN
+
+    def _of_run(self, record: RunRecord, readout: str) -> dict[Key, float]:
+        if (record.id, readout) not in self._cells:
+            self._cells[record.id, readout] = self._measure(record, readout)
+        return self._cells[record.id, readout]
+
+    def _measure(self, record: RunRecord, readout: str) -> dict[Key, float]:
+        """Returns every number of a run under a readout."""
+        tests = list(dict.fromkeys([*record.sequence, *record.tests]))
+        names = [record.titles[test] for test in tests]
+        steps, tasks = len(record.steps), len(record.sequence)
+        told = [[self._predict(record, readout, t, test) for test in tests] for t in range(steps)]
+        srcc = [[self._agree("SRCC", cell) for cell in line] for line in told]
+        joint = is_joint(record)
+        cells: dict[Key, float] = {}
+        for t in range(steps):
+            train, length = ("All", "") if joint else (names[t], t + 1)
+            cells.update({("SRCC", length, train, name): srcc[t][k] for k, name in enumerate(names)})
+        train, last = ("All", "") if joint else (names[steps - 1], steps)
+        for metric in ("PLCC", "KRCC"):
+            final = {name: self._agree(metric, told[-1][k]) for k, name in enumerate(names)}
+            cells.update({(metric, last, train, name): value for name, value in final.items()})
+        if joint:
+            return cells | {("mSRCC", "", "All", ""): statistics.fmean(srcc[0][:tasks])}
+        same = [[self._between(told[t][k], told[k][k]) for k in range(t)] for t in range(steps)]
+        cells.update({("S", t + 1, names[t], names[k]): same[t][k] for t in range(steps) for k in range(t)})
+        return cells | _indices(srcc, same) | _transfer(srcc)
+
+    def _predict(self, record: RunRecord, readout: str, step: int, test: str) -> tuple[Float, Float] | None:
+        """Returns MOS and scores, each (n,), or None where answers are missing or nothing is defined."""
+        parts = [self._load(record.answers.get(n, {}).get(test)) for n, _ in record.steps[step].heads]
+        present = [part for part in parts if part is not None]
+        if len(present) < len(parts):
+            return None
+        columns = [column for _, column in record.steps[step].heads]
+        scores = np.array([p["scores"][:, c] for p, c in zip(present, columns, strict=True)], np.float64)
+        mos = present[0]["mos"]
+        task = record.sequence.index(test) if test in record.sequence else None
+        if readout == "oracle":
+            return (mos, scores[task]) if task is not None and task < len(scores) else None
+        if readout == "last" or len(scores) == 1:
+            return mos, scores[-1]
+        gates = [record.gates.get(s.dataset, "") for s in record.steps[: step + 1]]
+        files = [self._load(record.answers.get(gate, {}).get(test)) for gate in gates]
+        far = [file["distances"] for file in files if file is not None]
+        if len(far) < len(files):
+            return None
+        by_stage = [np.array([d[:, stage - 1] for d in far], np.float64) for stage in record.stages]
+        return mos, gated(scores, by_stage, record.tau, hard=readout == "gate-hard")
+
+    def _load(self, node: str | None) -> dict[str, NDArray[Any]] | None:
+        if node is None:
+            return None
+        if node not in self._files:
+            folder = self._out / "answers" / node
+            done = (folder / "done.json").is_file()
+            self._files[node] = read_answers(folder / "answers.npz") if done else None
+        return self._files[node]
+
+    def _agree(self, method: str, cell: tuple[Float, Float] | None) -> float:
+        return NAN if cell is None else self._correlation(method, cell[1], cell[0])
+
+    def _between(self, one: tuple[Float, Float] | None, other: tuple[Float, Float] | None) -> float:
+        return NAN if one is None or other is None else self._correlation("SRCC", one[1], other[1])
+
+    def _correlation(self, method: str, x: Float, y: Float) -> float:
+        """Runs in other orders predict the same: each pair of vectors is computed once."""
+        one, other = (hashlib.blake2b(v.tobytes(), digest_size=16).digest() for v in (x, y))
+        key = (method, one, other)
+        if key not in self._known:
+            self._known[key] = correlation(method, x, y)
+        return self._known[key]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else NAN
+
+
+def _indices(srcc: Matrix, same: Matrix) -> dict[Key, float]:
+    """Equations 11 to 15 from SRCC_tk (T, K) and S_tk (row t holds k < t)."""
+    steps = len(srcc)
+    plastic = [srcc[t][t] for t in range(steps)]
+    stable = [_mean(same[t]) if t else 1.0 for t in range(steps)]
+    both = [(p + s) / 2 for p, s in zip(plastic, stable, strict=True)]
+    so_far = [_mean(both[: t + 1]) for t in range(steps)]
+    curves = {"PI_t": plastic, "SI_t": stable, "PSI_t": both, "mPSI": so_far}
+    cells: dict[Key, float] = {
+        (metric, t + 1, "", ""): curve[t] for metric, curve in curves.items() for t in range(steps)
+    }
+    cells[f"mean of mPSI over lengths 1-{steps}", "Mean", "", ""] = _mean(so_far)
+    whole = {"mSRCC": _mean(srcc[-1][:steps]), "mPI": _mean(plastic), "mSI": _mean(stable)}
+    return cells | {(metric, steps, "", ""): value for metric, value in whole.items()}
+
+
+def _transfer(srcc: Matrix) -> dict[Key, float]:
+    """Forgetting, BWT and FWT, as `metrics` defines them."""
+    steps = len(srcc)
+    end = srcc[-1]
+    lost = [float(np.max([srcc[t][k] for t in range(k, steps - 1)])) - end[k] for k in range(steps - 1)]
+    found = {
+        "Forgetting": _mean(lost),
+        "BWT": _mean([end[k] - srcc[k][k] for k in range(steps - 1)]),
+        "FWT": _mean([srcc[k - 1][k] for k in range(1, steps)]),
+    }
+    return {(metric, steps, "", ""): value for metric, value in found.items()}

@@ -1,0 +1,163 @@
+"""`verify`: whether the report of an output folder follows from its answer files, and these are whole."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.reports.audit import bundle
+from cliqa_bench.reports.audit.integrity import Problem, check_files
+from cliqa_bench.reports.audit.recomputed import Plain
+from cliqa_bench.reports.parts import collect, lasting
+from cliqa_bench.reports.rows import Row, group_records
+from cliqa_bench.results.nodes import csv_cell
+from cliqa_bench.results.records import AnswerReader
+from cliqa_bench.types import TIDY_COLUMNS
+
+TOLERANCE = 1e-12
+"""How far a number of the report may be from what is computed here, relative to it where it is above 1."""
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+_RENEW = "write it anew with report --out, or ask where the change comes from"
+
+
+@dataclass
+class Verified:
+    """What `verify` found.
+
+    Attributes:
+        problems: What does not match, each a line.
+        notes: What could not be checked, each a line.
+        nodes: Number of finished nodes whose hashes were checked.
+        runs: Number of run records that could be read.
+        cells: Number of cells of all `results.csv` that were computed again.
+        plain: How many of them by the independent path too, the others by the report's own code.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    nodes: int = 0
+    runs: int = 0
+    cells: int = 0
+    plain: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def render(self) -> str:
+        """Returns a line for each problem and note, and one that sums up."""
+        lines = [str(problem) for problem in self.problems] + [f"note: {note}" for note in self.notes]
+        scope = (
+            f"{self.runs} runs, {self.nodes} nodes, {self.cells} numbers computed again "
+            f"({self.plain} of them by an independent path)"
+        )
+        verdict = "all is as it should be" if self.ok else f"{len(self.problems)} problems"
+        return "\n".join([*lines, f"{verdict}: {scope}"])
+
+
+def verify(path: str | Path) -> Verified:
+    """Checks an output folder or a bundle: hashes, names, completeness, and every number of `results.csv`.
+
+    Args:
+        path: Folder of the results, or a zip file that `pack` made.
+
+    Raises:
+        UserError: If there is nothing to verify: no such file, no runs in it, or no bundle.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _verify_folder(path)
+    if not path.is_file():
+        raise UserError(f"there is no {path}; give the --out folder of a run, or a bundle of verify --pack")
+    with bundle.unpacked(path) as folder:
+        return _verify_folder(folder)
+
+
+def _verify_folder(out: Path) -> Verified:
+    files = check_files(out)
+    found = Verified(files.problems, files.notes, files.nodes, len(files.records))
+    reader = AnswerReader(out)
+    for i, group in enumerate(group_records(files.records)):
+        name = f"report/{'' if i == 0 else f'other-{group.id}/'}results.csv"
+        try:
+            expected = lasting(collect(group, reader).rows)
+        except UserError as error:
+            found.problems.append(Problem(name, f"cannot be computed again ({error})", "mend that first"))
+            continue
+        _check_results(found, out / name, name, expected, Plain(out, group))
+    return found
+
+
+def _check_results(found: Verified, path: Path, name: str, expected: list[Row], plain: Plain) -> None:
+    """Holds the rows of one `results.csv` against those that follow from the answers."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file, strict=True))
+    except FileNotFoundError:
+        found.problems.append(Problem(name, "is missing", "make it: python -m cliqa_bench report --out"))
+        return
+    except (OSError, ValueError, csv.Error) as error:
+        found.problems.append(Problem(name, f"cannot be read ({error})", _RENEW))
+        return
+    if not lines or lines[0] != list(TIDY_COLUMNS):
+        found.problems.append(
+            Problem(f"{name}:1", f"has other columns than {','.join(TIDY_COLUMNS)}", _RENEW)
+        )
+        return
+    due = {_about(row): row for row in expected}
+    for number, cells in enumerate(lines[1:], 2):
+        where = f"{name}:{number}"
+        row = due.pop((*cells[:10], cells[-1]), None) if len(cells) == len(TIDY_COLUMNS) else None
+        if row is None:
+            found.problems.append(Problem(where, f"no run has such a row: {','.join(cells):.200}", _RENEW))
+            continue
+        found.cells += 1
+        computed = [(row.value, row.std)]
+        by_plain = plain.value(row)
+        if by_plain is not None:
+            found.plain += 1
+            computed.append(by_plain)
+        found.problems += _differences(where, row, cells, computed)
+    for row in due.values():
+        found.problems.append(Problem(name, f"the row of {_words(row)} is missing", _RENEW))
+
+
+def _about(row: Row) -> tuple[str, ...]:
+    """What a row is about, as text: all but its numbers."""
+    return tuple(str(csv_cell(cell)) for cell in (*row[:10], row.note))
+
+
+def _words(row: Row) -> str:
+    return " ".join(str(part) for part in row[:10] if part != "")
+
+
+def _differences(
+    where: str, row: Row, cells: list[str], computed: Iterable[tuple[float, float]]
+) -> list[Problem]:
+    """Compares the numbers of a row with those that were computed; each column is told once."""
+    problems: dict[str, Problem] = {}
+    for pair in computed:
+        for column, right in zip(("value", "std"), pair, strict=True):
+            text = cells[TIDY_COLUMNS.index(column)]
+            if not _same(text, right):
+                what = f"{column} of {_words(row)} is {text or 'empty'}, computed from the answers it is "
+                shown = repr(right) if math.isfinite(right) else "undefined"
+                problems.setdefault(column, Problem(where, what + shown, _RENEW))
+    return list(problems.values())
+
+
+def _same(text: str, right: float) -> bool:
+    """Whether a cell holds a number, or is empty where there is none."""
+    if text == "" or not math.isfinite(right):
+        return text == "" and math.isnan(right)
+    # `float` also takes blanks around a number and underscores in it, which other readers do not
+    return _NUMBER.fullmatch(text) is not None and abs(float(text) - right) <= TOLERANCE * max(
+        1.0, abs(right)
+    )

@@ -1,0 +1,214 @@
+"""A report as one HTML file that needs nothing else: no network, no server, and no script for its tables."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from cliqa_bench.reports import render
+from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.methods import label_of
+from cliqa_bench.reports.page.explorer import base_rows, explorer, readouts, to_json
+from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
+from cliqa_bench.reports.rows import GENERATED, Row, Tidy, order_rank
+from cliqa_bench.reports.tables.shapes import Section, Table, Value, section
+from cliqa_bench.results.nodes import canonical
+from cliqa_bench.results.records import RunRecord
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SCRIPTS = ("page.js", "tables.js", "charts.js", "explorer.js")
+_COMMAND = "python -m cliqa_bench "
+# what a data: URI may contain as it is; everything else, quotes and ampersands too, is spelled %XX
+_PLAIN = "/,:;=()+-_.~!*@"
+_TOLD = ("preset", "split", "device", "weights")
+
+
+class Summary(NamedTuple):
+    """Methods that are compared with each other: a task order, a setting, a line per method.
+
+    Attributes:
+        order: Name of the task order, "" for joint learning.
+        setting: As in the paper.
+        origin: Backbone and readout of each row.
+        section: A row per method, a column per metric of `SUMMARY`.
+    """
+
+    order: str
+    setting: str
+    origin: list[tuple[str, str]]
+    section: Section
+
+
+@dataclass
+class Origin:
+    """Where runs come from: everything of a run that others may have in common with it.
+
+    Attributes:
+        runs: The runs.
+        command: The command line that would do it again, "" where none was recorded.
+        facts: What else was recorded in a word ("preset", "split", "device", "weights").
+        versions: Package -> version.
+        config: The resolved configuration as JSON, "" where none was recorded.
+    """
+
+    runs: list[RunRecord]
+    command: str
+    facts: dict[str, str]
+    versions: dict[str, str]
+    config: str
+
+
+def html_report(
+    numbers: Tidy,
+    tables: Sequence[Table],
+    figures: Sequence[tuple[Path, str]] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """Returns a report as HTML; the same numbers give the same text.
+
+    Args:
+        numbers: The tidy rows of comparable runs: what can be explored and downloaded.
+        tables: Tables to show, in this order.
+        figures: SVG files to take in, each with its caption.
+        notes: One line each: what is missing, and the command that fills it.
+
+    Raises:
+        OSError: If a figure cannot be read.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters.update(
+        plain=render.plain, exact=_exact, split_command=_split_command, what_it_shows=what_it_shows
+    )  # fmt: skip
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    script = '(() => {\n"use strict";\n' + "".join(
+        (_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS
+    ) + "})();\n"  # fmt: skip
+    group = numbers.group
+    return environment.get_template("report.html").render(
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+        data=Markup(to_json(explorer(numbers))),
+        group=group,
+        generated=GENERATED if group.generated else "",
+        facts=_facts(numbers),
+        metrics=SUMMARY,
+        summary=_summary(numbers),
+        several_backbones=len({r.backbone for r in group.records}) > 1,
+        tables=tables,
+        figures=[(_svg_uri(path), caption) for path, caption in figures],
+        notes=notes,
+        origins=_origins(group.records),
+        downloads=_downloads(numbers.rows),
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """The page may run this style and this script, show pictures it contains, and nothing else."""
+    parts = [
+        "default-src 'none'", f"style-src {_hash(style)}", f"script-src {_hash(script)}", "img-src data:",
+        "base-uri 'none'", "form-action 'none'",
+    ]  # fmt: skip
+    return "; ".join(parts)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _exact(value: float) -> str:
+    """The digits that give the same float64 back; "" for nan."""
+    return "" if value != value else repr(float(value))
+
+
+def _split_command(note: str) -> tuple[str, str]:
+    """Parts a note from the command it ends with, which is "" where there is none."""
+    text, command, rest = note.partition(_COMMAND)
+    return text, command + rest
+
+
+def _svg_uri(path: Path) -> str:
+    """A picture, unlike an svg element, runs no scripts."""
+    return "data:image/svg+xml," + quote(path.read_bytes(), safe=_PLAIN)
+
+
+def _facts(numbers: Tidy) -> dict[str, str]:
+    """Returns the head of the page: what was compared."""
+    records = numbers.group.records
+    methods = {label_of(row) for row in base_rows(numbers)}
+    return {
+        "Runs": str(len(records)),
+        "Methods": str(len(methods)),
+        "Task orders": _some(sorted({r.order for r in records}, key=order_rank)),
+        "Backbones": _some(sorted({r.backbone for r in records})),
+        "Seeds": _some([str(seed) for seed in sorted({r.seed for r in records})]),
+    }
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """Returns names in a line; sequences that are their own name, or very many, only by their number."""
+    line, lists = ", ".join(names), any("," in name for name in names)
+    return line if len(names) == 1 or (len(names) <= most and not lists) else str(len(names))
+
+
+def _summary(numbers: Tidy) -> list[Summary]:
+    """Returns the four numbers of every method; of joint learning, which has no sequence, only mSRCC."""
+    found: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, Row]]] = {}
+    for row in base_rows(numbers):
+        if row.metric in SUMMARY:
+            lines = found.setdefault((row.order, row.setting), {})
+            known = lines.setdefault((row.backbone, row.method, row.variant), {})
+            # mPSI stands in a row per length: the longest is the whole
+            if row.metric not in known or int(row.length) >= int(known[row.metric].length):
+                known[row.metric] = row
+    read_by = readouts(numbers.group.records)
+    blocks = []
+    # joint learning belongs to all orders and comes last
+    for order, setting in sorted(found, key=lambda key: (not key[0], order_rank(key[0]), key[1])):
+        lines = found[order, setting]
+        names = [label_of(next(iter(line.values()))) for line in lines.values()]
+        columns = [
+            [Value(r.value, r.std) if (r := line.get(metric)) else Value() for line in lines.values()]
+            for metric in SUMMARY
+        ]
+        origin = [(line[0], read_by.get(line, "")) for line in lines]
+        blocks.append(Summary(order, setting, origin, section(setting, names, columns)))
+    return blocks
+
+
+def _origins(records: Sequence[RunRecord]) -> list[Origin]:
+    """Puts runs together that were made by the same command with the same packages."""
+    origins: dict[str, Origin] = {}
+    for record in records:
+        facts = record.facts
+        told = {name: str(facts[name]) for name in _TOLD if facts.get(name) is not None}
+        versions: dict[str, Any] = facts.get("versions") or {}
+        command, config = str(facts.get("command") or ""), facts.get("config")
+        key = canonical([told, versions, command, config])
+        if key not in origins:
+            text = json.dumps(config, indent=2, ensure_ascii=False) if config else ""
+            origins[key] = Origin([], command, told, {k: str(v) for k, v in versions.items()}, text)
+        origins[key].runs.append(record)
+    return list(origins.values())
+
+
+def _downloads(rows: list[Row]) -> dict[str, str]:
+    """Returns the name of a CSV file -> its content as a data: URI; files of single tables come last."""
+    files = {"results.csv": lasting(rows)}
+    files |= {f"table_{number}.csv": own for number, own in rows_by_table(rows).items()}
+    return {
+        name: "data:text/csv;charset=utf-8," + quote(render.csv_text(own), safe=_PLAIN)
+        for name, own in files.items()
+    }

@@ -1,0 +1,260 @@
+"""Robustness over all task orders, exact, from one training per dataset.
+
+Where training depends on no earlier dataset (TSN-IQA, SL), a model after some experiences is the set of the
+heads learned so far, however they were ordered. So one ranking of each set's predictions on each test set is
+enough: every order, 720 of six datasets, is then a look-up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from statistics import fmean
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliqa_bench import metrics
+from cliqa_bench.readouts import read
+from cliqa_bench.reports.measure import SUMMARY, is_joint
+from cliqa_bench.reports.methods import Method, Source, joined_note, make_row, sources
+from cliqa_bench.reports.rows import GENERATED, Group, Row
+from cliqa_bench.results.nodes import read_json
+from cliqa_bench.results.records import AnswerReader, RunRecord
+from cliqa_bench.types import Answers
+
+Float = NDArray[np.float64]
+
+MOST_TASKS = 7
+"""Of more datasets there are too many orders to go through all of them (40,320 of eight)."""
+
+
+@dataclass(frozen=True)
+class OrderStudy:
+    """What a method reaches in every order of the same datasets.
+
+    Attributes:
+        method: The method.
+        titles: Titles of the T datasets, in the group's main order.
+        permutations: (T!, T) int, every order as indices into `titles`, the main order first.
+        values: mSRCC, mPI, mSI, mPSI -> (T!,) float64, means over the seeds; nan where an answer is missing.
+        seeds: How many seeds.
+        generated: Whether any of the data is generated.
+    """
+
+    method: Method
+    titles: list[str]
+    permutations: NDArray[np.int64]
+    values: dict[str, Float]
+    seeds: int
+    generated: bool
+
+    def name(self, order: int) -> str:
+        """Returns the datasets of an order, in the order of learning."""
+        return ", ".join(self.titles[task] for task in self.permutations[order])
+
+    @property
+    def first_task(self) -> Float:
+        """(T, (T-1)!) mPSI of the orders that begin with each dataset."""
+        begins = self.permutations[:, 0]
+        return np.stack([self.values["mPSI"][begins == task] for task in range(len(self.titles))])
+
+
+def is_order_free(record: RunRecord, reader: AnswerReader) -> bool:
+    """Tells whether the training on each dataset depended on no other dataset.
+
+    Several heads say so themselves: each lies in a train node of its own, and later experiences leave them
+    there. A single head may be a fresh one or the former one trained on: its train node's `spec.json` names
+    the datasets it depends on; where that file is gone, the answer is no.
+    """
+    if is_joint(record) or len(record.steps) < 2:
+        return False
+    last = record.steps[-1].heads
+    if len(last) == len(record.steps):
+        grown = all(step.heads == last[: t + 1] for t, step in enumerate(record.steps))
+        return grown and len({node for node, _ in last}) == len(last)
+    spec = reader.out / "train" / last[-1][0] / "spec.json"
+    return len(last) == 1 and spec.is_file() and len(read_json(spec).get("sequence", [])) == 1
+
+
+_STUDIES: WeakKeyDictionary[AnswerReader, dict[str, list[OrderStudy]]] = WeakKeyDictionary()
+"""What was found with a reader, by group: two tables and two figures ask for it."""
+
+
+def order_studies(group: Group, reader: AnswerReader) -> list[OrderStudy]:
+    """Returns what `study_orders` finds; it is looked for once."""
+    found = _STUDIES.setdefault(reader, {})
+    key = " ".join([group.id, *(record.id for record in group.records)])
+    if key not in found:
+        found[key] = study_orders(group, reader)
+    return found[key]
+
+
+def study_orders(group: Group, reader: AnswerReader) -> list[OrderStudy]:
+    """Measures every order of the main order's datasets, for each method that does not depend on the order.
+
+    Raises:
+        UserError: If an answer file is broken or files do not belong together.
+    """
+    main = group.main_record
+    if len(main.sequence) > MOST_TASKS:
+        return []
+    datasets = set(main.sequence)
+
+    def wanted(record: RunRecord) -> bool:
+        return set(record.sequence) == datasets and is_order_free(record, reader)
+
+    studies = []
+    permutations = np.array(list(itertools.permutations(range(len(main.sequence)))))
+    for method, by_seed in sources(group, wanted).items():
+        each = [every_order(source, main.sequence, permutations, reader) for source in by_seed.values()]
+        means = {m: np.array([fmean(v) for v in zip(*(e[m] for e in each), strict=True)]) for m in SUMMARY}
+        titles = [main.titles.get(name, name) for name in main.sequence]
+        studies.append(OrderStudy(method, titles, permutations, means, len(by_seed), group.generated))
+    return studies
+
+
+def every_order(
+    source: Source, datasets: list[str], permutations: NDArray[np.int64], reader: AnswerReader
+) -> dict[str, Float]:
+    """Returns mSRCC, mPI, mSI and mPSI of a run for every order of its datasets.
+
+    Args:
+        source: A run for which `is_order_free` holds, and how it is read.
+        datasets: Its datasets, in any order.
+        permutations: (N, T) indices into `datasets`.
+        reader: Reads the answers.
+
+    Returns:
+        Four times (N,) float64, to the bit what `metrics.summary` gives for a run in that order; nan where an
+        answer is missing.
+    """
+    tables = [_by_model(source, datasets, k, reader) for k in range(len(datasets))]
+    agreement, stability = (np.stack(part) for part in zip(*tables, strict=True))
+    bits = 1 << permutations
+    # which model stands after each experience: the newest head alone, or the set of all so far
+    model = bits if source.readout == "last" else np.cumsum(bits, axis=1)
+    now, then = model[:, :, None], model[:, None, :]
+    test = permutations[:, None, :]
+    found = [
+        metrics.summary(a, s) for a, s in zip(agreement[test, now], stability[test, now, then], strict=True)
+    ]
+    return {metric: np.array([getattr(s, metric) for s in found]) for metric in SUMMARY}
+
+
+def _by_model(source: Source, datasets: list[str], test: int, reader: AnswerReader) -> tuple[Float, Float]:
+    """Ranks what every model says about one test set.
+
+    A model is a bit mask over the datasets: which heads it has, or of the readout "last", the one it uses.
+
+    Returns:
+        (2^T,) SRCC with the opinions and (2^T, 2^T) SRCC between models; nan where no order asks for it.
+    """
+    models = 1 << len(datasets)
+    agreement, stability = np.full(models, np.nan), np.full((models, models), np.nan)
+    answers = _all_heads(source.record, datasets, datasets[test], reader)
+    if answers is None:
+        return agreement, stability
+    alone = source.readout == "last"
+    masks = [1 << k for k in range(len(datasets))] if alone else range(1, models)
+    told = {mask: _read(source, answers, mask, test) for mask in masks if alone or mask >> test & 1}
+    rows = [np.full(len(answers.mos), np.nan) if scores is None else scores for scores in told.values()]
+    between = metrics.spearman(np.vstack([*rows, answers.mos]))
+    masks = list(told)
+    agreement[masks] = between[:-1, -1]
+    stability[np.ix_(masks, masks)] = between[:-1, :-1]
+    return agreement, stability
+
+
+def _all_heads(record: RunRecord, datasets: list[str], test: str, reader: AnswerReader) -> Answers | None:
+    """Returns the answers with one head and one gate per dataset, in the order of `datasets`."""
+    steps = [reader.answers(record, t, test) for t in range(len(record.steps))]
+    if any(step is None for step in steps):
+        return None
+    present = [step for step in steps if step is not None]
+    place = [record.sequence.index(name) for name in datasets]
+    scores = np.stack([present[t].scores[:, -1] for t in place], axis=1)
+    far = present[-1].distances
+    return Answers(present[0].keys, present[0].mos, scores, None if far is None else far[:, place])
+
+
+def _read(source: Source, answers: Answers, mask: int, test: int) -> Float | None:
+    """Reads the model that has the heads of a mask."""
+    heads = [k for k in range(answers.scores.shape[1]) if mask >> k & 1]
+
+    def told(order: list[int]) -> Float | None:
+        far = None if answers.distances is None else answers.distances[:, order]
+        some = Answers(answers.keys, answers.mos, answers.scores[:, order], far)
+        own = order.index(test) if test in order else None
+        return read(some, source.readout, own, source.record.tau)
+
+    scores = told(heads)
+    if source.readout == "gate-hard" and scores is not None:
+        # of two heads with the same weight the first is taken: then the heads' order does count
+        again = told(heads[::-1])
+        return np.where(scores == again, scores, np.nan)
+    return scores
+
+
+# --------------------------------------------------------------------------------------------------- rows
+
+STATISTICS = ("mean", "std", "minimum", "lower quartile", "median", "upper quartile", "maximum")
+
+
+def describe(values: Float) -> dict[str, float]:
+    """Describes a whole population: std with ddof=0, linear quartiles; all nan if one value is."""
+    if not np.isfinite(values).all():
+        return dict.fromkeys(STATISTICS, math.nan)
+    quartiles = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
+    alike = bool(values.min() == values.max())  # rounding must not make a spread where there is none
+    mean, std = (values[0], 0.0) if alike else (math.fsum(values) / len(values), values.std())
+    told = [mean, std, *quartiles]
+    return {name: float(value) for name, value in zip(STATISTICS, told, strict=True)}
+
+
+def order_rows(group: Group, reader: AnswerReader) -> list[Row]:
+    """Returns the distribution of the four summary numbers over all orders, and the extreme orders.
+
+    The metric of a row is "mPSI: median" and the like; `order` is "all 720". For "mPSI: worst order" and
+    "mPSI: best order", `order` names the datasets and the value is that of the order.
+    """
+    rows: list[Row] = []
+    for study in order_studies(group, reader):
+        note, table = _note(study), "orders"
+        every = f"all {len(study.permutations)}"
+        for metric in SUMMARY:
+            for statistic, value in describe(study.values[metric]).items():
+                rows.append(make_row(table, study.method, every, f"{metric}: {statistic}", value, note))
+        values = study.values["mPSI"]
+        if np.isfinite(values).all():
+            for word, best in (("worst", values.min()), ("best", values.max())):
+                alike = np.flatnonzero(values == best)
+                tie = f"the first of {len(alike)} orders with this value" if len(alike) > 1 else ""
+                name, label = study.name(int(alike[0])), f"mPSI: {word} order"
+                rows.append(make_row(table, study.method, name, label, float(best), joined_note(tie, note)))
+        rows = [row if row.length else row._replace(length=len(study.titles)) for row in rows]
+    return rows
+
+
+def first_task_rows(group: Group, reader: AnswerReader) -> list[Row]:
+    """Returns the mean of mPSI over all orders that begin with each dataset, with their spread (ddof=0)."""
+    rows = []
+    for study in order_studies(group, reader):
+        for title, values in zip(study.titles, study.first_task, strict=True):
+            told = describe(values)
+            row = make_row(
+                "first_task", study.method, f"all {len(study.permutations)}", "mPSI: mean", told["mean"]
+            )
+            rows.append(
+                row._replace(
+                    length=len(study.titles), train_dataset=title, std=told["std"], note=_note(study)
+                )
+            )
+    return rows
+
+
+def _note(study: OrderStudy) -> str:
+    seeds = f"means over n={study.seeds} seeds" if study.seeds > 1 else ""
+    return joined_note("exact, from one training per dataset", seeds, GENERATED if study.generated else "")

@@ -1,0 +1,174 @@
+"""The shapes of the tables that the paper does not have: all orders, intervals, tests, transfer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.methods import drawn_methods, label_of, namer, row_method, unique
+from cliqa_bench.reports.rows import Row
+from cliqa_bench.reports.tables.all_orders import STATISTICS
+from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, Value
+from cliqa_bench.reports.tables.statistics import ALPHA, LEVEL, TESTED
+from cliqa_bench.reports.tables.transfer import MEASURES
+
+Best = Callable[[Iterable[float]], float]
+
+
+def _section(
+    label: str,
+    rows: Sequence[Row],
+    column: Callable[[Row], str],
+    columns: Sequence[str],
+    best: dict[str, Best],
+    digits: int = DIGITS,
+) -> Section:
+    """Sorts rows into a section; `best` says of which columns the extreme is bold, as printed, ties too."""
+    name = namer(rows)
+    cells = {(name(row), column(row)): row for row in rows}
+    names = unique(map(name, rows))
+    body: list[tuple[str, list[Value]]] = [(n, []) for n in names]
+    for head in columns:
+        found = [cells.get((n, head)) for n in names]
+        values = [Value() if row is None else Value(row.value, row.std, digits=digits) for row in found]
+        printed = [round(v.mean, digits) for v in values]
+        finite = [p for p in printed if math.isfinite(p)]
+        top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
+        for (_, line), value, shown in zip(body, values, printed, strict=True):
+            line.append(value._replace(bold=shown == top))
+    return Section(label, body)
+
+
+def shape_orders(rows: list[Row]) -> Table:
+    """A section per metric, a column per statistic over all task orders."""
+    heads = dict(zip(STATISTICS, ("Mean", "Std", "Min", "Q1", "Median", "Q3", "Max"), strict=True))
+
+    def column(row: Row) -> str:
+        return heads.get(row.metric.partition(": ")[2], "")
+
+    best: dict[str, Best] = dict.fromkeys(heads.values(), max)
+    best["Std"] = min
+    sections = []
+    for metric in SUMMARY:
+        for setting in unique(row.setting for row in rows):
+            some = [r for r in rows if r.setting == setting and r.metric.startswith(f"{metric}: ")]
+            sections.append(_section(f"{metric}, {setting}", some, column, [*heads.values()], best))
+    caption = (
+        f"Robustness over {rows[0].order} orders of the same datasets, exact from one training per dataset: "
+        "mean, standard deviation (ddof = 0: no order is left out), extremes and quartiles of the summary "
+        "numbers. Methods whose training depends on the order cannot stand here. Best results of each "
+        f"section in bold (of Std, the smallest).{_extremes(rows)}"
+    )
+    return Table("orders", caption, ("Metric", "Method"), [*heads.values()], sections)
+
+
+def _extremes(rows: list[Row]) -> str:
+    """Names the worst and the best order of the main task-agnostic methods, where orders differ at all."""
+    name, sentences = namer(rows), []
+    agnostic = [row for row in rows if row.setting == "Task-Agnostic"]
+    chosen = drawn_methods(unique(map(row_method, agnostic)))
+    told = {(name(r), r.metric): r for r in agnostic if row_method(r) in chosen}
+    for method in unique(name for name, _ in told):
+        worst, best = (told.get((method, f"mPSI: {word} order")) for word in ("worst", "best"))
+        if worst is not None and best is not None and worst.value < best.value:
+            sentences.append(
+                f" {method}, mPSI: worst {worst.order} ({worst.value:.{DIGITS}f}), "
+                f"best {best.order} ({best.value:.{DIGITS}f})."
+            )
+    return "".join(sentences)
+
+
+def shape_first_task(rows: list[Row]) -> Table:
+    """A section per setting, a column per dataset that is learned first."""
+    columns = unique(row.train_dataset for row in rows)
+    sections = [
+        _section(
+            setting,
+            [r for r in rows if r.setting == setting],
+            lambda row: row.train_dataset,
+            columns,
+            dict.fromkeys(columns, max),
+        )
+        for setting in unique(row.setting for row in rows)
+    ]
+    caption = (
+        f"First-task effect: mean of mPSI over those of {rows[0].order} orders that begin with each dataset, "
+        "± their standard deviation (ddof = 0: no order is left out). Best results of each section in bold."
+    )
+    return Table("first_task", caption, ("Setting", "Method"), columns, sections)
+
+
+def shape_intervals(rows: list[Row]) -> Table:
+    """A section per setting; mSRCC, its difference to the best and the SRCC of each test set.
+
+    The SRCC of the test sets themselves, and their differences to the best, stand in the rows only.
+    """
+
+    def column(row: Row) -> str:
+        whole, _, end = row.metric.partition(": ")
+        return f"{row.test_dataset or whole}\t{end.capitalize() or 'Value'}"
+
+    titles = unique(row.test_dataset for row in rows if row.test_dataset)
+    whole = {"mSRCC": ("Value", "Low", "High"), "mSRCC less the best": ("Value", "Low", "High")}
+    spans = {**whole, **dict.fromkeys(titles, ("Low", "High"))}
+    columns = [f"{span}\t{head}" for span, heads in spans.items() for head in heads]
+    shown = [row for row in rows if not (row.test_dataset and "best" in row.metric)]
+    sections = [
+        _section(s, [r for r in shown if r.setting == s], column, columns, {"mSRCC\tValue": max})
+        for s in unique(row.setting for row in rows)
+    ]
+    seeds = "images and seeds are" if any(" seeds, B=" in row.note for row in rows) else "images are"
+    resamples = rows[0].note.partition("B=")[2].partition(";")[0]
+    caption = (
+        f"{LEVEL:.0%} percentile intervals of the SRCC after the last experience by a paired bootstrap: "
+        f"{seeds} resampled {resamples} times, alike for all methods. The best is the method with the "
+        "highest mSRCC of the same setting and backbone; an interval of the difference without 0 tells the "
+        "two apart. With one seed an interval says nothing about chance in training. Best mSRCC of each "
+        "section in bold."
+    )
+    names = [column.split("\t")[1] for column in columns]
+    counts = [(span, len(heads)) for span, heads in spans.items()]
+    return Table("intervals", caption, ("Setting", "Method"), names, sections, counts)
+
+
+def shape_significance(rows: list[Row]) -> Table:
+    """A section per metric, setting and backbone; p-values of each method against each other."""
+
+    def column(row: Row) -> str:
+        return row.metric.partition(": p against ")[2]
+
+    columns = unique(map(label_of, rows))
+    several = len({row.backbone for row in rows}) > 1
+    sections = []
+    for metric in TESTED:
+        for setting, backbone in unique((row.setting, row.backbone) for row in rows):
+            some = [r for r in rows if r[1:3] == (setting, backbone) and r.metric.startswith(f"{metric}:")]
+            label = f"{metric}, {setting}" + (f" [{backbone}]" if several else "")
+            sections.append(_section(label, some, column, columns, {}, digits=4))
+    few = unique(part for row in rows for part in row.note.split("; ") if part.startswith("too few"))
+    caption = (
+        "Exact paired permutation test between methods over seeds: two-sided p-values of the mean "
+        "difference, all 2^n sign flips counted, not corrected for the number of comparisons. With n seeds "
+        f"the smallest p is 2/2^n, so n >= 6 is needed for {ALPHA}."
+    )
+    if few:
+        caption += " A dash where there are " + "; ".join(few) + "."
+    return Table("significance", caption, ("Metric", "Method"), columns, sections)
+
+
+def shape_transfer(rows: list[Row]) -> Table:
+    """A section per setting, a column per measure."""
+    best: dict[str, Best] = {"Forgetting": min, "BWT": max, "FWT": max}
+    sections = [
+        _section(s, [r for r in rows if r.setting == s], lambda row: row.metric, [*MEASURES], best)
+        for s in unique(row.setting for row in rows)
+    ]
+    caption = (
+        "Forgetting (Chaudhry et al., 2018; the maximum begins with the experience that learns the dataset), "
+        "backward and forward transfer (Lopez-Paz and Ranzato, 2017) in terms of SRCC. The baseline of FWT "
+        "is 0, the expected SRCC of predictions that know nothing of the image; the oracle has no FWT, as it "
+        "has no head for a dataset not yet learned. Best results of each section in bold (of forgetting, the "
+        "smallest)."
+    )
+    return Table("transfer", caption, ("Setting", "Method"), [*MEASURES], sections)

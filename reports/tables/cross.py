@@ -1,0 +1,108 @@
+"""Tables X and XI: TSN-IQA on datasets that are no task of the sequence."""
+
+from __future__ import annotations
+
+from cliqa_bench import metrics
+from cliqa_bench.readouts import gate_weights
+from cliqa_bench.reports.methods import namer, predict, unique
+from cliqa_bench.reports.rows import Group, Row
+from cliqa_bench.reports.tables.shapes import Table, build
+from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds
+from cliqa_bench.results.records import AnswerReader, RunRecord
+
+WEIGHT = "mean weighting"
+
+
+def further_tests(seeds: Seeds) -> list[str]:
+    """Returns the names of the test sets that are no task of the sequence."""
+    records = [source.record for source in seeds.values()]
+    return unique(t for record in records for t in record.tests if t not in record.sequence)
+
+
+def _mean_weights(reader: AnswerReader, record: RunRecord, test: str) -> list[float]:
+    """The mean weight of each head over the images of a test set, after the last experience."""
+    answers = reader.answers(record, len(record.steps) - 1, test)
+    if answers is None or answers.distances is None:
+        return [metrics.NAN] * len(record.sequence)
+    return [float(w) for w in gate_weights(answers.distances, record.tau).mean(axis=0)]
+
+
+def _srcc(reader: AnswerReader, seeds: Seeds, test: str) -> list[float]:
+    """SRCC of every seed after the last experience, nan where answers are missing."""
+    told = [predict(reader, s, len(s.record.steps) - 1, test) for s in seeds.values()]
+    return [metrics.NAN if p is None else metrics.srcc(p.scores, p.mos) for p in told]
+
+
+def weight_rows(group: Group, reader: AnswerReader) -> list[Row]:
+    """Returns mean gate weights and SRCC by further test set (Table X), means over seeds.
+
+    Raises:
+        UserError: If an answer file is broken or files do not belong together.
+    """
+    rows = []
+    for method, seeds in default_runs(group).items():
+        record = next(iter(seeds.values())).record
+        for test in further_tests(seeds):
+            weights = [_mean_weights(reader, s.record, test) for s in seeds.values()]
+            own = [
+                over_seeds("X", method, group, WEIGHT, column)._replace(train_dataset=record.titles[head])
+                for head, column in zip(record.sequence, zip(*weights, strict=True), strict=True)
+            ]
+            own.append(over_seeds("X", method, group, "SRCC", _srcc(reader, seeds, test)))
+            title = record.titles.get(test, test)
+            rows += [r._replace(length=length_of(seeds), test_dataset=title) for r in own]
+    return rows
+
+
+def srcc_rows(group: Group, reader: AnswerReader) -> list[Row]:
+    """Returns the SRCC by backbone and further test set (Table XI), means over seeds.
+
+    Raises:
+        UserError: If an answer file is broken or files do not belong together.
+    """
+    rows = []
+    for method, seeds in default_runs(group).items():
+        titles = next(iter(seeds.values())).record.titles
+        for test in further_tests(seeds):
+            row = over_seeds("XI", method, group, "SRCC", _srcc(reader, seeds, test))
+            rows.append(row._replace(length=length_of(seeds), test_dataset=titles.get(test, test)))
+    return rows
+
+
+def shape_weights(rows: list[Row]) -> Table:
+    """A row per test set, a column per head and one for SRCC."""
+    heads, name = unique(row.train_dataset for row in rows if row.metric == WEIGHT), namer(rows)
+    several = len({name(row) for row in rows}) > 1
+    columns = [*heads, "SRCC"]
+    sections = [
+        build(
+            label if several else "",
+            [row for row in rows if name(row) == label],
+            lambda row: row.test_dataset,
+            lambda row: row.train_dataset or row.metric,
+            columns,
+            best=(),
+        )
+        for label in unique(map(name, rows))
+    ]
+    caption = (
+        "Mean weight that the gate gives to the head of each dataset learned, and SRCC, on test sets that "
+        "are no task of the sequence, after the last experience."
+    )
+    return Table(
+        "X", caption, ("Method", "Test set"), columns, sections, [("Mean weight", len(heads)), ("", 1)]
+    )
+
+
+def shape_srcc(rows: list[Row]) -> Table:
+    """A row per method and backbone, a column per test set."""
+    columns = unique(row.test_dataset for row in rows)
+
+    def name(row: Row) -> str:
+        return f"{row.method}{f' ({row.variant})' if row.variant else ''} [{row.backbone}]"
+
+    caption = (
+        "SRCC on test sets that are no task of the sequence, after the last experience. Best results in bold."
+    )
+    section = build("", rows, name, lambda row: row.test_dataset, columns)
+    return Table("XI", caption, ("", "Method"), columns, [section])

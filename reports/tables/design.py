@@ -1,0 +1,148 @@
+"""Table VII, what TSN-IQA's design choices are worth, and XIII, what chance in training does to methods."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.methods import Method, namer, sources, unique
+from cliqa_bench.reports.rows import Group, Row
+from cliqa_bench.reports.tables.shapes import Section, Table, build
+from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds, runs_of, summaries
+from cliqa_bench.results.records import AnswerReader
+
+# in the paper's words
+SHARED, IMAGENET, HIERARCHY = (
+    "Task-agnostic BN",
+    "ImageNet Pre-trained BN (for KG)",
+    "Feature hierarchy: ",
+)
+REFERENCE, BACKBONE, DEFAULT = "reference", "Backbone", "default setting"
+SAME_GATE = "same gate as by default: the backbone was pre-trained on distortions"
+_CHOICES = {"norms=shared": SHARED, "gate_bn=imagenet": IMAGENET}
+_SECTIONS = ("Reference", "Normalisation", "Feature hierarchy", "Other settings", "Backbone")
+
+
+def design_rows(group: Group, reader: AnswerReader) -> list[Row]:
+    """Returns mPSI and mSRCC of TSN-IQA by design choice and backbone (Table VII), means over seeds.
+
+    One backbone bears the design choices: the one with most of them, of several ResNet-18 as in the paper.
+    LwF-KG stands beside them for reference. None unless there are two choices to compare.
+
+    Raises:
+        UserError: If an answer file is broken or files do not belong together.
+    """
+    found = runs_of(group, "tsn")
+    if len(found) < 2:
+        return []
+    tried = Counter(method.backbone for method in found)
+    main = max(sorted(tried), key=lambda name: (tried[name], name == "ResNet-18"))
+    chosen = [(m._replace(variant=REFERENCE), seeds) for m, seeds in default_runs(group, "lwf").items()]
+    chosen += [(m._replace(variant=_choice(m, seeds, main)), seeds) for m, seeds in found.items()]
+    shared = set.intersection(*(set(seeds) for seeds in found.values()))
+    default_gates = [
+        source.record.gates
+        for method, seeds in found.items()
+        if not method.variant
+        for source in seeds.values()
+    ]
+    rows = []
+    for method, all_seeds in chosen:
+        # what chance does to one seed must not be taken for what a choice is worth
+        seeds = {seed: source for seed, source in all_seeds.items() if seed in shared} or all_seeds
+        numbers = summaries(reader, seeds)
+        record = next(iter(seeds.values())).record
+        note = DEFAULT if method.variant.startswith(HIERARCHY) and not record.variant else ""
+        if method.variant == IMAGENET and record.gates in default_gates:
+            note = SAME_GATE
+        for metric in ("mPSI", "mSRCC"):
+            row = over_seeds("VII", method, group, metric, numbers[metric], note)
+            rows.append(row._replace(length=length_of(seeds)))
+    return sorted(rows, key=lambda row: (_SECTIONS.index(_kind(row)), len(row.variant)))
+
+
+def _choice(method: Method, seeds: Seeds, main: str) -> str:
+    """Names a design choice as the paper does; what it did not try keeps the names of its settings."""
+    if method.backbone != main:
+        return BACKBONE + (f", {method.variant}" if method.variant else "")
+    record = next(iter(seeds.values())).record
+    staged = method.variant.startswith("stages=") and method.variant.count("=") == 1
+    if not method.variant or staged:
+        stages = "+".join(map(str, record.stages))
+        return f"{HIERARCHY}Stage{'s' if len(record.stages) > 1 else ''} {stages}"
+    return _CHOICES.get(method.variant, method.variant)
+
+
+def _kind(row: Row) -> str:
+    if row.variant == REFERENCE:
+        return "Reference"
+    if row.variant.startswith((HIERARCHY, BACKBONE)):
+        return "Feature hierarchy" if row.variant.startswith(HIERARCHY) else "Backbone"
+    return "Normalisation" if row.variant in (SHARED, IMAGENET) else "Other settings"
+
+
+def shape_design(rows: list[Row]) -> Table:
+    """A section per kind of choice, the columns mPSI and mSRCC."""
+    columns = ["mPSI", "mSRCC"]
+
+    def name(row: Row) -> str:
+        if row.variant == REFERENCE:
+            return f"{row.method} [{row.backbone}]"
+        if row.variant.startswith(BACKBONE):
+            return row.backbone + row.variant.removeprefix(BACKBONE)
+        if row.note.startswith(SAME_GATE):
+            return f"{row.variant}: the default's"
+        return row.variant.removeprefix(HIERARCHY) + (" (default)" if row.note.startswith(DEFAULT) else "")
+
+    sections = [
+        build(kind, own, name, lambda row: row.metric, columns)
+        for kind in _SECTIONS
+        if (own := [row for row in rows if _kind(row) == kind])
+    ]
+    main = next((r.backbone for r in rows if _kind(r) not in ("Reference", "Backbone")), "")
+    caption = (
+        f"TSN-IQA with different design choices{f' on {main}' if main else ''}, and on other backbones with "
+        "the default setting; LwF-KG for reference. Best results of each section in bold."
+    )
+    return Table("VII", caption, ("Design choice", "Variant"), columns, sections)
+
+
+def seed_rows(group: Group, reader: AnswerReader) -> list[Row]:
+    """Returns mean and standard deviation (ddof=1) over seeds of the task-agnostic methods (Table XIII).
+
+    A method with one seed is a dash (its variants are left out); none where no method has two.
+
+    Raises:
+        UserError: If an answer file is broken or files do not belong together.
+    """
+    found = {
+        method: seeds
+        for method, seeds in sources(group).items()
+        if method.setting == "Task-Agnostic" and (len(seeds) > 1 or not method.variant)
+    }
+    if max(map(len, found.values()), default=0) < 2:
+        return []
+    rows = []
+    for method, seeds in found.items():
+        numbers = summaries(reader, seeds) if len(seeds) > 1 else {metric: [] for metric in SUMMARY}
+        own = [over_seeds("XIII", method, group, metric, numbers[metric]) for metric in SUMMARY]
+        own.append(over_seeds("XIII", method, group, "seeds", [len(seeds)]))
+        rows += [row._replace(length=length_of(seeds)) for row in own]
+    return rows
+
+
+def shape_seeds(rows: list[Row]) -> Table:
+    """A section per backbone, a column per summary number, and one that tells the number of seeds."""
+    columns = [*SUMMARY, *(["seeds"] if any(row.metric == "seeds" for row in rows) else [])]
+    sections: list[Section] = []
+    for backbone in unique(row.backbone for row in rows):
+        own = [row for row in rows if row.backbone == backbone]
+        metric = build(
+            backbone, own, namer(own), lambda row: row.metric, columns, True, {"seeds": 0}, SUMMARY
+        )
+        sections.append(metric)
+    caption = (
+        "Mean ± standard deviation (ddof = 1) over seeds of the training, task-agnostic methods; a dash "
+        "where there are fewer than two seeds. Best means of each section in bold."
+    )
+    return Table("XIII", caption, ("Backbone", "Method"), columns, sections)
