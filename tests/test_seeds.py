@@ -1,5 +1,6 @@
 """Seeds: fixed for ever, since every result hangs on them, and as many as there are lists of names."""
 
+import os
 import subprocess
 import sys
 
@@ -32,8 +33,10 @@ def test_other_names_other_orders_and_other_kinds_have_other_seeds():
 def test_a_seed_is_the_same_in_every_process():
     code = "from cliqa_bench.seeds import seed_for; print(seed_for('crops', 'live', 0))"
     for salt in ("1", "2"):
-        told = subprocess.check_output([sys.executable, "-c", code], env={"PYTHONHASHSEED": salt}, text=True)
-        assert int(told) == seed_for("crops", "live", 0)
+        env = os.environ | {"PYTHONHASHSEED": salt}
+        assert int(subprocess.check_output([sys.executable, "-c", code], env=env)) == seed_for(
+            "crops", "live", 0
+        )
 
 
 def test_the_generator_is_pcg64_of_the_seed():
