@@ -36,6 +36,9 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANGES = Path(__file__).with_suffix("")
+MINIATURES = "CLIQA_TEST_MINIATURES"
+"""Environment variable: a folder of generated datasets that all runs of the tests read; see conftest.py."""
+
 GENERATOR = "cliqa_bench/benchmarks/generated/"
 """Where a change makes other generated data."""
 
@@ -121,27 +124,30 @@ def copied_checkout() -> Iterator[Path]:
 
 
 @contextmanager
-def made_miniatures() -> Iterator[Path]:
-    """Gives a folder with the generated datasets that tests read: in CLIQA_TEST_MINIATURES, else for once."""
+def made_miniatures() -> Iterator[None]:
+    """Makes the generated datasets that tests read, in the folder that MINIATURES names, or for once."""
     program = (
         "import sys, pathlib, conftest; from cliqa_bench.benchmarks.generated.make import make_miniatures; "
         "make_miniatures(pathlib.Path(sys.argv[1]), conftest.SCALE, seed=0)"
     )
     with tempfile.TemporaryDirectory(prefix="wrong-science-") as temporary:
-        folder = os.environ.get("CLIQA_TEST_MINIATURES", temporary)
+        folder = os.environ.setdefault(MINIATURES, temporary)
         subprocess.run(
             [sys.executable, "-c", program, folder],
             cwd=ROOT / "tests",
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             check=True,
         )
-        yield Path(folder)
+        yield
 
 
 def run_tests(
-    copy: Path, tests: Sequence[str], miniatures: Path | None, *flags: str
+    copy: Path, tests: Sequence[str], *flags: str, own_data: bool = False
 ) -> tuple[int | None, str]:
-    """Runs tests in a copy of the checkout; returns pytest's exit code (None: too slow) and its output."""
+    """Runs tests in a copy of the checkout; returns pytest's exit code (None: too slow) and its output.
+
+    With `own_data`, they make the generated datasets themselves.
+    """
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
     environment = {
         **os.environ,
@@ -149,8 +155,8 @@ def run_tests(
         "PYTHONDONTWRITEBYTECODE": "1",  # two changes within one second may leave files of equal size
         "OMP_NUM_THREADS": "1",
     }
-    if miniatures is not None:
-        environment["CLIQA_TEST_MINIATURES"] = str(miniatures)
+    if own_data:
+        environment.pop(MINIATURES, None)
     try:
         done = subprocess.run(
             [*command, *flags, *tests],
@@ -165,7 +171,7 @@ def run_tests(
     return done.returncode, done.stdout + done.stderr
 
 
-def judge(change: Change, copy: Path, miniatures: Path) -> Verdict:
+def judge(change: Change, copy: Path) -> Verdict:
     """Applies a change to a copy, runs its tests, and takes the change back."""
     if problem := change.problem(copy):
         return Verdict(change, "broken", problem)
@@ -175,8 +181,8 @@ def judge(change: Change, copy: Path, miniatures: Path) -> Verdict:
     original = path.read_text(encoding="utf-8")
     try:
         path.write_text(original.replace(change.old, change.new), encoding="utf-8")
-        made = None if change.file.startswith(GENERATOR) else miniatures
-        code, output = run_tests(copy, change.tests, made, "-x")
+        own_data = change.file.startswith(GENERATOR)
+        code, output = run_tests(copy, change.tests, "-x", own_data=own_data)
     finally:
         path.write_text(original, encoding="utf-8")
     if code is None:
@@ -190,14 +196,14 @@ def judge(change: Change, copy: Path, miniatures: Path) -> Verdict:
     return Verdict(change, "noticed", failed[1])
 
 
-def judge_all(changes: Sequence[Change], jobs: int, miniatures: Path) -> Iterator[Verdict]:
+def judge_all(changes: Sequence[Change], jobs: int) -> Iterator[Verdict]:
     """Judges changes side by side, each process in a copy of its own; gives them in their order."""
     copies: SimpleQueue[Path] = SimpleQueue()
 
     def one(change: Change) -> Verdict:
         copy = copies.get()
         try:
-            return judge(change, copy, miniatures)
+            return judge(change, copy)
         finally:
             copies.put(copy)
 
@@ -207,13 +213,13 @@ def judge_all(changes: Sequence[Change], jobs: int, miniatures: Path) -> Iterato
         yield from pool.map(one, changes)
 
 
-def check_unchanged(changes: Sequence[Change], jobs: int, miniatures: Path) -> str:
+def check_unchanged(changes: Sequence[Change], jobs: int) -> str:
     """Runs the tests of all changes on the unchanged code; returns what is wrong, or ""."""
     tests = sorted({test for change in changes if not change.equivalent for test in change.tests})
     if not tests:
         return ""
     with copied_checkout() as copy:
-        code, output = run_tests(copy, tests, miniatures, "-n", str(jobs))
+        code, output = run_tests(copy, tests, "-n", str(jobs))
     return "" if code == 0 else f"the tests fail on the unchanged code:\n{output[-2000:]}"
 
 
@@ -228,11 +234,11 @@ def main() -> int:
     args = parser.parse_args()
     changes = [c for c in read_changes() if args.only in c.name or args.only in c.file]
     ends = []
-    with made_miniatures() as miniatures:
-        if not args.skip_unchanged and (wrong := check_unchanged(changes, args.jobs, miniatures)):
+    with made_miniatures():
+        if not args.skip_unchanged and (wrong := check_unchanged(changes, args.jobs)):
             print(wrong, file=sys.stderr)
             return 1
-        for verdict in judge_all(changes, args.jobs, miniatures):
+        for verdict in judge_all(changes, args.jobs):
             ends.append(verdict.end)
             change = verdict.change
             print(f"{verdict.end:<10} {change.file}: {change.name} ({verdict.detail})", flush=True)
