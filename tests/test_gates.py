@@ -109,33 +109,29 @@ def test_the_gate_weighs_as_published(shared):
     assert np.ptp(golden["weights"], axis=0).max() > 100 * ATOL  # a wrong gate would show
 
 
+SCORES = torch.tensor([[0.25, -0.5, 0.75], [0.5, 1.0, -0.25]])
+
+
+class Heads(torch.nn.Module):
+    """Three heads on one network, with the same scores for any two images."""
+
+    heads = SCORES[0]
+
+    def forward(self, images, fixed=None):
+        return SCORES
+
+
 def test_of_heads_without_a_gate_the_newest_is_read():
-    said = torch.tensor([[0.25, -0.5, 0.75], [0.5, 1.0, -0.25]])
-
-    class All(torch.nn.Module):
-        heads = said[0]
-
-        def forward(self, images, fixed=None):
-            return said
-
-    found = GatedScorer([All()], None)(torch.zeros(2, 3, 4, 4))  # type: ignore[list-item]
+    found = GatedScorer([Heads()], None)(torch.zeros(2, 3, 4, 4))  # type: ignore[list-item]
     assert found.scores.tolist() == [0.75, -0.25]
     assert found.weights.tolist() == [[0, 0, 1]] * 2
-    assert np.array_equal(found.heads, said)
+    assert np.array_equal(found.heads, SCORES)
 
 
 def test_heads_on_one_network_are_weighted_by_the_gate(monkeypatch):
-    said = torch.tensor([[0.25, -0.5, 0.75], [0.5, 1.0, -0.25]])
     given = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.0, 0.875]], dtype=torch.float64)
-
-    class All(torch.nn.Module):
-        heads = said[0]
-
-        def forward(self, images, fixed=None):
-            return said
-
     monkeypatch.setattr(Gate, "weights", lambda self, images: given)
     gate = Gate(Described([]), [], [], 32.0)
-    found = GatedScorer([All()], gate, tolerance=0.3)(torch.zeros(2, 3, 4, 4))  # type: ignore[list-item]
+    found = GatedScorer([Heads()], gate, tolerance=0.3)(torch.zeros(2, 3, 4, 4))  # type: ignore[list-item]
     assert found.scores.tolist() == [0.125 - 0.125 + 0.1875, 0.0625 - 0.21875]
-    assert np.array_equal(found.heads, said), "all of them are known, whatever the tolerance"
+    assert np.array_equal(found.heads, SCORES), "all of them are known, whatever the tolerance"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from PIL import Image
@@ -68,7 +69,7 @@ class Noted:
         images = learner.shown[1].tolist()
         self.cuts[-1] |= dict(zip(images, learner.mb_x.clone(), strict=True))
         self.batches[-1].append(images)
-        self.losses[-1].append(float(learner.loss))
+        self.losses[-1].append(float(learner.loss.detach()))
 
     def sizes(self):
         return [[len(images) for images in epoch] for epoch in self.batches]
@@ -235,8 +236,7 @@ def test_sampled_pairs_train_too(source):
             pairs = [(images[i], images[j], g) for i, j, g in zip(first, second, labels, strict=True)]
             s = learner.mb_output.detach()[:, 0].double().numpy()
             p = norm.cdf((s[first] - s[second]) / np.sqrt(2))
-            g = np.array(labels)
-            loss = np.mean(1 - np.sqrt(p * g + 1e-8) - np.sqrt((1 - p) * (1 - g) + 1e-8))
+            loss = np.mean(oracles.fidelity(p, np.array(labels)))
             told.append((pairs, float(learner.loss.detach()), loss))
 
     training = replace(TRAINING, pairs="sampled", n_pairs=20)

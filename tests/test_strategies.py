@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -253,7 +254,7 @@ def test_distillation_in_numpy():
     expected = 0.0
     for head in range(4):
         p, g = (norm.cdf((s[first, head] - s[second, head]) / np.sqrt(2)) for s in (new, old))
-        expected += np.mean(1 - np.sqrt(p * g + 1e-8) - np.sqrt((1 - p) * (1 - g) + 1e-8))
+        expected += float(np.mean(oracles.fidelity(p, g)))
     rows = torch.from_numpy(first), torch.from_numpy(second)
     assert float(distillation(torch.tensor(new), torch.tensor(old), *rows)) == pytest.approx(
         expected, abs=1e-6
@@ -285,7 +286,7 @@ def test_the_teacher_is_the_model_after_the_warm_up_and_its_statistics_stand_sti
             new = learner.mb_output[:, 0].detach().double().numpy()
             first, second = (learner.mbatch[k].numpy() for k in (2, 3))
             p, g = (norm.cdf((s[first] - s[second]) / np.sqrt(2)) for s in (new, old))
-            return self.reg_weight * np.mean(1 - np.sqrt(p * g + 1e-8) - np.sqrt((1 - p) * (1 - g) + 1e-8))
+            return self.reg_weight * np.mean(oracles.fidelity(p, g))
 
     steps: list[tuple[float, float]] = []
     start = new_model(LwF())
@@ -342,7 +343,7 @@ def test_the_penalty_of_lwf_on_a_third_task_is_that_of_numpy(sources, slope, wei
     expected = 0.0
     for head in range(2):
         p, g = (norm.cdf((s[first, head] - s[second, head]) / scale) for s in (seen["new"], seen["old"]))
-        expected += weight * np.mean(1 - np.sqrt(p * g + 1e-8) - np.sqrt((1 - p) * (1 - g) + 1e-8))
+        expected += weight * float(np.mean(oracles.fidelity(p, g)))
     assert expected > 1e-5 or not weight, "teacher and student differ: the student's normalisation adapts"
     # the largest difference seen is 5.4e-8, of sums in float32
     assert seen["penalty"] == pytest.approx(expected, abs=1.6e-7)
@@ -500,7 +501,7 @@ def test_importances_by_differences_in_numpy(power):
         p = norm.cdf((s[first] - s[second]) / np.sqrt(2))
         if power == 1:
             return p**2
-        return 1 - np.sqrt(p * true + 1e-8) - np.sqrt((1 - p) * (1 - true) + 1e-8)
+        return oracles.fidelity(p, true)
 
     flat = np.concatenate([w1.ravel(), w2.ravel()])
     steps = 1e-6 * np.eye(16)
