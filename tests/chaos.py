@@ -250,14 +250,14 @@ class Chaos:
 # -- what is killed ------------------------------------------------------------------------------------------
 
 
-def run_task(data: Path, strategy: str, jobs: int) -> Task:
+def run_task(data: Path, strategy: str, jobs: int, hook: Callable[[], None] | None) -> Task:
     """Returns two short trainings in two orders, with everything that belongs to a run."""
     words = [
         "run", "--strategy", strategy, "--orders", ORDERS, "--data", str(data), "--weights", "random",
         "--set", "training.epochs=2", "--set", "training.warmup_epochs=1", "--device", "cpu",
         "--jobs", str(jobs), "--out", "{out}",
     ]  # fmt: skip
-    return Task(f"{strategy}-{jobs}", words)
+    return Task(f"{strategy}-{jobs}", words, hook)
 
 
 def small_make() -> None:
@@ -309,23 +309,16 @@ def can_mount(folder: Path) -> bool:
     return subprocess.run(["umount", str(folder)], check=False).returncode == 0
 
 
-def wreak(
-    chaos: Chaos,
-    kills: int,
-    disks: int,
-    strategies: list[str],
-    jobs: list[int],
-    others: bool,
-    figures: bool,
-) -> None:
+def wreak(chaos: Chaos, args: argparse.Namespace) -> None:
     """Does campaigns until there were as many kills as asked for, and then as many small disks."""
+    strategies, jobs = args.strategies.split(","), [int(n) for n in args.jobs.split(",")]
+    others, kills = not args.only_runs, args.kills
     data = chaos.root / "data"
     make = Task("data", ["data", "make", "{out}", "--scale", "0.02"], small_make)
     if chaos.start(make, data, chaos.root / "cache").wait() != 0:
         raise SystemExit("cannot make the miniatures")
-    tasks = [run_task(data, strategy, n) for strategy in strategies for n in jobs]
-    for task in tasks:
-        task.hook = None if figures else no_figures
+    hook = no_figures if args.no_figures else None
+    tasks = [run_task(data, strategy, n, hook) for strategy in strategies for n in jobs]
     for task in tasks:
         chaos.undisturbed(task)
     for strategy in strategies:
@@ -349,7 +342,7 @@ def wreak(
             runs = 2 if chaos.rng.random() < 0.25 else 1
             chaos.campaign(chaos.rng.choice(tasks), min(left, chaos.rng.randint(1, 6)), runs)
         print(f"{chaos.figures['kills']} of {kills} kills, {len(chaos.wrong)} deviations", flush=True)
-    for _ in range(disks if mountable else 0):
+    for _ in range(args.disks if mountable else 0):
         chaos.small_disk(chaos.rng.choice(tasks))
     if not mountable:
         chaos.figures["small disks: not tried, they need root and mount"] = 0
@@ -370,9 +363,7 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     lab.preload()
     chaos = Chaos(root, random.Random(args.seed))
-    jobs = [int(n) for n in args.jobs.split(",")]
-    strategies = args.strategies.split(",")
-    wreak(chaos, args.kills, args.disks, strategies, jobs, not args.only_runs, not args.no_figures)
+    wreak(chaos, args)
     chaos.figures["deviations"] = len(chaos.wrong)
     chaos.figures["seconds"] = round(time.monotonic() - begin)
     for name, n in sorted(chaos.figures.items()):

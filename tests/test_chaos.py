@@ -20,17 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the chaos test forks")
 def test_what_is_killed_and_goes_on_ends_as_what_nobody_disturbed() -> None:
     words = [
-        "--kills",
-        "2",
-        "--strategies",
-        "tsn",
-        "--jobs",
-        "1",
-        "--only-runs",
-        "--no-figures",
-        "--seed",
-        "3",
-    ]
+        "--kills", "2", "--strategies", "tsn", "--jobs", "1", "--only-runs", "--no-figures", "--seed", "3",
+    ]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "tests" / "chaos.py"), *words]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

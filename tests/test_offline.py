@@ -45,9 +45,9 @@ class Offline:
         folder.mkdir()
         (folder / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
         self.log = folder / "log"
+        places = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tests")))
         self.env = os.environ | {
-            "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))), "OFFLINE_LOG": str(self.log),
-            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": places, "OFFLINE_LOG": str(self.log), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
 
     def python(self, *words: str) -> None:
@@ -71,11 +71,6 @@ if __name__ == "__main__":
         sys.argv = ["cliqa_bench", *shlex.split(line)]
         if code := main(sys.argv[1:]):
             sys.exit(f"{line}: exit code {code}")
-"""
-
-UNDRAWN = """
-from cliqa_bench.reports.figures import gallery
-gallery.PICTURES = ()  # figures take long, and another test draws them
 """
 
 
@@ -104,24 +99,13 @@ def test_a_run_and_what_reads_it(offline: Offline, miniatures: Path, tmp_path: P
     words = arguments(miniatures, out)
     offline.python("-m", "cliqa_bench", *words, "--jobs", "2", "--log", "csv")
     pictures = sorted((out / "pictures").rglob("*.png"))[:2]
+    precision = ["--rows", "precision", "--repeats", "1", "--device", "cpu"]
     offline(
         ["plan", *words[1:]],
         ["report", "--out", out],
         ["verify", out, "--pack", tmp_path / "bundle.zip"],
         ["score", *pictures, "--runs", out],
-        [
-            "bench",
-            "--rows",
-            "precision",
-            "--runs",
-            out,
-            "--repeats",
-            "1",
-            "--device",
-            "cpu",
-            "--out",
-            tmp_path,
-        ],
+        ["bench", *precision, "--runs", out, "--out", tmp_path],
     )
 
 
@@ -134,7 +118,7 @@ def test_runs_with_loggers_and_those_of_the_paper(offline: Offline, miniatures: 
         [*words, "--log", "tensorboard"],
         [*words, "--log", "wandb", "--seeds", "1"],
         ["paper", *paper[1:]],
-        setup=UNDRAWN + FEW_RUNS,
+        setup=f"import chaos; chaos.no_figures()\n{FEW_RUNS}",  # another test draws them
     )
 
 
@@ -160,17 +144,8 @@ def test_the_other_commands(offline: Offline, tmp_path: Path) -> None:
         ["list"],
         ["test", "naive"],
         ["pretrain", "--steps", "1", "--to", tmp_path / "w.safetensors", "--device", "cpu"],
-        setup=FEW_PICTURES,
+        setup="import chaos; chaos.small_make(); chaos.small_pretrain()",
     )
-
-
-FEW_PICTURES = """
-from dataclasses import replace
-from cliqa_bench.models import pretraining_config
-from cliqa_bench.benchmarks.generated import make
-make.LAYOUTS = {name: make.LAYOUTS[name] for name in ("bid", "clive")}
-pretraining_config.SCNN = replace(pretraining_config.SCNN, pictures=5, batch=4, size=64)
-"""
 
 
 def test_timm_as_it_is_imported(offline: Offline) -> None:
