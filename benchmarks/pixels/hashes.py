@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cliqa_bench.benchmarks.pixels.decode import RULES, raised_rules, rules_of
 from cliqa_bench.errors import UserError
@@ -35,10 +35,7 @@ def content_hashes(root: Path, paths: Sequence[Path], what: str) -> list[str]:
     Raises:
         UserError: If a file cannot be read.
     """
-    known = _read_table(_table(root))
-    if fresh := _fresh(paths, known, _hash, f"read {what}"):
-        known |= fresh
-        _write_table(root, known)
+    known = _up_to_date(_table(root), paths, str, _hash, f"read {what}")
     return [known[str(path)][2] for path in paths]
 
 
@@ -59,55 +56,48 @@ def changed_rules(root: Path, paths: Sequence[Path], what: str) -> dict[str, int
     if not raised:
         return {}
     table = cache_root() / "rules" / f"{digest([str(root.resolve()), sorted(RULES)])}.json"
-    known = _read_rules(table)
-    if fresh := _fresh(paths, known, rules_of, f"headers of {what}"):
-        known |= fresh
-        with contextlib.suppress(UserError):  # as in _write_table
-            write_json(table, known)
+    known = _up_to_date(table, paths, _names, rules_of, f"headers of {what}")
     used = {rule for path in paths for rule in known[str(path)][2]}
     return {rule: version for rule, version in raised.items() if rule in used}
 
 
-def _fresh(
+def _up_to_date(
+    table: Path,
     paths: Sequence[Path],
-    known: Mapping[str, tuple[int, int, Found]],
+    parse: Callable[[Any], Found],
     look: Callable[[Path], Found],
     doing: str,
 ) -> dict[str, tuple[int, int, Found]]:
-    """Looks at the files that have changed since they were last looked at, and returns what is found."""
+    """Looks at the files that have changed since the last time, and returns the table with them."""
+    known = _read_table(table, parse)
     now = {path: _stat(path) for path in paths}
     stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != now[path]]
-    if not stale:
-        return {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = track(pool.map(look, stale), len(stale), doing, "image")
-        return {str(path): (*now[path], what) for path, what in zip(stale, found, strict=True)}
+    if stale:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            found = track(pool.map(look, stale), len(stale), doing, "image")
+            known |= {str(path): (*now[path], what) for path, what in zip(stale, found, strict=True)}
+        _write_table(table, known)
+    return known
 
 
-def _read_rules(path: Path) -> dict[str, tuple[int, int, list[str]]]:
-    try:
-        return {
-            name: (int(size), int(time), [str(rule) for rule in rules])
-            for name, (size, time, rules) in read_json(path).items()
-        }
-    except (UserError, AttributeError, TypeError, ValueError):  # missing or broken: made anew
-        return {}
+def _names(value: Iterable[object]) -> list[str]:
+    return [str(name) for name in value]
 
 
 def remember(root: Path, facts: Mapping[Path, Facts]) -> None:
-    """Notes the hashes of files that somebody has read anyway.
+    """Notes the hashes of files that were read for another purpose.
 
     Args:
         root: The dataset's folder.
         facts: File -> size, time of the last change and hash.
     """
-    known = _read_table(_table(root))
-    _write_table(root, known | {str(path): facts[path] for path in facts})
+    known = _read_table(_table(root), str)
+    _write_table(_table(root), known | {str(path): facts[path] for path in facts})
 
 
 def is_known(root: Path, paths: Sequence[Path]) -> bool:
     """Tells whether all hashes are in the table, whatever has become of the files; reads no image."""
-    known = _read_table(_table(root))
+    known = _read_table(_table(root), str)
     return all(str(path) in known for path in paths)
 
 
@@ -115,14 +105,14 @@ def _table(root: Path) -> Path:
     return cache_root() / "hashes" / f"{digest(str(root.resolve()))}.json"
 
 
-def _write_table(root: Path, known: Mapping[str, Facts]) -> None:
+def _write_table(table: Path, known: Mapping[str, tuple[int, int, Any]]) -> None:
     with contextlib.suppress(UserError):  # a folder that cannot be written only costs time
-        write_json(_table(root), known)
+        write_json(table, known)
 
 
-def _read_table(path: Path) -> dict[str, Facts]:
+def _read_table(table: Path, parse: Callable[[Any], Found]) -> dict[str, tuple[int, int, Found]]:
     try:
-        return {name: (int(s), int(t), str(h)) for name, (s, t, h) in read_json(path).items()}
+        return {name: (int(s), int(t), parse(f)) for name, (s, t, f) in read_json(table).items()}
     except (UserError, AttributeError, TypeError, ValueError):  # missing or broken: made anew
         return {}
 
