@@ -95,9 +95,8 @@ def test_imports_go_down(name: str) -> None:
 def test_a_file_s_name_is_unique_but_for_what_is_found_by_its_name() -> None:
     found: dict[str, list[str]] = {}
     for name, path in modules().items():
-        if (
-            path.stem != "__init__" and not (path.parent / "base.py").exists()
-        ):  # strategies, datasets, backbones
+        plugins = (path.parent / "base.py").exists()  # strategies, datasets, backbones
+        if path.stem != "__init__" and not plugins:
             found.setdefault(path.stem, []).append(name)
     assert [names for names in found.values() if len(names) > 1] == []
 

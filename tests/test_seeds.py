@@ -34,9 +34,8 @@ def test_a_seed_is_the_same_in_every_process():
     code = "from cliqa_bench.seeds import seed_for; print(seed_for('crops', 'live', 0))"
     for salt in ("1", "2"):
         env = os.environ | {"PYTHONHASHSEED": salt}
-        assert int(subprocess.check_output([sys.executable, "-c", code], env=env)) == seed_for(
-            "crops", "live", 0
-        )
+        seed = int(subprocess.check_output([sys.executable, "-c", code], env=env))
+        assert seed == seed_for("crops", "live", 0)
 
 
 def test_the_generator_is_pcg64_of_the_seed():
