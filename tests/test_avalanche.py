@@ -308,13 +308,13 @@ def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(
             learner.train(experience, eval_streams=[])
             assert learner.best_epoch == TRAINING.warmup_epochs + TRAINING.epochs
             assert noted[0][0] == 0 or experience is third, "it starts at the anchor"
-            # EWC's are sums of squares; SI's greatest value was 0.156 or more wherever tried, its slope 0.023
+            # EWC's are sums of squares; SI's largest was 0.156 or more on each processor, its slope 0.023
             assert max(value for value, _ in noted) > 0
             assert max(slope for _, slope in noted) > 0
 
 
 def test_ewc_holds_weights_near_the_last_task_s(sources, monkeypatch):
-    """The last epoch is made the best: chance chose an earlier one on some processors."""
+    """The last epoch counts as the best; on some processors an earlier one would, by chance."""
     monkeypatch.setattr(Learner, "validate", lambda learner: float(learner.epoch))
     moved = []
     for ewc_lambda in (0.0, 1e12):  # importances of squared mean gradients are tiny
@@ -326,7 +326,7 @@ def test_ewc_holds_weights_near_the_last_task_s(sources, monkeypatch):
         learner.train(second, eval_streams=[])
         last = learner.last_state
         moved.append(float(sum((w * (last[n] - before[n]) ** 2).sum() for n, w in important.items())))
-    assert moved[1] < 0.33 * moved[0]  # 0.112 of it at most, wherever tried
+    assert moved[1] < 0.33 * moved[0]  # at most 0.112 of it, on every processor tried
 
 
 def test_ewc_s_importances_are_those_of_our_loss(sources):

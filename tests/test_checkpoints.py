@@ -185,7 +185,7 @@ def test_an_experience_in_pieces_ends_in_the_bits_of_one_in_one_go(sources, tmp_
             second(strategy, left, sources, saving, Kill(epoch))
     pieces = second(strategy, left, sources, Checkpoints(tmp_path / "x", {}, said.append, pause=0))
     same(straight, pieces)
-    assert said == [f"goes on after {n} of 5 epochs" for n in (1, 2, 4, 5)]
+    assert said == [f"resuming after epoch {n} of 5" for n in (1, 2, 4, 5)]
 
 
 def test_a_head_that_has_learned_before_goes_on_where_it_was(sources, tmp_path):
@@ -202,7 +202,7 @@ def test_a_head_that_has_learned_before_goes_on_where_it_was(sources, tmp_path):
         strategy, left, sources, saving, tick=lambda images, text, part: ticks.append((part, images))
     )
     same(straight, pieces)
-    assert said == ["goes on after 2 of 3 epochs"] and saving.resumed.epochs == 2
+    assert said == ["resuming after epoch 2 of 3"] and saving.resumed.epochs == 2
     assert ticks[0] == ("earlier", straight.images * 2 // 3)
     assert sum(images for _, images in ticks) == straight.images
     assert [part for part, _ in ticks].count("earlier") == 1
@@ -413,7 +413,7 @@ def test_a_run_killed_in_the_middle_of_an_experience_ends_with_the_same_bytes(
     monkeypatch.setattr(checkpoints, "write_checkpoint", write)
     capsys.readouterr()
     assert parser.main(words("killed")) == 0
-    assert "(seed 0): goes on after 2 of 3 epochs" in capsys.readouterr().out
+    assert "(seed 0): resuming after epoch 2 of 3" in capsys.readouterr().out
     assert not list((tmp_path / "killed/checkpoints").iterdir())
     straight, killed = content(tmp_path / "straight"), content(tmp_path / "killed")
     assert straight | {"config.yaml": ""} == killed | {"config.yaml": ""}

@@ -1,4 +1,4 @@
-"""Scoring a subset: which images, in which order, in which numbers; a network of one matrix stands in."""
+"""Scoring the images of a subset, in their order and in the right precision. The network is one matrix."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +43,7 @@ class Pictures:
 
 
 def score(network: Any, pictures: Any, subset: Subset, *more: Any, **options: Any) -> np.ndarray:
-    """Scores what need not be a `Source`."""
+    """Calls `score_images` with a stand-in for a `Source`."""
     return scoring.score_images(network, pictures, subset, *more, **options)
 
 

@@ -1,4 +1,4 @@
-"""Strategies that no file can hand on: which learner goes on, and what is trained again."""
+"""Strategies that cannot be resumed from files: which learner is kept, and what is trained again."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cliqa_bench.execution.retrained_prefix import LivePrefix
 
 
 class Trained:
-    """Stands for the learner: notes what it learned, and what it told of it."""
+    """Stands in for the learner; records what it learned and which progress it reported."""
 
     def __init__(self, work: Any) -> None:
         self.of = work.node.id
         self.learned: list[str] = []
-        self.told: list[str] = []
-        self.tick: Any = lambda images, text, part: self.told.append(part)
+        self.reported: list[str] = []
+        self.tick: Any = lambda images, text, part: self.reported.append(part)
 
 
 def learn(learner: Any, work: Any) -> None:
@@ -38,30 +38,30 @@ def chain(*datasets: str) -> list[Any]:
     return works
 
 
-def prefix(said: list[str]) -> LivePrefix:
-    return LivePrefix(Trained, learn, said.append)  # type: ignore[arg-type]
+def prefix(lines: list[str]) -> LivePrefix:
+    return LivePrefix(Trained, learn, lines.append)  # type: ignore[arg-type]
 
 
-def test_the_learner_of_the_experience_before_goes_on():
-    said: list[str] = []
-    kept, works = prefix(said), chain("live", "csiq", "bid")
+def test_the_previous_experience_s_learner_is_kept():
+    lines: list[str] = []
+    kept, works = prefix(lines), chain("live", "csiq", "bid")
     learner: Any = kept.before(works[0])
     learn(learner, works[0])
     for before, work in pairwise(works):
         kept.keep(before, learner)
         assert kept.before(work) is learner
         learn(learner, work)
-    assert learner.learned == learner.told == ["live", "csiq", "bid"] and not said
+    assert learner.learned == learner.reported == ["live", "csiq", "bid"] and not lines
 
 
-def test_what_is_not_kept_is_learned_again_in_its_order_and_untold():
-    said: list[str] = []
-    kept, works = prefix(said), chain("live", "csiq", "bid", "clive")
+def test_what_is_not_kept_is_learned_again_in_order_without_progress():
+    lines: list[str] = []
+    kept, works = prefix(lines), chain("live", "csiq", "bid", "clive")
     learner: Any = kept.before(works[3])
-    assert learner.of == "live" and learner.learned == ["live", "csiq", "bid"] and not learner.told
-    assert said == ["own: what it learned is in no file, so it learns live, csiq, bid again"]
+    assert learner.of == "live" and learner.learned == ["live", "csiq", "bid"] and not learner.reported
+    assert lines == ["own: what it learned is in no file, so it learns live, csiq, bid again"]
     learn(learner, works[3])
-    assert learner.told == ["clive"], "what follows is told"
+    assert learner.reported == ["clive"], "the new experience reports progress again"
 
 
 def test_only_what_is_missing_is_learned_again():

@@ -137,7 +137,7 @@ def test_ties_have_the_label_that_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_corners_and_flips_depend_on_epoch_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row by row of the mini-batches, whichever images stand there."""
+    """Compares the rows of mini-batches, whichever images they hold."""
     source = make_source(tmp_path, n=30, shapes=((64, 64),))
     cut, noted = Source._cuts, []
 

@@ -238,7 +238,7 @@ class Checkpoints(SupervisedPlugin):
             raise
         self.resumed = Resumed(body["epoch"] - first, body["seconds"])
         n = self.resumed.epochs
-        self._say(f"goes on after {n} of {n + strategy.train_epochs} epochs")
+        self._say(f"resuming after epoch {n} of {n + strategy.train_epochs}")
 
     def _check(self, body: Mapping[str, Json]) -> None:
         was = body["facts"]
