@@ -25,6 +25,8 @@ _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
+_NUMBERS = str | int | tuple[int, ...]
+_WORDS = str | tuple[str, ...]
 _RUNS = "folder of the results, or a bundle (default: runs)"
 
 
@@ -45,7 +47,7 @@ class Command(NamedTuple):
 def _where_and_how(add: Add) -> None:
     """Adds what all runs have in common: data, protocol, machine, output."""
     add("--data", type=str, metavar="DIR", help=DATA)
-    add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
+    add("--include", type=_WORDS, metavar="FILES", help=INCLUDE)
     add("--split", type=str | int, metavar="N|DIR", help=SPLIT)
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -66,19 +68,13 @@ def _where_and_how(add: Add) -> None:
 
 
 def _run_arguments(add: Add) -> None:
-    many = str | tuple[str, ...]
     add("--config", action="config", metavar="FILE", help="YAML file, flags as keys; given flags override it")
-    add("--strategy", type=many, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
-    add("--orders", type=many, metavar="ORDERS", help=_ORDERS)
-    add("--test-on", type=many, metavar="NAMES", help="further datasets to test on, whole: tid2013,spaq")
+    add("--strategy", type=_WORDS, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
+    add("--orders", type=_WORDS, metavar="ORDERS", help=_ORDERS)
+    add("--test-on", type=_WORDS, metavar="NAMES", help="further datasets to test on, whole: tid2013,spaq")
     add("--backbone", type=str, metavar="NAME", help="see 'list' (default: the preset's)")
     add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
-    add(
-        "--seeds",
-        type=str | int | tuple[int, ...],
-        metavar="SEEDS",
-        help="of the training: 0,1,2 (default: 0)",
-    )
+    add("--seeds", type=_NUMBERS, metavar="SEEDS", help="of the training: 0,1,2 (default: 0)")
     _where_and_how(add)
     # sections of a YAML file; on the command line --set does it
     add("--training", type=dict[str, Any], help=argparse.SUPPRESS)
@@ -98,16 +94,11 @@ def _run(args: Namespace, command: str) -> int:
 
 
 def _paper_arguments(add: Add) -> None:
-    many = str | tuple[str, ...]
-    add("--backbones", type=many, metavar="NAMES", help="the first fills most tables (default: the preset's)")
+    fills = "the first fills most tables (default: the preset's)"
+    add("--backbones", type=_WORDS, metavar="NAMES", help=fills)
     add("--weights", type=str, metavar="W", help="'random': networks without pre-training, to try things out")
-    add(
-        "--seeds",
-        type=str | int | tuple[int, ...],
-        metavar="SEEDS",
-        help="of Table XIII (default: 0,1,2,...)",
-    )
-    add("--test-on", type=many, metavar="NAMES", help="test sets of Tables X and XI, or 'none'")
+    add("--seeds", type=_NUMBERS, metavar="SEEDS", help="of Table XIII (default: 0,1,2,...)")
+    add("--test-on", type=_WORDS, metavar="NAMES", help="test sets of Tables X and XI, or 'none'")
     _where_and_how(add)
 
 
@@ -132,7 +123,7 @@ def _plan(args: Namespace, command: str) -> int:
 
 def _report_arguments(add: Add) -> None:
     add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
-    add("--format", type=str | tuple[str, ...], metavar="NAMES", help="of csv,md,tex,html (default: all)")
+    add("--format", type=_WORDS, metavar="NAMES", help="of csv,md,tex,html (default: all)")
     add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
     add("--published", action="store_true", help="put the paper's values beside ours")
     add("--published-only", action="store_true", help="write the paper's tables alone; needs no runs")
