@@ -47,6 +47,11 @@ class Run:
     versions: str | None = None
     found: tuple[str, ...] = ()
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Adds the slow tests where versions differ: processes depend on those, and on no processor."""
+        return ("-m", "") if self.versions else ()
+
 
 GOLDEN = "tests/test_model.py::test_golden_forward"
 PENALTY = "tests/test_avalanche.py::test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience"
@@ -184,7 +189,7 @@ def make(run: Run, python: str, work: Path, words: Sequence[str]) -> Outcome:
 
 def attempt(run: Run, options: argparse.Namespace, work: Path) -> Outcome:
     """Makes the environment of a run if it needs one, and runs it."""
-    words = [*(run.found if options.slice else ()), *options.words] or ["-n", "auto"]
+    words = [*(run.found if options.slice else ()), *options.words] or ["-n", "auto", *run.marks]
     try:
         venvs = dict(options.venv)
         if run.name in venvs:

@@ -90,6 +90,7 @@ def test_start_up_is_measured_on_every_order(setting: Setting, monkeypatch: pyte
     assert all(len(set(order.split(","))) == 6 for order in orders)
 
 
+@pytest.mark.slow
 def test_the_first_batch_ends_a_real_run(setting: Setting) -> None:
     cold, warm, step = first_batch.measure(setting)
     assert len(cold.ours) == len(warm.ours) == 1

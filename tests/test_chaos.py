@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the chaos test forks")
+@pytest.mark.slow
 def test_what_is_killed_and_goes_on_ends_as_what_nobody_disturbed() -> None:
     words = [
         "--kills", "2", "--strategies", "tsn", "--jobs", "1", "--only-runs", "--no-figures", "--seed", "3",

@@ -218,6 +218,7 @@ assert not outcome.failed and not outcome.skipped
 """
 
 
+@pytest.mark.slow
 def test_three_runs_share_the_work_and_that_of_one_that_dies(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

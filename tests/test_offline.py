@@ -94,6 +94,7 @@ def test_an_attempt_is_noticed(tmp_path: Path, call: str) -> None:
     assert control.log.stat().st_size, "it would be noticed where the error is caught, too"
 
 
+@pytest.mark.slow
 def test_a_run_and_what_reads_it(offline: Offline, miniatures: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     words = arguments(miniatures, out)
@@ -109,6 +110,7 @@ def test_a_run_and_what_reads_it(offline: Offline, miniatures: Path, tmp_path: P
     )
 
 
+@pytest.mark.slow
 def test_runs_with_loggers_and_those_of_the_paper(offline: Offline, miniatures: Path, tmp_path: Path) -> None:
     words = [word.replace("live,bid;bid,live", "bid") for word in arguments(miniatures, tmp_path / "runs")]
     paper = arguments(miniatures, tmp_path / "paper", "--test-on", "none", "--jobs", "1")
@@ -134,6 +136,7 @@ paper_runs.runs = few
 """
 
 
+@pytest.mark.slow
 def test_the_other_commands(offline: Offline, tmp_path: Path) -> None:
     made = tmp_path / "made"
     offline(

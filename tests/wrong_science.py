@@ -149,6 +149,7 @@ def run_tests(
     With `own_data`, they make the generated datasets themselves.
     """
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
+    command += ["-m", ""]  # slow ones, too
     environment = {
         **os.environ,
         "PYTHONPATH": str(copy),
