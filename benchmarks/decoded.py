@@ -37,10 +37,11 @@ class Batch(NamedTuple):
     """A mini-batch of pairs.
 
     Attributes:
-        x: (n, 3, crop, crop) uint8 crops, channels last in memory; `cache.to_float` makes them a network's.
+        x: (n * crops, 3, crop, crop) uint8 crops, those of an image side by side, channels last in memory;
+            `cache.to_float` makes them a network's.
         y: (n,) float32 mean opinion scores, higher is better.
-        first: (p,) int64 rows of `x` that hold the first image of each pair.
-        second: (p,) int64 rows that hold the second.
+        first: (p,) int64 positions in `images` of the first image of each pair.
+        second: (p,) int64 positions of the second.
         images: (n,) int64 positions of the images in the dataset's ratings.
         labels: (p,) float32, 1 where the first image of a pair is the better one, else 0; made from the
             scores in float64, in which there are no ties but the real ones.
@@ -64,6 +65,7 @@ class Source:
         split: Which image is for training, validation, test.
         cache: Decoded images, in the order of `ratings`.
         task: Position of the dataset in the order, from 0; no number drawn here depends on it.
+        targets: (n,) what is learned instead of `mos`, higher is better; None for `mos` itself.
     """
 
     dataset: Dataset
@@ -71,6 +73,7 @@ class Source:
     split: Split
     cache: ImageCache
     task: int = 0
+    targets: NDArray[np.float64] | None = None
 
     @property
     def name(self) -> str:
@@ -92,6 +95,11 @@ class Source:
         """(n,) mean opinion scores of all images, higher is better."""
         return np.array([rating.score for rating in self.ratings], np.float64)
 
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """(n,) what is learned, higher is better: `targets`, or else `mos`."""
+        return self.mos if self.targets is None else self.targets
+
     @cached_property
     def std(self) -> NDArray[np.float64]:
         """(n,) standard deviations of the opinions on all images, in the unit of `mos`; nan where unknown."""
@@ -112,6 +120,19 @@ class Source:
     def indices(self, subset: Subset) -> NDArray[np.int64]:
         """Returns the positions in `ratings` of a subset's images, in the order of `keys`."""
         return np.array([self._places[key] for key in self.keys(subset)], np.int64)
+
+    def check_labels(self) -> None:
+        """Refuses training images without a label.
+
+        Raises:
+            UserError: Names the first such image and what to do.
+        """
+        train = self.indices("train")
+        if len(without := train[~np.isfinite(self.labels[train])]):
+            raise UserError(
+                f"{self.title}: training image {self.ratings[without[0]].key} has no opinion score; take a "
+                "strategy that learns from images without labels (its method `targets`)"
+            )
 
     def check_crop(self, crop: int) -> None:
         """Refuses training images that are smaller than the crop.
@@ -139,7 +160,9 @@ class Source:
         images = len(self.keys("train"))
         return images // batch + (images % batch > 1)
 
-    def train_batches(self, training: Training, epoch: int, seed: int, batch: int) -> Iterator[Batch]:
+    def train_batches(
+        self, training: Training, epoch: int, seed: int, batch: int, crops: int = 1
+    ) -> Iterator[Batch]:
         """Gives one epoch of training, cut and shuffled; the next mini-batch is made while one is used.
 
         With `training.pairs` "batch", a mini-batch holds `batch` images (the last one what is left, unless
@@ -151,22 +174,25 @@ class Source:
             epoch: Number of the epoch, from 0.
             seed: Seed of the training.
             batch: Images, or pairs, in a mini-batch.
+            crops: How many crops of each image it holds.
 
         Raises:
-            UserError: If an image is smaller than the crop, or no two of them meet in a mini-batch.
+            UserError: If an image is smaller than the crop or has no label, or no two of them meet in a
+                mini-batch.
         """
         self.check_crop(training.crop)
+        self.check_labels()
         if len(self.keys("train")) < 2 or (batch < 2 and training.pairs == "batch"):
             raise UserError(
                 f"{self.title}: a mini-batch of {batch} out of {len(self.keys('train'))} training images "
                 "holds no pair; both must be at least 2"
             )
-        return prefetch(self._batches(training, epoch, seed, batch))
+        return prefetch(self._batches(training, epoch, seed, batch, crops))
 
-    def _batches(self, training: Training, epoch: int, seed: int, batch: int) -> Iterator[Batch]:
+    def _batches(self, training: Training, epoch: int, seed: int, batch: int, crops: int) -> Iterator[Batch]:
         cuts = rng_for("crops", self.name, seed, epoch)
         for images, first, second in self._groups(training, epoch, seed, batch):
-            yield self._batch(images, first, second, training, cuts)
+            yield self._batch(images, first, second, training, cuts, crops)
 
     def batch_of(self, images: NDArray[np.int64], training: Training, rng: np.random.Generator) -> Batch:
         """Cuts images of the caller's choice.
@@ -189,12 +215,14 @@ class Source:
         second: NDArray[np.int64],
         training: Training,
         rng: np.random.Generator,
+        crops: int = 1,
     ) -> Batch:
         import torch
 
-        tops, lefts, flips = self._cuts(images, training, rng)
-        x = self.cache.crops(images, tops, lefts, training.crop, flips)
-        mos = self.mos[images]
+        each = np.repeat(images, crops)
+        tops, lefts, flips = self._cuts(each, training, rng)
+        x = self.cache.crops(each, tops, lefts, training.crop, flips)
+        mos = self.labels[images]
         labels = pair_labels(mos[first], mos[second], training.ties)
         arrays = (mos.astype(np.float32), first, second, images, labels)
         return Batch(x, *map(torch.from_numpy, arrays))

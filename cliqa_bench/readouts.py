@@ -1,7 +1,8 @@
 """From what the heads said and how far the centroids are to one score per image: a choice made while reading.
 
-Readouts: "gate" weights the heads softly (TSN-IQA, -KG), "gate-hard" takes the head with the largest of these
-weights, "oracle" the head of the test set's own task (-O), "last" the newest head. Only numpy is used.
+Readouts: "gate" weights the heads softly (TSN-IQA, -KG), "gate-hard" takes the head with the largest of
+these weights, "oracle" the head of the test set's own task (-O), "last" the newest head, "merged" a single
+head that is none of the tasks'. Only numpy is used.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from cliqa_bench.errors import unknown
 from cliqa_bench.types import Answers
 
-READOUTS = ("gate", "gate-hard", "oracle", "last")
+READOUTS = ("gate", "gate-hard", "oracle", "last", "merged")
 
 Float = NDArray[np.float64]
 
@@ -89,7 +90,7 @@ def read(answers: Answers, readout: str, task: int | None = None, tau: float = 3
 
     Returns:
         (n,) float64, or None where the readout is not defined: the oracle on a task not yet learned, the gate
-        without distances.
+        without distances, a merged head that the strategy does not have.
 
     Raises:
         UserError: If there is no such readout.
@@ -101,6 +102,9 @@ def read(answers: Answers, readout: str, task: int | None = None, tau: float = 3
         return scores[:, -1]
     if readout == "oracle":
         return scores[:, task] if task is not None and task < heads else None
+    if readout == "merged":
+        merged = answers.extras.get("merged")
+        return None if merged is None else np.asarray(merged[:, 0], np.float64)
     if readout not in READOUTS:
         raise unknown("readout", readout, READOUTS)
     if heads == 1:

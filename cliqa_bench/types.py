@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -60,9 +61,11 @@ class Answers:
         scores: (n, heads) float32, one column per head, in the order in which the tasks were learned.
         distances: (n, tasks, stages) float32, Euclidean distance to the nearest centroid of each task, per
             stage of the gate's features (Eq. 7); None where no gate was fitted.
+        extras: What else the newest model said, see `Strategy.extras`: name -> (n, k) float32.
     """
 
     keys: NDArray[np.str_]
     mos: NDArray[np.float64]
     scores: NDArray[np.float32]
     distances: NDArray[np.float32] | None = None
+    extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)

@@ -15,11 +15,20 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.types import Dependence
 
 if TYPE_CHECKING:
-    from avalanche.core import SupervisedPlugin
-    from torch import Tensor, nn
+    from collections.abc import Sequence
 
+    import numpy as np
+    from avalanche.core import SupervisedPlugin
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from cliqa_bench.backbones.base import Backbone
+    from cliqa_bench.benchmarks.decoded import Source
+    from cliqa_bench.config import Training
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.quality import QualityModel
+    from cliqa_bench.models.views import TaskView
 
 
 def reading(default: Any) -> Any:
@@ -35,6 +44,7 @@ class Strategy:
         cumulative: Whether an experience is all datasets so far, the new one last, instead of one dataset.
         resumable: Whether `state` is all that later experiences need besides the weights. Where it is not,
             what was learned lives in memory alone, and a run that goes on trains earlier experiences again.
+        by_gradient: Whether it learns in epochs of gradient steps; where not, `finish` does it all.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
 
     Attributes:
@@ -52,6 +62,7 @@ class Strategy:
 
     cumulative: ClassVar[bool] = False
     resumable: ClassVar[bool] = True
+    by_gradient: ClassVar[bool] = True
     rows: ClassVar[dict[str, str]]
     name: ClassVar[str]
 
@@ -110,8 +121,8 @@ class Strategy:
         return "prefix"
 
     @property
-    def task_norms(self) -> bool:
-        """Whether every task owns its normalisation layers."""
+    def own_features(self) -> bool:
+        """Whether every task has features of its own; `view` says how."""
         return False
 
     @property
@@ -124,6 +135,11 @@ class Strategy:
         """Most training images of earlier experiences that it may see again."""
         return 0
 
+    @property
+    def crops(self) -> int:
+        """How many crops of each image a mini-batch holds; see `pool`."""
+        return 1
+
     def variant(self) -> str:
         """Names the hyper-parameters that differ from the defaults: "tau=16, stages=(4,)"; "" for none.
 
@@ -131,6 +147,70 @@ class Strategy:
         """
         changed = [f for f in fields(self) if f.init and getattr(self, f.name) != default_of(f)]
         return ", ".join(f"{f.name}={getattr(self, f.name)}" for f in changed)
+
+    # -- how a model and its training are made ---------------------------------------------------------------
+
+    def view(self) -> TaskView | None:
+        """Returns how tasks come by features of their own: unless overridden, each owns its normalisation."""
+        from cliqa_bench.models.views import TaskNorms
+
+        return TaskNorms() if self.own_features else None
+
+    def new_head(self, features: int) -> nn.Module | None:
+        """Makes the head of a new task; None for a cosine.
+
+        Args:
+            features: Length d of an image's features, which have unit length.
+
+        Returns:
+            A module from features (B, d) float32 to scores (B,), higher is better. The global generator is
+            seeded when this is called.
+        """
+        return None
+
+    def added_parameters(self, backbone: type[Backbone]) -> int:
+        """Returns how many learnable values a task adds to what is kept, for the tables of costs."""
+        if self.own_features:
+            return backbone.task_parameters()
+        if self.depends_on == "nothing":  # a network for every dataset
+            return backbone.n_parameters + backbone.feature_size
+        return 0 if self.single_head else backbone.feature_size
+
+    def protocol(self, training: Training) -> Training:
+        """Returns the protocol under which it learns, changed where the method has one of its own.
+
+        Sizes of images (`resize`), pairs and precision are not to be changed: other work shares them.
+        """
+        return training
+
+    def optimiser(self, parameters: list[nn.Parameter], training: Training) -> Optimizer:
+        """Returns a new optimiser, for each experience.
+
+        Args:
+            parameters: All of the model; those that do not learn have no gradient.
+            training: The protocol.
+        """
+        import torch
+
+        fused = parameters[0].device.type in ("cpu", "cuda")
+        return torch.optim.Adam(parameters, training.lr, weight_decay=training.weight_decay, fused=fused)
+
+    def rate(self, training: Training, epoch: int, warmup: bool) -> float:
+        """Returns the learning rate of an epoch, counted from 0."""
+        factor = self.warmup_rate if warmup else self.main_rate
+        return training.lr * factor * 0.1 ** sum(epoch >= decay for decay in training.decay_epochs)
+
+    def in_step(self, sources: Sequence[Source], batch: int) -> list[int] | None:
+        """Returns how many images of each dataset every step sees; None for one dataset a step.
+
+        Asked for an experience of several datasets. An epoch then has as many steps as the dataset with the
+        most mini-batches needs; the others begin anew.
+
+        Args:
+            sources: The datasets.
+            batch: Images in a mini-batch of the protocol.
+        """
+        return None
 
     # -- the verbs, in the order in which the learner calls them ---------------------------------------------
 
@@ -149,6 +229,29 @@ class Strategy:
     def after_warmup(self, learner: Learner) -> None:
         """Is called before the first epoch that follows the warm-up."""
 
+    def targets(self, learner: Learner, source: Source) -> NDArray[np.float64] | None:
+        """Returns what is learned instead of opinion scores, for datasets that have none.
+
+        It is called before the first epoch of an experience.
+
+        Args:
+            learner: The learner, its model that of the experience before.
+            source: A dataset of the experience.
+
+        Returns:
+            (n,) for all images of the dataset, higher is better; nan for those that are not to be used, which
+            must not be training images. None for the scores that the dataset has.
+        """
+        return None
+
+    def pool(self, scores: Tensor) -> Tensor:
+        """Returns one score an image, (n, heads), from those of its crops, (n, crops, heads)."""
+        return scores.mean(dim=1)
+
+    def loss(self, learner: Learner) -> Tensor:
+        """Returns the loss of the mini-batch, in the warm-up too."""
+        return learner.pair_loss()
+
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns what is added to the loss of the current mini-batch after the warm-up, if anything."""
         return None
@@ -156,8 +259,28 @@ class Strategy:
     def after_step(self, learner: Learner) -> None:
         """Is called after every optimiser step following the warm-up."""
 
+    def finish(self, learner: Learner) -> None:
+        """Is called once the best weights of an experience are back in the model; may change what learns.
+
+        What it leaves in the parameters that `trainable` names after the warm-up, and in the statistics of
+        the normalisation, is the model that answers, and that the next experience starts from.
+        """
+
+    @property
+    def finishes(self) -> bool:
+        """Whether it has a `finish` of its own: then the model is validated once more after it."""
+        return type(self).finish is not Strategy.finish
+
     def consolidate(self, learner: Learner) -> None:
-        """Is called once the best weights of an experience are back in the model; must not change them."""
+        """Is called after `finish`, when the model is what it will be; must not change it."""
+
+    def extras(self, model: QualityModel) -> dict[str, nn.Module]:
+        """Returns what else the model says of a test image, beside the scores of its heads: name -> network.
+
+        A network takes images (B, 3, H, W), ImageNet-normalised, to (B, k). Its answers are kept with the
+        heads'. The one called "merged" gives a single score, which the readout "merged" reads.
+        """
+        return {}
 
     def state(self) -> dict[str, Tensor]:
         """Returns what a strategy has learned beyond the weights: name -> tensor.

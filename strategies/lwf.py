@@ -79,8 +79,8 @@ class LwF(Strategy):
         old, new = (
             scores[:, : learner.task] for scores in (self._teacher_scores(learner), learner.mb_output)
         )
-        first, second = learner.mbatch[2], learner.mbatch[3]
-        return self.reg_weight * distillation(new, old, first, second, learner.training.slope)
+        pairs = learner.pairs
+        return self.reg_weight * distillation(new, old, pairs.first, pairs.second, learner.training.slope)
 
     def consolidate(self, learner: Learner) -> None:
         """Lets the teacher go."""

@@ -43,10 +43,10 @@ class TSN(Strategy):
     @property
     def depends_on(self) -> Dependence:
         """Nothing, unless the tasks share their normalisation."""
-        return "nothing" if self.task_norms else "prefix"
+        return "nothing" if self.own_features else "prefix"
 
     @property
-    def task_norms(self) -> bool:
+    def own_features(self) -> bool:
         """Whether every task owns its normalisation layers."""
         return self.norms == "task"
 

@@ -465,7 +465,7 @@ def test_cumulative_learns_all_datasets_so_far_each_with_its_head(sources):
 
         def after_backward(self, strategy, **kwargs):
             task, output = seen[-1][1], strategy.mb_output.detach().double().numpy()
-            first, second, g = (strategy.mbatch[k].numpy() for k in (2, 3, 4))
+            first, second, g = (part.numpy() for part in strategy.pairs)
             expected = np.mean(fidelity_of(output[first, task] - output[second, task], g))
             # the largest difference seen is 4.0e-8, of sums in float32
             assert float(strategy.loss.detach()) == pytest.approx(expected, abs=1.2e-7)

@@ -15,7 +15,8 @@ from torchvision import models
 from cliqa_bench.backbones.staged import StagedNet
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
-from cliqa_bench.models.quality import QualityModel, TaskNorm
+from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.views import TaskNorm, TaskNorms
 
 BACKBONES = registry.names("backbones")
 IMAGENET = [name for name in BACKBONES if name != "scnn"]
@@ -223,7 +224,8 @@ def test_the_second_stream_is_the_package_s_scnn_whatever_the_first_one_has():
 @pytest.mark.parametrize("task_norms", [True, False])
 def test_the_second_stream_never_learns(task_norms):
     backbone = registry.load("backbones", "two_stream")
-    model = QualityModel(backbone.build("random", 3), backbone.feature_size, task_norms=task_norms)
+    view = TaskNorms() if task_norms else None
+    model = QualityModel(backbone.build("random", 3), backbone.feature_size, view=view)
     model.add_task()
     before = copy.deepcopy(model.state_dict())
     model.train()

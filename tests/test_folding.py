@@ -9,6 +9,7 @@ from cliqa_bench.backbones.staged import FeatureNet, Features, StagedNet
 from cliqa_bench.extensions import registry
 from cliqa_bench.models.folding import Scorer, foldable, folded
 from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.views import TaskNorms
 
 CONVOLUTIONS = {"scnn": 9, "resnet18": 20, "resnet50": 53, "vgg16": 13, "two_stream": 29}
 
@@ -27,7 +28,8 @@ def unsettle(net):
 
 def model_of(name, task_norms):
     backbone = registry.load("backbones", name)
-    model = QualityModel(backbone.build("random", 7), backbone.feature_size, task_norms=task_norms)
+    view = TaskNorms() if task_norms else None
+    model = QualityModel(backbone.build("random", 7), backbone.feature_size, view=view)
     for _ in range(3):
         model.add_task()
     unsettle(model)
@@ -54,7 +56,9 @@ def test_a_scorer_says_what_its_model_says(name, task_norms):
 def test_every_convolution_with_a_norm_is_folded(name, count):
     model = model_of(name, True)
     assert len(foldable(model.net)) == count
-    norms = [layer for layer in folded(model.net, 0).modules() if isinstance(layer, nn.BatchNorm2d)]
+    norms = [
+        layer for layer in folded(model.net, model.view, 0).modules() if isinstance(layer, nn.BatchNorm2d)
+    ]
     assert norms == []
 
 

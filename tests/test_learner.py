@@ -23,6 +23,7 @@ from cliqa_bench.learning.losses import fidelity, pair_probability
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
 from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.views import TaskNorms
 from cliqa_bench.strategies.tsn import TSN
 
 TRAINING = replace(
@@ -52,7 +53,7 @@ def source(tmp_path_factory):
 
 def new_model(seed=0):
     scnn = registry.load("backbones", "scnn")
-    return QualityModel(scnn.build("random", 3), scnn.feature_size, task_norms=True, seed=seed)
+    return QualityModel(scnn.build("random", 3), scnn.feature_size, view=TaskNorms(), seed=seed)
 
 
 class Noted:
@@ -66,7 +67,7 @@ class Noted:
             noted.append({} if noted is self.cuts else [])
 
     def before_update(self, learner, **kwargs):
-        images = learner.shown[1].tolist()
+        images = learner.shown[0][1].tolist()
         self.cuts[-1] |= dict(zip(images, learner.mb_x.clone(), strict=True))
         self.batches[-1].append(images)
         self.losses[-1].append(float(learner.loss.detach()))
@@ -231,8 +232,8 @@ def test_sampled_pairs_train_too(source):
 
     class Noting:
         def before_update(self, learner, **kwargs):
-            images = learner.shown[1].tolist()
-            first, second, labels = (learner.mbatch[k].tolist() for k in (2, 3, 4))
+            images = learner.shown[0][1].tolist()
+            first, second, labels = (part.tolist() for part in learner.pairs)
             pairs = [(images[i], images[j], g) for i, j, g in zip(first, second, labels, strict=True)]
             s = learner.mb_output.detach()[:, 0].double().numpy()
             p = norm.cdf((s[first] - s[second]) / np.sqrt(2))

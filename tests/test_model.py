@@ -9,14 +9,16 @@ from torch import nn
 
 from cliqa_bench.backbones.staged import StagedNet
 from cliqa_bench.extensions import registry
-from cliqa_bench.models.quality import QualityModel, TaskNorm
+from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.views import TaskNorm, TaskNorms
 
 BACKBONES = registry.names("backbones")
 
 
 def build(name, task_norms=True, tasks=0):
     backbone = registry.load("backbones", name)
-    model = QualityModel(backbone.build("random", 7), backbone.feature_size, task_norms=task_norms)
+    view = TaskNorms() if task_norms else None
+    model = QualityModel(backbone.build("random", 7), backbone.feature_size, view=view)
     for _ in range(tasks):
         model.add_task()
     return backbone, model
@@ -163,7 +165,7 @@ def test_task_norms_cover_layer_and_group_norm():
             super().__init__(nn.Identity(), [])
             self.a, self.b, self.c = nn.GroupNorm(1, 4), nn.LayerNorm(4), nn.BatchNorm2d(4)
 
-    model = QualityModel(Net(), 4, task_norms=True)
+    model = QualityModel(Net(), 4, view=TaskNorms())
     model.add_task()
     assert sum(isinstance(m, TaskNorm) for m in model.modules()) == 3
     assert sum(p.numel() for p in model.task_parameters(0)) == 4 + 3 * 8

@@ -8,6 +8,7 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
         pass
 
 
-def write_columns(out: Path, name: str, keys: list[str], **arrays: np.ndarray) -> None:
+def write_columns(out: Path, name: str, keys: list[str], **arrays: Any) -> None:
     folder = out / "answers" / name
     mos = np.arange(len(keys), dtype=np.float64)
     nodes.write_answers(folder / "answers.npz", np.array(keys), mos, **arrays)

@@ -284,7 +284,7 @@ def test_the_teacher_is_the_model_after_the_warm_up_and_its_statistics_stand_sti
             with torch.no_grad():
                 old = twin.eval()(learner.mb_x)[:, 0].double().numpy()
             new = learner.mb_output[:, 0].detach().double().numpy()
-            first, second = (learner.mbatch[k].numpy() for k in (2, 3))
+            first, second = (part.numpy() for part in learner.pairs[:2])
             p, g = (norm.cdf((s[first] - s[second]) / np.sqrt(2)) for s in (new, old))
             return self.reg_weight * np.mean(oracles.fidelity(p, g))
 
@@ -325,7 +325,7 @@ def test_the_penalty_of_lwf_on_a_third_task_is_that_of_numpy(sources, slope, wei
                 heads = [head.weight[0].detach().double().numpy() for head in model.heads[:2]]
                 seen["old"] = np.stack([old @ head for head in heads], axis=1)
                 seen["new"] = learner.mb_output[:, :2].detach().double().numpy()
-                seen["pairs"] = [learner.mbatch[k].numpy() for k in (2, 3)]
+                seen["pairs"] = [part.numpy() for part in learner.pairs[:2]]
                 seen["penalty"] = float(value.detach())
             return value
 

@@ -12,7 +12,8 @@ from cliqa_bench.backbones import _timm, staged
 from cliqa_bench.benchmarks.pixels import cache
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
-from cliqa_bench.models.quality import QualityModel, TaskNorm
+from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.views import TaskNorm, TaskNorms
 
 HAS_TIMM = importlib.util.find_spec("timm") is not None
 needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="the extra [timm] is not installed")
@@ -69,7 +70,7 @@ def test_facts(name, sizes, channels):
 @pytest.mark.parametrize("name", [VIT, CONVNEXT, "resnet18"])
 def test_a_model_of_timm_is_what_it_says(name):
     backbone = registry.load("backbones", f"timm:{name}")
-    model = QualityModel(backbone.build("random", 7), backbone.feature_size, task_norms=True)
+    model = QualityModel(backbone.build("random", 7), backbone.feature_size, view=TaskNorms())
     model.add_task()
     model.eval()
     with torch.no_grad():
@@ -84,7 +85,7 @@ def test_a_model_of_timm_is_what_it_says(name):
 @needs_timm
 def test_every_task_parameter_of_a_vit_gets_a_gradient_and_touches_no_other_task():
     backbone = registry.load("backbones", f"timm:{VIT}")
-    model = QualityModel(backbone.build("random", 7), backbone.feature_size, task_norms=True)
+    model = QualityModel(backbone.build("random", 7), backbone.feature_size, view=TaskNorms())
     model.add_task()
     model.add_task()
     images = torch.randn(2, 3, 32, 48)
@@ -138,7 +139,7 @@ def test_timm_s_resnet_agrees_with_torchvision_s(tmp_path):
         one, other = (net(images) for net in nets)
     for a, b in zip((one.final, *one.stages), (other.final, *other.stages), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
-    models = [QualityModel(net, 512, task_norms=True) for net in nets]
+    models = [QualityModel(net, 512, view=TaskNorms()) for net in nets]
     counts = [sum(isinstance(m, TaskNorm) for m in model.modules()) for model in models]
     assert counts == [20, 20], "timm's BatchNormAct2d or BatchNorm2d counts as the other does"
 

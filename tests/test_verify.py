@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,9 +53,9 @@ def answers(out: Path, pattern: str = "train-*-on-live-*") -> Path:
     return sorted((out / "answers").glob(pattern))[0]
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Changes an answer file, and its hash in `done.json`: what a careful forger would do."""
-    arrays = read_answers(folder / "answers.npz")
+    arrays: dict[str, Any] = read_answers(folder / "answers.npz")
     change(arrays)
     write_answers(folder / "answers.npz", **arrays)
     recorded.sign(folder)

@@ -16,6 +16,7 @@ from cliqa_bench.backbones.scnn import SCNN
 from cliqa_bench.backbones.staged import StagedNet
 from cliqa_bench.errors import UserError
 from cliqa_bench.models.quality import QualityModel, load_tasks
+from cliqa_bench.models.views import TaskNorms
 from cliqa_bench.results.nodes import whole_file
 from cliqa_bench.results.weights import node_weights, parse_weights
 
@@ -122,7 +123,7 @@ def test_a_node_of_another_network_and_a_swapped_file_are_told(tmp_path: Path) -
     assert node_weights(tmp_path).keys() == STATE.keys()
     assert whole_file(tmp_path, "state.safetensors") == save(STATE)
     stage = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    model = QualityModel(StagedNet(nn.Identity(), [stage]), 4, task_norms=True)
+    model = QualityModel(StagedNet(nn.Identity(), [stage]), 4, view=TaskNorms())
     with pytest.raises(UserError, match="are of another network"):
         load_tasks(model, node_weights(tmp_path), tmp_path)
     (tmp_path / "state.safetensors").write_bytes(save({"a": STATE["a"]}))

@@ -20,6 +20,7 @@ from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.splits import make_split
 from cliqa_bench.extensions import registry
 from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.views import TaskNorms
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.types import Rating, Subset
 
@@ -110,7 +111,7 @@ def tsn_model(backbone: str, tasks: int = 6, seed: int = 0) -> QualityModel:
     The same arguments give the same values, in any process.
     """
     net = backbone_net(backbone, seed)
-    model = QualityModel(net, registry.load("backbones", backbone).feature_size, task_norms=True, seed=seed)
+    model = QualityModel(net, registry.load("backbones", backbone).feature_size, view=TaskNorms(), seed=seed)
     random = torch.Generator().manual_seed(seed)
     for task in range(tasks):
         model.add_task()

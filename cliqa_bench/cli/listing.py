@@ -12,6 +12,7 @@ READOUT_TEXTS = {
     "gate-hard": "the head with the largest weight",
     "oracle": "the head of the test set's own task (-O)",
     "last": "the newest head",
+    "merged": "a single head beside those of the tasks, of strategies that have one",
 }
 
 

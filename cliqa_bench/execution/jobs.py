@@ -129,7 +129,8 @@ PASSES = {"warm-up": 1, "main": 3, "validation": 1}
 
 
 def _training_parts(plan: Plan, work: TrainWork, pixels: Pixels) -> tuple[Part, ...]:
-    crop = plan.config.training.crop**2
+    training = work.strategy.protocol(plan.config.training)
+    crop = training.crop**2 * work.strategy.crops
     whole = sum(_pixels(plan, name, pixels) for name in work.datasets) / len(work.datasets)
     return tuple(
         Part(

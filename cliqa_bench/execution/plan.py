@@ -297,27 +297,18 @@ def cost(backbone: type[Backbone], strategy: Strategy, tasks: int) -> dict[str, 
         `passes`: readout -> network passes per image. The gate describes an image in a pass of its own; heads
         that share their normalisation share a pass, and a hard gate needs one head.
     """
-    heads = tasks if strategy.task_norms else 1
+    heads = tasks if strategy.own_features else 1
     passes = {"gate": heads + 1, "gate-hard": 2, "oracle": 1, "last": 1}
     stages = strategy.stages or backbone.gate_stages
     gated = "gate" in strategy.table_rows()
     return {
-        "task_parameters": _added(backbone, strategy),
+        "task_parameters": strategy.added_parameters(backbone),
         "centroid_values": strategy.centroids * sum(backbone.stage_sizes[s - 1] for s in stages) * gated,
         "backbone_parameters": backbone.n_parameters,
         "gmacs_224": backbone.gmacs,
         "fixed_gmacs_224": backbone.fixed_gmacs,
         "passes": {readout: passes[readout] for readout in strategy.table_rows()},
     }
-
-
-def _added(backbone: type[Backbone], strategy: Strategy) -> int:
-    """Returns the learnable values that a task adds to what is kept."""
-    if strategy.task_norms:
-        return backbone.task_parameters()
-    if strategy.depends_on == "nothing":  # a network for every dataset
-        return backbone.n_parameters + backbone.feature_size
-    return 0 if strategy.single_head else backbone.feature_size
 
 
 def _record(
@@ -373,7 +364,7 @@ def images_of(plan: Plan, work: TrainWork) -> int:
 
 def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
     """Returns the same for the parts of a training: "warm-up", "main" (the other epochs), "validation"."""
-    training = plan.config.training
+    training = work.strategy.protocol(plan.config.training)
     warmup_epochs = training.warmup_epochs
     if work.previous is not None and work.strategy.single_head and training.epochs:
         warmup_epochs = 0  # its head needs none
@@ -384,9 +375,11 @@ def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
             2 * n_pairs_for(material.dataset, training.n_pairs, n) if training.pairs == "sampled" else n
         )
         n_val += len(material.split.keys("val"))
-    epochs = warmup_epochs + training.epochs
+    if not work.strategy.by_gradient:
+        n_train = 0
+    epochs = (warmup_epochs + training.epochs) * work.strategy.by_gradient
     return {
         "warm-up": warmup_epochs * n_train,
         "main": training.epochs * n_train,
-        "validation": epochs * n_val,
+        "validation": (epochs + work.strategy.finishes) * n_val,
     }

@@ -24,7 +24,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.execution.plan import gate_normalisation
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.scoring import pixels_in_batch
-from cliqa_bench.models.folding import Scorer, folded
+from cliqa_bench.models.folding import MergedHead, Scorer, folded
 from cliqa_bench.models.gated import Gate, GatedScorer, Scored
 from cliqa_bench.models.pretraining import distortion_aware
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, PretrainConfig, pretraining
@@ -60,11 +60,17 @@ def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: f
     saved = _Saved(out, record)
     last = record.steps[-1].heads
     models = {node: saved.model(node) for node, _ in last}
-    if saved.strategy.task_norms or len(models) > 1:
-        heads = [Scorer(models[node], [column]) for node, column in last]
+    if saved.strategy.own_features or len(models) > 1:
+        heads: list[Scorer | MergedHead] = [Scorer(models[node], [column]) for node, column in last]
     else:
         heads = [Scorer(models[last[0][0]], [column for _, column in last])]
     gated = "gate" in record.rows and len(last) > 1
+    if tolerance and any(not isinstance(head.heads, torch.Tensor) for head in heads):
+        raise UserError(
+            f"run {record.id} has heads whose scores have no bounds: a tolerance means nothing for them"
+        )
+    if "merged" in record.rows and not gated:
+        heads = [MergedHead(saved.strategy.extras(models[last[-1][0]])["merged"])]
     gate = saved.gate(device) if gated else None
     return GatedScorer([head.to(device) for head in heads], gate, tolerance)
 
@@ -97,8 +103,9 @@ class _Saved:
         return self.backbone.build(self.weights, seed_for("backbone") % 2**32)
 
     def model(self, node: str) -> QualityModel:
-        state, norms = self._state("train", node), self.strategy.task_norms
-        model = QualityModel(self._net(), self.backbone.feature_size, task_norms=norms)
+        state, strategy = self._state("train", node), self.strategy
+        size = self.backbone.feature_size
+        model = QualityModel(self._net(), size, view=strategy.view(), new_head=strategy.new_head)
         load_tasks(model, state, self.out / "train" / node)
         return model.to(memory_format=torch.channels_last)
 

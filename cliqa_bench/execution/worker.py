@@ -195,9 +195,8 @@ class Worker:
 
     def _new_model(self, work: TrainWork) -> QualityModel:
         net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
-        model = QualityModel(
-            net, self.plan.backbone.feature_size, task_norms=work.strategy.task_norms, seed=work.seed
-        )
+        size, strategy = self.plan.backbone.feature_size, work.strategy
+        model = QualityModel(net, size, view=strategy.view(), seed=work.seed, new_head=strategy.new_head)
         return model.to(memory_format=torch.channels_last)
 
     def trained(self, work: TrainWork) -> QualityModel:
@@ -281,15 +280,20 @@ class Worker:
         todo = answers_by_source(self.plan).get(work.node.id, [])
         if not todo:
             return
-        scorer = Scorer(self.trained(work))
+        model = self.trained(work)
+        scorer, more = Scorer(model), work.strategy.extras(model)
         for answer in todo:
             source, precision = self.source(answer.test), self.config.training.precision
             start = time.perf_counter()
             heads = len(scorer.heads)
             scores = score_images(scorer, source, "test", heads, self.device, precision, self._count)
-            self._write_answers(answer, time.perf_counter() - start, scores=scores)
+            extras = {
+                name: score_images(network, source, "test", None, self.device, precision)
+                for name, network in more.items()
+            }
+            self._write_answers(answer, time.perf_counter() - start, scores=scores, extras=extras)
 
-    def _write_answers(self, work: AnswerWork, seconds: float, **arrays: NDArray[np.float32]) -> None:
+    def _write_answers(self, work: AnswerWork, seconds: float, **arrays: Any) -> None:
         source = self.source(work.test)
         with self._building(work.node, {"score_seconds": seconds}) as folder:
             mos = source.mos[source.indices("test")]
@@ -317,6 +321,8 @@ class Worker:
 
 
 def _best(history: list[dict[str, Any]]) -> str:
+    if history[-1]["stage"] == "finish" and (value := history[-1]["val_srcc"]) is not None:
+        return f"{value:.3f}"
     epochs = [h for h in history if h["val_srcc"] is not None]
     if not epochs:
         return "undefined (constant scores)"

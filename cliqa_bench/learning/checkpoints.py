@@ -119,6 +119,7 @@ def progress_of(learner: Learner) -> tuple[Tensors, dict[str, Json]] | None:
         f"{number}.{key}": value
         for number, values in learner.optimizer.state_dict()["state"].items()
         for key, value in values.items()
+        if isinstance(value, Tensor)  # SGD without momentum keeps a None
     }
     groups = {
         "model": learner.model.own_state(),

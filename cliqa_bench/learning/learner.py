@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cliqa_bench.system.avalanche_import import importing_avalanche
@@ -29,6 +31,7 @@ from cliqa_bench.metrics import srcc
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.system.memory import give_back
+from cliqa_bench.types import Subset
 
 if TYPE_CHECKING:
     from cliqa_bench.benchmarks.decoded import Batch, Source
@@ -47,6 +50,20 @@ class Best(NamedTuple):
     srcc: float = -math.inf
     weights: dict[str, Tensor] = {}
     learned: dict[str, Tensor] = {}
+
+
+class Pairs(NamedTuple):
+    """The pairs of a mini-batch.
+
+    Attributes:
+        first: (p,) int64 positions, among its images, of the first image of each pair.
+        second: (p,) int64 positions of the second.
+        labels: (p,) float32, 1 where the first is the better one, else 0.
+    """
+
+    first: Tensor
+    second: Tensor
+    labels: Tensor
 
 
 LOOK_EVERY = 50
@@ -101,13 +118,14 @@ class Learner(SupervisedTemplate):
         warming_up: Whether only that head learns.
         epoch: Number of the epoch, counted from the start of the warm-up.
         seen: Dataset name -> source, of all experiences before this one, in their order.
+        features: (B, d) features of the mini-batch's crops, with their graph.
         images: How many images have passed in the current experience, in training and validation.
         best: The best epoch so far of the current experience: its validation SRCC, and both states.
         best_epoch: Which one it is, counted from 1.
         history: One dict per epoch of the current experience: epoch, stage, lr, loss, val_srcc.
         last_state: The model's own state after the last epoch, which need not be the best.
         look_every: Steps after which losses are looked at; 1 on a CPU.
-        shown: Whose images the mini-batch holds, and their positions in its ratings; None where the
+        shown: Whose images the mini-batch holds, and their positions in its ratings; empty where the
             mini-batches are a plug-in's.
 
     Args:
@@ -135,7 +153,7 @@ class Learner(SupervisedTemplate):
         evaluator: EvaluationPlugin | None = None,
         seen: Sequence[Source] = (),
     ) -> None:
-        self.strategy, self.training, self.seed = strategy, training, seed
+        self.strategy, self.training, self.seed = strategy, strategy.protocol(training), seed
         self.tick: Tick = tick or (lambda images, text, part: None)
         self.seen = {source.name: source for source in seen}
         self.task = -1
@@ -146,9 +164,11 @@ class Learner(SupervisedTemplate):
         self.last_state: dict[str, Tensor] = {}
         self.best = Best()
         self.best_epoch = 0
-        self.shown: tuple[Source, Tensor] | None = None
+        self.shown: list[tuple[Source, Tensor]] = []
+        self.features = torch.empty(0)
+        self._sources: tuple[Source, ...] = ()
         self._losses: list[Tensor] = []
-        self._unseen: list[tuple[Source, Tensor] | None] = []  # what the losses not looked at yet are of
+        self._unseen: list[list[tuple[Source, Tensor]]] = []  # what the losses not looked at yet are of
         self._fresh = 0  # images of the mini-batch that are of this experience
         self._heads: Tensor | None = None  # head of each image of the mini-batch; None for the newest
         with warnings.catch_warnings():
@@ -183,8 +203,12 @@ class Learner(SupervisedTemplate):
     @property
     def sources(self) -> tuple[Source, ...]:
         """Images and labels of the current experience: of one dataset, or of several."""
-        sources: tuple[Source, ...] = self.experience.sources
-        return sources
+        return self._sources
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs of the mini-batch."""
+        return Pairs(*self.mbatch[2:5])
 
     @property
     def source(self) -> Source:
@@ -195,7 +219,7 @@ class Learner(SupervisedTemplate):
     @property
     def one_head(self) -> bool:
         """Whether every image is scored by the newest head: there is one, or each has features of its own."""
-        return self.strategy.single_head or self.model.task_norms
+        return self.strategy.single_head or self.model.view is not None
 
     # -- what happens before the first epoch -----------------------------------------------------------------
 
@@ -209,16 +233,20 @@ class Learner(SupervisedTemplate):
         self.task = self.strategy.prepare(self.model)
         new_head = self.model.n_tasks > heads
         self.epoch = 0 if new_head or not t.epochs else t.warmup_epochs
-        self.train_epochs = t.warmup_epochs + t.epochs - self.epoch
+        self.train_epochs = t.warmup_epochs + t.epochs - self.epoch if self.strategy.by_gradient else 0
         self.model.to(self.device)
-        fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), t.lr, weight_decay=t.weight_decay, fused=fused
-        )
+        self.optimizer = self.strategy.optimiser(list(self.model.parameters()), t)
+        self._sources = tuple(self._with_targets(source) for source in self.experience.sources)
         self.history = []
         self.images = 0
         self.best = Best()
         self.best_epoch = 0
+
+    def _with_targets(self, source: Source) -> Source:
+        self.model.eval()
+        with torch.no_grad():
+            targets = self.strategy.targets(self, source)
+        return source if targets is None else replace(source, targets=np.asarray(targets, np.float64))
 
     # -- an epoch --------------------------------------------------------------------------------------------
 
@@ -230,10 +258,9 @@ class Learner(SupervisedTemplate):
         adapts = not self.warming_up and (t.bn_adapts == "all" or epoch == t.warmup_epochs)
         self.model.net.train(adapts)
         self.model.train_only(self.strategy.trainable(self.model, self.task, self.warming_up))
-        factor = self.strategy.warmup_rate if self.warming_up else self.strategy.main_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = t.lr * factor * 0.1 ** sum(epoch >= decay for decay in t.decay_epochs)
-        self._losses, self._unseen, self.shown = [], [], None
+            group["lr"] = self.strategy.rate(t, epoch, self.warming_up)
+        self._losses, self._unseen, self.shown = [], [], []
         # for what draws from the global generator (dropout): an epoch's bits depend on no epoch before
         torch.manual_seed(seed_for("epoch", *(s.name for s in self.sources), self.seed, epoch) % 2**63)
         if epoch == t.warmup_epochs:
@@ -244,7 +271,7 @@ class Learner(SupervisedTemplate):
         batch = list(self.mbatch)
         task = batch[-1]
         newest = task == self.sources[-1].task
-        self._fresh = len(task)
+        self._fresh = sum(len(images) for _, images in self.shown) or len(task)
         if len(batch) == 3:
             batch = self._with_pairs(*batch)
             self._fresh = int(newest.sum())
@@ -264,22 +291,37 @@ class Learner(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
-        if self.model.task_norms:
-            return self.scores(self.model, self.mb_x, self.task)[:, None]
-        return self.scores(self.model, self.mb_x)
+        own = self.model.view is not None
+        heads = [self.task] if own else range(self.model.n_tasks)
+        with self.autocast():
+            self.features = self.model.features(self.mb_x, self.task if own else None).final
+            scores = torch.stack([self.model.head(task, self.features) for task in heads], dim=1)
+        crops = self.strategy.crops if self.shown else 1
+        return scores if crops == 1 else self.strategy.pool(scores.view(-1, crops, scores.shape[1]))
+
+    def autocast(self) -> torch.autocast:
+        """Returns the context in which a network runs in the training's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16")
 
     def scores(self, model: QualityModel, images: Tensor, task: int | None = None) -> Tensor:
         """Applies a model in the training's precision: (B, heads) scores, or (B,) of one task's head."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+        with self.autocast():
             scores: Tensor = model(images) if task is None else model.score(images, task)
             return scores
 
     def criterion(self) -> Tensor:
-        """Returns the fidelity loss of the mini-batch's pairs, each image under the head of its task."""
-        _, _, first, second, labels, _ = self.mbatch
+        """Returns the loss of the mini-batch."""
+        return self.strategy.loss(self)
+
+    @property
+    def predicted(self) -> Tensor:
+        """The scores (n,) of the mini-batch's images, each under the head of its task, with their graph."""
         output: Tensor = self.mb_output
-        scores = output[:, -1] if self._heads is None else output.gather(1, self._heads[:, None])[:, 0]
-        return self._pair_loss(scores, first, second, labels)
+        return output[:, -1] if self._heads is None else output.gather(1, self._heads[:, None])[:, 0]
+
+    def pair_loss(self) -> Tensor:
+        """Returns the fidelity loss of the mini-batch's pairs."""
+        return self._pair_loss(self.predicted, *self.pairs)
 
     def loss_of(self, output: Tensor, mos: Tensor) -> Tensor:
         """Returns the fidelity loss of all pairs under the newest head; what plug-ins take for the criterion.
@@ -323,7 +365,7 @@ class Learner(SupervisedTemplate):
             if not math.isfinite(loss):
                 titles = ", ".join(source.title for source in self.sources)
                 where = f"{titles}, epoch {self.epoch + 1}, step {step}: the loss is {loss}"
-                raise FloatingPointError(where + (f", on {_keys(*shown)}" if shown else ""))
+                raise FloatingPointError(where + (f", on {_keys(shown)}" if shown else ""))
         self._unseen = []
 
     def optimizer_step(self) -> None:
@@ -358,12 +400,17 @@ class Learner(SupervisedTemplate):
                 "val_srcc": _finite_or_none(value),
             }
         )
-        if value > self.best.srcc or not self.best.weights:
+        if value > self.best.srcc or not self.best.weights or not self._can_choose:
             state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
             self.best = Best(value if math.isfinite(value) else -math.inf, state, self.strategy.state())
             self.best_epoch = self.epoch + 1
         self.epoch += 1
         super()._after_training_epoch(**kwargs)
+
+    @property
+    def _can_choose(self) -> bool:
+        """Whether the validation images have labels: without, the last epoch is taken."""
+        return all(np.isfinite(s.labels[s.indices("val")]).all() for s in self.sources)
 
     def validate(self) -> float:
         """Returns the SRCC on the validation images under the newest head, the mean over the datasets.
@@ -385,7 +432,7 @@ class Learner(SupervisedTemplate):
             return scores
 
         scores = score_images(score, source, "val", 1, self.device, self.training.precision)
-        mos = source.mos[source.indices("val")]
+        mos = source.labels[source.indices("val")]
         self._count(len(mos), "validation")
         return srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
 
@@ -393,18 +440,41 @@ class Learner(SupervisedTemplate):
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         self.last_state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
-        self.model.load_own_state(self.best.weights)
-        self.strategy.load_state(self.best.learned)
+        if self.best.weights:  # there are epochs
+            self.model.load_own_state(self.best.weights)
+            self.strategy.load_state(self.best.learned)
         self.model.eval()
+        if self.strategy.finishes:
+            self._finish()
         super()._after_training_exp(**kwargs)
         self.model.eval()  # a plug-in that measures something may leave it training
-        self.seen |= {source.name: source for source in self.sources}
+        self.seen |= {source.name: source for source in self.experience.sources}
+
+    def _finish(self) -> None:
+        """Lets the strategy change what was learned, and validates what comes out."""
+        self.strategy.finish(self)
+        value = _finite_or_none(self.validate())
+        self.history.append(
+            {"epoch": self.epoch, "stage": "finish", "lr": 0.0, "loss": None, "val_srcc": value}
+        )
+
+    def describe(self, source: Source, subset: Subset) -> NDArray[np.float32]:
+        """Returns the features (n, d) of a subset's whole images, as the task that learns sees them."""
+        own, size = self.model.view is not None, self.model.feature_size
+
+        def features(images: Tensor) -> Tensor:
+            final: Tensor = self.model.features(images, self.task if own else None).final
+            return final
+
+        self.model.eval()
+        return score_images(features, source, subset, size, self.device, self.training.precision)
 
 
 def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _keys(source: Source, images: Tensor) -> str:
+def _keys(shown: list[tuple[Source, Tensor]]) -> str:
     """Names the images of a mini-batch, each once."""
-    return listed(dict.fromkeys(source.ratings[i].key for i in images.tolist()))
+    keys = (source.ratings[i].key for source, images in shown for i in images.tolist())
+    return listed(dict.fromkeys(keys))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from cliqa_bench.benchmarks.decoded import Batch, Source
     from cliqa_bench.learning.learner import Learner
+
+STARTS = 1_000_000
+"""Added to an epoch's number when a dataset begins anew within it: more epochs than there ever are."""
 
 
 class EpochLoader:
@@ -28,12 +34,56 @@ class EpochLoader:
         batch = t.warmup_batch if learner.warming_up else t.batch
         # a warm-up is the new head's: where tasks have heads of their own, other datasets cannot teach it
         sources = learner.sources[-1:] if learner.warming_up and not learner.one_head else learner.sources
-        epochs = [s.train_batches(t, learner.epoch, learner.seed, batch) for s in sources]
-        for i in mixed_evenly([s.n_batches(t, batch) for s in sources]):
-            b = next(epochs[i])
-            learner.shown = (sources[i], b.images)
-            # Avalanche reads the input at 0, the target at 1 and the task label at the end
-            yield [b.x, b.y, b.first, b.second, b.labels, torch.full((len(b.x),), sources[i].task)]
+        sizes = learner.strategy.in_step(sources, batch) if len(sources) > 1 else None
+        steps = self._one_a_step(sources, batch) if sizes is None else self._all_a_step(sources, sizes)
+        for parts in steps:
+            learner.shown = [(source, b.images) for source, b in parts]
+            yield together(parts)
+
+    def _batches(self, source: Source, batch: int, start: int = 0) -> Iterator[Batch]:
+        """Gives a dataset's mini-batches of the epoch; those of another start are drawn anew."""
+        learner = self.learner
+        epoch = learner.epoch + start * STARTS
+        return source.train_batches(learner.training, epoch, learner.seed, batch, learner.strategy.crops)
+
+    def _one_a_step(self, sources: Sequence[Source], batch: int) -> Iterator[list[tuple[Source, Batch]]]:
+        epochs = [self._batches(source, batch) for source in sources]
+        for i in mixed_evenly([s.n_batches(self.learner.training, batch) for s in sources]):
+            yield [(sources[i], next(epochs[i]))]
+
+    def _all_a_step(
+        self, sources: Sequence[Source], sizes: Sequence[int]
+    ) -> Iterator[list[tuple[Source, Batch]]]:
+        t, sized = self.learner.training, list(zip(sources, sizes, strict=True))
+        endless = [self._anew(source, batch) for source, batch in sized]
+        for _ in range(max(source.n_batches(t, batch) for source, batch in sized)):
+            yield [(source, next(batches)) for source, batches in zip(sources, endless, strict=True)]
+
+    def _anew(self, source: Source, batch: int) -> Iterator[Batch]:
+        for start in itertools.count():
+            yield from self._batches(source, batch, start)
+
+
+def together(parts: Sequence[tuple[Source, Batch]]) -> list[Tensor]:
+    """Makes one mini-batch of several; pairs stay within a dataset.
+
+    Returns:
+        What Avalanche takes: the input at 0, the target at 1 and the task label at the end; between them
+        first, second and labels of the pairs.
+    """
+    batches = [batch for _, batch in parts]
+    starts = np.cumsum([0, *(len(b.y) for b in batches[:-1])]).tolist()
+    shifted = [(b.first + start, b.second + start) for b, start in zip(batches, starts, strict=True)]
+    columns = (
+        [b.x for b in batches],
+        [b.y for b in batches],
+        [first for first, _ in shifted],
+        [second for _, second in shifted],
+        [b.labels for b in batches],
+        [torch.full((len(b.y),), source.task) for source, b in parts],
+    )
+    # one alone is not copied: its crops keep their layout in memory
+    return [column[0] if len(column) == 1 else torch.cat(column) for column in columns]
 
 
 def mixed_evenly(counts: Sequence[int]) -> list[int]:

@@ -33,7 +33,7 @@ def score_images(
     network: Callable[[Tensor], Tensor],
     source: Source,
     subset: Subset,
-    width: int,
+    width: int | None,
     device: torch.device | str,
     precision: str = "fp32",
     tick: Callable[[int], object] | None = None,
@@ -44,7 +44,7 @@ def score_images(
         network: (B, 3, H, W) float32, ImageNet-normalised, to (B, width).
         source: The dataset.
         subset: Which images.
-        width: Number of outputs per image.
+        width: Number of outputs per image; None for what comes out for the first batch.
         device: Where the network is.
         precision: "fp32", or "bf16" autocast.
         tick: Called with the number of images done.
@@ -59,7 +59,7 @@ def score_images(
     device = torch.device(device)
     applied = _Applied(network, device)
     keys = source.keys(subset)
-    out = np.empty((len(keys), width), dtype=np.float32)
+    out = np.empty((len(keys), width or 0), dtype=np.float32)
     pixels = pixels_in_batch(device, precision)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for positions, images in source.eval_batches(subset, pixels):
@@ -71,6 +71,9 @@ def score_images(
                 raise FloatingPointError(
                     f"{source.title}, {subset} images: no number comes out for {listed(wrong)}"
                 )
+            if width is None:
+                width = found.shape[1]
+                out = np.empty((len(keys), width), dtype=np.float32)
             out[positions] = found
             give_back()
             if tick is not None:

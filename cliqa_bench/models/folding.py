@@ -17,7 +17,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.models.quality import QualityModel, TaskNorm
+from cliqa_bench.models.heads import CosineHead
+from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.views import TaskNorm, TaskNorms, TaskView, replace_module
 from cliqa_bench.system.signals import raise_if_stopped
 
 
@@ -59,12 +61,13 @@ def _is_fixed(norm: nn.Module) -> bool:
     return type(layer) is nn.BatchNorm2d and layer.running_mean is not None
 
 
-def folded(net: FeatureNet, task: int | None = None) -> FeatureNet:
+def folded(net: FeatureNet, view: TaskView | None = None, task: int | None = None) -> FeatureNet:
     """Returns a copy of a network that is not to learn: for scoring, or for teaching.
 
     Args:
         net: The network; it is left as it is, and what is not folded is shared with it.
-        task: Whose normalisation, where tasks own it; None for the pre-trained one.
+        view: How tasks come by features of their own, if they do.
+        task: Whose features; None for those of the pre-trained network.
 
     Returns:
         The network in evaluation mode. Its outputs differ by rounding only.
@@ -72,22 +75,14 @@ def folded(net: FeatureNet, task: int | None = None) -> FeatureNet:
     pairs = foldable(net)
     shared = {id(tensor): tensor for tensor in itertools.chain(net.parameters(), net.buffers())}
     copied = copy.deepcopy(net, shared).eval()
-    for name, module in list(copied.named_modules()):
-        if isinstance(module, TaskNorm):
-            _replace(copied, name, module.layer(task))
+    (view or TaskNorms()).fix(copied, task)
     for conv_name, norm_name in pairs:
         conv, norm = copied.get_submodule(conv_name), copied.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        _replace(copied, conv_name, fuse_conv_bn_eval(conv, norm).eval())
-        _replace(copied, norm_name, nn.Identity())
+        replace_module(copied, conv_name, fuse_conv_bn_eval(conv, norm).eval())
+        replace_module(copied, norm_name, nn.Identity())
     return copied
-
-
-def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
-    """Does what `net.set_submodule` does, which PyTorch has from 2.5 on."""
-    parent, _, child = name.rpartition(".")
-    setattr(net.get_submodule(parent), child, module)
 
 
 class Scorer(nn.Module):
@@ -100,15 +95,21 @@ class Scorer(nn.Module):
         tasks: Whose heads, in this order; None for all.
     """
 
-    heads: Tensor
+    heads: Tensor | nn.ModuleList
 
     def __init__(self, model: QualityModel, tasks: list[int] | None = None) -> None:
         super().__init__()
         tasks = list(range(model.n_tasks)) if tasks is None else tasks
+        heads = [model.heads[task] for task in tasks]
         with torch.no_grad():
-            self.nets = nn.ModuleList(folded(model.net, t) for t in (tasks if model.task_norms else [None]))
-            weights = torch.cat([head.weight for head in model.heads]).float()[tasks]  # type: ignore[misc]
-            self.register_buffer("heads", functional.normalize(weights, dim=1))
+            self.nets = nn.ModuleList(
+                folded(model.net, model.view, task) for task in (tasks if model.view else [None])
+            )
+            if all(type(head) is CosineHead for head in heads):
+                weights = torch.cat([head.weight for head in heads]).float()  # type: ignore[misc]
+                self.register_buffer("heads", functional.normalize(weights, dim=1))
+            else:
+                self.heads = nn.ModuleList(copy.deepcopy(head).eval() for head in heads)
 
     def fixed(self, images: Tensor) -> Tensor | None:
         """Returns what the part that never learns says of images, see `FeatureNet.fixed`."""
@@ -116,9 +117,9 @@ class Scorer(nn.Module):
         return found
 
     def forward(self, images: Tensor, fixed: Tensor | None = None) -> Tensor:
-        """Scores images, (B, 3, H, W), with every head: (B, heads) in [-1, 1].
+        """Scores images, (B, 3, H, W), with every head: (B, heads), in [-1, 1] for the usual heads.
 
-        The network runs once, or once per task where tasks own their normalisation.
+        The network runs once, or once per task where tasks have features of their own.
 
         Args:
             images: ImageNet-normalised.
@@ -127,5 +128,31 @@ class Scorer(nn.Module):
         fixed = self.fixed(images) if fixed is None else fixed
         finals = torch.stack([net(images, fixed).final for net in self.nets], dim=1)
         with torch.autocast(images.device.type, enabled=False):
-            # (B, tasks or 1, d) by (tasks, d)
-            return (finals.float() * self.heads).sum(dim=2)
+            finals = finals.float()  # (B, tasks or 1, d)
+            if isinstance(self.heads, Tensor):  # (tasks, d)
+                return (finals * self.heads).sum(dim=2)
+            of_task = finals.expand(-1, len(self.heads), -1).unbind(dim=1)
+            return torch.stack([head(x) for head, x in zip(self.heads, of_task, strict=True)], dim=1)
+
+
+class MergedHead(nn.Module):
+    """A network that gives a single score, in the place of a `Scorer`.
+
+    Args:
+        network: Images (B, 3, H, W) to (B, 1).
+    """
+
+    heads = (None,)
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    def fixed(self, images: Tensor) -> Tensor | None:
+        """Returns None: nothing is shared with other networks."""
+        return None
+
+    def forward(self, images: Tensor, fixed: Tensor | None = None) -> Tensor:
+        """Scores images: (B, 1)."""
+        scores: Tensor = self.network(images)
+        return scores

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.models.folding import Scorer
+from cliqa_bench.models.folding import MergedHead, Scorer
 from cliqa_bench.readouts import needed_heads
 
 
@@ -71,7 +71,9 @@ class GatedScorer:
             share a pass.
     """
 
-    def __init__(self, heads: Sequence[Scorer], gate: Gate | None, tolerance: float = 0.0) -> None:
+    def __init__(
+        self, heads: Sequence[Scorer | MergedHead], gate: Gate | None, tolerance: float = 0.0
+    ) -> None:
         self.heads, self.gate, self.tolerance = list(heads), gate, tolerance
         needed_heads(np.ones((1, 1)), tolerance)  # refuses a wrong one now and not with the first image
 

@@ -1,79 +1,56 @@
-"""The quality model: one backbone, a head per task, and normalisation that tasks share or own."""
+"""The quality model: one backbone, a head per task, and features that tasks share or own."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cliqa_bench.backbones.staged import NORMS, FeatureNet, Features
 from cliqa_bench.errors import UserError
+from cliqa_bench.models.heads import CosineHead
+from cliqa_bench.models.views import TaskNorms, TaskView, task_norms
 from cliqa_bench.seeds import seed_for
 
-
-class TaskNorm(nn.Module):
-    """A normalisation layer with one copy per task; which one is used is a matter of an index.
-
-    Args:
-        pristine: The pre-trained layer, from which every task starts (protocol: BN is reset to ImageNet's for
-            each task). It is kept, and never trained.
-    """
-
-    def __init__(self, pristine: nn.Module) -> None:
-        super().__init__()
-        self.pristine = pristine.requires_grad_(False)
-        self.tasks = nn.ModuleList()
-        self.active: int | None = None
-
-    def add_task(self) -> None:
-        """Adds a task's layer, equal to the pre-trained one."""
-        self.tasks.append(copy.deepcopy(self.pristine).requires_grad_(True))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises with the active task's layer (None: the pre-trained one)."""
-        out: Tensor = self.layer(self.active)(x)
-        return out
-
-    def layer(self, task: int | None) -> nn.Module:
-        """Returns a task's layer (None: the pre-trained one)."""
-        return self.pristine if task is None else self.tasks[task]
-
-    def train(self, mode: bool = True) -> TaskNorm:
-        """Keeps the pre-trained layer's statistics still whatever the mode."""
-        super().train(mode)
-        self.pristine.eval()
-        return self
+NewHead = Callable[[int], "nn.Module | None"]
+"""Makes the head of a task from the length of the features: (B, d) float32 to (B,); None for the usual one.
+The global generator is seeded when it is called."""
 
 
 class QualityModel(nn.Module):
     """Scores images with one head per learned task.
 
-    The features and, outside training, the heads have unit length, so that a score is a cosine in [-1, 1] and
-    the heads of all tasks share a scale; during training a head's length is free and acts as the slope of the
-    pair probability (published code; not in the paper).
+    The features have unit length. So have, outside training, the usual heads, so that a score is a cosine in
+    [-1, 1] and the heads of all tasks share a scale.
 
     Args:
         net: The backbone.
         feature_size: Length of its final features.
-        task_norms: Whether every task owns the affine parameters and statistics of the normalisation.
+        view: How each task comes by features of its own; None where all tasks share them.
         seed: Seeds the head that every task starts from; all start alike, as in the published code.
+        new_head: Makes the heads; None for the usual ones.
     """
 
     def __init__(
-        self, net: FeatureNet, feature_size: int, *, task_norms: bool = False, seed: int = 0
+        self,
+        net: FeatureNet,
+        feature_size: int,
+        *,
+        view: TaskView | None = None,
+        seed: int = 0,
+        new_head: NewHead | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.heads = nn.ModuleList()
-        self.task_norms = task_norms
-        self._feature_size = feature_size
+        self.view = view
+        self.feature_size = feature_size
         self._seed = seed_for("head", seed)
-        if task_norms:
-            _install_task_norms(net.plastic)
+        self._new_head = new_head
+        if view is not None:
+            view.install(net)
 
     @property
     def n_tasks(self) -> int:
@@ -81,39 +58,34 @@ class QualityModel(nn.Module):
         return len(self.heads)
 
     def add_task(self) -> int:
-        """Adds a head (and, with `task_norms`, normalisation layers) and returns its index."""
+        """Adds a head, and what else the view gives a task, and returns its index."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed % 2**63)
-            head = nn.Linear(self._feature_size, 1, bias=False)
-            self.net.init_head(head)
+            head = self._new_head(self.feature_size) if self._new_head else None
+            if head is None:
+                head = CosineHead(self.feature_size)
+                self.net.init_head(head)
         device = next(self.net.parameters()).device
         self.heads.append(head.to(device))
-        for norm in self._norms():
-            norm.add_task()
+        if self.view is not None:
+            self.view.add_task(self.net)
         return self.n_tasks - 1
 
-    def _norms(self) -> Iterator[TaskNorm]:
-        return (m for m in self.net.modules() if isinstance(m, TaskNorm))
-
     def features(self, images: Tensor, task: int | None = None) -> Features:
-        """Describes images, (B, 3, H, W), with a task's normalisation (None: the pre-trained one)."""
-        if self.task_norms:
-            for norm in self._norms():
-                norm.active = task
+        """Describes images, (B, 3, H, W), as a task sees them (None: as the pre-trained network does)."""
+        if self.view is not None:
+            self.view.use(self.net, task)
         out: Features = self.net(images)
         return out
 
     def head(self, task: int, features: Tensor) -> Tensor:
         """Returns a head's scores (B,) of features (B, d), in float32."""
-        weight = self.heads[task].weight
-        assert isinstance(weight, Tensor)
-        if not self.training:
-            weight = functional.normalize(weight, dim=1)
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 would tie images
-            return (features.float() @ weight.float().T).squeeze(1)
+            scores: Tensor = self.heads[task](features.float())
+            return scores
 
     def score(self, images: Tensor, task: int) -> Tensor:
-        """Returns the scores (B,) of one task's head, computed with that task's normalisation."""
+        """Returns the scores (B,) of one task's head, computed from that task's features."""
         return self.head(task, self.features(images, task).final)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -123,10 +95,10 @@ class QualityModel(nn.Module):
             images: (B, 3, H, W), ImageNet-normalised.
 
         Returns:
-            (B, heads), in [-1, 1] outside training. With shared normalisation the network runs once, with
-            task-specific normalisation once per task.
+            (B, heads), in [-1, 1] outside training where the heads are the usual ones. The network runs once,
+            or once per task where tasks have features of their own.
         """
-        if self.task_norms:
+        if self.view is not None:
             return torch.stack([self.score(images, task) for task in range(self.n_tasks)], dim=1)
         final = self.features(images).final
         return torch.stack([self.head(task, final) for task in range(self.n_tasks)], dim=1)
@@ -142,35 +114,34 @@ class QualityModel(nn.Module):
             parameter.requires_grad_(True)
 
     def task_parameters(self, task: int) -> list[nn.Parameter]:
-        """Returns what belongs to one task: its head and, with `task_norms`, its gammas and betas."""
-        return [*self.heads[task].parameters(), *(self.norm_parameters(task) if self.task_norms else [])]
+        """Returns what belongs to one task: its head and what the view says."""
+        own = self.view.parameters(self.net, task) if self.view is not None else []
+        return [*self.heads[task].parameters(), *own]
 
     def norm_parameters(self, task: int) -> list[nn.Parameter]:
-        """Returns the gammas and betas that a task uses: its own with `task_norms`, else those of all."""
-        norms = [
-            n for n in self.net.plastic.modules() if isinstance(n, TaskNorm if self.task_norms else NORMS)
-        ]
-        return [p for n in norms for p in (n.tasks[task] if isinstance(n, TaskNorm) else n).parameters()]
+        """Returns the gammas and betas that a task uses: its own where tasks have some, else those of all."""
+        if isinstance(self.view, TaskNorms):
+            return self.view.parameters(self.net, task)
+        return [p for n in self.net.plastic.modules() if isinstance(n, NORMS) for p in n.parameters()]
 
     def last_statistics(self, task: int) -> tuple[Tensor, Tensor] | None:
         """Returns mean and variance (C,) that the last BatchNorm layer keeps for a task (Table VIII).
 
         None where no normalisation keeps statistics, or where the tasks share it.
         """
-        layers = [norm.tasks[task] for norm in self._norms()]
+        layers = [norm.tasks[task] for norm in task_norms(self.net)]
         kept = [n for n in layers if isinstance(getattr(n, "running_mean", None), Tensor)]
         return (kept[-1].running_mean, kept[-1].running_var) if kept else None  # type: ignore[return-value]
 
     def own_state(self) -> dict[str, Tensor]:
         """Returns what this model does not share with every other model of its backbone.
 
-        With task-specific normalisation that is the heads and the tasks' normalisation (the convolutions are
-        the backbone's); otherwise everything.
+        Without a view that is everything; with one, the heads and what the view owns.
         """
-        state = self.state_dict()
-        if not self.task_norms:
+        state, view = self.state_dict(), self.view
+        if view is None:
             return state
-        return {k: v for k, v in state.items() if k.startswith("heads.") or ".tasks." in k}
+        return {k: v for k, v in state.items() if k.startswith("heads.") or view.owns(k)}
 
     def load_own_state(self, state: dict[str, Tensor]) -> None:
         """Loads what `own_state` returned, into a model with as many tasks.
@@ -184,6 +155,11 @@ class QualityModel(nn.Module):
         self.load_state_dict(state, strict=False)
 
 
+def n_heads(state: Mapping[str, Tensor]) -> int:
+    """Returns how many heads a stored state has; a head may have several tensors."""
+    return len({name.split(".")[1] for name in state if name.startswith("heads.")})
+
+
 def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> None:
     """Adds as many tasks to a new model as a stored state has, and loads it.
 
@@ -195,7 +171,7 @@ def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> No
     Raises:
         UserError: If names or shapes are those of another network.
     """
-    for _ in range(sum(name.startswith("heads.") for name in state)):
+    for _ in range(n_heads(state)):
         model.add_task()
     try:
         model.load_own_state(state)
@@ -204,11 +180,3 @@ def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> No
         raise UserError(
             f"the weights in {where} are of another network ({said:.200}); delete it and run again"
         ) from error
-
-
-def _install_task_norms(net: nn.Module) -> None:
-    """Replaces every normalisation layer of a network by a `TaskNorm` around it."""
-    for parent in list(net.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, NORMS):
-                setattr(parent, name, TaskNorm(child))

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.results.schema import wrong_answers
+from cliqa_bench.results.schema import EXTRA, wrong_answers
 from cliqa_bench.system.disk import (
     DISK_ERRORS,
     as_os_error,
@@ -275,13 +275,19 @@ def write_answers(
     mos: NDArray[np.float64],
     scores: NDArray[np.float32] | None = None,
     distances: NDArray[np.float32] | None = None,
+    extras: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> None:
-    """Writes `answers.npz`: `keys`, `mos`, and `scores` (n, heads) or `distances` (n, all stages)."""
+    """Writes `answers.npz`: `keys`, `mos`, and `scores` (n, heads) or `distances` (n, all stages).
+
+    What else a model said goes beside its scores, as `extra.NAME` (n, k).
+    """
     arrays: dict[str, Any] = {"keys": np.asarray(keys, dtype=np.str_), "mos": np.asarray(mos, np.float64)}
     if scores is not None:
         arrays["scores"] = np.asarray(scores, np.float32)
     if distances is not None:
         arrays["distances"] = np.asarray(distances, np.float32)
+    for name, columns in (extras or {}).items():
+        arrays[EXTRA + name] = np.asarray(columns, np.float32)
     with atomic_path(path) as temporary:
         write_arrays(temporary, arrays, compress=True)
 

@@ -23,7 +23,7 @@ from cliqa_bench.results.nodes import (
     whole_file,
     write_json,
 )
-from cliqa_bench.results.schema import wrong_record, wrong_type
+from cliqa_bench.results.schema import EXTRA, wrong_record, wrong_type
 from cliqa_bench.types import Answers
 
 
@@ -216,7 +216,9 @@ class AnswerReader:
             used = [stage - 1 for stage in record.stages]
             distances = np.stack([gate["distances"][:, used] for gate in ready], 1)
         scores = np.stack([part["scores"][:, column] for part, column in present], 1)
-        return Answers(first["keys"], first["mos"], scores, distances)
+        newest = present[-1][0]
+        extras = {name.removeprefix(EXTRA): newest[name] for name in newest if name.startswith(EXTRA)}
+        return Answers(first["keys"], first["mos"], scores, distances, extras)
 
     def _misfit(self, record: RunRecord, test: str, what: str) -> UserError:
         where = self.out / "answers"

@@ -21,6 +21,8 @@ _COLUMNS: dict[str, tuple[int, type[np.generic]]] = {
     "distances": (2, np.float32),
 }
 """What an answer file holds: name -> dimensions and type."""
+EXTRA = "extra."
+"""Begins the names of what else a model said, each (n, k) float32."""
 _TABLES = ("fingerprints", "origins", "config", "pictures", "versions", "cost")
 """Facts of a run record that are looked up by name."""
 _MOST = sys.float_info.max
@@ -29,9 +31,10 @@ _MOST = sys.float_info.max
 def wrong_answers(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Says what keeps arrays from being answers, "" where nothing does."""
     names = arrays.keys()
-    if not {"keys", "mos"} <= names or not names <= _COLUMNS.keys() or len(names) < 3:
+    columns = _COLUMNS | {n: _COLUMNS["scores"] for n in names if n.startswith(EXTRA) and "scores" in names}
+    if not {"keys", "mos"} <= names or not names <= columns.keys() or len(names) < 3:
         return "it needs keys, mos, and scores or distances"
-    for name, (ndim, dtype) in _COLUMNS.items():
+    for name, (ndim, dtype) in columns.items():
         if name in names and not isinstance(arrays[name], np.ndarray):  # numpy gives what is none as bytes
             return f"{name} is no array"
         if name in names and (arrays[name].ndim != ndim or arrays[name].dtype.type is not dtype):

@@ -87,7 +87,7 @@ def new_model(strategy: Strategy, seed: int = 0) -> QualityModel:
     """Returns an untrained S-CNN as the strategy wants it."""
     scnn = registry.load("backbones", "scnn")
     net = scnn.build("random", 3)
-    return QualityModel(net, scnn.feature_size, task_norms=strategy.task_norms, seed=seed)
+    return QualityModel(net, scnn.feature_size, view=strategy.view(), seed=seed, new_head=strategy.new_head)
 
 
 def learn(

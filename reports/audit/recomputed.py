@@ -21,6 +21,7 @@ from cliqa_bench.reports.measure import is_joint, setting_of
 from cliqa_bench.reports.rows import TABLES, Group, Row
 from cliqa_bench.results.nodes import read_answers
 from cliqa_bench.results.records import RunRecord
+from cliqa_bench.results.schema import EXTRA
 
 Float = NDArray[np.float64]
 Key = tuple[str, int | str, str, str]
@@ -162,6 +163,9 @@ class Plain:
         task = record.sequence.index(test) if test in record.sequence else None
         if readout == "oracle":
             return (mos, scores[task]) if task is not None and task < len(scores) else None
+        if readout == "merged":
+            merged = present[-1].get(EXTRA + "merged")
+            return None if merged is None else (mos, merged[:, 0].astype(np.float64))
         if readout == "last" or len(scores) == 1:
             return mos, scores[-1]
         gates = [record.gates.get(s.dataset, "") for s in record.steps[: step + 1]]

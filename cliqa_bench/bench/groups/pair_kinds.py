@@ -31,6 +31,7 @@ from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
 from cliqa_bench.models.folding import Scorer
 from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.views import TaskNorms
 from cliqa_bench.progress import bar
 
 SEEDS = (0, 1, 2)
@@ -155,7 +156,7 @@ def _train(setting: Setting, found: Source, name: Pairs, seed: int) -> Curve:
     images = source.n_batches(training, kind.batch) * kind.batch * (2 if name == "sampled" else 1)  # at most
     passes = [0]
     backbone = registry.load("backbones", "scnn")
-    model = QualityModel(backbone.build(None), backbone.feature_size, task_norms=True, seed=seed)
+    model = QualityModel(backbone.build(None), backbone.feature_size, view=TaskNorms(), seed=seed)
     benchmark = quality_benchmark([source], training, seed)
     with bar(images * kind.epochs, f"{name} pairs, seed {seed}", "image") as shown:
 

@@ -83,6 +83,7 @@ class Limit:
         # copies: ours must keep their float32 weights
         nets = [folded(net) for net in (ours.gate, *ours.scorer.nets) if isinstance(net, FeatureNet)]
         self.nets = [net.to(kind).to(memory_format=torch.channels_last) for net in nets]
+        assert isinstance(ours.scorer.heads, torch.Tensor)
         self.heads = ours.scorer.heads.clone()
         self.batches = [
             to_float(images.to(self.device)).to(kind)

@@ -121,7 +121,7 @@ class Ours:
         self.strategy: Strategy = registry.load("strategies", name)()
         size = registry.load("backbones", job.backbone).feature_size
         net = backbone_net(job.backbone)
-        self.model = QualityModel(net, size, task_norms=self.strategy.task_norms).to(job.device)
+        self.model = QualityModel(net, size, view=self.strategy.view()).to(job.device)
         self.seen: list[Source] = []
         if self.strategy.depends_on == "prefix":
             self._learner(self.model, self.strategy, job.first)
@@ -139,7 +139,7 @@ class Ours:
         """Returns the bare loop that starts where the epoch starts."""
         model = copy.deepcopy(self.model)
         self.strategy.prepare(model)
-        net = backbone_net(self.job.backbone) if model.task_norms else model.net
+        net = backbone_net(self.job.backbone) if model.view else model.net
         heads = [head.weight for head in model.heads]
         job = self.job
         loop = LOOPS[self.strategy.name]
