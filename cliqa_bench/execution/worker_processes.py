@@ -27,7 +27,7 @@ from cliqa_bench.execution.jobs import Job
 from cliqa_bench.results.nodes import CLAIMS
 from cliqa_bench.system.disk import as_os_error
 from cliqa_bench.system.locks import claimed
-from cliqa_bench.system.signals import held_back, leave_stops_to_parent, raise_if_stopped
+from cliqa_bench.system.signals import block_signals, leave_stops_to_parent, raise_if_stopped
 
 if TYPE_CHECKING:
     from cliqa_bench.execution.plan import Plan
@@ -58,7 +58,7 @@ class Result(NamedTuple):
 class Progress(NamedTuple):
     """What a job tells on its way: images that passed, a text for the bar; or a line of its own.
 
-    The images belong to a `part` of the job, see `jobs.Part`.
+    The images belong to a `part` of the job, see `jobs.JobPart`.
     """
 
     images: int
@@ -119,7 +119,7 @@ class _Hand:
     fresh: bool = True
 
 
-class Crew:
+class WorkerPool:
     """Processes that do jobs.
 
     Args:
@@ -139,7 +139,7 @@ class Crew:
             for number in numbers:
                 ours, theirs = CONTEXT.Pipe()
                 process = CONTEXT.Process(target=_serve, args=(theirs, number, *self._told))
-                with held_back():
+                with block_signals():
                     process.start()
                     self._hands.append(_Hand(process, ours, number))
                 theirs.close()  # so that the pipe breaks when the process dies
@@ -154,7 +154,7 @@ class Crew:
         """How many processes have nothing to do."""
         return len(self._hands) - len(self.running)
 
-    def give(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Hands a job to an idle process; to a fresh one if its last process died."""
         while True:
             idle = [hand for hand in self._hands if hand.job is None]
@@ -171,7 +171,7 @@ class Crew:
                 hand.job, hand.fresh = job, False
                 return
 
-    def news(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
+    def events(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
         """Waits for something to be told, and gives it; a process that died is told of, and replaced.
 
         A job whose process died has "died" the first time, and "failed" the second time.

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.paths import given_path
+from cliqa_bench.paths import user_path
 
 PACKAGE = "cliqa_bench_user"
 
@@ -68,7 +68,7 @@ def include(path: str | Path) -> str:
             from beside it is found elsewhere first.
         ImportFailed: If it cannot be imported; names the line.
     """
-    file = given_path(path).resolve()
+    file = user_path(path).resolve()
     name = file.stem
     if not file.is_file():
         raise UserError(f"no file {file}; give the path of a Python file")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cliqa_bench.progress import Tick
 from cliqa_bench.system.avalanche_import import importing_avalanche
 
 with importing_avalanche():
@@ -21,17 +22,17 @@ with importing_avalanche():
 from cliqa_bench.benchmarks.pairs import pair_labels, pairs_within
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
-from cliqa_bench.errors import listed
+from cliqa_bench.errors import join_names
 from cliqa_bench.learning.losses import fidelity, pair_probability
 from cliqa_bench.learning.minibatches import EpochLoader
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.system.memory import give_back
+from cliqa_bench.system.memory import trim_memory
 
 if TYPE_CHECKING:
-    from cliqa_bench.benchmarks.decoded import Batch, Source
+    from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
     from cliqa_bench.strategies.base import Strategy
 
 
@@ -51,10 +52,6 @@ class Best(NamedTuple):
 
 LOOK_EVERY = 50
 """Steps after which losses are looked at on a GPU, where to look is to wait for it."""
-
-Tick = Callable[[int, str, str], None]
-"""Called with a number of images that passed, a text to show (the validation SRCC, after an epoch), and what
-the images were for: "warm-up", "main", "validation", or "earlier" where an interrupted training saw them."""
 
 
 class StrategyPlugin(SupervisedPlugin):
@@ -133,7 +130,7 @@ class Learner(SupervisedTemplate):
         tick: Tick | None = None,
         plugins: Sequence[SupervisedPlugin] = (),
         evaluator: EvaluationPlugin | None = None,
-        seen: Sequence[Source] = (),
+        seen: Sequence[DecodedDataset] = (),
     ) -> None:
         self.strategy, self.training, self.seed = strategy, training, seed
         self.tick: Tick = tick or (lambda images, text, part: None)
@@ -146,9 +143,10 @@ class Learner(SupervisedTemplate):
         self.last_state: dict[str, Tensor] = {}
         self.best = Best()
         self.best_epoch = 0
-        self.shown: tuple[Source, Tensor] | None = None
+        self.shown: tuple[DecodedDataset, Tensor] | None = None
         self._losses: list[Tensor] = []
-        self._unseen: list[tuple[Source, Tensor] | None] = []  # what the losses not looked at yet are of
+        # what the losses not looked at yet are of
+        self._unseen: list[tuple[DecodedDataset, Tensor] | None] = []
         self._fresh = 0  # images of the mini-batch that are of this experience
         self._heads: Tensor | None = None  # head of each image of the mini-batch; None for the newest
         with warnings.catch_warnings():
@@ -181,13 +179,13 @@ class Learner(SupervisedTemplate):
         self.evaluator: EvaluationPlugin = evaluator
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[DecodedDataset, ...]:
         """Images and labels of the current experience: of one dataset, or of several."""
-        sources: tuple[Source, ...] = self.experience.sources
+        sources: tuple[DecodedDataset, ...] = self.experience.sources
         return sources
 
     @property
-    def source(self) -> Source:
+    def source(self) -> DecodedDataset:
         """The only source of an experience of one dataset."""
         (source,) = self.sources
         return source
@@ -337,7 +335,7 @@ class Learner(SupervisedTemplate):
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
         self._count(self._fresh, "warm-up" if self.warming_up else "main")
-        give_back()
+        trim_memory()
 
     def _count(self, images: int, part: str) -> None:
         self.images += images
@@ -377,7 +375,7 @@ class Learner(SupervisedTemplate):
         self.tick(0, f"val SRCC {value:.3f}", "validation")
         return value
 
-    def _validate(self, source: Source) -> float:
+    def _validate(self, source: DecodedDataset) -> float:
         newest = self.one_head or source is self.sources[-1]
 
         def score(images: Tensor) -> Tensor:
@@ -405,6 +403,6 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _keys(source: Source, images: Tensor) -> str:
+def _keys(source: DecodedDataset, images: Tensor) -> str:
     """Names the images of a mini-batch, each once."""
-    return listed(dict.fromkeys(source.ratings[i].key for i in images.tolist()))
+    return join_names(dict.fromkeys(source.ratings[i].key for i in images.tolist()))
