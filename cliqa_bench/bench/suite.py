@@ -7,7 +7,6 @@ import math
 import platform
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +22,7 @@ from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.measurement import Measurement
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.run import versions
+from cliqa_bench.extensions.user_traceback import format_error
 from cliqa_bench.paths import user_path
 from cliqa_bench.progress import bar
 from cliqa_bench.results.nodes import write_json, write_text
@@ -141,7 +141,7 @@ def _measure(name: str, setting: Conditions, results: Results, out: Path) -> Non
             raise_if_stopped()
             reason = str(error)
             if not isinstance(error, UserError):
-                traceback.print_exc()
+                print(format_error(error), end="", file=sys.stderr)
                 reason = f"{type(error).__name__}: {error}"
             results.failed[name] = " ".join(reason.split())
         results.write(out)

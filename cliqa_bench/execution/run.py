@@ -131,7 +131,8 @@ def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = 
         skipped += len(outcome.skipped)
     from cliqa_bench.reports.report import write_report
 
-    print(write_report(configs[0].out).summary)
+    if not failed or any((configs[0].out / "runs").glob("*.json")):  # else not even the first job was done
+        print(write_report(configs[0].out).summary)
     if not failed:
         return 0
     for line in failed:

@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.jobs import Job
+from cliqa_bench.extensions.user_traceback import format_error, is_users
 from cliqa_bench.results.nodes import CLAIMS
 from cliqa_bench.system.disk import as_os_error
 from cliqa_bench.system.locks import claimed
@@ -47,7 +47,7 @@ class Result(NamedTuple):
         kind: "done"; "failed"; "died", with its process, and may be tried once more; "taken", by another
             run on the same folder; "misuse", which ends the run.
         reason: What went wrong, in one line.
-        trace: The traceback, where it may be a bug.
+        trace: The traceback, where it may be a bug; of what a user's own code raised, their lines.
     """
 
     kind: Literal["done", "failed", "died", "taken", "misuse"]
@@ -97,7 +97,8 @@ def attempt(worker: Callable[[], Worker], job: Job, out: Path) -> Result:
         if isinstance(error, UserError):
             return Result("misuse", str(error))
         expected = isinstance(error, FloatingPointError | MemoryError) or as_os_error(error)
-        return Result("failed", _reason(error), "" if expected else traceback.format_exc())
+        trace = "" if expected and not is_users(error) else format_error(error)
+        return Result("failed", _reason(error), trace)
     return Result("done")
 
 

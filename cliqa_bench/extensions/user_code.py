@@ -34,11 +34,13 @@ class Included(NamedTuple):
         path: The file, absolute.
         module: What it became.
         digest: Hash of its source, and of the sources beside it that it imports, as they were imported.
+        sources: All these files.
     """
 
     path: Path
     module: ModuleType
     digest: str
+    sources: frozenset[str] = frozenset()
 
 
 class ImportFailed(UserError):
@@ -47,6 +49,9 @@ class ImportFailed(UserError):
 
 _files: dict[str, Included] = {}
 """Files that were included, by name."""
+
+_packages: set[str] = set()
+"""Installed packages from which something was loaded."""
 
 
 def is_file_name(name: str) -> bool:
@@ -82,8 +87,19 @@ def include(path: str | Path) -> str:
     if held is None or held.digest != digest:
         if held:
             _forget(texts)
-        _files[name] = Included(file, _import(name, file, texts), digest)
+        _files[name] = Included(file, _import(name, file, texts), digest, frozenset(map(str, texts)))
     return name
+
+
+def is_users_module(name: str, file: str) -> bool:
+    """Tells whether a module is the user's: of a file that was included, of one beside it, or of a package.
+
+    Args:
+        name: The module's `__name__`.
+        file: Its source.
+    """
+    top = name.partition(".")[0]
+    return top == PACKAGE or top in _packages or any(file in held.sources for held in _files.values())
 
 
 def included() -> dict[str, Included]:
@@ -222,6 +238,7 @@ def load_installed(entry: EntryPoint) -> Any:
     Raises:
         ImportFailed: If it cannot be imported.
     """
+    _packages.update({entry.module.partition(".")[0]} - {"cliqa_bench"})
     try:
         return entry.load()
     except (Exception, SystemExit) as error:
