@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.readers.text import Row, read_csv
+from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 
@@ -43,7 +43,7 @@ class Agiqa3k(Dataset):
         return (key, f"images/{key}")
 
 
-def entry(row: Row) -> Entry:
+def entry(row: LabelRow) -> Entry:
     """Reads a row of `data.csv`.
 
     Raises:

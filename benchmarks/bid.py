@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.readers.text import Row
+from cliqa_bench.benchmarks.readers.text import LabelRow
 from cliqa_bench.benchmarks.readers.workbooks import read_sheet
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
@@ -55,7 +55,7 @@ class Bid(Dataset):
         return (key, key.removeprefix("ImageDatabase/"))
 
 
-def entry(row: Row) -> Entry:
+def entry(row: LabelRow) -> Entry:
     """Reads a row of the sheet.
 
     Raises:
@@ -72,7 +72,7 @@ def entry(row: Row) -> Entry:
     return Entry(row.where, Rating(key, score, statistics.stdev(grades), None, "authentic"))
 
 
-def grades_of(row: Row) -> list[float]:
+def grades_of(row: LabelRow) -> list[float]:
     """Returns the grades that a row lists.
 
     Raises:

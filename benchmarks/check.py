@@ -40,7 +40,7 @@ HEADER = (
 )
 
 
-class Picture(NamedTuple):
+class DecodedFile(NamedTuple):
     """What decoding an image file gave.
 
     Attributes:
@@ -77,7 +77,7 @@ class DatasetCheck:
     found: str = ""
     ratings: list[Rating] = field(default_factory=list)
     split: Split | None = None
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    pictures: dict[str, DecodedFile] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unlabelled: list[str] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
@@ -237,7 +237,7 @@ def _decode_all(rows: Sequence[DatasetCheck], max_megapixels: float) -> None:
     """Decodes every image that exists; Pillow works outside Python's lock, so threads do."""
     jobs = [(row, key, path) for row in rows for key, path in _images(row)]
 
-    def decoded(path: Path) -> Picture:
+    def decoded(path: Path) -> DecodedFile:
         return picture(path, max_megapixels)
 
     with ThreadPoolExecutor(cores()) as pool, bar(len(jobs), "decoding", "image") as shown:
@@ -263,18 +263,18 @@ def _images(row: DatasetCheck) -> list[tuple[str, Path]]:
     return [(r.key, row.dataset.path(r.key)) for r in row.ratings if r.key not in missing]
 
 
-def picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+def picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedFile:
     """Decodes an image file and hashes its pixels; a fault is an answer, not an error."""
     from cliqa_bench.benchmarks.pixels.decode import decode
 
     try:
         pixels = decode(path, max_megapixels)
     except UserError as error:
-        return Picture(None, b"", str(error))
+        return DecodedFile(None, b"", str(error))
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{width}x{height}:".encode(), digest_size=16)
     digest.update(pixels.data)
-    return Picture((width, height), digest.digest(), "")
+    return DecodedFile((width, height), digest.digest(), "")
 
 
 def _judge(row: DatasetCheck) -> None:
@@ -298,7 +298,7 @@ def _judge(row: DatasetCheck) -> None:
         )
 
 
-def duplicates(pictures: dict[str, Picture], split: Split) -> list[list[str]]:
+def duplicates(pictures: dict[str, DecodedFile], split: Split) -> list[list[str]]:
     """Finds pictures that lie in more than one subset.
 
     Args:

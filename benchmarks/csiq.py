@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.readers.text import Row
+from cliqa_bench.benchmarks.readers.text import LabelRow
 from cliqa_bench.benchmarks.readers.workbooks import read_sheet
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
@@ -59,7 +59,7 @@ class Csiq(Dataset):
         return (key, f"dst_imgs_all/{name}", f"dst_imgs/{name}")
 
 
-def entry(row: Row) -> Entry:
+def entry(row: LabelRow) -> Entry:
     """Reads a row of the sheet.
 
     Raises:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from cliqa_bench.benchmarks.base import Dataset
-    from cliqa_bench.benchmarks.labelled import Material
+    from cliqa_bench.benchmarks.labelled import LabelledDataset
     from cliqa_bench.benchmarks.splits import Split
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class DecodedDataset:
     """A dataset, its split and its decoded images.
 
     Attributes:
@@ -200,7 +200,7 @@ class Source:
         Args:
             images: (n,) positions in `ratings`.
             training: Crop and augmentation.
-            rng: Source of crops and flips.
+            rng: DecodedDataset of crops and flips.
 
         Returns:
             The mini-batch, with all pairs among the images.
@@ -302,8 +302,8 @@ def batches_by_shape(shapes: NDArray[np.int64], max_pixels: int) -> list[NDArray
 
 
 def open_source(
-    material: Material, resize: int, folder: Path | None = None, max_megapixels: float = MAX_MEGAPIXELS
-) -> Source:
+    material: LabelledDataset, resize: int, folder: Path | None = None, max_megapixels: float = MAX_MEGAPIXELS
+) -> DecodedDataset:
     """Decodes a dataset's images, where that is not done yet.
 
     Args:
@@ -317,7 +317,7 @@ def open_source(
     """
     keys = [rating.key for rating in material.ratings]
     cache = ImageCache.open(material.dataset, keys, resize, folder, max_megapixels)
-    return Source(material.dataset, material.ratings, material.split, cache)
+    return DecodedDataset(material.dataset, material.ratings, material.split, cache)
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.readers.text import Row, read_csv
+from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
 from cliqa_bench.errors import UserError, read_all, refuse
 from cliqa_bench.types import Rating, Subset
 
@@ -86,7 +86,7 @@ class Flive(Dataset):
         return relative.startswith("database/patches/")
 
 
-def entry(row: Row) -> Entry:
+def entry(row: LabelRow) -> Entry:
     """Reads a row of `labels_image.csv`.
 
     Raises:
@@ -99,7 +99,7 @@ def entry(row: Row) -> Entry:
     return Entry(row.where, Rating(f"database/{name}", score, math.nan, None, "authentic"))
 
 
-def _train_or_val(row: Row) -> Subset:
+def _train_or_val(row: LabelRow) -> Subset:
     text = row.text("is_valid").lower()
     if text not in ("true", "false"):
         raise row.fault("is_valid", "True or False")

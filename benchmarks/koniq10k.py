@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.readers.text import Row, read_csv
+from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
 
@@ -79,7 +79,7 @@ class Koniq10k(Dataset):
         return not relative.startswith(self.size)
 
 
-def rating(row: Row) -> Rating:
+def rating(row: LabelRow) -> Rating:
     """Reads a row of either csv.
 
     Raises:

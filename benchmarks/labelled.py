@@ -12,13 +12,13 @@ from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.pixels.hashes import changed_rules, content_hashes
 from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
 from cliqa_bench.benchmarks.suites import find_datasets
-from cliqa_bench.paths import given_path
+from cliqa_bench.paths import user_path
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.types import Rating
 
 
 @dataclass(frozen=True)
-class Material:
+class LabelledDataset:
     """A dataset with its labels and a split.
 
     Attributes:
@@ -76,13 +76,13 @@ def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, D
         UserError: If a dataset is unknown or missing.
     """
     if data is None and os.environ.get("CLIQA_DATA"):
-        data = given_path(os.environ["CLIQA_DATA"])
+        data = user_path(os.environ["CLIQA_DATA"])
     return find_datasets(data or miniatures(names), names)
 
 
 def load_materials(
     names: Sequence[str], data: Path | None = None, split: str = "1", test_only: Sequence[str] = ()
-) -> dict[str, Material]:
+) -> dict[str, LabelledDataset]:
     """Loads the labels and splits of datasets, and sees that the images are there.
 
     Args:
@@ -99,5 +99,5 @@ def load_materials(
         ratings = dataset.ratings()
         dataset.verify_files(ratings)
         whose = whole(ratings) if name in test_only else resolve_split(split, dataset, ratings)
-        materials[name] = Material(dataset, ratings, whose)
+        materials[name] = LabelledDataset(dataset, ratings, whose)
     return materials

@@ -6,7 +6,7 @@ import math
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, find_file
-from cliqa_bench.benchmarks.readers.text import Row, read_lines
+from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
 from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
 
@@ -52,7 +52,7 @@ class Pipal(Dataset):
         return tuple(f"{folder}/{name}" for folder in IMAGE_FOLDERS)
 
 
-def entry(row: Row) -> Entry:
+def entry(row: LabelRow) -> Entry:
     """Reads a row of the label file of a reference.
 
     Raises:

@@ -6,7 +6,7 @@ import math
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.readers.text import Row
+from cliqa_bench.benchmarks.readers.text import LabelRow
 from cliqa_bench.benchmarks.readers.workbooks import read_sheet
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
@@ -39,7 +39,7 @@ class Spaq(Dataset):
         return read_all(read_sheet(self.label_file(*self.label_files), ("Image name", "MOS")), entry)
 
 
-def entry(row: Row) -> Entry:
+def entry(row: LabelRow) -> Entry:
     """Reads a row of the workbook.
 
     Raises:

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.base import Dataset, content, find_file, folded
-from cliqa_bench.benchmarks.readers.text import Row, read_records
+from cliqa_bench.benchmarks.readers.text import LabelRow, read_records
 from cliqa_bench.errors import UserError, refuse
-from cliqa_bench.paths import given_path
+from cliqa_bench.paths import user_path
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.types import SUBSETS, Rating, Subset
@@ -158,7 +158,7 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
     path, mark, number = spec.rpartition("#")
     if not mark or not re.fullmatch("[0-9]{1,9}", number):
         path, number = spec, ""
-    root = given_path(path)
+    root = user_path(path)
     if not root.is_dir():
         raise UserError(f"split {spec!r} is neither a number (1, 2, ...) nor a folder with split files")
     return read_split(find_split_folder(root, dataset, number), dataset, ratings)
@@ -264,7 +264,7 @@ def _records(path: Path, widths: tuple[int, ...], faults: list[UserError]) -> li
 
 def _score(path: Path, row: int, cell: str) -> float:
     try:
-        return Row(path, row, {"score": cell}).number_in("score")
+        return LabelRow(path, row, {"score": cell}).number_in("score")
     except UserError as error:
         raise UserError(
             f"{path} row {row} holds {cell!r} where the score should be, expected a number; get it anew"

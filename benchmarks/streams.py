@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from cliqa_bench.benchmarks.decoded import Batch, Source, open_source
+from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset, open_source
 from cliqa_bench.benchmarks.labelled import load_materials
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.benchmarks.suites import parse_orders
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "DecodedDataset",
     "QualityDataset",
-    "Source",
     "iqa_benchmark",
     "quality_benchmark",
 ]
@@ -43,7 +43,7 @@ class QualityDataset(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
         targets: Mean opinion scores, higher is better.
     """
 
-    def __init__(self, source: Source, subset: Subset) -> None:
+    def __init__(self, source: DecodedDataset, subset: Subset) -> None:
         self.source = source
         self.subset = subset
         self._indices = source.indices(subset)
@@ -122,7 +122,7 @@ def collate(items: Sequence[Sequence[Any]]) -> list[torch.Tensor]:
 
 
 def quality_benchmark(
-    sources: Sequence[Source],
+    sources: Sequence[DecodedDataset],
     training: Training,
     seed: int = 0,
     *,
@@ -160,7 +160,7 @@ def quality_benchmark(
     return benchmark
 
 
-def _experience(group: Sequence[Source], subset: Subset, training: Training, seed: int) -> Any:
+def _experience(group: Sequence[DecodedDataset], subset: Subset, training: Training, seed: int) -> Any:
     with importing_avalanche():
         from avalanche.benchmarks.utils.utils import concat_datasets
 
@@ -168,7 +168,7 @@ def _experience(group: Sequence[Source], subset: Subset, training: Training, see
     return parts[0] if len(parts) == 1 else concat_datasets(parts)
 
 
-def _avalanche(source: Source, subset: Subset, training: Training, seed: int) -> Any:
+def _avalanche(source: DecodedDataset, subset: Subset, training: Training, seed: int) -> Any:
     with importing_avalanche():
         from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, TransformGroups
         from avalanche.benchmarks.utils.flat_data import ConstantSequence
@@ -201,8 +201,8 @@ def iqa_benchmark(
     opinion score (higher is better, in the authors' unit), and the dataset's position in the order. Training
     items are random crops of one size, mirrored half of the time; the others are whole images, whose sizes
     differ: evaluate them with `eval_mb_size=1`. Every experience also has `dataset_name`, `task_label` and
-    `source`, a `Source` with quicker ways to the same images (`sources` names it in a tuple, because a joint
-    experience has several).
+    `source`, a `DecodedDataset` with quicker ways to the same images (`sources` names it in a tuple, because
+    a joint experience has several).
 
     Args:
         order: Dataset names in the order of learning, one of "I" to "VIII", or comma-separated names.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.readers.text import Row, read_lines
+from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
 from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
 
@@ -74,7 +74,7 @@ class Tid2013(Dataset):
         return read_all(zip(rows, stds, strict=True), entry)
 
 
-def entry(both: tuple[Row, Row]) -> Entry:
+def entry(both: tuple[LabelRow, LabelRow]) -> Entry:
     """Reads a row of `mos_with_names.txt` and that of `mos_std.txt`.
 
     Raises:

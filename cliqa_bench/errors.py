@@ -100,10 +100,10 @@ class OutOfMemory(MemoryError):
 
 
 NAMED = 20
-"""Most names that `listed` gives."""
+"""Most names that `join_names` gives."""
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """Lists names for a message of one line: all, or the first of many and how many more there are."""
     every = list(names)
     more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""

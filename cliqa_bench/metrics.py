@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Float = NDArray[np.float64]
+from cliqa_bench.types import Floats
 
 NAN = float("nan")
 
@@ -23,7 +23,7 @@ NAN = float("nan")
 # ---------------------------------------------------------------- one prediction against one set of opinions
 
 
-def _defined(x: ArrayLike, y: ArrayLike) -> tuple[Float, Float] | None:
+def _defined(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats] | None:
     """Returns both as float64 vectors, or None where no correlation is defined."""
     a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if a.ndim != 1 or a.shape != b.shape:
@@ -32,7 +32,7 @@ def _defined(x: ArrayLike, y: ArrayLike) -> tuple[Float, Float] | None:
     return (a, b) if usable else None
 
 
-def spearman(vectors: ArrayLike) -> Float:
+def spearman(vectors: ArrayLike) -> Floats:
     """Spearman's rank correlation between all rows, ties by average ranks (each row is ranked once).
 
     Twice the centred ranks are whole numbers, so all sums are exact and the result does not depend on the
@@ -120,14 +120,14 @@ def srcc_ordinal(x: ArrayLike, y: ArrayLike) -> float:
 # ------------------------------------------------------------------------------ through the logistic function
 
 
-def logistic(x: ArrayLike, b1: float, b2: float, b3: float, b4: float) -> Float:
+def logistic(x: ArrayLike, b1: float, b2: float, b3: float, b4: float) -> Floats:
     """The four-parameter logistic function of VQEG: (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2."""
     from scipy.special import expit
 
     return np.asarray((b1 - b2) * expit((np.asarray(x, np.float64) - b3) / abs(b4)) + b2, np.float64)
 
 
-def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Float] | None:
+def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Floats] | None:
     """Fits the four-parameter logistic function that maps predictions to opinions, by least squares.
 
     Both sides are standardised for the fit, which starts from VQEG's values (b1, b2 the extremes of the
@@ -156,10 +156,10 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
     u, v = (x - x0) / dx, (y - y0) / dy
     start = np.array([v.max(), v.min(), np.median(u), 1.0])
 
-    def errors(b: Float) -> Float:
+    def errors(b: Floats) -> Floats:
         return np.asarray((b[0] - b[1]) * expit((u - b[2]) / abs(b[3])) + b[1] - v)
 
-    def slopes(b: Float) -> Float:
+    def slopes(b: Floats) -> Floats:
         z, rise = (u - b[2]) / abs(b[3]), b[0] - b[1]
         s = expit(z)
         by_z = rise * s * (1 - s)
@@ -175,7 +175,7 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
     if not (np.isfinite(b).all() and np.isfinite(errors(b)).all() and b[0] > b[1] and b[3] != 0):
         return None
 
-    def curve(new: ArrayLike) -> Float:
+    def curve(new: ArrayLike) -> Floats:
         return logistic((np.asarray(new, np.float64) - x0) / dx, *b) * dy + y0
 
     return curve
@@ -224,7 +224,7 @@ def rmse(scores: ArrayLike, mos: ArrayLike) -> float:
 # ------------------------------------------------------------------------------ continual learning, Eq. 11-15
 
 
-def matrices(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> tuple[Float, Float]:
+def matrices(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> tuple[Floats, Floats]:
     """Returns `srcc_matrix` and `stability_matrix` from one ranking of each prediction.
 
     Args:
@@ -246,7 +246,7 @@ def matrices(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -
     return agreement, stability
 
 
-def srcc_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> Float:
+def srcc_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> Floats:
     """SRCC_tk, the SRCC of the model after experience t on test set k; arguments as of `matrices`.
 
     Returns:
@@ -255,7 +255,7 @@ def srcc_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]
     return matrices(predictions, mos)[0]
 
 
-def stability_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> Float:
+def stability_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> Floats:
     """S_tk, the SRCC between what models t and k predict on test set k; arguments as of `matrices`.
 
     Returns:
@@ -264,12 +264,12 @@ def stability_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[
     return matrices(predictions, mos)[1]
 
 
-def _mean(values: Float) -> float:
+def _mean(values: Floats) -> float:
     """The mean, from a sum that is exact before it is rounded: no order of the tasks changes a bit of it."""
     return math.fsum(values) / len(values)
 
 
-def pi_t(agreement: Float) -> Float:
+def pi_t(agreement: Floats) -> Floats:
     """Plasticity index PI_t = SRCC_tt.
 
     Args:
@@ -281,7 +281,7 @@ def pi_t(agreement: Float) -> Float:
     return np.diag(agreement).astype(np.float64)
 
 
-def si_t(stability: Float) -> Float:
+def si_t(stability: Floats) -> Floats:
     """Stability index: SI_1 = 1, SI_t = mean of S_tk over k < t.
 
     Args:
@@ -293,12 +293,12 @@ def si_t(stability: Float) -> Float:
     return np.array([1.0] + [_mean(stability[t, :t]) for t in range(1, len(stability))])
 
 
-def psi_t(agreement: Float, stability: Float) -> Float:
+def psi_t(agreement: Floats, stability: Floats) -> Floats:
     """Plasticity-stability index PSI_t = (PI_t + SI_t) / 2, (T,) float64."""
     return (pi_t(agreement) + si_t(stability)) / 2
 
 
-def mpsi_by_length(agreement: Float, stability: Float) -> Float:
+def mpsi_by_length(agreement: Floats, stability: Floats) -> Floats:
     """Mean PSI (mPSI) over the first l experiences, for l = 1..T (the paper's Table VI), (T,) float64."""
     values = psi_t(agreement, stability)
     return np.asarray(np.cumsum(values) / np.arange(1, len(values) + 1), np.float64)
@@ -313,7 +313,7 @@ class Summary(NamedTuple):
     mPSI: float
 
 
-def summary(agreement: Float, stability: Float) -> Summary:
+def summary(agreement: Floats, stability: Floats) -> Summary:
     """Summarises a sequence of T experiences.
 
     mSRCC is the mean of the last row of the SRCC matrix over the T datasets learned. (The published code
@@ -331,7 +331,7 @@ def summary(agreement: Float, stability: Float) -> Summary:
 # ---------------------------------------------------------------------------- transfer between experiences
 
 
-def backward_transfer(agreement: Float) -> float:
+def backward_transfer(agreement: Floats) -> float:
     """BWT: how much later experiences change what an experience had reached, the mean of SRCC_Tk - SRCC_kk.
 
     Eq. 3 of Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning" (NIPS 2017), with SRCC
@@ -347,7 +347,7 @@ def backward_transfer(agreement: Float) -> float:
     return _mean(agreement[-1, : steps - 1] - pi_t(agreement)[:-1]) if steps > 1 else NAN
 
 
-def forward_transfer(agreement: Float, baseline: float = 0.0) -> float:
+def forward_transfer(agreement: Floats, baseline: float = 0.0) -> float:
     """FWT: what a model knows of an experience just before it learns it, the mean of SRCC_(k-1)k - baseline.
 
     Eq. 4 of Lopez-Paz and Ranzato (2017). Their baseline is the accuracy of a random model; the SRCC of a
@@ -364,7 +364,7 @@ def forward_transfer(agreement: Float, baseline: float = 0.0) -> float:
     return _mean(np.diag(agreement[:, :steps], 1) - baseline) if steps > 1 else NAN
 
 
-def forgetting(agreement: Float) -> float:
+def forgetting(agreement: Floats) -> float:
     """Forgetting: the best that was ever reached on a learned test set, less what is left of it at the end.
 
     Chaudhry et al., "Riemannian Walk for Incremental Learning" (ECCV 2018), Sec. 4, with SRCC for accuracy:

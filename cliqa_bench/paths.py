@@ -9,7 +9,7 @@ from pathlib import Path
 from cliqa_bench.errors import UserError
 
 
-def given_path(name: str | os.PathLike[str]) -> Path:
+def user_path(name: str | os.PathLike[str]) -> Path:
     """Returns the path of a file or folder that need not be there, "~" resolved.
 
     Raises:
@@ -35,4 +35,4 @@ def cache_root() -> Path:
         UserError: If no folder can have that name.
     """
     named = os.environ.get("CLIQA_CACHE")
-    return given_path(named) if named else Path.home() / ".cache" / "cliqa_bench"
+    return user_path(named) if named else Path.home() / ".cache" / "cliqa_bench"

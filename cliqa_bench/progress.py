@@ -36,6 +36,9 @@ from tqdm import tqdm
 from cliqa_bench.errors import unknown
 
 T = TypeVar("T")
+Tick = Callable[[int, str, str], None]
+"""Called with a number of images that passed, a text to show (the validation SRCC, after an epoch), and what
+the images were for: "warm-up", "main", "validation", or "earlier" where an interrupted training saw them."""
 How = Literal["auto", "plain", "json", "none"]
 
 VARIABLE = "CLIQA_PROGRESS"

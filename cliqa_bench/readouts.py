@@ -14,19 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.errors import unknown
-from cliqa_bench.types import Answers
+from cliqa_bench.types import Answers, Floats
 
 READOUTS = ("gate", "gate-hard", "oracle", "last", "merged")
 
-Float = NDArray[np.float64]
 
-
-def _sum_tasks(values: Float) -> Float:
+def _sum_tasks(values: Floats) -> Floats:
     """Sums over axis 1 from the smallest to the largest: the order of the tasks changes no bit of it."""
     return np.asarray(np.sort(values, axis=1).sum(axis=1), np.float64)
 
 
-def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[int] | None = None) -> Float:
+def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[int] | None = None) -> Floats:
     """Weights of the heads: softmin over the tasks per stage, then the mean over the stages (Eq. 8 and 9).
 
     Args:
@@ -75,7 +73,7 @@ def needed_heads(weights: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
     return needed
 
 
-def read(answers: Answers, readout: str, task: int | None = None, tau: float = 32.0) -> Float | None:
+def read(answers: Answers, readout: str, task: int | None = None, tau: float = 32.0) -> Floats | None:
     """Reads one score per image.
 
     "gate-hard" takes the argmax of the soft weights after the mean over the stages, as the published code

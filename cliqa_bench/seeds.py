@@ -6,6 +6,8 @@ import hashlib
 
 import numpy as np
 
+Rng = np.random.Generator
+
 
 def seed_for(*names: str | int) -> int:
     """Returns a seed in [0, 2**63) that depends on the names, their order, and nothing else.

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord
-from cliqa_bench.types import Answers
+from cliqa_bench.types import Answers, Floats
 
-Float = NDArray[np.float64]
 Setting = Literal["Joint", "Task-Aware", "Task-Agnostic"]
 
 SUMMARY = ("mSRCC", "mPI", "mSI", "mPSI")
@@ -54,7 +53,7 @@ def setting_of(record: RunRecord, readout: str) -> Setting:
 
 
 @dataclass
-class Measured:
+class RunNumbers:
     """The numbers of one run.
 
     Attributes:
@@ -77,13 +76,13 @@ class Measurer:
         self._reader = reader
         self._final: dict[bytes, dict[str, float]] = {}
 
-    def measure(self, record: RunRecord) -> Measured:
+    def measure(self, record: RunRecord) -> RunNumbers:
         """Returns all numbers of a run under all of its readouts.
 
         Raises:
             UserError: If an answer file is broken or files do not belong together.
         """
-        measured = Measured({readout: {} for readout in record.rows})
+        measured = RunNumbers({readout: {} for readout in record.rows})
         tests = [*record.sequence, *(t for t in record.tests if t not in record.sequence)]
         told = {readout: [np.zeros((len(record.steps), 0)) for _ in tests] for readout in record.rows}
         mos = [np.zeros(0) for _ in tests]
@@ -114,19 +113,19 @@ class Measurer:
         return answers.scores.shape[1] > 1 and bool({"gate", "gate-hard"} & record.rows.keys())
 
     @staticmethod
-    def _read(record: RunRecord, readout: str, answers: Answers, test: str) -> Float | None:
+    def _read(record: RunRecord, readout: str, answers: Answers, test: str) -> Floats | None:
         task = record.sequence.index(test) if test in record.sequence else None
         return read(answers, readout, task, record.tau)
 
     @staticmethod
     def _check(
         record: RunRecord,
-        measured: Measured,
+        measured: RunNumbers,
         readout: str,
         step: int,
         test: str,
         keys: NDArray[Any],
-        scores: Float,
+        scores: Floats,
     ) -> None:
         bad = ~np.isfinite(scores)
         if bad.any():
@@ -143,7 +142,7 @@ class Measurer:
         )
 
     def _numbers(
-        self, record: RunRecord, readout: str, tests: list[str], told: list[Float], mos: list[Float]
+        self, record: RunRecord, readout: str, tests: list[str], told: list[Floats], mos: list[Floats]
     ) -> dict[Cell, float]:
         titles = [record.titles.get(test, test) for test in tests]
         agreement, stability = metrics.matrices(told, mos)
@@ -169,7 +168,7 @@ class Measurer:
             values.update(_indices(agreement, stability, titles))
         return values
 
-    def _of_final(self, scores: Float, mos: Float) -> dict[str, float]:
+    def _of_final(self, scores: Floats, mos: Floats) -> dict[str, float]:
         """PLCC, KRCC and the logistic ones; runs that predict the same (other orders) are fitted once."""
         key = hashlib.blake2b(scores.tobytes() + mos.tobytes()).digest()
         if key not in self._final:
@@ -183,7 +182,7 @@ class Measurer:
         return self._final[key]
 
 
-def _indices(agreement: Float, stability: Float, titles: list[str]) -> dict[Cell, float]:
+def _indices(agreement: Floats, stability: Floats, titles: list[str]) -> dict[Cell, float]:
     """Equations 11 to 15, whole and by length, and the stability matrix they are made of."""
     steps = len(agreement)
     values: dict[Cell, float] = {}

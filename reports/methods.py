@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import Setting, is_joint, setting_of
-from cliqa_bench.reports.rows import SETTINGS, Group, Row
+from cliqa_bench.reports.rows import SETTINGS, RunGroup, TidyRow
 from cliqa_bench.results.records import AnswerReader, RunRecord
+from cliqa_bench.types import Floats
 
-Float = NDArray[np.float64]
 T = TypeVar("T")
 
 
@@ -44,7 +44,7 @@ class Method(NamedTuple):
         return _label(self.method, self.variant)
 
 
-class Source(NamedTuple):
+class RunReadout(NamedTuple):
     """A run and how it is read."""
 
     record: RunRecord
@@ -61,11 +61,11 @@ class Prediction(NamedTuple):
     """
 
     keys: NDArray[np.str_]
-    mos: Float
-    scores: Float
+    mos: Floats
+    scores: Floats
 
 
-def method_of(source: Source) -> Method:
+def method_of(source: RunReadout) -> Method:
     """Returns the row in which a run under a readout stands."""
     record = source.record
     return Method(
@@ -74,8 +74,8 @@ def method_of(source: Source) -> Method:
 
 
 def sources(
-    group: Group, wanted: Callable[[RunRecord], bool] | None = None
-) -> dict[Method, dict[int, Source]]:
+    group: RunGroup, wanted: Callable[[RunRecord], bool] | None = None
+) -> dict[Method, dict[int, RunReadout]]:
     """Returns the runs behind every method, by seed; of several with one seed the newest.
 
     Args:
@@ -88,10 +88,10 @@ def sources(
     def compared(record: RunRecord) -> bool:
         return record.order == order or (is_joint(record) and set(record.sequence) == main)
 
-    found: dict[Method, dict[int, Source]] = {}
+    found: dict[Method, dict[int, RunReadout]] = {}
     for record in filter(wanted or compared, group.records):
         for readout in record.rows:
-            source = Source(record, readout)
+            source = RunReadout(record, readout)
             found.setdefault(method_of(source), {}).setdefault(record.seed, source)
     ranked = sorted(found, key=lambda m: (SETTINGS.index(m.setting), *m[1:]))
     return {method: dict(sorted(found[method].items())) for method in ranked}
@@ -116,12 +116,12 @@ def drawn_methods(methods: Iterable[Method], one_backbone: bool = True) -> list[
     return kept
 
 
-def row_method(row: Row) -> Method:
+def row_method(row: TidyRow) -> Method:
     """Returns the method of a tidy row."""
     return Method(*row[1:5])  # type: ignore[arg-type]
 
 
-def predict(reader: AnswerReader, source: Source, step: int, test: str) -> Prediction | None:
+def predict(reader: AnswerReader, source: RunReadout, step: int, test: str) -> Prediction | None:
     """Returns what a run predicts for a test set after an experience.
 
     Args:
@@ -145,7 +145,7 @@ def predict(reader: AnswerReader, source: Source, step: int, test: str) -> Predi
     return None if scores is None else Prediction(answers.keys, answers.mos, scores)
 
 
-def matrices_of(reader: AnswerReader, source: Source) -> tuple[Float, Float]:
+def matrices_of(reader: AnswerReader, source: RunReadout) -> tuple[Floats, Floats]:
     """Returns the SRCC matrix and the stability matrix of a run on the test sets of its own sequence.
 
     Returns:
@@ -164,9 +164,9 @@ def matrices_of(reader: AnswerReader, source: Source) -> tuple[Float, Float]:
     return metrics.matrices(told, opinions)
 
 
-def make_row(table: str, method: Method, order: str, metric: str, value: float, note: str = "") -> Row:
+def make_row(table: str, method: Method, order: str, metric: str, value: float, note: str = "") -> TidyRow:
     """Returns a tidy row without spread, length or datasets; `_replace` adds what it has of them."""
-    return Row(table, *method, order, "", "", "", metric, value, float("nan"), note)
+    return TidyRow(table, *method, order, "", "", "", metric, value, float("nan"), note)
 
 
 def joined_note(*parts: str) -> str:
@@ -179,12 +179,12 @@ def unique(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))
 
 
-def label_of(row: Row) -> str:
+def label_of(row: TidyRow) -> str:
     """Returns the method of a row, with its variant."""
     return _label(row.method, row.variant)
 
 
-def namer(rows: Sequence[Row]) -> Callable[[Row], str]:
+def namer(rows: Sequence[TidyRow]) -> Callable[[TidyRow], str]:
     """Returns how methods are called: with the variant, and the backbone where there are several."""
     if len({row.backbone for row in rows}) == 1:
         return label_of

@@ -10,11 +10,11 @@ from pathlib import Path
 from cliqa_bench.reports import render
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
-from cliqa_bench.reports.parts import Part, empty_parts, what_it_shows
-from cliqa_bench.reports.rows import GENERATED, SETTINGS, Group, Row, Tidy, order_rank
+from cliqa_bench.reports.parts import ReportPart, empty_parts, what_it_shows
+from cliqa_bench.reports.rows import GENERATED, SETTINGS, RunGroup, Tidy, TidyRow, order_rank
 from cliqa_bench.reports.tables.shapes import Table, table_title
 
-_Line = tuple[str, ...]
+_OverviewLine = tuple[str, ...]
 
 
 def summary_text(numbers: Tidy, folder: Path) -> str:
@@ -41,10 +41,10 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
     return "\n".join([*lines, *numbers.notes, f"tables and figures: {folder}"])
 
 
-def _summaries(numbers: Tidy) -> dict[_Line, dict[str, float]]:
+def _summaries(numbers: Tidy) -> dict[_OverviewLine, dict[str, float]]:
     """Sorts the summary numbers by what stands in front of them: order, method, setting (and backbone)."""
     several = len({row.backbone for row in numbers.rows}) > 1
-    found: dict[_Line, dict[str, Row]] = {}
+    found: dict[_OverviewLine, dict[str, TidyRow]] = {}
     for row in numbers.rows:
         if row.metric in SUMMARY and row.table in ("V", "III", ""):
             line = (row.order, label_of(row), row.setting, *([row.backbone] if several else []))
@@ -53,7 +53,7 @@ def _summaries(numbers: Tidy) -> dict[_Line, dict[str, float]]:
             if row.metric not in known or int(row.length) >= int(known[row.metric].length):
                 known[row.metric] = row
 
-    def rank(line: _Line) -> tuple[object, ...]:
+    def rank(line: _OverviewLine) -> tuple[object, ...]:
         return (order_rank(line[0]) if line[0] else (-1, ""), SETTINGS.index(line[2]), *line[1:])
 
     return {line: {m: row.value for m, row in found[line].items()} for line in sorted(found, key=rank)}
@@ -73,7 +73,7 @@ def fill_lines(numbers: Tidy, out: Path) -> list[str]:
     ]
 
 
-def _command(part: Part, group: Group, out: Path) -> str:
+def _command(part: ReportPart, group: RunGroup, out: Path) -> str:
     """Returns the part's command with the data of the runs there are."""
     data = (group.records[0].facts.get("config") or {}).get("data")
     known = {"--data": data, "--out": out}

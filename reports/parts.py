@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliqa_bench.reports.rows import Group, Row, Tidy, group_records, tidy
+from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records, tidy
 from cliqa_bench.reports.tables import shapes
 from cliqa_bench.reports.tables.all_orders import first_task_rows, order_rows
 from cliqa_bench.reports.tables.beyond import (
@@ -49,7 +49,7 @@ _RUN = "python -m cliqa_bench run --strategy "
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportPart:
     """A table of the report beside Tables III to VI.
 
     Attributes:
@@ -65,8 +65,8 @@ class Part:
 
     number: str
     title: str
-    rows: Callable[[Group, AnswerReader], list[Row]]
-    shape: Callable[[list[Row]], Table]
+    rows: Callable[[RunGroup, AnswerReader], list[TidyRow]]
+    shape: Callable[[list[TidyRow]], Table]
     fill: str
     in_order: bool = True
     measured: bool = False
@@ -74,39 +74,41 @@ class Part:
 
 _FURTHER = f"{_RUN}tsn --test-on tid2013,spaq,agiqa3k"
 
-PARTS: tuple[Part, ...] = (
-    Part("VII", "design choices", design_rows, shape_design, f"{_RUN}tsn --set tsn.gate_bn=imagenet"),
-    Part("VIII", "divergence between the tasks' normalisation", kl_rows, shape_kl, f"{_RUN}tsn"),
-    Part("IX", "each task's head alone on every test set", head_rows, shape_heads, f"{_RUN}tsn"),
-    Part("X", "mean gate weights on further test sets", weight_rows, shape_weights, _FURTHER),
-    Part("XI", "SRCC on further test sets", srcc_rows, shape_srcc, _FURTHER),
-    Part("XII", "soft and hard gate", gate_rows, shape_gate, f"{_RUN}lwf,tsn"),
-    Part("XIII", "mean and deviation over seeds", seed_rows, shape_seeds, f"{_RUN}lwf,tsn --seeds 0,1,2"),
-    Part(
+PARTS: tuple[ReportPart, ...] = (
+    ReportPart("VII", "design choices", design_rows, shape_design, f"{_RUN}tsn --set tsn.gate_bn=imagenet"),
+    ReportPart("VIII", "divergence between the tasks' normalisation", kl_rows, shape_kl, f"{_RUN}tsn"),
+    ReportPart("IX", "each task's head alone on every test set", head_rows, shape_heads, f"{_RUN}tsn"),
+    ReportPart("X", "mean gate weights on further test sets", weight_rows, shape_weights, _FURTHER),
+    ReportPart("XI", "SRCC on further test sets", srcc_rows, shape_srcc, _FURTHER),
+    ReportPart("XII", "soft and hard gate", gate_rows, shape_gate, f"{_RUN}lwf,tsn"),
+    ReportPart(
+        "XIII", "mean and deviation over seeds", seed_rows, shape_seeds, f"{_RUN}lwf,tsn --seeds 0,1,2",
+    ),
+    ReportPart(
         "similarity", "correlation between Tables VIII and IX", correlation_rows, shape_correlations,
         f"{_RUN}tsn",
     ),
-    Part(
+    ReportPart(
         "overhead", "parameters per task", overhead_rows, shape_overhead, f"{_RUN}tsn", in_order=False
     ),
-    Part(
+    ReportPart(
         "bounded", "heads left out within a tolerance", bounded_rows, shape_bounded, f"{_RUN}tsn"
     ),
-    Part("time", "milliseconds per image", time_rows, shape_time, f"{_RUN}lwf,tsn", measured=True),
-    Part(
+    ReportPart("time", "milliseconds per image", time_rows, shape_time, f"{_RUN}lwf,tsn", measured=True),
+    ReportPart(
         "orders", "robustness over all task orders", order_rows, shape_orders,
         f"{_RUN}tsn", in_order=False,
     ),
-    Part(
+    ReportPart(
         "first_task", "effect of the first task", first_task_rows, shape_first_task,
         f"{_RUN}tsn", in_order=False,
     ),
-    Part("intervals", "bootstrap intervals", interval_rows, shape_intervals, f"{_RUN}all"),
-    Part(
+    ReportPart("intervals", "bootstrap intervals", interval_rows, shape_intervals, f"{_RUN}all"),
+    ReportPart(
         "significance", "permutation tests over seeds", significance_rows, shape_significance,
         f"{_RUN}sl,lwf,tsn --seeds 0,1,2,3,4,5",
     ),
-    Part("transfer", "forgetting and transfer", transfer_rows, shape_transfer, f"{_RUN}all"),
+    ReportPart("transfer", "forgetting and transfer", transfer_rows, shape_transfer, f"{_RUN}all"),
 )  # fmt: skip
 """In the order in which they stand in a report."""
 
@@ -114,7 +116,7 @@ NUMBERS = (*shapes.SHAPES, *(part.number for part in PARTS))
 """Every table that there may be."""
 
 
-def shape(number: str, rows: list[Row]) -> Table:
+def shape(number: str, rows: list[TidyRow]) -> Table:
     """Puts rows of one table, ours or the published ones, into its shape."""
     found = next((part.shape for part in PARTS if part.number == number), None)
     return found(rows) if found else shapes.shape(number, rows)
@@ -125,7 +127,7 @@ def what_it_shows(number: str) -> str:
     return {**shapes.TITLES, **{part.number: part.title for part in PARTS}}[number]
 
 
-def collect(group: Group, reader: AnswerReader) -> Tidy:
+def collect(group: RunGroup, reader: AnswerReader) -> Tidy:
     """Returns all numbers of comparable runs: those of Tables III to VI and of every part.
 
     Raises:
@@ -135,13 +137,13 @@ def collect(group: Group, reader: AnswerReader) -> Tidy:
     return replace(numbers, rows=numbers.rows + [row for part in PARTS for row in part.rows(group, reader)])
 
 
-def lasting(rows: list[Row]) -> list[Row]:
+def lasting(rows: list[TidyRow]) -> list[TidyRow]:
     """Returns the rows whose numbers are the same in every computation: those of `results.csv`."""
     measured = {part.number for part in PARTS if part.measured}
     return [row for row in rows if row.table not in measured]
 
 
-def rows_by_table(rows: list[Row]) -> dict[str, list[Row]]:
+def rows_by_table(rows: list[TidyRow]) -> dict[str, list[TidyRow]]:
     """Sorts rows by their table, in the order of the report; tables without rows are left out."""
     found = {number: [row for row in rows if row.table == number] for number in NUMBERS}
     return {number: own for number, own in found.items() if own}
@@ -158,7 +160,7 @@ def make_tables(numbers: Tidy) -> list[Table]:
     return made
 
 
-def empty_parts(numbers: Tidy) -> list[Part]:
+def empty_parts(numbers: Tidy) -> list[ReportPart]:
     """Returns the parts for which there are no rows."""
     return [part for part in PARTS if not any(row.table == part.number for row in numbers.rows)]
 

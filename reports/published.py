@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliqa_bench.reports.parts import shape
-from cliqa_bench.reports.rows import GENERATED, ORDERS, Row
-from cliqa_bench.reports.tables.shapes import Section, Table, Value
+from cliqa_bench.reports.rows import GENERATED, ORDERS, TidyRow
+from cliqa_bench.reports.tables.shapes import Section, Table, TableValue
 from cliqa_bench.reports.tables.similarity import correlations_of_rows
 from cliqa_bench.types import TIDY_COLUMNS
 
@@ -33,13 +33,13 @@ class Compared(NamedTuple):
         less: The same rows with ours less the paper's, nan where either is missing; none for generated data.
     """
 
-    ours: list[Row]
-    paper: list[Row]
-    less: list[Row]
+    ours: list[TidyRow]
+    paper: list[TidyRow]
+    less: list[TidyRow]
 
 
 @cache
-def read_published(number: str) -> list[Row]:
+def read_published(number: str) -> list[TidyRow]:
     """Returns the published rows of a table; unrounded means as printed.
 
     In Table XII, the T that stands for the number of tasks is that number.
@@ -50,10 +50,10 @@ def read_published(number: str) -> list[Row]:
         return [_row(read) for read in csv.DictReader(file)]
 
 
-def _row(read: dict[str, str]) -> Row:
+def _row(read: dict[str, str]) -> TidyRow:
     value = read["length"] if read["value"] == "T" else read["value"]
     fields = {name: read[name] for name in TIDY_COLUMNS}
-    return Row(**{
+    return TidyRow(**{
         **fields,
         "length": int(read["length"]) if read["length"].isdigit() else read["length"],
         "value": float(value),
@@ -67,12 +67,12 @@ def published_tables() -> list[Table]:
     return [replace(t, caption=f"{t.caption} Published values: {SOURCE}.") for t in made]
 
 
-def _key(row: Row, backbone: str) -> _Key:
+def _key(row: TidyRow, backbone: str) -> _Key:
     # settings do not count: the paper's are sentences
     return (backbone, row.method, row.variant, row.train_dataset, row.test_dataset, row.metric)
 
 
-def _find(known: dict[_Key, list[Row]], row: Row, backbone: str) -> Row | None:
+def _find(known: dict[_Key, list[TidyRow]], row: TidyRow, backbone: str) -> TidyRow | None:
     """The published number of the same thing; a length that the paper leaves blank fits every length.
 
     An order that it leaves blank fits every order of its six datasets, and every sequence where a number is
@@ -85,7 +85,7 @@ def _find(known: dict[_Key, list[Row]], row: Row, backbone: str) -> Row | None:
     return None
 
 
-def _partly_joint(rows: list[Row], published: list[Row]) -> set[tuple[str, ...]]:
+def _partly_joint(rows: list[TidyRow], published: list[TidyRow]) -> set[tuple[str, ...]]:
     """Returns who learned jointly, and not all the datasets of the paper."""
     tests: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
@@ -95,11 +95,11 @@ def _partly_joint(rows: list[Row], published: list[Row]) -> set[tuple[str, ...]]
     return {who for who, found in tests.items() if found != all_of_them}
 
 
-def _who(row: Row) -> tuple[str, ...]:
+def _who(row: TidyRow) -> tuple[str, ...]:
     return (row.backbone, row.method, row.variant)
 
 
-def compare(rows: list[Row]) -> Compared:
+def compare(rows: list[TidyRow]) -> Compared:
     """Puts published numbers beside the rows of one table.
 
     Of generated data no number is comparable with a published one: no difference is taken, and a backbone
@@ -110,7 +110,7 @@ def compare(rows: list[Row]) -> Compared:
     """
     generated, table = any(GENERATED in row.note for row in rows), rows[0].table
     published = read_published(table)
-    known: dict[_Key, list[Row]] = {}
+    known: dict[_Key, list[TidyRow]] = {}
     for row in published:
         known.setdefault(_key(row, row.backbone), []).append(row)
     backbones = [row.backbone for row in published]
@@ -127,7 +127,7 @@ def compare(rows: list[Row]) -> Compared:
     return Compared(ours, paper, [] if generated else less)
 
 
-def _only_published(rows: list[Row], published: list[Row]) -> Iterable[Row]:
+def _only_published(rows: list[TidyRow], published: list[TidyRow]) -> Iterable[TidyRow]:
     """Rows without a value of ours, for the methods that the paper compares itself with on our test sets."""
     methods, tests = {row.method for row in rows}, {row.test_dataset for row in rows}
     note = GENERATED if GENERATED in rows[0].note else ""
@@ -168,7 +168,7 @@ def beside(table: Table, compared: Compared) -> Table:
     )  # fmt: skip
 
 
-def _interleaved(columns: list[list[Value]], bold: int) -> list[Value]:
+def _interleaved(columns: list[list[TableValue]], bold: int) -> list[TableValue]:
     """Takes the values of several tables in turn; only the first tables' best ones are marked."""
     return [
         value if i < bold else value._replace(bold=False)

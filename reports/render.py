@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cliqa_bench.errors import one_line
-from cliqa_bench.reports.rows import Row
-from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, Value
+from cliqa_bench.reports.rows import TidyRow
+from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.types import TIDY_COLUMNS
 
@@ -19,7 +19,7 @@ DASH = "—"
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII")
 
 
-def csv_text(rows: Iterable[Row], more: Mapping[str, Sequence[float]] | None = None) -> str:
+def csv_text(rows: Iterable[TidyRow], more: Mapping[str, Sequence[float]] | None = None) -> str:
     """Returns tidy rows as CSV, unrounded (the shortest digits that give the same float64 back).
 
     Where a number is undefined, the row is there and its value is empty. See `csv_cell` for names that a
@@ -44,7 +44,7 @@ def number(value: float, digits: int = DIGITS) -> str:
     return f"{round(value, digits) + 0.0:,.{digits}f}" if math.isfinite(value) else DASH
 
 
-def plain(value: Value) -> str:
+def plain(value: TableValue) -> str:
     """Returns a value as printed, with its spread where it has one."""
     spread = f" ± {number(value.std, value.digits)}" if math.isfinite(value.std) else ""
     return number(value.mean, value.digits) + spread
@@ -98,7 +98,7 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_value(value: Value) -> str:
+def _markdown_value(value: TableValue) -> str:
     text = plain(value)
     if value.gray and text != DASH:
         text = f"*{text}*"
@@ -186,7 +186,7 @@ def _latex_spans(table: Table) -> list[str]:
     return [" & ".join(cells) + " \\\\", "".join(rules)]
 
 
-def _latex_value(value: Value) -> str:
+def _latex_value(value: TableValue) -> str:
     text = re.sub(r"-(?=\d)", "$-$", escape_tex(plain(value)))
     if value.bold:
         text = f"\\textbf{{{text}}}"

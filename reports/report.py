@@ -14,7 +14,7 @@ from cliqa_bench.reports.figures.gallery import KEPT, draw_changed
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
-from cliqa_bench.reports.rows import GENERATED, Group, Tidy, group_records
+from cliqa_bench.reports.rows import GENERATED, RunGroup, Tidy, group_records
 from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.results.nodes import CLAIMS, clean_partial, write_text
 from cliqa_bench.results.records import AnswerReader, read_records
@@ -84,7 +84,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _write_groups(
-    out: Path, groups: Sequence[Group], formats: Sequence[str], figures: bool, beside_published: bool
+    out: Path, groups: Sequence[RunGroup], formats: Sequence[str], figures: bool, beside_published: bool
 ) -> ReportResult:
     reader = AnswerReader(out)
     result = ReportResult("")

@@ -14,8 +14,8 @@ from cliqa_bench.reports.measure import (
     NOT_LEARNED,
     SUMMARY,
     Cell,
-    Measured,
     Measurer,
+    RunNumbers,
     Setting,
     is_joint,
     setting_of,
@@ -30,7 +30,7 @@ TABLES = ("III", "IV", "V", "VI", "Fig. 4", "")
 SETTINGS: tuple[Setting, ...] = ("Joint", "Task-Aware", "Task-Agnostic")
 
 
-class Row(NamedTuple):
+class TidyRow(NamedTuple):
     """One number; the fields are `TIDY_COLUMNS`. `table` is "" for what the paper does not show."""
 
     table: str
@@ -54,7 +54,7 @@ def order_rank(order: str) -> tuple[int, str]:
 
 
 @dataclass
-class Group:
+class RunGroup:
     """Runs whose numbers may stand side by side: same protocol, split and data.
 
     Attributes:
@@ -113,13 +113,13 @@ def _fingerprints(record: RunRecord) -> dict[str, str]:
     return prints | {f"weights of {record.backbone}": str(record.facts.get("weights"))}
 
 
-def group_records(records: Iterable[RunRecord]) -> list[Group]:
+def group_records(records: Iterable[RunRecord]) -> list[RunGroup]:
     """Sorts runs into groups that may be compared; the group with the newest run comes first.
 
     Two runs belong together if their protocols agree and so do the datasets, the weights and the versions of
     a user's own code that both use.
     """
-    groups: list[Group] = []
+    groups: list[RunGroup] = []
     by_name = sorted(records, key=lambda r: r.id)
     for record in sorted(by_name, key=lambda r: str(r.facts.get("asked", "")), reverse=True):
         key, prints = _protocol(record), _fingerprints(record)
@@ -128,7 +128,7 @@ def group_records(records: Iterable[RunRecord]) -> list[Group]:
             if group.key == key and all(prints[d] == group.fingerprints[d] for d in shared):
                 break
         else:
-            group = Group(key)
+            group = RunGroup(key)
             groups.append(group)
         group.records.append(record)
         group.fingerprints.update(prints)
@@ -146,12 +146,12 @@ class Tidy:
             without a correlation.
     """
 
-    group: Group
-    rows: list[Row]
+    group: RunGroup
+    rows: list[TidyRow]
     notes: list[str]
 
 
-class _Line(NamedTuple):
+class _SeedLine(NamedTuple):
     """What the values of several seeds have in common."""
 
     setting: Setting
@@ -161,21 +161,21 @@ class _Line(NamedTuple):
     order: str
 
 
-def tidy(group: Group, reader: AnswerReader) -> Tidy:
+def tidy(group: RunGroup, reader: AnswerReader) -> Tidy:
     """Measures the runs of a group and puts seeds together.
 
     Raises:
         UserError: If an answer file is broken.
     """
     measurer = Measurer(reader)
-    lines: dict[_Line, dict[int, dict[Cell, float]]] = {}
+    lines: dict[_SeedLine, dict[int, dict[Cell, float]]] = {}
     notes: list[str] = []
-    done: list[tuple[RunRecord, Measured]] = []
+    done: list[tuple[RunRecord, RunNumbers]] = []
     for record in group.records:
-        measured: Measured | None = None
+        measured: RunNumbers | None = None
         for readout, method in record.rows.items():
             order = "" if is_joint(record) else record.order
-            line = _Line(setting_of(record, readout), record.backbone, method, record.variant, order)
+            line = _SeedLine(setting_of(record, readout), record.backbone, method, record.variant, order)
             seeds = lines.setdefault(line, {})
             if record.seed in seeds:  # the newer one stands already
                 continue
@@ -197,15 +197,15 @@ def tidy(group: Group, reader: AnswerReader) -> Tidy:
     )
 
 
-def _line_rank(line: _Line) -> tuple[Any, ...]:
+def _line_rank(line: _SeedLine) -> tuple[Any, ...]:
     return (order_rank(line.order) if line.order else (-1, ""), SETTINGS.index(line.setting), *line[1:4])
 
 
-def _line_of(row: Row) -> _Line:
-    return _Line(*row[1:6])  # type: ignore[arg-type]
+def _line_of(row: TidyRow) -> _SeedLine:
+    return _SeedLine(*row[1:6])  # type: ignore[arg-type]
 
 
-def _tables(group: Group, line: _Line, cell: Cell, steps: int) -> list[str]:
+def _tables(group: RunGroup, line: _SeedLine, cell: Cell, steps: int) -> list[str]:
     """Returns the paper's tables in which a number stands; [""] for none."""
     main, agnostic = line.order == group.main_order, line.setting == "Task-Agnostic"
     tables = []
@@ -221,12 +221,14 @@ def _tables(group: Group, line: _Line, cell: Cell, steps: int) -> list[str]:
     return tables or [""]
 
 
-def _is_design_choice(line: _Line) -> bool:
+def _is_design_choice(line: _SeedLine) -> bool:
     """Whether a variant is one of Table VII's, which the paper shows nowhere else."""
     return re.fullmatch(r"(norms|gate_bn|stages)=[^=]*", line.variant) is not None
 
 
-def _rows(group: Group, line: _Line, seeds: dict[int, dict[Cell, float]], elsewhere: bool) -> Iterable[Row]:
+def _rows(
+    group: RunGroup, line: _SeedLine, seeds: dict[int, dict[Cell, float]], elsewhere: bool
+) -> Iterable[TidyRow]:
     """Means over the seeds; a seed without a value makes the mean nan, and is not left out of it.
 
     With `elsewhere`, the paper does not show these numbers in Tables III to VI.
@@ -242,12 +244,12 @@ def _rows(group: Group, line: _Line, seeds: dict[int, dict[Cell, float]], elsewh
         notes = [cell.note, f"n={n} seeds" if n > 1 else "", GENERATED if group.generated else ""]
         note = "; ".join(part for part in notes if part)
         for table in [""] if elsewhere else _tables(group, line, cell, steps):
-            yield Row(table, *line, cell.length, cell.train, cell.test, cell.metric, value, std, note)
+            yield TidyRow(table, *line, cell.length, cell.train, cell.test, cell.metric, value, std, note)
 
 
-def _gaps(done: list[tuple[RunRecord, Measured]]) -> list[str]:
+def _gaps(done: list[tuple[RunRecord, RunNumbers]]) -> list[str]:
     """One line for each command that would fill what is missing."""
-    by_command: dict[str, list[tuple[RunRecord, Measured]]] = {}
+    by_command: dict[str, list[tuple[RunRecord, RunNumbers]]] = {}
     for record, measured in done:
         if measured.missing:
             again = f"run --strategy {record.strategy} --orders {record.order} --seeds {record.seed}"

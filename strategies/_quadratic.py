@@ -60,9 +60,9 @@ class Quadratic(Strategy):
         if not self.omega:
             return None
         weights = learning(learner)
-        self.omega, self.anchor = laid_out(self.omega, weights), laid_out(self.anchor, weights)
+        self.omega, self.anchor = match_layout(self.omega, weights), match_layout(self.anchor, weights)
         held = [(weights[name], omega, self.anchor[name]) for name, omega in self.omega.items()]
-        return pull_back(self.reg_weight, *map(list, zip(*held, strict=True)))
+        return quadratic_penalty(self.reg_weight, *map(list, zip(*held, strict=True)))
 
     def consolidate(self, learner: Learner) -> None:
         """Adds the task's importances to those of earlier tasks, and remembers its weights."""
@@ -105,7 +105,9 @@ class OnPairs(Quadratic):
         self.require("pairs", least=0)
 
 
-def pull_back(factor: float, weights: list[Tensor], omegas: list[Tensor], anchors: list[Tensor]) -> Tensor:
+def quadratic_penalty(
+    factor: float, weights: list[Tensor], omegas: list[Tensor], anchors: list[Tensor]
+) -> Tensor:
     """Returns `factor * sum(omega * (weight - anchor)**2)`; its gradient takes two passes over the weights.
 
     Left to autograd, every parameter would cost a dozen small operations and several copies of itself.
@@ -148,7 +150,7 @@ def fixed(tensors: Mapping[str, Tensor]) -> Named:
     return {n: t.detach().clone() for n, t in tensors.items()}
 
 
-def laid_out(tensors: Named, like: Mapping[str, Tensor]) -> Named:
+def match_layout(tensors: Named, like: Mapping[str, Tensor]) -> Named:
     """Gives tensors that were in a file the memory layout of others, where it is not theirs already.
 
     Between two layouts arithmetic is several times slower, and sums may have other last bits.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from cliqa_bench.backbones.base import Backbone
-    from cliqa_bench.benchmarks.decoded import Source
+    from cliqa_bench.benchmarks.decoded import DecodedDataset
     from cliqa_bench.config import Training
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.quality import QualityModel
@@ -200,7 +200,7 @@ class Strategy:
         factor = self.warmup_rate if warmup else self.main_rate
         return training.lr * factor * 0.1 ** sum(epoch >= decay for decay in training.decay_epochs)
 
-    def in_step(self, sources: Sequence[Source], batch: int) -> list[int] | None:
+    def in_step(self, sources: Sequence[DecodedDataset], batch: int) -> list[int] | None:
         """Returns how many images of each dataset every step sees; None for one dataset a step.
 
         Asked for an experience of several datasets. An epoch then has as many steps as the dataset with the
@@ -229,7 +229,7 @@ class Strategy:
     def after_warmup(self, learner: Learner) -> None:
         """Is called before the first epoch that follows the warm-up."""
 
-    def targets(self, learner: Learner, source: Source) -> NDArray[np.float64] | None:
+    def targets(self, learner: Learner, source: DecodedDataset) -> NDArray[np.float64] | None:
         """Returns what is learned instead of opinion scores, for datasets that have none.
 
         It is called before the first epoch of an experience.

@@ -27,7 +27,7 @@ from cliqa_bench.types import Subset
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cliqa_bench.benchmarks.decoded import Source
+    from cliqa_bench.benchmarks.decoded import DecodedDataset
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.heads import LinearHead
     from cliqa_bench.models.quality import QualityModel
@@ -162,7 +162,7 @@ class Ridge(Strategy):
                 parts[name] = Sums(*(mine[f"{name}.{field}"].cpu().numpy() for field in Sums._fields))
 
 
-def _sums_of(head: LinearHead, learner: Learner, source: Source, subset: Subset) -> Sums:
+def _sums_of(head: LinearHead, learner: Learner, source: DecodedDataset, subset: Subset) -> Sums:
     """Adds up a subset's images, as the linear head reads them."""
     features = head.lift_array(learner.describe(source, subset))
     train = source.labels[source.indices("train")]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cliqa_bench.strategies._quadratic import Named, Quadratic, fixed, joined, laid_out, learning, part
+from cliqa_bench.strategies._quadratic import Named, Quadratic, fixed, joined, learning, match_layout, part
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,8 +61,8 @@ class SI(Quadratic):
         import torch
 
         weights = learning(learner)
-        self._path = laid_out(self._path, weights) or {n: torch.zeros_like(w) for n, w in weights.items()}
-        self._last = laid_out(self._last, weights)
+        self._path = match_layout(self._path, weights) or {n: torch.zeros_like(w) for n, w in weights.items()}
+        self._last = match_layout(self._last, weights)
         weights = {n: w for n, w in weights.items() if w.grad is not None}
         names, now = list(weights), [w.detach() for w in weights.values()]
         path, before = [self._path[n] for n in names], [self._last[n] for n in names]

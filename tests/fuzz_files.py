@@ -20,7 +20,7 @@ from PIL import Image
 
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.benchmarks.pixels.decode import decode
-from cliqa_bench.results.nodes import read_answers, whole_file, write_answers
+from cliqa_bench.results.nodes import read_answers, read_verified, write_answers
 
 MEGAPIXELS = 1.0
 
@@ -126,7 +126,7 @@ def answers(hashed: bool) -> Format:
 
         def read() -> object:
             if hashed:
-                whole_file(folder, path.name)
+                read_verified(folder, path.name)
             return read_answers(path)
 
         return Case(path, read, wrong)

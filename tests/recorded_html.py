@@ -10,7 +10,7 @@ import recorded_runs as recorded
 
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import collect, make_tables
-from cliqa_bench.reports.rows import Row, Tidy, group_records
+from cliqa_bench.reports.rows import Tidy, TidyRow, group_records
 from cliqa_bench.results.records import AnswerReader, read_records, write_record
 
 HOSTILE = [
@@ -25,7 +25,7 @@ HOSTILE = [
 ]
 
 
-def base(numbers: Tidy) -> list[Row]:
+def base(numbers: Tidy) -> list[TidyRow]:
     """Returns the rows from which the interactive part is made; further tables have the same metrics."""
     return [row for row in numbers.rows if row.table in ("III", "IV", "V", "VI", "Fig. 4", "")]
 

@@ -18,6 +18,7 @@ from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.run import prepare
 from cliqa_bench.extensions import registry, user_code
+from cliqa_bench.extensions.user_traceback import format_error
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.reports import load
 from cliqa_bench.reports.rows import group_records
@@ -331,6 +332,95 @@ def test_planning_with_a_file_of_ones_own_needs_no_torch(method: Path, tmp_path:
     assert line == "code=0 loaded=[]"
 
 
+# -- what they raise ----------------------------------------------------------------------------------------
+
+
+def cats_of(root: Path) -> list[str]:
+    """Makes the data of `DATASET`; returns flags with which a run on them takes a second."""
+    (root / "cats").mkdir(parents=True)
+    for i in range(30):
+        write_image(root / f"cats/{i:02}.png", i, (48, 40))
+    rows = [f"{i:02}.png,{i / 10}" for i in range(30)]
+    written(root / "cats/cats.csv", "\n".join(["file,mos", *rows]) + "\n")
+    describe(root / "cats", 30, None)
+    return ["--weights", "random", "--data", str(root), "--out", str(root.parent / "runs"),
+            "--set", "training.crop=32", "--set", "training.epochs=1"]  # fmt: skip
+
+
+BUILDING = """
+    @classmethod
+    def build(cls, *given):
+        return super().build(*given)
+"""
+RAISING = {
+    "strategy": (METHOD, "return list(", "return half(model) or list("),
+    "dataset": (DATASET, "rows = read_csv(", "rows = half(1) or read_csv("),
+    "backbone": (BACKBONE + BUILDING, "return super()", "return half(0) or super()"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "jobs"), [("strategy", 1), ("strategy", 2), ("dataset", 1), ("backbone", 1)]
+)
+def test_what_ones_own_code_raises_is_shown_with_its_lines(
+    kind: str, jobs: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "--jobs", str(jobs), *cats_of(tmp_path / "data")]
+    for flag, name in (("--strategy", "strategy"), ("--orders", "dataset"), ("--backbone", "backbone")):
+        text, line, raising = RAISING[name]
+        assert line in text
+        text = text.replace(line, raising) if name == kind else text
+        half = "def half(x):\n    import fractions\n    return fractions.Fraction(x, 0)\n"
+        words += [flag, str(written(tmp_path / f"my_{name}.py", f"{text}\n\n{half}"))]
+    assert parser.main(words) == 1
+    said = capfd.readouterr().err.splitlines()
+    begin = said.index("Traceback (most recent call last; only the lines of your own code):")
+    places = [line.strip() for line in said[begin:] if line.startswith("  File ")]
+    lines = (tmp_path / f"my_{kind}.py").read_text().splitlines()
+    at = next(n for n, line in enumerate(lines, 1) if "= half(" in line or "return half(" in line)
+    named = [place.partition(", in ")[::2] for place in places]
+    file = tmp_path / f"my_{kind}.py"
+    assert [where for where, _ in named] == [f'File "{file}", line {n}' for n in (at, len(lines))]
+    assert named[1][1] == "half"
+    error = "TypeError" if kind == "strategy" else "ZeroDivisionError"
+    assert [line for line in said[begin:] if line.startswith(f"{error}: ")]
+    if kind == "dataset":  # it raises before there are jobs
+        assert said[-1].startswith(f"cliqa-bench: error: {file} line {len(lines)}: ZeroDivisionError: ")
+
+
+def test_what_we_raise_below_ones_own_code_is_shown_whole(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = METHOD.replace("list(model.heads[task].parameters())", "model.train_only(1)")
+    method, cats = written(tmp_path / "my_method.py", text), written(tmp_path / "cats.py", DATASET)
+    words = ["--strategy", str(method), "--orders", str(cats), "--backbone", "scnn"]
+    assert parser.main(["run", *words, *cats_of(tmp_path / "data")]) == 1
+    said = capfd.readouterr().err
+    assert "Traceback (most recent call last):\n" in said and "only the lines" not in said
+    assert all(f", in {name}\n" in said for name in ("attempt", "trainable", "train_only"))
+
+
+def test_of_what_it_raised_from_only_its_lines_are_shown(method: Path) -> None:
+    reading = """
+
+def read(text):
+    import json
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RuntimeError("no table") from error
+"""
+    written(method, METHOD + reading)
+    registry.check("strategies", str(method))
+    with pytest.raises(RuntimeError) as caught:
+        user_code.included()["my_method"].module.read("{")
+    said = format_error(caught.value)
+    assert "JSONDecodeError" in said and "direct cause" in said
+    assert [line.split('"')[1] for line in said.splitlines() if line.startswith("  File ")] == [
+        str(method)
+    ] * 2
+
+
 # -- installed packages --------------------------------------------------------------------------------------
 
 
@@ -382,6 +472,8 @@ def test_one_class_may_have_several_names(installed: Path) -> None:
     classes = [registry.load("strategies", name) for name in ("theirs", "whole", "sl", "sl2")]
     assert [cls.name for cls in classes] == ["theirs", "whole", "sl", "sl2"]
     assert registry.load("strategies", "theirs") is classes[0]
+    assert user_code.is_users_module("their_package.method", "elsewhere.py"), "its lines are shown"
+    assert not user_code.is_users_module("cliqa_bench.strategies.sl", "sl.py")
     assert classes[3](main_rate=0.5) == classes[3](main_rate=0.5) != classes[3]()
 
 

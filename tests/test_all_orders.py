@@ -14,8 +14,8 @@ import recorded_runs as recorded
 
 from cliqa_bench import metrics
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.methods import Source, matrices_of
-from cliqa_bench.reports.rows import Group
+from cliqa_bench.reports.methods import RunReadout, matrices_of
+from cliqa_bench.reports.rows import RunGroup
 from cliqa_bench.reports.tables.all_orders import (
     MOST_TASKS,
     describe,
@@ -39,14 +39,14 @@ def record_sl(out: Path, order: str = "I", spec: bool = True) -> RunRecord:
 
 
 def brute(record: RunRecord, readout: str, reader: AnswerReader) -> metrics.Summary:
-    return metrics.summary(*matrices_of(reader, Source(record, readout)))
+    return metrics.summary(*matrices_of(reader, RunReadout(record, readout)))
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_every_order_is_what_it_is_measured_alone(tmp_path: Path, seeds: int) -> None:
     records = [recorded.record_tsn(tmp_path, seed=seed) for seed in range(seeds)]
     reader = AnswerReader(tmp_path)
-    studies = {s.method.method: s for s in order_studies(Group("", records), reader)}
+    studies = {s.method.method: s for s in order_studies(RunGroup("", records), reader)}
     assert len(studies) == 4
     for i, order in enumerate(itertools.permutations(NAMES)):
         alone = [recorded.record_tsn(tmp_path, ",".join(order), list(order), seed=s) for s in range(seeds)]
@@ -61,7 +61,10 @@ def test_every_order_is_what_it_is_measured_alone(tmp_path: Path, seeds: int) ->
 def test_a_run_in_another_order_is_read_by_the_names_of_its_datasets(tmp_path: Path) -> None:
     """The main order is another run's; the temperature is not the default."""
     record = replace(recorded.record_tsn(tmp_path, "V"), tau=8.0)
-    group, reader = Group("", [record, recorded.record_single(tmp_path, "sl", "I")]), AnswerReader(tmp_path)
+    group, reader = (
+        RunGroup("", [record, recorded.record_single(tmp_path, "sl", "I")]),
+        AnswerReader(tmp_path),
+    )
     studies = {s.method.method: s for s in order_studies(group, reader)}
     assert studies["TSN-IQA"].titles == [recorded.TITLES[name] for name in NAMES]
     for i, order in enumerate(itertools.permutations(NAMES)):
@@ -74,7 +77,7 @@ def test_a_run_in_another_order_is_read_by_the_names_of_its_datasets(tmp_path: P
 def test_separate_learning_too(tmp_path: Path) -> None:
     record = record_sl(tmp_path)
     reader = AnswerReader(tmp_path)
-    (study,) = order_studies(Group("", [record]), reader)
+    (study,) = order_studies(RunGroup("", [record]), reader)
     steps = {step.dataset: step for step in record.steps}
     for i, order in enumerate(itertools.permutations(NAMES)):
         alone = replace(record, sequence=list(order), steps=[steps[name] for name in order])
@@ -101,7 +104,7 @@ def test_only_what_depends_on_no_other_dataset_is_order_free(tmp_path: Path) -> 
 
 
 def test_the_rows_describe_the_orders(tmp_path: Path) -> None:
-    group, reader = Group("", [recorded.record_tsn(tmp_path)]), AnswerReader(tmp_path)
+    group, reader = RunGroup("", [recorded.record_tsn(tmp_path)]), AnswerReader(tmp_path)
     gate = [row for row in order_rows(group, reader) if row.method == "TSN-IQA"]
     told = {row.metric: row for row in gate}
     studies = {study.method.method: study for study in order_studies(group, reader)}
@@ -122,7 +125,7 @@ def test_the_rows_describe_the_orders(tmp_path: Path) -> None:
 
 
 def test_first_task_effect(tmp_path: Path) -> None:
-    group, reader = Group("", [recorded.record_tsn(tmp_path)]), AnswerReader(tmp_path)
+    group, reader = RunGroup("", [recorded.record_tsn(tmp_path)]), AnswerReader(tmp_path)
     rows = [row for row in first_task_rows(group, reader) if row.method == "TSN-IQA"]
     assert [row.train_dataset for row in rows] == ["LIVE", "CSIQ", "BID", "CLIVE"]
     for row, name in zip(rows, NAMES, strict=True):
@@ -136,7 +139,7 @@ def test_first_task_effect(tmp_path: Path) -> None:
 
 
 def test_the_oracle_knows_no_order(tmp_path: Path) -> None:
-    group = Group("", [recorded.record_tsn(tmp_path)])
+    group = RunGroup("", [recorded.record_tsn(tmp_path)])
     rows = [row for row in order_rows(group, AnswerReader(tmp_path)) if row.method == "TSN-IQA-O"]
     told = {row.metric: row for row in rows}
     assert told["mSI: minimum"].value == told["mSI: maximum"].value == 1
@@ -147,14 +150,14 @@ def test_the_oracle_knows_no_order(tmp_path: Path) -> None:
 def test_a_missing_answer_is_a_dash_and_no_mean_of_the_rest(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
     (tmp_path / "answers" / record.answers["train-bid-0"]["live"] / "done.json").unlink()
-    rows = order_rows(Group("", [record]), AnswerReader(tmp_path))
+    rows = order_rows(RunGroup("", [record]), AnswerReader(tmp_path))
     assert rows and all(math.isnan(row.value) for row in rows)
     assert not [row for row in rows if "order" in row.metric]
 
 
 def test_equal_weights_leave_the_hard_gate_undefined(tmp_path: Path) -> None:
     record = replace(recorded.record_tsn(tmp_path), tau=0.0)  # all weights alike: the first head is taken
-    studies = {s.method.method: s for s in order_studies(Group("", [record]), AnswerReader(tmp_path))}
+    studies = {s.method.method: s for s in order_studies(RunGroup("", [record]), AnswerReader(tmp_path))}
     assert np.isnan(studies["TSN-IQA (hard)"].values["mPSI"]).all()
     assert np.isfinite(studies["TSN-IQA"].values["mPSI"]).all()
 
@@ -162,7 +165,7 @@ def test_equal_weights_leave_the_hard_gate_undefined(tmp_path: Path) -> None:
 def test_too_many_datasets_are_left_out(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
     names = [f"d{i}" for i in range(MOST_TASKS + 1)]
-    assert order_studies(Group("", [replace(record, sequence=names)]), AnswerReader(tmp_path)) == []
+    assert order_studies(RunGroup("", [replace(record, sequence=names)]), AnswerReader(tmp_path)) == []
 
 
 def test_describe_against_numpy() -> None:
@@ -181,6 +184,6 @@ def test_six_datasets_of_real_size_take_under_two_seconds(
     record = recorded.record_tsn(tmp_path, sequence=names, images=2000)
     reader = AnswerReader(tmp_path)
     start = time.process_time()
-    studies = order_studies(Group("", [record]), reader)
+    studies = order_studies(RunGroup("", [record]), reader)
     assert time.process_time() - start < 2
     assert {len(s.permutations) for s in studies} == {720} and len(studies) == 4

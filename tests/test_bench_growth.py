@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.groups import growth, precision
 from cliqa_bench.bench.groups.growth import power_law, row
 from cliqa_bench.errors import UserError
@@ -19,8 +19,8 @@ SIZES = [1, 2, 4]
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
-    return Setting(device="cpu", precision="fp32", threads=1, repeats=1, folder=tmp_path)
+def setting(tmp_path: Path) -> Conditions:
+    return Conditions(device="cpu", precision="fp32", threads=1, repeats=1, folder=tmp_path)
 
 
 def noisy(exponent: float, scatter: float, repeats: int = 5) -> list[list[float]]:
@@ -67,7 +67,7 @@ def test_row_has_an_exponent_for_every_repeat_and_keeps_the_times() -> None:
     assert found.note.startswith("not linear: all repeats together 2.000")
 
 
-def test_growth_from_end_to_end(setting: Setting) -> None:
+def test_growth_from_end_to_end(setting: Conditions) -> None:
     for found in (growth.scoring_images(setting, (2, 3)), growth.scoring_tasks(setting, 2)):
         assert len(found.ours) == 1
         assert math.isfinite(found.value)
@@ -75,7 +75,7 @@ def test_growth_from_end_to_end(setting: Setting) -> None:
     assert growth.training_images(setting, (16, 32)).raw.keys() == {"16", "32"}
 
 
-def test_precision_of_finished_runs(miniatures: Path, setting: Setting, tmp_path: Path) -> None:
+def test_precision_of_finished_runs(miniatures: Path, setting: Conditions, tmp_path: Path) -> None:
     flags = {"strategy": "tsn", "orders": "bid,live", "data": str(miniatures), "out": str(tmp_path / "runs")}
     short = ["training.epochs=1", "training.warmup_epochs=0"]
     config = resolve({**flags, "preset": "quick", "device": "cpu", "set": short})

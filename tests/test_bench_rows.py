@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cliqa_bench.bench import bench_rows, process
-from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.groups import first_batch, pair_kinds, startup
 from cliqa_bench.bench.real_size import REAL, make_real_size
 from cliqa_bench.benchmarks.decoded import open_source
@@ -26,8 +26,8 @@ from cliqa_bench.errors import UserError
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
-    return Setting("cpu", "fp32", 1, 1, tmp_path, scale=0.001)
+def setting(tmp_path: Path) -> Conditions:
+    return Conditions("cpu", "fp32", 1, 1, tmp_path, scale=0.001)
 
 
 @pytest.mark.parametrize("name", bench_rows.GROUPS)
@@ -75,7 +75,7 @@ def test_a_command_that_fails_is_named(tmp_path: Path) -> None:
     assert "usage" in process.run(["--help"], tmp_path).output
 
 
-def test_start_up_is_measured_on_every_order(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_up_is_measured_on_every_order(setting: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
     def run(words: list[str], cache: Path) -> process.Ran:
@@ -91,7 +91,7 @@ def test_start_up_is_measured_on_every_order(setting: Setting, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_the_first_batch_ends_a_real_run(setting: Setting) -> None:
+def test_the_first_batch_ends_a_real_run(setting: Conditions) -> None:
     cold, warm, step = first_batch.measure(setting)
     assert len(cold.ours) == len(warm.ours) == 1
     assert 0 < warm.value < step.value
@@ -127,7 +127,7 @@ def test_a_training_is_validated_after_every_piece(
     for name, parts, passes in cases:
         kind = pair_kinds.KINDS[name]._replace(pieces=parts, epochs=2, batch=16)
         monkeypatch.setitem(pair_kinds.KINDS, name, kind)
-        curve = pair_kinds._train(Setting("cpu", "fp32", 1, 1, tmp_path), found, name, 0)
+        curve = pair_kinds._train(Conditions("cpu", "fp32", 1, 1, tmp_path), found, name, 0)
         assert curve.passes == [passes, 2 * passes]
         assert len(curve.srcc) == 2 and -1 <= curve.test <= 1
 

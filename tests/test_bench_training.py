@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from cliqa_bench.bench.bare import BareLoop, BareSI
-from cliqa_bench.bench.conditions import Setting
-from cliqa_bench.bench.groups.training import Job, Ours, against_bare, make_job
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.groups.training import OurTraining, TrainingCase, against_bare, make_job
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.strategies.lwf import LwF
 from cliqa_bench.strategies.si import SI
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
-    return Setting(device="cpu", precision="fp32", threads=1, repeats=1, folder=tmp_path)
+def setting(tmp_path: Path) -> Conditions:
+    return Conditions(device="cpu", precision="fp32", threads=1, repeats=1, folder=tmp_path)
 
 
 @pytest.fixture
-def job(setting: Setting) -> Job:
+def job(setting: Conditions) -> TrainingCase:
     """Two steps: in the first, the old model and the new one agree, and nothing pulls."""
     return make_job(setting, "fp32", 32)
 
@@ -45,13 +45,13 @@ def learned(learner: Learner) -> list[Tensor]:
     return [*(state[n] for n in parameters), *(heads if name == "lwf" else heads[-1:])]
 
 
-def test_tsn_learns_what_the_learner_learns(job: Job) -> None:
-    ours = Ours("tsn", job)
+def test_tsn_learns_what_the_learner_learns(job: TrainingCase) -> None:
+    ours = OurTraining("tsn", job)
     assert error(ours.bare(), ours.epoch()[1]) < 1e-3
 
 
-def test_lwf_learns_what_the_learner_learns(job: Job) -> None:
-    ours = Ours("lwf", job)
+def test_lwf_learns_what_the_learner_learns(job: TrainingCase) -> None:
+    ours = OurTraining("lwf", job)
     loop = ours.bare()
     assert error(loop, ours.epoch()[1]) < 0.02
     assert len(loop.heads) == 2
@@ -61,8 +61,8 @@ def test_lwf_learns_what_the_learner_learns(job: Job) -> None:
     assert error(forgetful, ours.epoch()[1]) > 0.1  # the old model's word counts
 
 
-def test_si_learns_what_the_learner_learns(job: Job) -> None:
-    ours = Ours("si", job)
+def test_si_learns_what_the_learner_learns(job: TrainingCase) -> None:
+    ours = OurTraining("si", job)
     assert isinstance(ours.strategy, SI)
     ours.strategy.reg_weight = 1e6  # or two steps are too few to feel it
     loop, free = ours.bare(), ours.bare()
@@ -81,7 +81,7 @@ def test_si_learns_what_the_learner_learns(job: Job) -> None:
     assert off.norm() < 0.02 * torch.cat([a.flatten() for a in new]).norm()
 
 
-def test_a_row_from_end_to_end(setting: Setting, job: Job) -> None:
+def test_a_row_from_end_to_end(setting: Conditions, job: TrainingCase) -> None:
     row = against_bare(setting, "tsn", job)
     assert row.what == "tsn, S-CNN, crops of 96, fp32"
     assert len(row.ours) == len(row.reference) == 1

@@ -14,27 +14,27 @@ from scipy import stats
 
 from cliqa_bench.readouts import gate_weights
 from cliqa_bench.reports.render import latex, markdown
-from cliqa_bench.reports.rows import Group, group_records
+from cliqa_bench.reports.rows import RunGroup, group_records
 from cliqa_bench.reports.tables import beyond
 from cliqa_bench.reports.tables.all_orders import first_task_rows, order_rows
 from cliqa_bench.reports.tables.bounded import TOLERANCES, bounded_rows, shape_bounded
-from cliqa_bench.reports.tables.shapes import Table, Value
+from cliqa_bench.reports.tables.shapes import Table, TableValue
 from cliqa_bench.reports.tables.statistics import interval_rows, significance_rows
 from cliqa_bench.reports.tables.transfer import transfer_rows
 from cliqa_bench.results.records import AnswerReader, read_records
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Group, AnswerReader]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunGroup, AnswerReader]:
     out = tmp_path_factory.mktemp("beyond")
     recorded.record_golden(out)
     return group_records(read_records(out))[0], AnswerReader(out)
 
 
-Runs = tuple[Group, AnswerReader]
+Runs = tuple[RunGroup, AnswerReader]
 
 
-def cell(table: Table, section: str, name: str, column: str) -> Value:
+def cell(table: Table, section: str, name: str, column: str) -> TableValue:
     (found,) = [s for s in table.sections if s.label == section]
     return dict(found.rows)[name][table.columns.index(column)]
 
@@ -97,7 +97,7 @@ def test_significance(runs: Runs) -> None:
 
 
 def test_six_seeds_have_a_table_of_p_values(tmp_path: Path) -> None:
-    group = Group("", [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)])
+    group = RunGroup("", [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)])
     rows = significance_rows(group, AnswerReader(tmp_path))
     table = beyond.shape_significance(rows)
     for row in rows:
@@ -161,7 +161,7 @@ def test_bounded(runs: Runs) -> None:
 
 def test_the_bounded_gate_is_read_with_the_run_s_temperature(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
-    group, reader = Group("", [replace(record, tau=2.0)]), AnswerReader(tmp_path)
+    group, reader = RunGroup("", [replace(record, tau=2.0)]), AnswerReader(tmp_path)
     told = {row.metric: row.value for row in bounded_rows(group, reader)}
     used = []
     for test in record.sequence:

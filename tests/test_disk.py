@@ -316,7 +316,7 @@ def test_a_stop_amid_the_imports_prints_no_traceback() -> None:
 
 
 def test_a_child_that_is_started_meanwhile_gets_no_signal() -> None:
-    with signals.held_back():
+    with signals.block_signals():
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         assert {signal.SIGINT, signal.SIGTERM} <= blocked
     assert not {signal.SIGINT, signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -43,7 +43,7 @@ class Pictures:
 
 
 def score(network: Any, pictures: Any, subset: Subset, *more: Any, **options: Any) -> np.ndarray:
-    """Calls `score_images` with a stand-in for a `Source`."""
+    """Calls `score_images` with a stand-in for a `DecodedDataset`."""
     return scoring.score_images(network, pictures, subset, *more, **options)
 
 

@@ -11,12 +11,12 @@ import torch
 from test_runner import arguments
 
 from cliqa_bench.cli import parser
-from cliqa_bench.errors import OutOfMemory, listed
+from cliqa_bench.errors import OutOfMemory, join_names
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.reports import load
 from cliqa_bench.strategies.tsn import TSN
-from cliqa_bench.system.compute import saying_what_to_lower
+from cliqa_bench.system.compute import explain_out_of_memory
 from cliqa_bench.system.memory import is_out_of_memory
 from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 
@@ -82,9 +82,9 @@ def test_a_weight_that_is_no_number_is_found_when_the_epoch_is_validated(source)
 
 
 def test_many_names_are_cut_and_counted():
-    assert listed(["a", "b"]) == "a, b"
-    assert listed(map(str, range(20))).endswith("18, 19")
-    assert listed(map(str, range(64))).endswith("18, 19 and 44 more")
+    assert join_names(["a", "b"]) == "a, b"
+    assert join_names(map(str, range(20))).endswith("18, 19")
+    assert join_names(map(str, range(64))).endswith("18, 19 and 44 more")
 
 
 # -- a score that is no number ---------------------------------------------------------------------------
@@ -208,13 +208,13 @@ def test_under_a_budget_of_memory_the_scores_are_the_same():
 
 def test_what_a_training_can_do_with_less_of_is_said():
     said = r"lower training.batch \(now 32\) or --jobs \(CUDA out of memory"
-    with pytest.raises(OutOfMemory, match=said), saying_what_to_lower("training.batch (now 32)"):
+    with pytest.raises(OutOfMemory, match=said), explain_out_of_memory("training.batch (now 32)"):
         raise SAYS[2]
-    with pytest.raises(OutOfMemory, match=r"lower --jobs \(MemoryError\)"), saying_what_to_lower():
+    with pytest.raises(OutOfMemory, match=r"lower --jobs \(MemoryError\)"), explain_out_of_memory():
         raise SAYS[0]
-    with pytest.raises(OutOfMemory, match="an image of"), saying_what_to_lower("training.batch"):
+    with pytest.raises(OutOfMemory, match="an image of"), explain_out_of_memory("training.batch"):
         raise OutOfMemory("an image of 9 x 9 pixels")
-    with pytest.raises(ValueError, match="else"), saying_what_to_lower("training.batch"):
+    with pytest.raises(ValueError, match="else"), explain_out_of_memory("training.batch"):
         raise ValueError("else")
 
 

@@ -24,7 +24,7 @@ from cliqa_bench.reports.parts import collect, lasting, make_tables
 from cliqa_bench.reports.render import csv_text, number
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import GENERATED, ORDERS, Tidy, group_records
-from cliqa_bench.reports.tables.shapes import Section, Table, Value
+from cliqa_bench.reports.tables.shapes import Section, Table, TableValue
 from cliqa_bench.results.records import AnswerReader, read_records
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "reports" / "page" / "templates"
@@ -100,7 +100,7 @@ def test_all_tables_are_in_the_page_as_printed(numbers: Tidy) -> None:
 
 
 def test_bold_gray_dashes_and_spans_are_kept(numbers: Tidy) -> None:
-    values = [Value(0.5, bold=True), Value(-0.25, 0.125, gray=True), Value()]
+    values = [TableValue(0.5, bold=True), TableValue(-0.25, 0.125, gray=True), TableValue()]
     table = Table("IV", "Caption", ("Dataset", "Method"), ["a", "b", "c"], [Section("S", [("M", values)])])
     table = replace(table, spans=[("one", 2), ("two", 1)])
     text = html_report(replace(numbers, rows=[]), [table])

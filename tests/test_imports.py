@@ -101,6 +101,28 @@ def test_a_file_s_name_is_unique_but_for_what_is_found_by_its_name() -> None:
     assert [names for names in found.values() if len(names) > 1] == []
 
 
+def _classes_and_aliases(path: Path) -> Iterator[str]:
+    """Gives the names of classes, and of the types that a module names, as `Json = Any`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        for name in (target.id for target in targets if isinstance(target, ast.Name)):
+            if name.strip("_")[:1].isupper() and not name.isupper():  # capitals alone: a constant
+                yield name
+
+
+def test_a_class_has_a_name_of_its_own_but_for_plugins() -> None:
+    found: dict[str, set[str]] = {}
+    for name, path in modules().items():
+        for word in _classes_and_aliases(path):
+            found.setdefault(word, set()).add(name)
+    doubles = {word: names for word, names in found.items() if len(names) > 1}
+    assert doubles == {"Naive": {"strategies.naive", "strategies._avalanche"}}  # Avalanche's, wrapped
+
+
 def test_no_circles() -> None:
     order = graphlib.TopologicalSorter({name: imported(path) for name, path in modules().items()})
     assert list(order.static_order())

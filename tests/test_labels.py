@@ -68,7 +68,7 @@ def test_a_missing_or_binary_file_is_told(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_number_is_a_finite_number_in_range(cell: object, ok: bool) -> None:
-    row = labels.Row(Path("f.csv"), 17, {"mos": cell})
+    row = labels.LabelRow(Path("f.csv"), 17, {"mos": cell})
     if ok:
         assert row.number_in("MOS", 0, 5) == float(str(cell))
         return
@@ -77,7 +77,7 @@ def test_a_number_is_a_finite_number_in_range(cell: object, ok: bool) -> None:
 
 
 def test_whole_numbers_and_text() -> None:
-    row = labels.Row(Path("f.xls"), 2, {"image": 1600.0, "level": 3.0, "half": 2.5, "none": " "})
+    row = labels.LabelRow(Path("f.xls"), 2, {"image": 1600.0, "level": 3.0, "half": 2.5, "none": " "})
     assert row.text("image") == "1600"
     assert row.integer_in("level", 1, 5) == 3
     with pytest.raises(UserError, match=r"'half' holds 2\.5, expected a whole number from 1 to 5"):

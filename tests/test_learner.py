@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.stats import norm
 from tiny_dataset import make_tiny
 
-from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.benchmarks.streams import quality_benchmark
@@ -42,7 +42,7 @@ TRAINING = replace(
 def open_source(dataset, folder):
     ratings = dataset.ratings()
     cache = ImageCache.open(dataset, [r.key for r in ratings], 0, folder / "images")
-    return Source(dataset, ratings, seeded_split(ratings, "tiny", 1), cache)
+    return DecodedDataset(dataset, ratings, seeded_split(ratings, "tiny", 1), cache)
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,7 @@ from test_planner import config
 from test_pool import CHECK, plan_of
 from cliqa_bench.execution import worker
 from cliqa_bench.execution.jobs import Job
-from cliqa_bench.execution.scheduler import work_off
+from cliqa_bench.execution.scheduler import run_jobs
 
 out, kill = Path(sys.argv[1]), sys.argv[2:]
 
@@ -213,7 +213,7 @@ worker.Worker = Worker
 while len(list(out.glob("ready*"))) < 3:
     time.sleep(0.01)
 jobs = [Job("train", f"w{i}", "", f"w{i}", 1, (CHECK,)) for i in range(24)]
-outcome = work_off(plan, plan_of, {}, [CHECK, *jobs], 1, lambda: None)
+outcome = run_jobs(plan, plan_of, {}, [CHECK, *jobs], 1, lambda: None)
 assert not outcome.failed and not outcome.skipped
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.system import memory
 
@@ -37,7 +37,7 @@ def test_what_gathers_is_given_back_and_what_is_usual_stays(monkeypatch: pytest.
 
     def given(megabytes: int) -> int:
         now[0] = megabytes
-        memory.give_back()
+        memory.trim_memory()
         return len(trimmed)
 
     assert [given(n) for n in (1000, 1200, 1256, 1257)] == [0, 0, 0, 1]
@@ -51,7 +51,7 @@ def test_what_one_dataset_left_is_not_usual_for_the_next(monkeypatch: pytest.Mon
     monkeypatch.setattr(memory, "_usual", 0)
     monkeypatch.setattr(memory, "_own_bytes", lambda: next(gathered))
     monkeypatch.setattr(memory, "_trimmer", lambda: trimmed)
-    dataset = mock.Mock(spec=Source)
+    dataset = mock.Mock(spec=DecodedDataset)
     dataset.keys.return_value = ["one"]
     dataset.eval_batches.side_effect = lambda *_: [(np.zeros(1, np.int64), torch.zeros(1, 3, 8, 8))]
     for _ in range(3):
@@ -62,4 +62,4 @@ def test_what_one_dataset_left_is_not_usual_for_the_next(monkeypatch: pytest.Mon
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_trimmer", lambda: None)
     monkeypatch.setattr(memory, "_own_bytes", None)
-    memory.give_back()
+    memory.trim_memory()

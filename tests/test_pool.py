@@ -21,7 +21,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.execution import jobs, worker, worker_processes
 from cliqa_bench.execution.jobs import Job, jobs_of, longest_first
 from cliqa_bench.execution.plan import Plan
-from cliqa_bench.execution.scheduler import work_off
+from cliqa_bench.execution.scheduler import run_jobs
 from cliqa_bench.system.disk import temporary_prefix
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -95,7 +95,7 @@ def test_little_work_stays_in_one_process(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Forks the crew's processes from one that has imported what they need; spawned ones take seconds."""
+    """Forks the pool's processes from one that has imported what they need; spawned ones take seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cliqa_bench.execution.worker"])
     monkeypatch.setattr(worker_processes, "CONTEXT", context)
@@ -128,7 +128,7 @@ class FakeWorker:
 
 
 def plan_of(cfg: RunConfig) -> Plan:
-    """Stands for `execution.run.again`; in a process of the pool it puts the fake worker in place."""
+    """Stands for `execution.run.rebuild_plan`; in a process of the pool it puts the fake worker in place."""
     worker.Worker = FakeWorker  # type: ignore[assignment, misc]
     return Plan(cfg, None, {})  # type: ignore[arg-type]
 
@@ -144,7 +144,7 @@ def some_jobs(what: str) -> list[Job]:
 def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, quick, capsys, n):
     said: list[str] = []
     cfg = config(tmp_path)
-    outcome = work_off(plan_of(cfg), plan_of, {}, some_jobs("wrong"), n, lambda: said.append("ready"))
+    outcome = run_jobs(plan_of(cfg), plan_of, {}, some_jobs("wrong"), n, lambda: said.append("ready"))
     assert [(job.about, reason) for job, reason in outcome.failed.items()] == [
         ("bad", "FloatingPointError: the loss is nan")
     ]
@@ -157,19 +157,19 @@ def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, quick, c
 @pytest.mark.parametrize("n", [1, 2])
 def test_misuse_ends_the_run_in_one_line(tmp_path, quick, n):
     with pytest.raises(UserError, match="the disk is full"):
-        work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("misuse"), n, lambda: None)
+        run_jobs(plan_of(config(tmp_path)), plan_of, {}, some_jobs("misuse"), n, lambda: None)
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
 
 
 def test_what_is_half_written_goes_with_the_run(tmp_path, quick):
     listed = [CHECK, *(Job("train", t, "", t, 1, (CHECK,)) for t in ("half", "misuse after a half"))]
     with pytest.raises(UserError, match="the disk is full"):
-        work_off(plan_of(config(tmp_path)), plan_of, {}, listed, 2, lambda: None)
+        run_jobs(plan_of(config(tmp_path)), plan_of, {}, listed, 2, lambda: None)
     assert [p.name for p in tmp_path.rglob("*")] == ["train"]
 
 
 def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, quick, capsys):
-    outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die"), 2, lambda: None)
+    outcome = run_jobs(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die"), 2, lambda: None)
     how = "its process died (SIGKILL, as a system that is out of memory does; try a smaller --jobs)"
     assert {job.about: reason for job, reason in outcome.failed.items()} == {"bad": how}, (
         "what ran beside it is not lost"
@@ -181,7 +181,7 @@ def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, quick
 
 
 def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, quick, capsys):
-    outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die once"), 2, lambda: None)
+    outcome = run_jobs(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die once"), 2, lambda: None)
     assert not outcome.failed and not outcome.skipped
     names = {"bad", "child", "grandchild", "fine0", "fine1", "fine2", "died"}
     assert {p.name for p in tmp_path.iterdir()} == names
@@ -189,16 +189,18 @@ def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, quick, c
 
 
 def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path, quick):
-    few, bad = worker_processes.Crew(plan_of, config(tmp_path), {}), some_jobs("die once")[1]
+    few, bad = worker_processes.WorkerPool(plan_of, config(tmp_path), {}), some_jobs("die once")[1]
     try:
         few.start([0])
         used: list[Any] = []
         for job in (bad, CHECK, bad):  # another job uses the fresh process first
-            few.give(job)
+            few.submit(job)
             used.append(few._hands[0].process.pid)
             told: list[Any] = []
             while not told:
-                told += [news.kind for _, news in few.news(None) if isinstance(news, worker_processes.Result)]
+                told += [
+                    event.kind for _, event in few.events(None) if isinstance(event, worker_processes.Result)
+                ]
             used.append(told)
         assert used[1::2] == [["died"], ["done"], ["done"]]
         assert len(set(used[::2])) == 3
@@ -207,25 +209,25 @@ def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path,
 
 
 def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, quick):
-    few = worker_processes.Crew(plan_of, config(tmp_path), {})
+    few = worker_processes.WorkerPool(plan_of, config(tmp_path), {})
     try:
         few.start([0])
         first = few._hands[0].process
         assert first.pid is not None
         os.kill(first.pid, signal.SIGKILL)
         first.join()
-        few.give(CHECK)
+        few.submit(CHECK)
         assert few._hands[0].process.pid != first.pid
         told: list[Any] = []
         while not told:
-            told += [news for _, news in few.news(None) if isinstance(news, worker_processes.Result)]
+            told += [event for _, event in few.events(None) if isinstance(event, worker_processes.Result)]
         assert told == [worker_processes.Result("done")]
     finally:
         few.end()
 
 
 def test_a_file_that_is_gone_is_said_in_one_line(tmp_path, quick, capsys):
-    outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, some_jobs("gone"), 1, lambda: None)
+    outcome = run_jobs(plan_of(config(tmp_path)), plan_of, {}, some_jobs("gone"), 1, lambda: None)
     (reason,) = outcome.failed.values()
     assert reason == "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"
     assert "Traceback" not in capsys.readouterr().err
@@ -256,7 +258,7 @@ def test_what_another_run_is_at_comes_last_and_is_taken_over_from_the_dead(tmp_p
 
         killer = threading.Thread(target=kill_when_the_rest_is_done)
         killer.start()
-        outcome = work_off(plan_of(config(tmp_path)), plan_of, {}, listed, n, lambda: None)
+        outcome = run_jobs(plan_of(config(tmp_path)), plan_of, {}, listed, n, lambda: None)
         killer.join()
     assert not outcome.failed and not outcome.skipped
     assert {p.name for p in tmp_path.iterdir()} == {"bad", "child", "grandchild", "fine0", "fine1", "fine2"}

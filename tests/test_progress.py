@@ -18,8 +18,8 @@ from tqdm.std import EMA  # type: ignore[attr-defined]
 from cliqa_bench import progress
 from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.job_progress import Estimate
-from cliqa_bench.execution.jobs import Job, Part
+from cliqa_bench.execution.job_progress import TimeLeft
+from cliqa_bench.execution.jobs import Job, JobPart
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -40,16 +40,16 @@ def stream(n: int = 12) -> list[Job]:
     train, scores = [], []
     for i in range(n):
         parts = (
-            Part("warm-up", "warm", 600, 1.0),
-            Part("main", "main", 1800, 3.0),
-            Part("validation", "val", 300, 2.0),
+            JobPart("warm-up", "warm", 600, 1.0),
+            JobPart("main", "main", 1800, 3.0),
+            JobPart("validation", "val", 300, 2.0),
         )
         train.append(Job("train", f"t{i}", "", "", 2700, (), parts))
-        scores.append(Job("scores", f"s{i}", "", "", 800, (train[-1],), (Part("", "scores", 800, 2.0),)))
+        scores.append(Job("scores", f"s{i}", "", "", 800, (train[-1],), (JobPart("", "scores", 800, 2.0),)))
     return [*train, *scores]
 
 
-def do(jobs: list[Job], clock: Clock, estimate: Estimate, left: dict[str, Job]) -> Iterator[int]:
+def do(jobs: list[Job], clock: Clock, estimate: TimeLeft, left: dict[str, Job]) -> Iterator[int]:
     """Does jobs in batches of twenty images; gives the images of each batch."""
     for job in jobs:
         estimate.begin(job)
@@ -65,7 +65,7 @@ def do(jobs: list[Job], clock: Clock, estimate: Estimate, left: dict[str, Job]) 
 def test_the_estimate_stays_within_a_band_where_an_average_of_images_jumps() -> None:
     jobs, clock = stream(), Clock()
     left = {job.key: job for job in jobs}
-    estimate = Estimate(jobs, left, 1, clock)
+    estimate = TimeLeft(jobs, left, 1, clock)
     true = sum(part.images * SECONDS[part.name] for job in jobs for part in job.parts)
     total = sum(job.images for job in jobs)
     took, images, before = EMA(0.3), EMA(0.3), 0.0
@@ -88,7 +88,7 @@ def test_the_estimate_stays_within_a_band_where_an_average_of_images_jumps() -> 
 def test_what_others_finished_counts_no_longer_and_a_chain_is_not_divided() -> None:
     jobs, clock = stream(2), Clock()
     left = {job.key: job for job in jobs}
-    estimate = Estimate(jobs, left, 8, clock)
+    estimate = TimeLeft(jobs, left, 8, clock)
     assert estimate.left() is None
     estimate.begin(jobs[0])
     clock.now += 40
@@ -97,7 +97,7 @@ def test_what_others_finished_counts_no_longer_and_a_chain_is_not_divided() -> N
     del left[jobs[1].key], left[jobs[3].key]
     shorter = estimate.left()
     assert alone is not None and shorter is not None and 0 < shorter < alone
-    one = Estimate(jobs, left, 1, clock)
+    one = TimeLeft(jobs, left, 1, clock)
     one.begin(jobs[0])
     clock.now += 40
     one.tick(jobs[0], 1800, "main")

@@ -17,7 +17,7 @@ from cliqa_bench.reports import published
 from cliqa_bench.reports.parts import shape
 from cliqa_bench.reports.published import NUMBERS, beside, compare, read_published
 from cliqa_bench.reports.report import write_published, write_report
-from cliqa_bench.reports.rows import GENERATED, Row
+from cliqa_bench.reports.rows import GENERATED, TidyRow
 from cliqa_bench.results.records import write_record
 
 SIX = ["LIVE", "CSIQ", "BID", "CLIVE", "KonIQ-10K", "KADID-10K"]
@@ -88,7 +88,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --------------------------------------------------------------------------------------------- beside ours
 
 
-def as_ours(row: Row, more: float) -> Row:
+def as_ours(row: TidyRow, more: float) -> TidyRow:
     """A number of ours of the same thing as a published one."""
     return row._replace(value=row.value + more, setting="Task-Agnostic", note="", length=row.length or 6)
 

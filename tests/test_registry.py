@@ -12,10 +12,10 @@ import pytest
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
-from cliqa_bench.extensions.registry import Kind
+from cliqa_bench.extensions.registry import PluginKind
 
 SIX = ["bid", "clive", "csiq", "kadid10k", "koniq10k", "live"]
-EVERYTHING: list[tuple[Kind, str]] = [
+EVERYTHING: list[tuple[PluginKind, str]] = [
     (kind, name) for kind in registry._ROOMS for name in registry.names(kind)
 ]  # fmt: skip
 
@@ -27,7 +27,7 @@ def test_names_of_the_paper_are_there() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERYTHING)
-def test_load_gives_the_class_of_the_file(kind: Kind, name: str) -> None:
+def test_load_gives_the_class_of_the_file(kind: PluginKind, name: str) -> None:
     room = registry._ROOMS[kind]
     cls = registry.load(kind, name)
     base = importlib.import_module(f"cliqa_bench.{room.folder}.base")
@@ -37,7 +37,7 @@ def test_load_gives_the_class_of_the_file(kind: Kind, name: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERYTHING)
-def test_description_is_the_first_line_of_the_docstring(kind: Kind, name: str) -> None:
+def test_description_is_the_first_line_of_the_docstring(kind: PluginKind, name: str) -> None:
     module = sys.modules[registry.load(kind, name).__module__]
     assert registry.describe(kind, name) == (module.__doc__ or "").splitlines()[0] != ""
 
@@ -73,7 +73,7 @@ def test_names_import_nothing() -> None:
         ("backbones", "_timm", "unknown backbone '_timm' (did you mean 'timm:NAME'?); there is: "),
     ],
 )
-def test_unknown_names(kind: Kind, name: str, line: str) -> None:
+def test_unknown_names(kind: PluginKind, name: str, line: str) -> None:
     for ask in (registry.load, registry.describe, registry.check):
         with pytest.raises(UserError) as caught:
             ask(kind, name)

@@ -20,7 +20,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.reports.figures.curves import draw_psi
 from cliqa_bench.reports.render import csv_text, escape_md, escape_tex, latex, markdown, number
 from cliqa_bench.reports.report import TABLE_FORMATS, ReportResult, write_report
-from cliqa_bench.reports.rows import GENERATED, Row
+from cliqa_bench.reports.rows import GENERATED, TidyRow
 from cliqa_bench.reports.tables.shapes import shape
 from cliqa_bench.results.nodes import read_answers, write_answers
 from cliqa_bench.results.records import write_record
@@ -46,13 +46,13 @@ Frame = Any  # pandas.DataFrame; pandas is imported by the tests that need it
 BASE = ("III", "IV", "V", "VI", "Fig. 4", "")
 
 
-def rows_of(out: Path | Frame, **wanted: object) -> list[Row]:
+def rows_of(out: Path | Frame, **wanted: object) -> list[TidyRow]:
     """Returns rows of the tables that are tested here; others have the same metrics."""
     frame = cliqa_bench.reports.load(out) if isinstance(out, Path) else out
     frame = frame[frame["table"].isin(BASE)]
     for column, value in wanted.items():
         frame = frame[frame[column] == value]
-    return [Row(*row) for row in frame.itertuples(index=False)]
+    return [TidyRow(*row) for row in frame.itertuples(index=False)]
 
 
 def one(out: Path | Frame, method: str, metric: str, order: str = "I", length: object = 4) -> float:
@@ -351,11 +351,11 @@ def test_several_backbones_stand_beside_each_other(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- shapes and looks
 
 
-def row(table: str, method: str, metric: str, value: float, **more: object) -> Row:
+def row(table: str, method: str, metric: str, value: float, **more: object) -> TidyRow:
     known: dict[str, object] = dict.fromkeys(TIDY_COLUMNS, "")
     known.update(table=table, setting="Task-Agnostic", backbone="S-CNN", order="I", length=6, std=math.nan)
     known.update(method=method, metric=metric, value=value, **more)
-    return Row(**known)  # type: ignore[arg-type]
+    return TidyRow(**known)  # type: ignore[arg-type]
 
 
 def test_ties_are_all_bold_as_printed_and_one_row_is_not() -> None:
@@ -373,9 +373,9 @@ def test_numbers_as_printed() -> None:
     ]  # fmt: skip
 
 
-def published(read: dict[str, Any]) -> Row:
+def published(read: dict[str, Any]) -> TidyRow:
     length = int(read["length"]) if read["length"].isdigit() else read["length"]
-    return Row(**{**read, "value": float(read["value"]), "std": math.nan, "length": length})
+    return TidyRow(**{**read, "value": float(read["value"]), "std": math.nan, "length": length})
 
 
 def test_the_published_tables_take_their_shape(shared: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from tiny_dataset import Tiny, make_tiny
 
-from cliqa_bench.benchmarks.labelled import Material
+from cliqa_bench.benchmarks.labelled import LabelledDataset
 from cliqa_bench.benchmarks.pixels import hashes as content
 from cliqa_bench.benchmarks.pixels.decode import RULES, decode, decoder_version, rules_of
 from cliqa_bench.benchmarks.splits import whole
@@ -130,9 +130,9 @@ def two(tmp_path: Path) -> dict[str, Tiny]:
     return {"plain": plain, "mixed": mixed}
 
 
-def material(dataset: Tiny) -> Material:
+def material(dataset: Tiny) -> LabelledDataset:
     again = Tiny(dataset.root)
-    return Material(again, again.ratings(), whole(again.ratings()))
+    return LabelledDataset(again, again.ratings(), whole(again.ratings()))
 
 
 def trainings(dataset: Tiny) -> list[str]:

@@ -16,8 +16,8 @@ from scipy import stats
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
-from cliqa_bench.reports.methods import Source, matrices_of
-from cliqa_bench.reports.rows import Group, Row
+from cliqa_bench.reports.methods import RunReadout, matrices_of
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.statistics import (
     Estimate,
     Resampled,
@@ -90,7 +90,7 @@ def test_the_same_names_are_the_same_draws() -> None:
     assert (resample_counts(9, 5, "images", "live") != resample_counts(9, 5, "images", "csiq")).any()
 
 
-def find(rows: list[Row], metric: str, method: str = "TSN-IQA", test: str = "") -> Row:
+def find(rows: list[TidyRow], metric: str, method: str = "TSN-IQA", test: str = "") -> TidyRow:
     (row,) = [r for r in rows if (r.metric, r.method, r.test_dataset) == (metric, method, test)]
     return row
 
@@ -106,7 +106,7 @@ def last_scores(reader: AnswerReader, record: RunRecord, readout: str, test: str
 def test_intervals_against_loops(tmp_path: Path) -> None:
     """Images and seeds resampled one by one, with the same draws, and every correlation by scipy."""
     records = [recorded.record_tsn(tmp_path, seed=seed) for seed in (0, 1)]
-    group, reader, b = Group("", records), AnswerReader(tmp_path), 40
+    group, reader, b = RunGroup("", records), AnswerReader(tmp_path), 40
     rows = interval_rows(group, reader, b)
     drawn = resample_counts(2, b, "seeds", [0, 1])
     replicates: dict[str, np.ndarray] = {}
@@ -159,7 +159,7 @@ def test_msrcc_is_that_of_the_tables(tmp_path: Path) -> None:
 def test_missing_answers_are_dashes(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
     (tmp_path / "answers" / record.answers["train-bid-0"]["live"] / "done.json").unlink()
-    rows = interval_rows(Group("", [record]), AnswerReader(tmp_path), 20)
+    rows = interval_rows(RunGroup("", [record]), AnswerReader(tmp_path), 20)
     for metric in ("mSRCC", "mSRCC: low", "mSRCC: high"):
         assert math.isnan(find(rows, metric).value)
     assert math.isnan(find(rows, "SRCC: low", test="LIVE").value)
@@ -180,10 +180,10 @@ def test_p_values_pair_equal_seeds(tmp_path: Path) -> None:
     """Each number against all flips, on differences of both signs that another pairing would change."""
     records = [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)]
     reader = AnswerReader(tmp_path)
-    rows = significance_rows(Group("", records), reader)
+    rows = significance_rows(RunGroup("", records), reader)
     told = {
         (readout, metric): [
-            getattr(metrics.summary(*matrices_of(reader, Source(record, readout))), metric)
+            getattr(metrics.summary(*matrices_of(reader, RunReadout(record, readout))), metric)
             for record in records
         ]
         for readout in ("gate", "last", "gate-hard")
@@ -226,9 +226,9 @@ def test_too_few_seeds_are_said_to_be() -> None:
 def test_few_seeds_have_no_p_value_and_six_have(tmp_path: Path) -> None:
     records = [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)]
     reader = AnswerReader(tmp_path)
-    for row in significance_rows(Group("", records[:3]), reader):
+    for row in significance_rows(RunGroup("", records[:3]), reader):
         assert math.isnan(row.value) and row.note.startswith("too few seeds: n=3 cannot reach 0.05")
-    rows = significance_rows(Group("", records), reader)
+    rows = significance_rows(RunGroup("", records), reader)
     (p,) = [r for r in rows if r.method == "TSN-IQA" and r.metric == "mSRCC: p against TSN-IQA (last head)"]
     differences = []
     for record in records:

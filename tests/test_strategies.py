@@ -33,7 +33,7 @@ from cliqa_bench.metrics import srcc
 from cliqa_bench.models.gates import fit_centroids
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.strategies._quadratic import fixed, pull_back, sum_over_pairs
+from cliqa_bench.strategies._quadratic import fixed, quadratic_penalty, sum_over_pairs
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.strategies.ewc import EWC
 from cliqa_bench.strategies.jl import JL
@@ -860,7 +860,7 @@ def test_the_penalty_and_its_gradient_are_those_of_autograd():
     shapes = [(3, 2, 3, 3), (5,), ()]
     weights = [torch.randn(shape, requires_grad=True) for shape in shapes]
     omegas, anchors = ([torch.randn(shape) for shape in shapes] for _ in range(2))
-    value = pull_back(1000.0, weights, omegas, anchors)
+    value = quadratic_penalty(1000.0, weights, omegas, anchors)
     (3 * value).backward()
     found = [w.grad for w in weights]
     copies = [w.detach().clone().requires_grad_() for w in weights]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tiny_dataset import make_tiny, pixels_of
 
-from cliqa_bench.benchmarks.decoded import Batch, Source, prefetch
+from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset, prefetch
 from cliqa_bench.benchmarks.pairs import count_pairs
 from cliqa_bench.benchmarks.pixels.cache import ImageCache, to_float
 from cliqa_bench.benchmarks.splits import seeded_split
@@ -26,21 +26,21 @@ IN_BATCH = replace(PRESETS["quick"], crop=32, resize=0)
 SAMPLED = replace(IN_BATCH, pairs="sampled", n_pairs=50)
 
 
-def make_source(root: Path, name: str = "tiny", n: int = 40, **options: Any) -> Source:
+def make_source(root: Path, name: str = "tiny", n: int = 40, **options: Any) -> DecodedDataset:
     dataset = make_tiny(root / name, n, **options)
     dataset.name = name  # type: ignore[misc]
     ratings = dataset.ratings()
     cache = ImageCache.open(dataset, [r.key for r in ratings], 0, root)
-    return Source(dataset, ratings, seeded_split(ratings, name, 1), cache)
+    return DecodedDataset(dataset, ratings, seeded_split(ratings, name, 1), cache)
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> DecodedDataset:
     return make_source(tmp_path_factory.mktemp("source"))
 
 
 def epoch_of(
-    source: Source, training: Training, epoch: int = 0, seed: int = 0, batch: int = 8
+    source: DecodedDataset, training: Training, epoch: int = 0, seed: int = 0, batch: int = 8
 ) -> list[Batch]:
     return list(source.train_batches(training, epoch, seed, batch))
 
@@ -51,14 +51,14 @@ def occurs_in(patch: NDArray[np.uint8], image: NDArray[np.uint8]) -> bool:
     return any((windows == p).all(axis=(2, 3, 4)).any() for p in (patch, patch[:, ::-1]))
 
 
-def test_subsets_partition_the_images(source: Source) -> None:
+def test_subsets_partition_the_images(source: DecodedDataset) -> None:
     indices = [source.indices(subset) for subset in SUBSETS]
     np.testing.assert_array_equal(np.sort(np.concatenate(indices)), np.arange(40))
     for subset, part in zip(SUBSETS, indices, strict=True):
         assert [source.ratings[i].key for i in part] == source.keys(subset)
 
 
-def test_batches_hold_every_training_image_once_and_all_pairs(source: Source) -> None:
+def test_batches_hold_every_training_image_once_and_all_pairs(source: DecodedDataset) -> None:
     batches = epoch_of(source, IN_BATCH)
     assert len(batches) == source.n_batches(IN_BATCH, 8)
     train = source.indices("train")
@@ -75,7 +75,7 @@ def test_batches_hold_every_training_image_once_and_all_pairs(source: Source) ->
             assert occurs_in(patch, pixels_of(source.dataset, source.ratings[image].key))
 
 
-def test_a_single_image_left_over_is_not_a_batch(source: Source) -> None:
+def test_a_single_image_left_over_is_not_a_batch(source: DecodedDataset) -> None:
     n = len(source.indices("train"))
     sizes = [len(b.images) for b in epoch_of(source, IN_BATCH, batch=n - 1)]
     assert sizes == [n - 1] and source.n_batches(IN_BATCH, n - 1) == 1
@@ -83,7 +83,7 @@ def test_a_single_image_left_over_is_not_a_batch(source: Source) -> None:
     assert len(epoch_of(source, IN_BATCH, batch=n - 2)) == source.n_batches(IN_BATCH, n - 2) == 2
 
 
-def test_sampled_pairs_stay_and_their_order_changes(source: Source) -> None:
+def test_sampled_pairs_stay_and_their_order_changes(source: DecodedDataset) -> None:
     def pairs(epoch: int, seed: int = 0) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
         for batch in epoch_of(source, SAMPLED, epoch, seed):
@@ -98,7 +98,7 @@ def test_sampled_pairs_stay_and_their_order_changes(source: Source) -> None:
     assert {i for pair in first for i in pair} <= set(source.indices("train").tolist())
 
 
-def test_images_of_a_pair_are_cut_independently(source: Source) -> None:
+def test_images_of_a_pair_are_cut_independently(source: DecodedDataset) -> None:
     batches = epoch_of(source, replace(SAMPLED, n_pairs=300))
     cuts: dict[int, set[bytes]] = {}
     for batch in batches:
@@ -108,7 +108,7 @@ def test_images_of_a_pair_are_cut_independently(source: Source) -> None:
 
 
 @pytest.mark.parametrize("training", [IN_BATCH, SAMPLED])
-def test_an_epoch_depends_on_seed_and_number_alone(source: Source, training: Training) -> None:
+def test_an_epoch_depends_on_seed_and_number_alone(source: DecodedDataset, training: Training) -> None:
     placed_elsewhere = replace(source, task=4)
     base, same = epoch_of(source, training, 2, 3), epoch_of(placed_elsewhere, training, 2, 3)
     for ours, theirs in zip(base, same, strict=True):
@@ -139,13 +139,13 @@ def test_ties_have_the_label_that_was_asked_for(tmp_path: Path) -> None:
 def test_corners_and_flips_depend_on_epoch_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compares the rows of mini-batches, whichever images they hold."""
     source = make_source(tmp_path, n=30, shapes=((64, 64),))
-    cut, noted = Source._cuts, []
+    cut, noted = DecodedDataset._cuts, []
 
-    def noting(self: Source, *arguments: Any) -> Any:
+    def noting(self: DecodedDataset, *arguments: Any) -> Any:
         noted.append(np.stack(cut(self, *arguments)))
         return cut(self, *arguments)
 
-    monkeypatch.setattr(Source, "_cuts", noting)
+    monkeypatch.setattr(DecodedDataset, "_cuts", noting)
     for epoch, seed in ((0, 0), (1, 0), (0, 1)):
         epoch_of(source, IN_BATCH, epoch, seed, batch=30)
     first, later, other = noted
@@ -162,7 +162,7 @@ def test_crops_are_uniform_and_half_of_them_mirrored(tmp_path: Path) -> None:
     assert abs(flips.mean() - 0.5) < 0.03
 
 
-def test_centre_crops_without_augmentation(source: Source) -> None:
+def test_centre_crops_without_augmentation(source: DecodedDataset) -> None:
     for batch in epoch_of(source, replace(IN_BATCH, augment="none")):
         for row, image in enumerate(batch.images.tolist()):
             pixels = pixels_of(source.dataset, source.ratings[image].key)
@@ -171,7 +171,7 @@ def test_centre_crops_without_augmentation(source: Source) -> None:
             np.testing.assert_array_equal(batch.x[row].permute(1, 2, 0), expected)
 
 
-def test_evaluation_gives_every_whole_image_once(source: Source) -> None:
+def test_evaluation_gives_every_whole_image_once(source: DecodedDataset) -> None:
     seen: list[str] = []
     for places, x in source.eval_batches("train", max_pixels=10_000):
         keys = [source.keys("train")[place] for place in places]
@@ -181,7 +181,7 @@ def test_evaluation_gives_every_whole_image_once(source: Source) -> None:
     assert sorted(seen) == sorted(source.keys("train"))
 
 
-def test_an_image_smaller_than_the_crop_is_named(source: Source) -> None:
+def test_an_image_smaller_than_the_crop_is_named(source: DecodedDataset) -> None:
     training = replace(IN_BATCH, crop=49)
     with pytest.raises(UserError, match=r"Tiny: training image \d+\.png has .* less than the crop of 49"):
         source.train_batches(training, 0, 0, 8)
@@ -189,7 +189,7 @@ def test_an_image_smaller_than_the_crop_is_named(source: Source) -> None:
         quality_benchmark([source], training)
 
 
-def test_a_mini_batch_without_a_pair_is_refused(source: Source) -> None:
+def test_a_mini_batch_without_a_pair_is_refused(source: DecodedDataset) -> None:
     with pytest.raises(UserError, match="mini-batch of 1 "):
         source.train_batches(IN_BATCH, 0, 0, 1)
 

@@ -16,7 +16,7 @@ from cliqa_bench import metrics
 from cliqa_bench.reports.methods import sources
 from cliqa_bench.reports.parts import PARTS, collect, load, make_tables, shape
 from cliqa_bench.reports.report import write_report
-from cliqa_bench.reports.rows import GENERATED, Group, Row, Tidy, group_records
+from cliqa_bench.reports.rows import GENERATED, RunGroup, Tidy, TidyRow, group_records
 from cliqa_bench.reports.tables.cost import gate_rows, overhead_rows, time_rows
 from cliqa_bench.reports.tables.cross import weight_rows
 from cliqa_bench.reports.tables.design import design_rows, seed_rows
@@ -31,7 +31,7 @@ from cliqa_bench.results.nodes import read_answers, read_json, write_json
 from cliqa_bench.results.records import AnswerReader, RunRecord, read_records
 
 TITLES = [recorded.TITLES[name] for name in SEQUENCE]
-Rows = Callable[[Group, AnswerReader], list[Row]]
+Rows = Callable[[RunGroup, AnswerReader], list[TidyRow]]
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def numbers(out: Path) -> Tidy:
     return collect(group, AnswerReader(out))
 
 
-def of_table(numbers: Tidy, table: str, **wanted: object) -> list[Row]:
+def of_table(numbers: Tidy, table: str, **wanted: object) -> list[TidyRow]:
     found = [row for row in numbers.rows if row.table == table]
     return [row for row in found if all(getattr(row, k) == v for k, v in wanted.items())]
 
 
-def made(out: Path, rows: Rows) -> list[Row]:
+def made(out: Path, rows: Rows) -> list[TidyRow]:
     (group,) = group_records(read_records(out))
     return rows(group, AnswerReader(out))
 
@@ -228,7 +228,7 @@ def test_mean_weights_equal_the_equations_and_sum_to_one(out: Path) -> None:
 def test_mean_weights_follow_the_temperature(tmp_path: Path) -> None:
     record = recorded_tables.record_tsn(tmp_path)
     reader = AnswerReader(tmp_path)
-    rows = weight_rows(Group("", [replace(record, tau=8.0)]), reader)
+    rows = weight_rows(RunGroup("", [replace(record, tau=8.0)]), reader)
     for test, title in FURTHER.items():
         files = [scores(tmp_path, record, record.gates[name], test) for name in SEQUENCE]
         near = np.exp(-8 * np.stack([f["distances"][:, 2:].astype(float) for f in files]))
@@ -286,7 +286,7 @@ def test_a_part_that_all_tasks_share_is_counted_once(tmp_path: Path) -> None:
     """Two streams: the frozen one, 0.4 of 1.13 GMACs, runs once an image and serves the gate."""
     record = recorded_tables.record_tsn(tmp_path)
     cost = {**recorded_tables.COST, "fixed_gmacs_224": 0.4}
-    group = Group("", [replace(record, facts={**record.facts, "cost": cost})])
+    group = RunGroup("", [replace(record, facts={**record.facts, "cost": cost})])
     told = {(r.variant, r.metric): r.value for r in gate_rows(group, AnswerReader(tmp_path))}
     assert told["soft assignment", "GMACs"] == pytest.approx(0.4 + 4 * 0.73 + 0.4)
     assert told["hard assignment", "GMACs"] == pytest.approx(0.4 + 0.73 + 0.4)
@@ -295,7 +295,7 @@ def test_a_part_that_all_tasks_share_is_counted_once(tmp_path: Path) -> None:
 def test_a_seed_without_a_number_makes_a_dash(tmp_path: Path) -> None:
     records = [recorded_tables.record_tsn(tmp_path, seed=seed) for seed in (0, 1)]
     (tmp_path / "train" / records[1].steps[-1].heads[1][0] / "done.json").unlink()
-    rows = kl_rows(Group("", records), AnswerReader(tmp_path))
+    rows = kl_rows(RunGroup("", records), AnswerReader(tmp_path))
     dashes = {(r.train_dataset, r.test_dataset) for r in rows if math.isnan(r.value)}
     assert dashes == {(a, b) for a in TITLES for b in TITLES if "CSIQ" in (a, b)}
 
@@ -303,13 +303,13 @@ def test_a_seed_without_a_number_makes_a_dash(tmp_path: Path) -> None:
 def test_of_two_runs_of_one_seed_the_newer_counts(tmp_path: Path) -> None:
     record = recorded_tables.record_tsn(tmp_path)
     newer, older = replace(record, tau=1.0), record
-    found = sources(Group("", [newer, older]))
+    found = sources(RunGroup("", [newer, older]))
     assert {source.record.tau for seeds in found.values() for source in seeds.values()} == {1.0}
 
 
 def test_tables_are_of_the_main_order_alone(tmp_path: Path) -> None:
     other, main = (recorded.record_tsn(tmp_path, order) for order in ("V", "I"))
-    found = sources(Group("", [other, main]))
+    found = sources(RunGroup("", [other, main]))
     assert {source.record.order for seeds in found.values() for source in seeds.values()} == {"I"}
 
 

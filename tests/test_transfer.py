@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliqa_bench import metrics
-from cliqa_bench.reports.methods import Source, matrices_of
-from cliqa_bench.reports.rows import Group
+from cliqa_bench.reports.methods import RunReadout, matrices_of
+from cliqa_bench.reports.rows import RunGroup
 from cliqa_bench.reports.tables.transfer import transfer_rows
 from cliqa_bench.results.records import AnswerReader
 
@@ -46,8 +46,8 @@ def test_edges() -> None:
 def test_rows_of_methods(tmp_path: Path) -> None:
     records = [recorded.record_tsn(tmp_path, seed=seed) for seed in (0, 1)]
     reader = AnswerReader(tmp_path)
-    rows = {(r.method, r.metric): r for r in transfer_rows(Group("", records), reader)}
-    each = [metrics.forgetting(matrices_of(reader, Source(r, "gate"))[0]) for r in records]
+    rows = {(r.method, r.metric): r for r in transfer_rows(RunGroup("", records), reader)}
+    each = [metrics.forgetting(matrices_of(reader, RunReadout(r, "gate"))[0]) for r in records]
     row = rows["TSN-IQA", "Forgetting"]
     assert row.value == pytest.approx(np.mean(each)) and row.std == pytest.approx(np.std(each, ddof=1))
     assert row.note.startswith("n=2 seeds; generated")
@@ -58,13 +58,13 @@ def test_rows_of_methods(tmp_path: Path) -> None:
 
 def test_one_seed_has_no_spread_and_a_missing_answer_is_a_dash(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
-    assert all(math.isnan(r.std) for r in transfer_rows(Group("", [record]), AnswerReader(tmp_path)))
+    assert all(math.isnan(r.std) for r in transfer_rows(RunGroup("", [record]), AnswerReader(tmp_path)))
     (tmp_path / "answers" / record.answers["train-live-0"]["live"] / "done.json").unlink()
-    rows = transfer_rows(Group("", [record]), AnswerReader(tmp_path))
+    rows = transfer_rows(RunGroup("", [record]), AnswerReader(tmp_path))
     # only what a newer head says on another test set is still there
     assert all(math.isnan(r.value) for r in rows if r.metric in ("Forgetting", "BWT"))
 
 
 def test_joint_learning_has_nothing_to_transfer(tmp_path: Path) -> None:
     records = [recorded.record_tsn(tmp_path), recorded.record_single(tmp_path, "jl")]
-    assert "JL" not in {r.method for r in transfer_rows(Group("", records), AnswerReader(tmp_path))}
+    assert "JL" not in {r.method for r in transfer_rows(RunGroup("", records), AnswerReader(tmp_path))}

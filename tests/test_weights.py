@@ -17,7 +17,7 @@ from cliqa_bench.backbones.staged import StagedNet
 from cliqa_bench.errors import UserError
 from cliqa_bench.models.quality import QualityModel, load_tasks
 from cliqa_bench.models.views import TaskNorms
-from cliqa_bench.results.nodes import whole_file
+from cliqa_bench.results.nodes import read_verified
 from cliqa_bench.results.weights import node_weights, parse_weights
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
@@ -121,7 +121,7 @@ def test_a_node_of_another_network_and_a_swapped_file_are_told(tmp_path: Path) -
         node_weights(tmp_path)
     recorded_runs.sign(tmp_path)
     assert node_weights(tmp_path).keys() == STATE.keys()
-    assert whole_file(tmp_path, "state.safetensors") == save(STATE)
+    assert read_verified(tmp_path, "state.safetensors") == save(STATE)
     stage = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     model = QualityModel(StagedNet(nn.Identity(), [stage]), 4, view=TaskNorms())
     with pytest.raises(UserError, match="are of another network"):

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from cliqa_bench.benchmarks.generated.colour import from_lab, luma, to_lab
+from cliqa_bench.benchmarks.generated.colour import ByteImage, FloatImage, from_lab, luma, to_lab
 from cliqa_bench.benchmarks.generated.filters import (
     convolve,
     gaussian_blur,
@@ -25,10 +24,7 @@ from cliqa_bench.benchmarks.generated.filters import (
     to_uint8,
     unit_of,
 )
-
-Image = NDArray[np.uint8]
-Float = NDArray[np.float32]
-Rng = np.random.Generator
+from cliqa_bench.seeds import Rng
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Shot:
     quality: int = 95
 
 
-def _shake(x: Float, extent: float, unit: float, rng: Rng) -> Float:
+def _shake(x: FloatImage, extent: float, unit: float, rng: Rng) -> FloatImage:
     """Convolves with the curved path of an unsteady hand."""
     steps = 60
     speed = np.cumsum(rng.normal(0, 1, (steps, 2)), 0)
@@ -83,7 +79,7 @@ def _shake(x: Float, extent: float, unit: float, rng: Rng) -> Float:
     return convolve(x, kernel / kernel.sum())
 
 
-def _light(x: Float, shot: Shot, unit: float, rng: Rng) -> Float:
+def _light(x: FloatImage, shot: Shot, unit: float, rng: Rng) -> FloatImage:
     """Exposure, noise of photons and of read-out, white balance; all in linear light."""
     linear = np.clip(x, 0, 1) ** np.float32(2.2) * np.float32(2.0**shot.stops)
     if shot.noise > 0:
@@ -96,7 +92,7 @@ def _light(x: Float, shot: Shot, unit: float, rng: Rng) -> Float:
     return np.asarray(np.clip(linear * gains, 0, 1) ** np.float32(1 / 2.2), np.float32)
 
 
-def shoot(scene: Image, shot: Shot, rng: Rng) -> Image:
+def shoot(scene: ByteImage, shot: Shot, rng: Rng) -> ByteImage:
     """Takes a photograph of a scene with the faults of a shot, up to its compression.
 
     Args:

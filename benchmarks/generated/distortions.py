@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.generated import filters, generator_filters, tid_filters
+from cliqa_bench.benchmarks.generated.colour import ByteImage, FloatImage
 from cliqa_bench.errors import unknown
+from cliqa_bench.seeds import Rng
 
-Image = NDArray[np.uint8]
-Rng = np.random.Generator
-Filter = Callable[[filters.Float, float, float, Rng], filters.Float]
+Filter = Callable[[FloatImage, float, float, Rng], FloatImage]
 """(picture (H, W, 3) in 0..1, strength, pixels per unit of length, randomness) -> picture."""
 
 
@@ -157,7 +156,7 @@ DISTORTIONS: dict[str, Distortion] = {
 }
 
 
-def distort(image: Image, name: str, level: float, rng: Rng) -> Image:
+def distort(image: ByteImage, name: str, level: float, rng: Rng) -> ByteImage:
     """Distorts a picture.
 
     Args:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cliqa_bench.benchmarks.generated.distortions import TID2013_TYPES
 from cliqa_bench.benchmarks.generated.layouts import Measures, how_many, write_xlsx
 from cliqa_bench.benchmarks.generated.raters import Panel, latent_quality, opinions
-from cliqa_bench.benchmarks.generated.scenes import Picture, Scene
+from cliqa_bench.benchmarks.generated.scenes import Scene, SceneFile
 from cliqa_bench.seeds import rng_for, seed_for
-
-Json = Any
+from cliqa_bench.types import Json
 
 
 class TidLayout:
@@ -35,7 +33,7 @@ class TidLayout:
             for number, kind in enumerate(TID2013_TYPES, 1):
                 level = 1 + (index + number) % 5
                 path = f"distorted_images/{self._name(index + 1, number, level)}"
-                files.append(Picture(path, kind, level))
+                files.append(SceneFile(path, kind, level))
             content = seed_for("scene", self.name, seed, index)
             reference = f"reference_images/I{index + 1:02d}.BMP"
             found.append(Scene(self.name, content, self.size, None, reference, tuple(files)))
@@ -77,7 +75,7 @@ class SpaqLayout:
         """Photographs 00001.jpg, 00002.jpg, ...; one in seven lies on its side, as a phone's EXIF says."""
         found = []
         for i in range(how_many(80, scale, 10)):
-            picture = Picture(f"TestImage/{i + 1:05d}.jpg", "camera", turned=i % 7 == 3)
+            picture = SceneFile(f"TestImage/{i + 1:05d}.jpg", "camera", turned=i % 7 == 3)
             content = seed_for("scene", self.name, seed, i)
             found.append(Scene(self.name, content, self.size, None, None, (picture,)))
         return found
@@ -130,7 +128,7 @@ class AgiqaLayout:
             for generator, fault, level in self.generators:
                 spoilt = float(np.clip(level + rng.normal(0, 0.6), 1, 5))
                 if generator != "DALLE2_normal" or prompt % 5 != 4:
-                    files.append(Picture(f"{generator}_{prompt:03d}.jpg", f"generator:{fault}", spoilt))
+                    files.append(SceneFile(f"{generator}_{prompt:03d}.jpg", f"generator:{fault}", spoilt))
             content = seed_for("scene", self.name, seed, prompt)
             found.append(Scene(self.name, content, self.size, None, None, tuple(files)))
         return found

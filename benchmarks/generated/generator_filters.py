@@ -7,21 +7,21 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cliqa_bench.benchmarks.generated import filters
-from cliqa_bench.benchmarks.generated.colour import luma
-from cliqa_bench.benchmarks.generated.filters import Float, Rng
+from cliqa_bench.benchmarks.generated.colour import FloatImage, luma
+from cliqa_bench.seeds import Rng
 
 
-def _sample(x: Float, places: NDArray[np.float32]) -> Float:
+def _sample(x: FloatImage, places: NDArray[np.float32]) -> FloatImage:
     """Takes every pixel from its place (2, H, W), between pixels by interpolation."""
     channels = [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)]
     return np.stack(channels, -1)
 
 
-def _grid(x: Float) -> NDArray[np.float32]:
+def _grid(x: FloatImage) -> NDArray[np.float32]:
     return np.mgrid[: x.shape[0], : x.shape[1]].astype(np.float32)
 
 
-def melt(x: Float, amount: float, unit: float, rng: Rng) -> Float:
+def melt(x: FloatImage, amount: float, unit: float, rng: Rng) -> FloatImage:
     """Shapes bend and run together, and detail is painted over."""
     sigma = 5.0 * unit
     field = ndimage.gaussian_filter(rng.standard_normal((2, *x.shape[:2]), np.float32), (0, sigma, sigma))
@@ -31,7 +31,7 @@ def melt(x: Float, amount: float, unit: float, rng: Rng) -> Float:
     return filters.saturation_hsv(np.clip(painted, 0, 1), 1 + 0.08 * amount, unit, rng)
 
 
-def smear(x: Float, length: float, unit: float, _: Rng) -> Float:
+def smear(x: FloatImage, length: float, unit: float, _: Rng) -> FloatImage:
     """Detail is missing: every pixel is averaged along the edges near it, as a brush would paint."""
     y = ndimage.gaussian_filter(luma(x), 1.5 * unit, mode="nearest")
     down, right = np.gradient(y)
@@ -44,7 +44,7 @@ def smear(x: Float, length: float, unit: float, _: Rng) -> Float:
     return np.asarray(total / np.float32(len(steps)), np.float32)
 
 
-def break_geometry(x: Float, amount: float, unit: float, rng: Rng) -> Float:
+def break_geometry(x: FloatImage, amount: float, unit: float, rng: Rng) -> FloatImage:
     """Parts do not fit: the picture falls into pieces, each a little displaced and turned."""
     count = 14
     size = np.array(x.shape[:2], np.float32)[:, None]
@@ -59,7 +59,7 @@ def break_geometry(x: Float, amount: float, unit: float, rng: Rng) -> Float:
     return _sample(x, middles[:, piece] + turned + shifts[:, piece])
 
 
-def scribble(x: Float, lines: float, unit: float, rng: Rng) -> Float:
+def scribble(x: FloatImage, lines: float, unit: float, rng: Rng) -> FloatImage:
     """Writes lines of signs that look like letters and are none; a part of a line fades it in."""
     out = x.copy()
     stroke = max(1, round(unit))
@@ -77,7 +77,7 @@ def scribble(x: Float, lines: float, unit: float, rng: Rng) -> Float:
     return out
 
 
-def stop_early(x: Float, share: float, unit: float, rng: Rng) -> Float:
+def stop_early(x: FloatImage, share: float, unit: float, rng: Rng) -> FloatImage:
     """Ends with too few steps of denoising: coarse coloured noise stays in a soft picture."""
     coarse = max(2, round(3 * unit))
     shape = (-(-x.shape[0] // coarse) + 1, -(-x.shape[1] // coarse) + 1, 3)
@@ -87,7 +87,7 @@ def stop_early(x: Float, share: float, unit: float, rng: Rng) -> Float:
     return np.asarray(soft + np.float32(0.22 * share) * noise / noise.std(), np.float32)
 
 
-def overdo(x: Float, amount: float, unit: float, rng: Rng) -> Float:
+def overdo(x: FloatImage, amount: float, unit: float, rng: Rng) -> FloatImage:
     """Follows the prompt too closely: contrast, colour and edges are driven up until they burn out."""
     mean = np.float32(luma(x).mean())
     strong = np.clip(mean + np.float32(1 + 0.6 * amount) * (x - mean), 0, 1)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cliqa_bench.benchmarks.generated.layouts import Measures, cells, how_many, write_mat
 from cliqa_bench.benchmarks.generated.raters import Panel, latent_quality, opinions, z_scores
-from cliqa_bench.benchmarks.generated.scenes import Picture, Scene, photo_of
+from cliqa_bench.benchmarks.generated.scenes import Scene, SceneFile, photo_of
 from cliqa_bench.seeds import rng_for, seed_for
-
-Json = Any
+from cliqa_bench.types import Json
 
 
 def _scene(name: str, seed: int, index: int, size: tuple[int, int], path: str, turned: bool = False) -> Scene:
     """Returns the scene of one photograph."""
-    picture = Picture(path, "camera", turned=turned)
+    picture = SceneFile(path, "camera", turned=turned)
     content = seed_for("scene", name, seed, index)
     return Scene(name, content, size, photo_of(name, index, size), None, (picture,))
 

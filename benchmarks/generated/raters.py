@@ -15,14 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from cliqa_bench.benchmarks.generated.colour import ByteImage
+from cliqa_bench.seeds import Rng
+
 Column = NDArray[np.float64]
-Rng = np.random.Generator
 
 MEASURES = ("haarpsi", "mdsi", "vifp", "colourfulness")
 
 
-def measure(references: Image, pictures: Image) -> NDArray[np.float64]:
+def measure(references: ByteImage, pictures: ByteImage) -> NDArray[np.float64]:
     """Measures pictures of one size against their references.
 
     Args:
@@ -43,7 +44,7 @@ def measure(references: Image, pictures: Image) -> NDArray[np.float64]:
     return np.stack([*compared, colourfulness(pictures)], 1)
 
 
-def _compare(references: Image, pictures: Image) -> list[Column]:
+def _compare(references: ByteImage, pictures: ByteImage) -> list[Column]:
     """Returns HaarPSI, MDSI and VIFp of every picture."""
     import piq
     import torch
@@ -62,7 +63,7 @@ def _compare(references: Image, pictures: Image) -> list[Column]:
     return [column.numpy().astype(np.float64) for column in columns]
 
 
-def colourfulness(pictures: Image) -> Column:
+def colourfulness(pictures: ByteImage) -> Column:
     """Returns Hasler and Süsstrunk's colourfulness (2003) of (n, H, W, 3) uint8: 0 gray, 109 extreme."""
     r, g, b = (pictures[..., c].astype(np.float64) for c in range(3))
     first, second = r - g, (r + g) / 2 - b

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.seeds import rng_for
+from cliqa_bench.benchmarks.generated.colour import ByteImage
+from cliqa_bench.seeds import Rng, rng_for
 
-Image = NDArray[np.uint8]
 """(H, W, 3) uint8, sRGB."""
 Plane = NDArray[np.floating]
 """(H, W) or (H, W, 3), float32 wherever it matters for speed."""
-Rng = np.random.Generator
 
 TILE = 256
 N_TILES = 10
@@ -255,7 +254,7 @@ def _wires(canvas: Plane, rng: Rng) -> None:
         canvas += cover[..., None].astype(np.float32) * (rng.choice((24, 40, 235)) - canvas)
 
 
-def reference(seed: int, size: tuple[int, int] = (160, 128)) -> Image:
+def reference(seed: int, size: tuple[int, int] = (160, 128)) -> ByteImage:
     """Paints a pristine scene; every seed is another picture.
 
     Args:
@@ -281,7 +280,7 @@ def reference(seed: int, size: tuple[int, int] = (160, 128)) -> Image:
 
 
 @lru_cache(maxsize=1)
-def _photographs() -> tuple[Image, ...]:
+def _photographs() -> tuple[ByteImage, ...]:
     from sklearn.datasets import load_sample_images
 
     images: Any = load_sample_images().images
@@ -300,7 +299,7 @@ PHOTO_REGIONS: dict[str, tuple[int, int, int]] = {
 }
 
 
-def photo_crops(region: str, size: tuple[int, int], limit: int = 2) -> list[Image]:
+def photo_crops(region: str, size: tuple[int, int], limit: int = 2) -> list[ByteImage]:
     """Cuts crops that do not overlap out of the sample photographs of scikit-learn (china.jpg, flower.jpg).
 
     Args:

@@ -12,16 +12,15 @@ from PIL import Image as Pil
 from PIL import ImageOps
 
 from cliqa_bench.benchmarks.generated.camera import SHOTS, shoot
+from cliqa_bench.benchmarks.generated.colour import ByteImage
 from cliqa_bench.benchmarks.generated.distortions import distort
 from cliqa_bench.benchmarks.generated.raters import measure
 from cliqa_bench.benchmarks.generated.references import photo_crops, reference
 from cliqa_bench.seeds import rng_for
 
-Image = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
-class Picture:
+class SceneFile:
     """One file.
 
     Attributes:
@@ -55,10 +54,10 @@ class Scene:
     size: tuple[int, int]
     photo: int | None
     reference: str | None
-    pictures: tuple[Picture, ...]
+    pictures: tuple[SceneFile, ...]
 
 
-def pristine(scene: Scene) -> Image:
+def pristine(scene: Scene) -> ByteImage:
     """Returns the pristine picture (H, W, 3) of a scene."""
     if scene.photo is not None:
         return photo_crops(scene.dataset, scene.size)[scene.photo]
@@ -70,7 +69,7 @@ def photo_of(dataset: str, index: int, size: tuple[int, int]) -> int | None:
     return index if index < len(photo_crops(dataset, size)) else None
 
 
-def _encode(image: Image, path: str, quality: int, turned: bool) -> bytes:
+def _encode(image: ByteImage, path: str, quality: int, turned: bool) -> bytes:
     buffer = io.BytesIO()
     suffix = Path(path).suffix.lower()
     if suffix == ".jpg":
@@ -85,11 +84,11 @@ def _encode(image: Image, path: str, quality: int, turned: bool) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(data: bytes) -> Image:
+def _decode(data: bytes) -> ByteImage:
     return np.asarray(ImageOps.exif_transpose(Pil.open(io.BytesIO(data))).convert("RGB"))
 
 
-def _render(scene: Scene, picture: Picture, clean: Image) -> bytes:
+def _render(scene: Scene, picture: SceneFile, clean: ByteImage) -> bytes:
     """Returns the bytes of a picture's file."""
     rng = rng_for("picture", scene.dataset, scene.seed, picture.path)
     if picture.fault == "":

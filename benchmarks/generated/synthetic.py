@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cliqa_bench.benchmarks.generated.distortions import CSIQ, DISTORTIONS, KADID_TYPES, LIVE
 from cliqa_bench.benchmarks.generated.layouts import Measures, cells, how_many, write_mat, write_xlsx
 from cliqa_bench.benchmarks.generated.raters import Panel, latent_quality, opinions, z_scores
-from cliqa_bench.benchmarks.generated.scenes import Picture, Scene, photo_of
+from cliqa_bench.benchmarks.generated.scenes import Scene, SceneFile, photo_of
 from cliqa_bench.seeds import rng_for, seed_for
-
-Json = Any
+from cliqa_bench.types import Json
 
 # name: size of the miniature; the real ones are 768x512, 480x720 (portraits), 640x512, 634x438 and a few more
 LIVE_REFERENCES: dict[str, tuple[int, int]] = {
@@ -64,7 +62,7 @@ class LiveLayout:
         count = how_many(10, scale, 3)
         references = numbered(list(LIVE_REFERENCES), count)
         sizes = [LIVE_REFERENCES[n.rsplit("_", 1)[0]] for n in references]
-        files: list[list[Picture]] = [[] for _ in references]
+        files: list[list[SceneFile]] = [[] for _ in references]
         for kind in LIVE:
             entries = []
             for index in range(count):
@@ -78,7 +76,7 @@ class LiveLayout:
             else:  # copies come last
                 entries = [entries[i] for i in rng.permutation(len(entries))] + copies
             for number, (index, fault, level) in enumerate(entries, 1):
-                files[index].append(Picture(f"{kind}/img{number}.bmp", fault, level))
+                files[index].append(SceneFile(f"{kind}/img{number}.bmp", fault, level))
         return [
             Scene(
                 self.name,
@@ -131,7 +129,7 @@ class LiveLayout:
         return {"n_images": int((~copy).sum()), "n_groups": len(scenes), "blocks": blocks}
 
 
-def _parameter(picture: Picture) -> float:
+def _parameter(picture: SceneFile) -> float:
     """Returns the strength of a picture's distortion; 0 for a copy."""
     return DISTORTIONS[picture.fault].strength(picture.level) if picture.fault else 0.0
 
@@ -152,7 +150,7 @@ class CsiqLayout:
             for kind, (token, _) in CSIQ_TYPES.items():
                 top = len(CSIQ[kind].strengths) - (kind == "contrast" and name in CSIQ_THREE_CONTRASTS)
                 files += [
-                    Picture(f"dst_imgs/{kind}/{name}.{token}.{level}.png", f"csiq:{kind}", level)
+                    SceneFile(f"dst_imgs/{kind}/{name}.{token}.{level}.png", f"csiq:{kind}", level)
                     for level in range(1, top + 1)
                 ]
             photo = photo_of(self.name, index, self.size)
@@ -225,7 +223,7 @@ class KadidLayout:
             files = []
             for number, kind in enumerate(KADID_TYPES, 1):
                 level = 1 + (index + number) % 5
-                files.append(Picture(f"images/{name}_{number:02d}_{level:02d}.png", kind, level))
+                files.append(SceneFile(f"images/{name}_{number:02d}_{level:02d}.png", kind, level))
             photo = photo_of(self.name, index, self.size)
             content = seed_for("scene", self.name, seed, index)
             found.append(Scene(self.name, content, self.size, photo, f"images/{name}.png", tuple(files)))

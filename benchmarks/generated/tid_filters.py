@@ -6,41 +6,41 @@ import numpy as np
 from scipy import ndimage
 
 from cliqa_bench.benchmarks.generated import filters
-from cliqa_bench.benchmarks.generated.colour import luma
-from cliqa_bench.benchmarks.generated.filters import Float, Rng
+from cliqa_bench.benchmarks.generated.colour import FloatImage, luma
+from cliqa_bench.seeds import Rng
 
 
-def _noise(x: Float, rng: Rng) -> Float:
+def _noise(x: FloatImage, rng: Rng) -> FloatImage:
     return rng.standard_normal(x.shape, np.float32)
 
 
-def correlated_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
+def correlated_noise(x: FloatImage, deviation: float, unit: float, rng: Rng) -> FloatImage:
     """Adds Gaussian noise that neighbouring pixels share."""
     sigma = 1.1 * unit
     noise = ndimage.gaussian_filter(_noise(x, rng), (sigma, sigma, 0), mode="wrap")
     return x + np.asarray(noise / noise.std() * deviation, np.float32)
 
 
-def masked_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
+def masked_noise(x: FloatImage, deviation: float, unit: float, rng: Rng) -> FloatImage:
     """Adds Gaussian noise where the picture is busy, which hides it in part."""
     y = luma(x)
     busy = ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(y, unit), 2 * unit)
     return x + _noise(x, rng) * np.asarray(deviation * busy / (busy.mean() + 1e-6), np.float32)[..., None]
 
 
-def high_frequency_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
+def high_frequency_noise(x: FloatImage, deviation: float, unit: float, rng: Rng) -> FloatImage:
     """Adds Gaussian noise without its low frequencies."""
     noise = _noise(x, rng)
     noise -= ndimage.gaussian_filter(noise, (unit, unit, 0), mode="wrap")
     return x + np.asarray(noise / noise.std() * deviation, np.float32)
 
 
-def noisy_jpeg(x: Float, quality: float, unit: float, rng: Rng) -> Float:
+def noisy_jpeg(x: FloatImage, quality: float, unit: float, rng: Rng) -> FloatImage:
     """Compresses a noisy picture."""
     return filters.jpeg(np.clip(filters.white_noise(x, 0.002, unit, rng), 0, 1), quality, unit, rng)
 
 
-def transmission_errors(x: Float, errors: float, unit: float, rng: Rng) -> Float:
+def transmission_errors(x: FloatImage, errors: float, unit: float, rng: Rng) -> FloatImage:
     """Loses the place in a JPEG stream: from an error to the end of its row blocks are shifted and tinted."""
     out = filters.jpeg(x, 60, unit, rng)
     side = 8
@@ -53,7 +53,7 @@ def transmission_errors(x: Float, errors: float, unit: float, rng: Rng) -> Float
     return out
 
 
-def comfort_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
+def comfort_noise(x: FloatImage, deviation: float, unit: float, rng: Rng) -> FloatImage:
     """Replaces fine detail by noise of the same strength, as a decoder does."""
     smooth = ndimage.gaussian_filter(x, (unit, unit, 0), mode="nearest")
     detail = np.abs(x - smooth).mean(-1, keepdims=True)
@@ -62,7 +62,7 @@ def comfort_noise(x: Float, deviation: float, unit: float, rng: Rng) -> Float:
     return np.asarray(smooth + (1 - share) * (x - smooth) + share * made, np.float32)
 
 
-def chromatic_aberration(x: Float, pixels: float, unit: float, rng: Rng) -> Float:
+def chromatic_aberration(x: FloatImage, pixels: float, unit: float, rng: Rng) -> FloatImage:
     """Blurs a little, and shifts red and blue against green."""
     moved = x.copy()
     for channel, sign in ((0, 1), (2, -1)):
@@ -72,7 +72,7 @@ def chromatic_aberration(x: Float, pixels: float, unit: float, rng: Rng) -> Floa
     return filters.gaussian_blur(moved, 0.25 * pixels, unit, rng)
 
 
-def sparse_sampling(x: Float, share: float, unit: float, rng: Rng) -> Float:
+def sparse_sampling(x: FloatImage, share: float, unit: float, rng: Rng) -> FloatImage:
     """Keeps a random share of the pixels and fills in the others from their neighbours."""
     kept = (rng.random(x.shape[:2], np.float32) < share).astype(np.float32)[..., None]
     sigma = 0.45 / np.sqrt(share)

@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelRow:
     """One row of a table.
 
     Attributes:
@@ -103,7 +103,7 @@ class Row:
         return self.cells.get(column.lower()) not in (None, "")
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[Row]:
+def read_csv(path: Path, columns: Sequence[str]) -> list[LabelRow]:
     """Reads a comma-separated file whose first line names the columns.
 
     Args:
@@ -129,10 +129,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _row(path: Path, number: int, names: Sequence[str], cells: Sequence[str], expected: str) -> Row:
+def _row(path: Path, number: int, names: Sequence[str], cells: Sequence[str], expected: str) -> LabelRow:
     if len(cells) == len(names):
-        return Row(path, number, dict(zip(names, cells, strict=True)))
-    return Row(path, number, {}, f"has {len(cells)} cells, {expected}")
+        return LabelRow(path, number, dict(zip(names, cells, strict=True)))
+    return LabelRow(path, number, {}, f"has {len(cells)} cells, {expected}")
 
 
 def read_text(path: Path) -> str:
@@ -159,7 +159,7 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: Path, columns: Sequence[str], separator: str | None = None) -> list[Row]:
+def read_lines(path: Path, columns: Sequence[str], separator: str | None = None) -> list[LabelRow]:
     """Reads a text file without a header, a fixed number of cells in every line.
 
     Args:

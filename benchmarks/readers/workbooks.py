@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliqa_bench.benchmarks.readers.text import Row, require_columns
+from cliqa_bench.benchmarks.readers.text import LabelRow, require_columns
 from cliqa_bench.errors import UserError
 
 HEADER_SEARCH_ROWS = 50
@@ -34,7 +34,7 @@ class _NoValue:
         return self._told
 
 
-def read_sheet(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[Row]:
+def read_sheet(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[LabelRow]:
     """Reads a table from a workbook, .xlsx or .xls, told apart by content and not by the file's name.
 
     The header is the first row that names all the columns; it may stand in any row and begin in any column.
@@ -63,7 +63,7 @@ def read_sheet(path: Path, columns: Sequence[str], sheet: str | None = None) -> 
             if number > HEADER_SEARCH_ROWS:
                 break
             continue
-        row = Row(path, number, {name: cell for name, cell in zip(header, cells, strict=False) if name})
+        row = LabelRow(path, number, {name: cell for name, cell in zip(header, cells, strict=False) if name})
         if any(row.has(column) for column in wanted):
             rows.append(row)
     if header is None:

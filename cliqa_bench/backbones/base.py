@@ -12,7 +12,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.paths import given_path
+from cliqa_bench.paths import user_path
 from cliqa_bench.results.nodes import file_digest
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Backbone(ABC):
         if weights == "random":
             return None
         if weights is not None:
-            file = given_path(weights)
+            file = user_path(weights)
             if not file.is_file():
                 raise UserError(f"--weights {weights}: no such file")
             return file

@@ -1,6 +1,6 @@
 """The groups of rows, and where each is measured.
 
-A group is a module beside this one with a function `measure(setting) -> Iterator[Measured]`. It gives its
+A group is a module beside this one with a function `measure(setting) -> Iterator[Measurement]`. It gives its
 rows one by one, so that what was measured stays if a later row fails.
 """
 
@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from cliqa_bench.bench.conditions import Setting
-from cliqa_bench.bench.measurement import Measured
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.measurement import Measurement
 from cliqa_bench.errors import unknown
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """A group of rows that are measured together.
 
     Attributes:
@@ -29,21 +29,25 @@ class Group(NamedTuple):
     by_default: bool = True
 
 
-GROUPS: dict[str, Group] = {
-    "main-job": Group("the main job on the miniatures from an empty cache, and once more", "main_job"),
-    "orders": Group("TSN over eight orders against one", "order_growth"),
-    "startup": Group("help, and the plan of 720 orders", "startup"),
-    "scoring": Group("test images a second, against the limit and against the published way", "score_speed"),
-    "training": Group("training images a second (TSN, LwF, SI), against the bare loop", "training"),
-    "growth": Group("time against the number of images and of tasks: linear or not", "growth"),
-    "precision": Group("scores and SRCC in bfloat16 against float32, alone and in batches", "precision"),
-    "first-batch": Group(
+GROUPS: dict[str, RowGroup] = {
+    "main-job": RowGroup("the main job on the miniatures from an empty cache, and once more", "main_job"),
+    "orders": RowGroup("TSN over eight orders against one", "order_growth"),
+    "startup": RowGroup("help, and the plan of 720 orders", "startup"),
+    "scoring": RowGroup(
+        "test images a second, against the limit and against the published way", "score_speed"
+    ),
+    "training": RowGroup("training images a second (TSN, LwF, SI), against the bare loop", "training"),
+    "growth": RowGroup("time against the number of images and of tasks: linear or not", "growth"),
+    "precision": RowGroup("scores and SRCC in bfloat16 against float32, alone and in batches", "precision"),
+    "first-batch": RowGroup(
         "from the command to the first mini-batch of a set of KonIQ-10k's size",
         "first_batch",
         by_default=False,
     ),
-    "memory": Group("memory of a run on six sets of real-size images", "peak_memory", by_default=False),
-    "pairs": Group("image passes to a validation SRCC, two kinds of pairs", "pair_kinds", by_default=False),
+    "memory": RowGroup("memory of a run on six sets of real-size images", "peak_memory", by_default=False),
+    "pairs": RowGroup(
+        "image passes to a validation SRCC, two kinds of pairs", "pair_kinds", by_default=False
+    ),
 }
 
 
@@ -64,10 +68,10 @@ def chosen_groups(words: Sequence[str]) -> list[str]:
     return [name for name in GROUPS if name in words or "all" in words]
 
 
-def measure(name: str, setting: Setting) -> Iterator[Measured]:
+def measure(name: str, setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of a group, as they are measured."""
     module = import_module(f"cliqa_bench.bench.groups.{GROUPS[name].module}")
-    rows: Iterator[Measured] = module.measure(setting)
+    rows: Iterator[Measurement] = module.measure(setting)
     return rows
 
 

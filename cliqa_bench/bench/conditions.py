@@ -9,7 +9,7 @@ from cliqa_bench.system.hardware import Precision
 
 
 @dataclass(frozen=True)
-class Setting:
+class Conditions:
     """What every group of rows is told.
 
     Attributes:

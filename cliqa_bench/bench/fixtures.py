@@ -15,7 +15,7 @@ from PIL import Image
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.splits import make_split
 from cliqa_bench.extensions import registry
@@ -81,7 +81,9 @@ def make_pictures(folder: Path, shapes: Sequence[tuple[int, int]], seed: int = 0
     return Pictures(folder)
 
 
-def pictures_source(folder: Path, shapes: Sequence[tuple[int, int]], subset: Subset, seed: int = 0) -> Source:
+def pictures_source(
+    folder: Path, shapes: Sequence[tuple[int, int]], subset: Subset, seed: int = 0
+) -> DecodedDataset:
     """Writes and decodes pictures, all of one subset; training needs some of the others, too.
 
     Args:
@@ -96,7 +98,7 @@ def pictures_source(folder: Path, shapes: Sequence[tuple[int, int]], subset: Sub
     subsets = [subset] * len(shapes) + list(more)
     where = {rating.key: subset for rating, subset in zip(ratings, subsets, strict=True)}
     cache = ImageCache.open(dataset, [r.key for r in ratings], RESIZE, folder / "cache")
-    return Source(dataset, ratings, make_split("bench", ratings, where), cache)
+    return DecodedDataset(dataset, ratings, make_split("bench", ratings, where), cache)
 
 
 def backbone_net(backbone: str, seed: int = 0) -> FeatureNet:

@@ -13,7 +13,7 @@ from cliqa_bench.progress import track
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One row of the benchmark.
 
     Attributes:
@@ -77,7 +77,7 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turn(
+def interleaved(
     sides: Sequence[Callable[[], float]], repeats: int, warm_up: int = 1, what: str = "measure"
 ) -> list[tuple[float, ...]]:
     """Takes the sides of a comparison in turn, so that a slow moment of the machine hits all of them.

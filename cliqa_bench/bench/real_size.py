@@ -18,7 +18,7 @@ from PIL import Image
 from cliqa_bench.benchmarks.generated.layouts import Layout
 from cliqa_bench.benchmarks.generated.make import LAYOUTS, mark_generated
 from cliqa_bench.benchmarks.generated.references import reference
-from cliqa_bench.benchmarks.generated.scenes import Picture, Scene
+from cliqa_bench.benchmarks.generated.scenes import Scene, SceneFile
 from cliqa_bench.progress import bar
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.system.hardware import cores
@@ -82,9 +82,9 @@ def _scenes(layout: Layout, images: float) -> list[Scene]:
     return layout.scenes(images / rated, 0)
 
 
-def _levels(scene: Scene) -> list[Picture]:
+def _levels(scene: Scene) -> list[SceneFile]:
     return [
-        Picture(f"{picture.path[:-6]}{level:02d}.png", picture.fault, level)
+        SceneFile(f"{picture.path[:-6]}{level:02d}.png", picture.fault, level)
         for picture in scene.pictures
         for level in range(1, 6)
     ]

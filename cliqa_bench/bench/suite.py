@@ -7,7 +7,6 @@ import math
 import platform
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -19,11 +18,12 @@ from threadpoolctl import threadpool_limits
 
 from cliqa_bench.bench import bench_rows as rows
 from cliqa_bench.bench import table
-from cliqa_bench.bench.conditions import Setting
-from cliqa_bench.bench.measurement import Measured
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.measurement import Measurement
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.run import versions
-from cliqa_bench.paths import given_path
+from cliqa_bench.extensions.user_traceback import format_error
+from cliqa_bench.paths import user_path
 from cliqa_bench.progress import bar
 from cliqa_bench.results.nodes import write_json, write_text
 from cliqa_bench.settings.resolve import chosen_precision
@@ -43,7 +43,7 @@ class Results:
     """
 
     about: dict[str, Any]
-    rows: list[Measured] = field(default_factory=list)
+    rows: list[Measurement] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
     def write(self, out: Path) -> None:
@@ -69,7 +69,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def bench(groups: Sequence[str], setting: Setting, out: Path, command: str) -> int:
+def bench(groups: Sequence[str], setting: Conditions, out: Path, command: str) -> int:
     """Measures groups of rows, prints their table, and writes it to a folder after every row.
 
     A group that fails is named, with what went wrong, and the others go on. Stopped, it shows what it has.
@@ -104,7 +104,7 @@ def bench(groups: Sequence[str], setting: Setting, out: Path, command: str) -> i
 
 
 @contextmanager
-def settled(flags: Mapping[str, Any]) -> Iterator[Setting]:
+def settled(flags: Mapping[str, Any]) -> Iterator[Conditions]:
     """Turns the command's flags into conditions, with a folder that is removed in the end.
 
     Raises:
@@ -116,9 +116,9 @@ def settled(flags: Mapping[str, Any]) -> Iterator[Setting]:
     if not 0 < flags["scale"] < math.inf:
         raise UserError(f"--scale must be above 0, not {flags['scale']}")
     device = resolve_device(flags["device"])
-    runs = flags["runs"] and given_path(flags["runs"])
+    runs = flags["runs"] and user_path(flags["runs"])
     with tempfile.TemporaryDirectory(prefix="cliqa-bench-") as folder:
-        yield Setting(
+        yield Conditions(
             device=str(device),
             precision=chosen_precision(flags["precision"], str(device)),
             threads=flags["threads"] or cores(),
@@ -129,7 +129,7 @@ def settled(flags: Mapping[str, Any]) -> Iterator[Setting]:
         )
 
 
-def _measure(name: str, setting: Setting, results: Results, out: Path) -> None:
+def _measure(name: str, setting: Conditions, results: Results, out: Path) -> None:
     """Adds a group's rows, or why there are none, to the results, and writes them as they come."""
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=setting.folder) as folder:
         results.write(out)
@@ -141,13 +141,13 @@ def _measure(name: str, setting: Setting, results: Results, out: Path) -> None:
             raise_if_stopped()
             reason = str(error)
             if not isinstance(error, UserError):
-                traceback.print_exc()
+                print(format_error(error), end="", file=sys.stderr)
                 reason = f"{type(error).__name__}: {error}"
             results.failed[name] = " ".join(reason.split())
         results.write(out)
 
 
-def _about(setting: Setting, command: str) -> dict[str, Any]:
+def _about(setting: Conditions, command: str) -> dict[str, Any]:
     device = torch.device(setting.device)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -167,7 +167,7 @@ def _about(setting: Setting, command: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _threads(setting: Setting) -> Iterator[None]:
+def _threads(setting: Conditions) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(setting.threads)
     try:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cliqa_bench.bench.measurement import Measured
+from cliqa_bench.bench.measurement import Measurement
 from cliqa_bench.reports.render import escape_md, text_table
 
 HEADS = ("row", "what", "ours", "reference", "ours / reference", "reach", "reached")
@@ -24,7 +24,7 @@ def _spread(values: Sequence[float]) -> str:
     return f" ({shown(min(values))}..{shown(max(values))})" if len(values) > 1 else ""
 
 
-def cells(row: Measured) -> tuple[str, ...]:
+def cells(row: Measurement) -> tuple[str, ...]:
     """Returns the cells of a row: medians, with the least and greatest repeat in brackets."""
     reach = reached = reference = ratio = DASH
     what = row.what + (f"; {row.note}" if row.note else "")
@@ -40,12 +40,12 @@ def cells(row: Measured) -> tuple[str, ...]:
     return row.row, what, ours, reference, ratio, reach, reached
 
 
-def text(rows: Sequence[Measured]) -> str:
+def text(rows: Sequence[Measurement]) -> str:
     """Returns the table for the terminal."""
     return text_table(HEADS, [cells(row) for row in rows], left=2)
 
 
-def markdown(rows: Sequence[Measured], about: Mapping[str, Any], failed: Mapping[str, str]) -> str:
+def markdown(rows: Sequence[Measurement], about: Mapping[str, Any], failed: Mapping[str, str]) -> str:
     """Returns the table as Markdown, with what it was measured on.
 
     Args:

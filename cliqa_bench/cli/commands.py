@@ -16,7 +16,7 @@ from jsonargparse import ActionYesNo, Namespace
 from cliqa_bench.cli import data_commands
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
 from cliqa_bench.errors import UserError, unknown
-from cliqa_bench.paths import given_path
+from cliqa_bench.paths import user_path
 
 Handler = Callable[[Namespace, str], int]
 
@@ -133,7 +133,7 @@ def _report(args: Namespace, command: str) -> int:
     from cliqa_bench.reports import report
     from cliqa_bench.settings.resolve import words
 
-    out = given_path(args.out)
+    out = user_path(args.out)
     formats = words(args.format)
     if args.published_only:
         made = report.write_published(out, formats or report.TABLE_FORMATS)
@@ -151,7 +151,7 @@ def _verify_arguments(add: Add) -> None:
 def _verify(args: Namespace, command: str) -> int:
     from cliqa_bench.reports.audit.verify import verify
 
-    runs = given_path(args.runs)
+    runs = user_path(args.runs)
     verified = verify(runs)
     print(verified.render())
     if not verified.ok:
@@ -159,7 +159,7 @@ def _verify(args: Namespace, command: str) -> int:
     if args.pack:
         from cliqa_bench.reports.audit.bundle import pack
 
-        path = given_path(args.pack)
+        path = user_path(args.pack)
         size = pack(runs, path)
         print(
             f"{path}: a bundle of {size:,} bytes; anybody can check it with: verify {shlex.quote(path.name)}"
@@ -191,8 +191,8 @@ def _score(args: Namespace, command: str) -> int:
     from cliqa_bench.execution import score_files
     from cliqa_bench.system.compute import resolve_device
 
-    files = score_files.find_files([given_path(name) for name in args.images])
-    out, device = given_path(args.runs), resolve_device(device_name(args.device))
+    files = score_files.find_files([user_path(name) for name in args.images])
+    out, device = user_path(args.runs), resolve_device(device_name(args.device))
     record = score_files.choose_run(out, args.run)
     say(f"scoring with run {record.id}")
     scorer = score_files.load_scorer(out, record, device, args.tolerance)
@@ -202,7 +202,7 @@ def _score(args: Namespace, command: str) -> int:
     if args.to is None:
         print(text, end="")
     else:
-        write_text(given_path(args.to), text)
+        write_text(user_path(args.to), text)
     return 0
 
 
@@ -275,7 +275,7 @@ def _bench(args: Namespace, command: str) -> int:
     from cliqa_bench.bench.suite import bench, settled
 
     with settled(args.as_dict()) as setting:
-        return bench(groups, setting, given_path(args.out), command)
+        return bench(groups, setting, user_path(args.out), command)
 
 
 def _pretrain_arguments(add: Add) -> None:
@@ -304,7 +304,7 @@ def _pretrain(args: Namespace, command: str) -> int:
     from cliqa_bench.models.pretraining import pretrain
     from cliqa_bench.system.compute import resolve_device
 
-    to = given_path(args.to)
+    to = user_path(args.to)
     accuracy = pretrain(to, resolve_device(args.device), config, command)
     print(f"{to}: tells distortions apart with an accuracy of {accuracy:.3f}; use it with --weights")
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from cliqa_bench.paths import given_path
+from cliqa_bench.paths import user_path
 
 Add = Callable[..., Any]
 
@@ -38,7 +38,7 @@ def make(args: Namespace, command: str) -> int:
     """Writes the generated miniatures."""
     from cliqa_bench.benchmarks.generated.make import make_miniatures
 
-    root = given_path(args.dir)
+    root = user_path(args.dir)
     make_miniatures(root, args.scale, args.seed)
     print(f"generated miniatures are in {root}; use them with --data {shlex.quote(str(root))}")
     return 0
@@ -109,7 +109,7 @@ def sheet(args: Namespace, command: str) -> int:
     """Draws contact sheets."""
     from cliqa_bench.benchmarks.generated.contact import contact_sheet
 
-    out = given_path(args.out)
+    out = user_path(args.out)
     contact_sheet(_data(args.dir), out)
     print(f"contact sheets are in {out}")
     return 0

@@ -21,6 +21,7 @@ from cliqa_bench import errors
 from cliqa_bench._version import __version__
 from cliqa_bench.cli.commands import COMMANDS, GROUPS
 from cliqa_bench.errors import UserError
+from cliqa_bench.extensions.user_traceback import format_error, is_users, place_of
 from cliqa_bench.progress import FLAG, shown_as
 from cliqa_bench.settings.yaml_guard import check_yaml
 from cliqa_bench.system.signals import STOPS, exit_code, raise_if_stopped, say_stopped, stoppable
@@ -161,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done; 2 misuse or bad data, said in one line; 130 and 143 stopped by Ctrl-C and
-        SIGTERM; 141 nobody reads the output any more. Any other exception is a bug of ours and is raised.
+        SIGTERM; 141 nobody reads the output any more; 1 a user's own code raised, told with its lines. Any
+        other exception is a bug of ours and is raised.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     command = f"python -m cliqa_bench {shlex.join(words)}".rstrip()
@@ -178,6 +180,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # what is still buffered has nowhere to go, and must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        if not is_users(error):
+            raise
+        said = errors.one_line(f"{type(error).__name__}: {error}")
+        print(f"{format_error(error)}{PROG}: error: {place_of(error)}: {said}", file=sys.stderr)
+        return 1
 
 
 def _recorded(command: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cliqa_bench.execution.jobs import Job, Kind, longest_first
+from cliqa_bench.execution.jobs import Job, JobKind, longest_first
 from cliqa_bench.progress import bar
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ PRIOR = 2.0
 MEMORY = 600.0
 """Seconds of a kind of work after which earlier measurements begin to count for less."""
 
-NOUNS: dict[Kind, str] = {
+NOUNS: dict[JobKind, str] = {
     "check": "check", "gate-net": "gate network", "gate": "gate", "distances": "gating", "train": "training",
     "scores": "scoring", "picture": "pictures",
 }  # fmt: skip
 
 
-class Estimate:
+class TimeLeft:
     """Estimates how long jobs take, from how long each kind of work took so far.
 
-    The work of an image is its pixels times the passes through the network, see `jobs.Part`; how long that
+    The work of an image is its pixels times the passes through the network, see `jobs.JobPart`; how long that
     takes is measured for each kind of work, since a training, a validation and a gate differ in it. A kind
     that has not been measured is taken to be as much slower or faster than the guess as the others are.
 
@@ -124,7 +124,7 @@ class JobProgress:
     """
 
     def __init__(self, jobs: Sequence[Job], left: Mapping[str, Job], n: int) -> None:
-        self._estimate = Estimate(jobs, left, n)
+        self._estimate = TimeLeft(jobs, left, n)
         self._of = Counter(job.kind for job in jobs)
         self._numbers: dict[str, int] = {}
         self._begun: dict[Job, float] = {}  # those under way, and since when

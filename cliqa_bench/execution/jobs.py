@@ -18,10 +18,10 @@ from cliqa_bench.execution.plan import (
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.system.hardware import cores, visible_gpus
 
-Kind = Literal["check", "gate-net", "gate", "distances", "train", "scores", "picture"]
+JobKind = Literal["check", "gate-net", "gate", "distances", "train", "scores", "picture"]
 
 
-class Part(NamedTuple):
+class JobPart(NamedTuple):
     """Images of a job that pass through the network in the same way.
 
     Attributes:
@@ -51,13 +51,13 @@ class Job:
         parts: What those images are; for estimates of the time.
     """
 
-    kind: Kind
+    kind: JobKind
     about: str
     net: GateNormalisation | Literal[""]
     title: str
     images: int
     after: tuple[Job, ...] = ()
-    parts: tuple[Part, ...] = ()
+    parts: tuple[JobPart, ...] = ()
 
     @property
     def key(self) -> str:
@@ -112,12 +112,12 @@ def _size(plan: Plan, name: str, subset: Literal["train", "test"]) -> int:
 
 def _whole(
     plan: Plan, names: Sequence[str], subset: Literal["train", "test"], kind: str, pixels: Pixels
-) -> tuple[Part, ...]:
+) -> tuple[JobPart, ...]:
     """Returns the part of a job that looks at whole images of some datasets once."""
     sizes = {name: _size(plan, name, subset) for name in names}
     n = sum(sizes.values())
     cost = sum(sizes[name] * _pixels(plan, name, pixels) for name in names) / n if n else 0.0
-    return (Part("", kind, n, cost),)
+    return (JobPart("", kind, n, cost),)
 
 
 def _pixels(plan: Plan, name: str, pixels: Pixels) -> float:
@@ -128,12 +128,12 @@ PASSES = {"warm-up": 1, "main": 3, "validation": 1}
 """What an image costs in training, in passes: forwards, and about twice that backwards."""
 
 
-def _training_parts(plan: Plan, work: TrainWork, pixels: Pixels) -> tuple[Part, ...]:
+def _training_parts(plan: Plan, work: TrainWork, pixels: Pixels) -> tuple[JobPart, ...]:
     training = work.strategy.protocol(plan.config.training)
     crop = training.crop**2 * work.strategy.crops
     whole = sum(_pixels(plan, name, pixels) for name in work.datasets) / len(work.datasets)
     return tuple(
-        Part(
+        JobPart(
             name,
             f"{name} of {work.strategy.name}",
             images,
@@ -150,7 +150,7 @@ def _gate_net_job(plan: Plan, net: GateNormalisation, check: Job) -> Job:
         weights = plan.backbone.weights_id(plan.config.weights)
         if not distortion_bn_file(plan.backbone.name, weights, made).is_file():
             images = made.steps * made.batch
-    parts = (Part("", "gate-net", images, PASSES["main"] * made.size**2),)
+    parts = (JobPart("", "gate-net", images, PASSES["main"] * made.size**2),)
     return Job("gate-net", "", net, "ready the gate's network", images, (check,), parts)
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
 from cliqa_bench.backbones.base import Backbone
-from cliqa_bench.benchmarks.labelled import Material
+from cliqa_bench.benchmarks.labelled import LabelledDataset
 from cliqa_bench.benchmarks.pairs import n_pairs_for
 from cliqa_bench.config import RunConfig, named
 from cliqa_bench.errors import UserError
@@ -113,7 +113,7 @@ class Plan:
 
     config: RunConfig
     backbone: type[Backbone]
-    materials: dict[str, Material]
+    materials: dict[str, LabelledDataset]
     train: dict[str, TrainWork] = field(default_factory=dict)
     gates: dict[str, GateWork] = field(default_factory=dict)
     answers: dict[str, AnswerWork] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Plan:
         )
 
 
-def make_plan(config: RunConfig, materials: dict[str, Material], facts: dict[str, Any]) -> Plan:
+def make_plan(config: RunConfig, materials: dict[str, LabelledDataset], facts: dict[str, Any]) -> Plan:
     """Lays out the nodes and run records of a configuration.
 
     Args:
@@ -230,7 +230,7 @@ def _train_nodes(
 
 def _origins(plan: Plan, strategy: Strategy, tests: Sequence[str]) -> dict[str, dict[str, str]]:
     """Returns the versions of all that is not ours in a run: numbers of two versions must not be mixed."""
-    names: list[tuple[registry.Kind, str]] = [
+    names: list[tuple[registry.PluginKind, str]] = [
         ("strategies", strategy.name),
         ("backbones", plan.backbone.name),
     ]

@@ -24,7 +24,7 @@ from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.jobs import jobs_of, processes
 from cliqa_bench.execution.plan import Plan, images_of, make_plan
-from cliqa_bench.execution.scheduler import Outcome, work_off
+from cliqa_bench.execution.scheduler import Outcome, run_jobs
 from cliqa_bench.extensions import registry
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.paths import cache_root
@@ -131,7 +131,8 @@ def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = 
         skipped += len(outcome.skipped)
     from cliqa_bench.reports.report import write_report
 
-    print(write_report(configs[0].out).summary)
+    if not failed or any((configs[0].out / "runs").glob("*.json")):  # else not even the first job was done
+        print(write_report(configs[0].out).summary)
     if not failed:
         return 0
     for line in failed:
@@ -171,10 +172,12 @@ def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
     say(f"loading PyTorch and Avalanche {where}(some seconds)")
-    return work_off(plan, again, {"versions": versions(), "code": registry.code_digest()}, jobs, n, ready)
+    return run_jobs(
+        plan, rebuild_plan, {"versions": versions(), "code": registry.code_digest()}, jobs, n, ready
+    )
 
 
-def again(config: RunConfig) -> Plan:
+def rebuild_plan(config: RunConfig) -> Plan:
     """Lays out the plan of a configuration once more, in another process."""
     return prepare(config, "")
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.job_progress import JobProgress
 from cliqa_bench.execution.jobs import Job, longest_first
-from cliqa_bench.execution.worker_processes import Crew, MakePlan, Progress, Result, attempt, claim_of
+from cliqa_bench.execution.worker_processes import MakePlan, Progress, Result, WorkerPool, attempt, claim_of
 from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import CLAIMS, clean_partial
 from cliqa_bench.system.locks import owner, say_if_leased
@@ -116,7 +116,7 @@ class _Queue:
         time.sleep(self.pause() or 0)
 
 
-def work_off(
+def run_jobs(
     plan: Plan, make: MakePlan, facts: dict[str, Any], jobs: list[Job], n: int, ready: Callable[[], None]
 ) -> Outcome:
     """Does jobs; one that fails is named and takes only those with it that need it.
@@ -176,15 +176,15 @@ def _alone(plan: Plan, facts: dict[str, Any], queue: _Queue, shown: JobProgress)
 def _together(
     plan: Plan, make: MakePlan, facts: dict[str, Any], queue: _Queue, shown: JobProgress, n: int
 ) -> None:
-    crew = Crew(make, plan.config, facts)
+    pool = WorkerPool(make, plan.config, facts)
     try:
-        crew.start(range(n))
+        pool.start(range(n))
         while True:
-            for job in queue.ready({job.key for job in crew.running})[: crew.idle]:
-                crew.give(job)
+            for job in queue.ready({job.key for job in pool.running})[: pool.idle]:
+                pool.submit(job)
                 shown.begin(job)
-            if crew.running:
-                for job, told in crew.news(queue.pause()):
+            if pool.running:
+                for job, told in pool.events(queue.pause()):
                     if isinstance(told, Result):
                         shown.end(job, told)
                         queue.take(job, told)
@@ -197,4 +197,4 @@ def _together(
             else:
                 return
     finally:
-        crew.end()
+        pool.end()

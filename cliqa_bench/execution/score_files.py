@@ -38,7 +38,7 @@ from cliqa_bench.seeds import seed_for
 from cliqa_bench.settings.resolve import include, typed_fields
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.system.hardware import cores
-from cliqa_bench.system.memory import give_back, keep_freed_memory
+from cliqa_bench.system.memory import trim_memory, tune_malloc
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _WINDOW = 64
@@ -158,7 +158,7 @@ def score_files(
     Raises:
         UserError: If an image is missing or refused; names it.
     """
-    keep_freed_memory()
+    tune_malloc()
     found: list[Scored] = []
     bf16, pixels = precision == "bf16", pixels_in_batch(device, precision)
     with (
@@ -168,7 +168,7 @@ def score_files(
     ):
         for images in _windows(paths, resize, max_megapixels):
             found += _in_order(scorer, images, device, pixels)
-            give_back()
+            trim_memory()
             shown.update(len(images))
     return Scored(
         np.concatenate([part.scores for part in found]),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.benchmarks.decoded import Source, open_source
+from cliqa_bench.benchmarks.decoded import DecodedDataset, open_source
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import RunConfig
 from cliqa_bench.execution.jobs import Job, answers_by_source
@@ -25,24 +25,25 @@ from cliqa_bench.execution.plan import N_PICTURES, AnswerWork, GateNormalisation
 from cliqa_bench.execution.retrained_prefix import LivePrefix
 from cliqa_bench.learning.avalanche_loggers import logging_to
 from cliqa_bench.learning.checkpoints import Checkpoints
-from cliqa_bench.learning.learner import Learner, Tick
+from cliqa_bench.learning.learner import Learner
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.models.folding import Scorer, folded
 from cliqa_bench.models.gates import fit_centroids, nearest_distance
 from cliqa_bench.models.pretraining import distortion_aware
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.models.quality import QualityModel, load_tasks
+from cliqa_bench.progress import Tick
 from cliqa_bench.results.nodes import CHECKPOINTS, Node, node_hashes, write_answers, write_arrays, write_json
 from cliqa_bench.results.weights import node_weights, write_weights
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.system.compute import (
     deterministic_algorithms,
+    explain_out_of_memory,
     limited_threads,
     resolve_device,
-    saying_what_to_lower,
     title_of,
 )
-from cliqa_bench.system.memory import keep_freed_memory
+from cliqa_bench.system.memory import tune_malloc
 from cliqa_bench.types import Subset
 
 PICTURE_SIDE = 320
@@ -63,13 +64,13 @@ class Worker:
     def __init__(
         self, plan: Plan, facts: dict[str, Any], tick: Tick, say: Callable[[str], object], number: int = 0
     ) -> None:
-        keep_freed_memory()
+        tune_malloc()
         if plan.config.deterministic:  # cuBLAS reads it when it starts
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self.plan, self.facts, self.tick, self.say = plan, facts, tick, say
         self.config: RunConfig = plan.config
         self.device = resolve_device(plan.config.device, number)
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, DecodedDataset] = {}
         self._gate_nets: dict[GateNormalisation, FeatureNet] = {}
         self._alive = LivePrefix(self._new_learner, self._experience, say)
 
@@ -84,7 +85,7 @@ class Worker:
         with (
             deterministic_algorithms(self.config.deterministic),
             limited_threads(self.config),
-            saying_what_to_lower(*self._lowered(job)),
+            explain_out_of_memory(*self._lowered(job)),
         ):
             match job.kind:
                 case "check":
@@ -108,7 +109,7 @@ class Worker:
         names = known.get(job.kind, ("resize",))
         return [f"training.{name} (now {getattr(self.config.training, name)})" for name in names]
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> DecodedDataset:
         """Returns a dataset's decoded images and labels, decoding them if they are not cached."""
         if name not in self._sources:
             material = self.plan.materials[name]

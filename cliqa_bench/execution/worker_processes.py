@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -24,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.jobs import Job
+from cliqa_bench.extensions.user_traceback import format_error, is_users
 from cliqa_bench.results.nodes import CLAIMS
 from cliqa_bench.system.disk import as_os_error
 from cliqa_bench.system.locks import claimed
-from cliqa_bench.system.signals import held_back, leave_stops_to_parent, raise_if_stopped
+from cliqa_bench.system.signals import block_signals, leave_stops_to_parent, raise_if_stopped
 
 if TYPE_CHECKING:
     from cliqa_bench.execution.plan import Plan
@@ -47,7 +47,7 @@ class Result(NamedTuple):
         kind: "done"; "failed"; "died", with its process, and may be tried once more; "taken", by another
             run on the same folder; "misuse", which ends the run.
         reason: What went wrong, in one line.
-        trace: The traceback, where it may be a bug.
+        trace: The traceback, where it may be a bug; of what a user's own code raised, their lines.
     """
 
     kind: Literal["done", "failed", "died", "taken", "misuse"]
@@ -58,7 +58,7 @@ class Result(NamedTuple):
 class Progress(NamedTuple):
     """What a job tells on its way: images that passed, a text for the bar; or a line of its own.
 
-    The images belong to a `part` of the job, see `jobs.Part`.
+    The images belong to a `part` of the job, see `jobs.JobPart`.
     """
 
     images: int
@@ -97,7 +97,8 @@ def attempt(worker: Callable[[], Worker], job: Job, out: Path) -> Result:
         if isinstance(error, UserError):
             return Result("misuse", str(error))
         expected = isinstance(error, FloatingPointError | MemoryError) or as_os_error(error)
-        return Result("failed", _reason(error), "" if expected else traceback.format_exc())
+        trace = "" if expected and not is_users(error) else format_error(error)
+        return Result("failed", _reason(error), trace)
     return Result("done")
 
 
@@ -119,7 +120,7 @@ class _Hand:
     fresh: bool = True
 
 
-class Crew:
+class WorkerPool:
     """Processes that do jobs.
 
     Args:
@@ -139,7 +140,7 @@ class Crew:
             for number in numbers:
                 ours, theirs = CONTEXT.Pipe()
                 process = CONTEXT.Process(target=_serve, args=(theirs, number, *self._told))
-                with held_back():
+                with block_signals():
                     process.start()
                     self._hands.append(_Hand(process, ours, number))
                 theirs.close()  # so that the pipe breaks when the process dies
@@ -154,7 +155,7 @@ class Crew:
         """How many processes have nothing to do."""
         return len(self._hands) - len(self.running)
 
-    def give(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Hands a job to an idle process; to a fresh one if its last process died."""
         while True:
             idle = [hand for hand in self._hands if hand.job is None]
@@ -171,7 +172,7 @@ class Crew:
                 hand.job, hand.fresh = job, False
                 return
 
-    def news(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
+    def events(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
         """Waits for something to be told, and gives it; a process that died is told of, and replaced.
 
         A job whose process died has "died" the first time, and "failed" the second time.

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from cliqa_bench import errors
 from cliqa_bench.extensions import user_code
 
-Kind = Literal["strategies", "datasets", "backbones"]
+PluginKind = Literal["strategies", "datasets", "backbones"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Room:
     families: tuple[str, ...] = ()
 
 
-_ROOMS: dict[Kind, _Room] = {
+_ROOMS: dict[PluginKind, _Room] = {
     "strategies": _Room("strategy", "strategies", "Strategy", shared=False, families=("avalanche",)),
     "datasets": _Room("dataset", "benchmarks", "Dataset", shared=True),
     "backbones": _Room("backbone", "backbones", "Backbone", shared=True, families=("timm",)),
@@ -55,7 +55,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 @functools.cache
-def _files(kind: Kind) -> tuple[Path, ...]:
+def _files(kind: PluginKind) -> tuple[Path, ...]:
     """Returns our own files of a kind; they are read once in a process."""
     room = _ROOMS[kind]
     extends_base = re.compile(rf"^class \w+\((?:[^)]*,)?\s*{room.base}\s*[,)]", re.MULTILINE)
@@ -69,7 +69,7 @@ def _files(kind: Kind) -> tuple[Path, ...]:
     )
 
 
-def names(kind: Kind) -> list[str]:
+def names(kind: PluginKind) -> list[str]:
     """Returns the names of a kind in alphabetical order, without importing any of our own; no families.
 
     Those of installed packages and of files that were included stand among them.
@@ -78,34 +78,34 @@ def names(kind: Kind) -> list[str]:
     return sorted({*own, *user_code.installed(kind), *_included(kind)})
 
 
-def _included(kind: Kind) -> list[str]:
+def _included(kind: PluginKind) -> list[str]:
     """Returns the included files that define one of a kind."""
     return [name for name, file in user_code.included().items() if _classes(kind, file.module)]
 
 
-def kinds_of(name: str) -> list[Kind]:
+def kinds_of(name: str) -> list[PluginKind]:
     """Returns what an included file defines: ["strategies"]."""
     return [kind for kind in _ROOMS if name in _included(kind)]
 
 
-def families(kind: Kind) -> list[str]:
+def families(kind: PluginKind) -> list[str]:
     """Returns how the names of a kind's families are written: ["timm:NAME"]."""
     return [f"{family}:NAME" for family in _ROOMS[kind].families]
 
 
-def _family(kind: Kind, name: str) -> str | None:
+def _family(kind: PluginKind, name: str) -> str | None:
     """Returns the file's name of the family that a name belongs to, if it belongs to one."""
     family, colon, _ = name.partition(":")
     return f"_{family}" if colon and family in _ROOMS[kind].families else None
 
 
-def _find(kind: Kind, family: str, name: str) -> type[Any]:
+def _find(kind: PluginKind, family: str, name: str) -> type[Any]:
     module = importlib.import_module(f"cliqa_bench.{_ROOMS[kind].folder}.{family}")
     found: type[Any] = module.find(name.partition(":")[2])
     return found
 
 
-def check(kind: Kind, name: str) -> str:
+def check(kind: PluginKind, name: str) -> str:
     """Returns the name if it exists; for a name of a family its library is asked, and imported.
 
     The path of a file is included, and gives its name.
@@ -125,7 +125,7 @@ def check(kind: Kind, name: str) -> str:
     return name
 
 
-def _check_clash(kind: Kind, name: str) -> None:
+def _check_clash(kind: PluginKind, name: str) -> None:
     """Refuses a name that means two things."""
     owners = [f"the built-in {path}" for path in _files(kind) if path.stem == name]
     if name in _included(kind):
@@ -137,7 +137,7 @@ def _check_clash(kind: Kind, name: str) -> None:
         raise errors.UserError(f"two of the name {name!r}: {noun} of {' and of '.join(owners)}; rename one")
 
 
-def importable(kind: Kind, given: Sequence[str]) -> tuple[list[str], list[str]]:
+def importable(kind: PluginKind, given: Sequence[str]) -> tuple[list[str], list[str]]:
     """Imports what is not ours of some names, and sorts out what raises.
 
     Args:
@@ -160,7 +160,7 @@ def importable(kind: Kind, given: Sequence[str]) -> tuple[list[str], list[str]]:
     return good, broken
 
 
-def load(kind: Kind, name: str) -> type[Any]:
+def load(kind: PluginKind, name: str) -> type[Any]:
     """Imports one file and returns the one public class in it that extends the kind's base class.
 
     Args:
@@ -184,7 +184,7 @@ def load(kind: Kind, name: str) -> type[Any]:
     return _the_class(kind, importlib.import_module(f"cliqa_bench.{_ROOMS[kind].folder}.{name}"))
 
 
-def _of_entry(kind: Kind, entry: EntryPoint) -> type[Any]:
+def _of_entry(kind: PluginKind, entry: EntryPoint) -> type[Any]:
     found = user_code.load_installed(entry)
     if isinstance(found, ModuleType):
         found = _the_class(kind, found)
@@ -209,13 +209,13 @@ def _named(cls: type[Any], name: str) -> type[Any]:
 _renamed: dict[tuple[type[Any], str], type[Any]] = {}
 
 
-def _base(kind: Kind) -> type[Any]:
+def _base(kind: PluginKind) -> type[Any]:
     room = _ROOMS[kind]
     base: type[Any] = getattr(importlib.import_module(f"cliqa_bench.{room.folder}.base"), room.base)
     return base
 
 
-def _classes(kind: Kind, module: ModuleType) -> list[type[Any]]:
+def _classes(kind: PluginKind, module: ModuleType) -> list[type[Any]]:
     base = _base(kind)
     return [
         value
@@ -225,7 +225,7 @@ def _classes(kind: Kind, module: ModuleType) -> list[type[Any]]:
     ]
 
 
-def _the_class(kind: Kind, module: ModuleType) -> type[Any]:
+def _the_class(kind: PluginKind, module: ModuleType) -> type[Any]:
     found = _classes(kind, module)
     if len(found) != 1:
         defined = ", ".join(value.__name__ for value in found) or "none"
@@ -235,7 +235,7 @@ def _the_class(kind: Kind, module: ModuleType) -> type[Any]:
     return found[0]
 
 
-def origin(kind: Kind, name: str) -> dict[str, str] | None:
+def origin(kind: PluginKind, name: str) -> dict[str, str] | None:
     """Returns what a node's name must say of code that is not ours: its version. None for our own."""
     if name in _included(kind):
         return {"file": user_code.included()[name].digest}
@@ -254,7 +254,7 @@ def code_digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
-def describe(kind: Kind, name: str) -> str:
+def describe(kind: PluginKind, name: str) -> str:
     """Returns the first line of the docstring of a file, without importing it; "" where it has none.
 
     A name of a family is described by the family's file, whether or not the name exists; what is not ours
@@ -270,11 +270,11 @@ def describe(kind: Kind, name: str) -> str:
     return text.partition("\n")[0] + (f" ({file})" if file else "")
 
 
-def file_of(kind: Kind, name: str) -> Path | None:
+def file_of(kind: PluginKind, name: str) -> Path | None:
     """Returns the included file that defines a name; None for what is installed or built in."""
     return user_code.included()[name].path if name in _included(kind) else None
 
 
-def from_package(kind: Kind, name: str) -> bool:
+def from_package(kind: PluginKind, name: str) -> bool:
     """Tells whether an installed package offers a name; then looking at it means importing that package."""
     return name in user_code.installed(kind)

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.paths import given_path
+from cliqa_bench.paths import user_path
 
 PACKAGE = "cliqa_bench_user"
 
@@ -34,11 +34,13 @@ class Included(NamedTuple):
         path: The file, absolute.
         module: What it became.
         digest: Hash of its source, and of the sources beside it that it imports, as they were imported.
+        sources: All these files.
     """
 
     path: Path
     module: ModuleType
     digest: str
+    sources: frozenset[str] = frozenset()
 
 
 class ImportFailed(UserError):
@@ -47,6 +49,9 @@ class ImportFailed(UserError):
 
 _files: dict[str, Included] = {}
 """Files that were included, by name."""
+
+_packages: set[str] = set()
+"""Installed packages from which something was loaded."""
 
 
 def is_file_name(name: str) -> bool:
@@ -68,7 +73,7 @@ def include(path: str | Path) -> str:
             from beside it is found elsewhere first.
         ImportFailed: If it cannot be imported; names the line.
     """
-    file = given_path(path).resolve()
+    file = user_path(path).resolve()
     name = file.stem
     if not file.is_file():
         raise UserError(f"no file {file}; give the path of a Python file")
@@ -82,8 +87,19 @@ def include(path: str | Path) -> str:
     if held is None or held.digest != digest:
         if held:
             _forget(texts)
-        _files[name] = Included(file, _import(name, file, texts), digest)
+        _files[name] = Included(file, _import(name, file, texts), digest, frozenset(map(str, texts)))
     return name
+
+
+def is_users_module(name: str, file: str) -> bool:
+    """Tells whether a module is the user's: of a file that was included, of one beside it, or of a package.
+
+    Args:
+        name: The module's `__name__`.
+        file: Its source.
+    """
+    top = name.partition(".")[0]
+    return top == PACKAGE or top in _packages or any(file in held.sources for held in _files.values())
 
 
 def included() -> dict[str, Included]:
@@ -222,6 +238,7 @@ def load_installed(entry: EntryPoint) -> Any:
     Raises:
         ImportFailed: If it cannot be imported.
     """
+    _packages.update({entry.module.partition(".")[0]} - {"cliqa_bench"})
     try:
         return entry.load()
     except (Exception, SystemExit) as error:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cliqa_bench.system.avalanche_import import importing_avalanche
+from cliqa_bench.types import Json
 
 with importing_avalanche():
     from avalanche.core import SupervisedPlugin
@@ -35,7 +36,6 @@ from cliqa_bench.results.nodes import atomic_path, canonical
 from cliqa_bench.results.weights import write_weights
 from cliqa_bench.system.signals import raise_if_stopped
 
-Json = Any
 Tensors = dict[str, Tensor]
 
 PAUSE = 10.0
@@ -134,7 +134,7 @@ def progress_of(learner: Learner) -> tuple[Tensors, dict[str, Json]] | None:
     return tensors, {name: getattr(learner, name) for name in facts}
 
 
-def put_back(learner: Learner, tensors: Tensors, body: Mapping[str, Json]) -> None:
+def restore(learner: Learner, tensors: Tensors, body: Mapping[str, Json]) -> None:
     """Lets a learner that is about to learn an experience go on after the epoch of a checkpoint.
 
     Args:
@@ -228,7 +228,7 @@ class Checkpoints(SupervisedPlugin):
         try:
             tensors, body = read_checkpoint(self.path)
             self._check(body)
-            put_back(strategy, tensors, body)
+            restore(strategy, tensors, body)
         except Unusable as why:
             self._say(f"{self.path} is not used, {why}: the experience starts over")
             self.remove()

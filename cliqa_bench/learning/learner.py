@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliqa_bench.progress import Tick
 from cliqa_bench.system.avalanche_import import importing_avalanche
 
 with importing_avalanche():
@@ -23,18 +24,18 @@ with importing_avalanche():
 from cliqa_bench.benchmarks.pairs import pair_labels, pairs_within
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
-from cliqa_bench.errors import listed
+from cliqa_bench.errors import join_names
 from cliqa_bench.learning.losses import fidelity, pair_probability
 from cliqa_bench.learning.minibatches import EpochLoader
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.system.memory import give_back
+from cliqa_bench.system.memory import trim_memory
 from cliqa_bench.types import Subset
 
 if TYPE_CHECKING:
-    from cliqa_bench.benchmarks.decoded import Batch, Source
+    from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
     from cliqa_bench.strategies.base import Strategy
 
 
@@ -66,12 +67,11 @@ class Pairs(NamedTuple):
     labels: Tensor
 
 
+Shown = list[tuple["DecodedDataset", Tensor]]
+"""Whose images a mini-batch holds, and their positions in its ratings."""
+
 LOOK_EVERY = 50
 """Steps after which losses are looked at on a GPU, where to look is to wait for it."""
-
-Tick = Callable[[int, str, str], None]
-"""Called with a number of images that passed, a text to show (the validation SRCC, after an epoch), and what
-the images were for: "warm-up", "main", "validation", or "earlier" where an interrupted training saw them."""
 
 
 class StrategyPlugin(SupervisedPlugin):
@@ -137,7 +137,7 @@ class Learner(SupervisedTemplate):
         tick: Called after every mini-batch, for progress bars.
         plugins: Further Avalanche plug-ins.
         evaluator: Avalanche's metrics and loggers, see `learning.avalanche_loggers`; None for none.
-        seen: Sources of the experiences that the model has learned already.
+        seen: DecodedDatasets of the experiences that the model has learned already.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Learner(SupervisedTemplate):
         tick: Tick | None = None,
         plugins: Sequence[SupervisedPlugin] = (),
         evaluator: EvaluationPlugin | None = None,
-        seen: Sequence[Source] = (),
+        seen: Sequence[DecodedDataset] = (),
     ) -> None:
         self.strategy, self.training, self.seed = strategy, strategy.protocol(training), seed
         self.tick: Tick = tick or (lambda images, text, part: None)
@@ -164,11 +164,13 @@ class Learner(SupervisedTemplate):
         self.last_state: dict[str, Tensor] = {}
         self.best = Best()
         self.best_epoch = 0
-        self.shown: list[tuple[Source, Tensor]] = []
+        self.shown: Shown = []
         self.features = torch.empty(0)
-        self._sources: tuple[Source, ...] = ()
+        self._sources: tuple[DecodedDataset, ...] = ()
         self._losses: list[Tensor] = []
-        self._unseen: list[list[tuple[Source, Tensor]]] = []  # what the losses not looked at yet are of
+        self._unseen: list[
+            list[tuple[DecodedDataset, Tensor]]
+        ] = []  # what the losses not looked at yet are of
         self._fresh = 0  # images of the mini-batch that are of this experience
         self._heads: Tensor | None = None  # head of each image of the mini-batch; None for the newest
         with warnings.catch_warnings():
@@ -201,7 +203,7 @@ class Learner(SupervisedTemplate):
         self.evaluator: EvaluationPlugin = evaluator
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[DecodedDataset, ...]:
         """Images and labels of the current experience: of one dataset, or of several."""
         return self._sources
 
@@ -211,7 +213,7 @@ class Learner(SupervisedTemplate):
         return Pairs(*self.mbatch[2:5])
 
     @property
-    def source(self) -> Source:
+    def source(self) -> DecodedDataset:
         """The only source of an experience of one dataset."""
         (source,) = self.sources
         return source
@@ -242,7 +244,7 @@ class Learner(SupervisedTemplate):
         self.best = Best()
         self.best_epoch = 0
 
-    def _with_targets(self, source: Source) -> Source:
+    def _with_targets(self, source: DecodedDataset) -> DecodedDataset:
         self.model.eval()
         with torch.no_grad():
             targets = self.strategy.targets(self, source)
@@ -379,7 +381,7 @@ class Learner(SupervisedTemplate):
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
         self._count(self._fresh, "warm-up" if self.warming_up else "main")
-        give_back()
+        trim_memory()
 
     def _count(self, images: int, part: str) -> None:
         self.images += images
@@ -424,7 +426,7 @@ class Learner(SupervisedTemplate):
         self.tick(0, f"val SRCC {value:.3f}", "validation")
         return value
 
-    def _validate(self, source: Source) -> float:
+    def _validate(self, source: DecodedDataset) -> float:
         newest = self.one_head or source is self.sources[-1]
 
         def score(images: Tensor) -> Tensor:
@@ -458,7 +460,7 @@ class Learner(SupervisedTemplate):
             {"epoch": self.epoch, "stage": "finish", "lr": 0.0, "loss": None, "val_srcc": value}
         )
 
-    def describe(self, source: Source, subset: Subset) -> NDArray[np.float32]:
+    def describe(self, source: DecodedDataset, subset: Subset) -> NDArray[np.float32]:
         """Returns the features (n, d) of a subset's whole images, as the task that learns sees them."""
         own, size = self.model.view is not None, self.model.feature_size
 
@@ -474,7 +476,7 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _keys(shown: list[tuple[Source, Tensor]]) -> str:
+def _keys(shown: Shown) -> str:
     """Names the images of a mini-batch, each once."""
     keys = (source.ratings[i].key for source, images in shown for i in images.tolist())
-    return listed(dict.fromkeys(keys))
+    return join_names(dict.fromkeys(keys))

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from cliqa_bench.benchmarks.decoded import Batch, Source
+    from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
     from cliqa_bench.learning.learner import Learner
+
+Parts = list[tuple["DecodedDataset", "Batch"]]
+"""The datasets of a step, each with its mini-batch."""
 
 STARTS = 1_000_000
 """Added to an epoch's number when a dataset begins anew within it: more epochs than there ever are."""
@@ -40,31 +43,29 @@ class EpochLoader:
             learner.shown = [(source, b.images) for source, b in parts]
             yield together(parts)
 
-    def _batches(self, source: Source, batch: int, start: int = 0) -> Iterator[Batch]:
+    def _batches(self, source: DecodedDataset, batch: int, start: int = 0) -> Iterator[Batch]:
         """Gives a dataset's mini-batches of the epoch; those of another start are drawn anew."""
         learner = self.learner
         epoch = learner.epoch + start * STARTS
         return source.train_batches(learner.training, epoch, learner.seed, batch, learner.strategy.crops)
 
-    def _one_a_step(self, sources: Sequence[Source], batch: int) -> Iterator[list[tuple[Source, Batch]]]:
+    def _one_a_step(self, sources: Sequence[DecodedDataset], batch: int) -> Iterator[Parts]:
         epochs = [self._batches(source, batch) for source in sources]
         for i in mixed_evenly([s.n_batches(self.learner.training, batch) for s in sources]):
             yield [(sources[i], next(epochs[i]))]
 
-    def _all_a_step(
-        self, sources: Sequence[Source], sizes: Sequence[int]
-    ) -> Iterator[list[tuple[Source, Batch]]]:
+    def _all_a_step(self, sources: Sequence[DecodedDataset], sizes: Sequence[int]) -> Iterator[Parts]:
         t, sized = self.learner.training, list(zip(sources, sizes, strict=True))
         endless = [self._anew(source, batch) for source, batch in sized]
         for _ in range(max(source.n_batches(t, batch) for source, batch in sized)):
             yield [(source, next(batches)) for source, batches in zip(sources, endless, strict=True)]
 
-    def _anew(self, source: Source, batch: int) -> Iterator[Batch]:
+    def _anew(self, source: DecodedDataset, batch: int) -> Iterator[Batch]:
         for start in itertools.count():
             yield from self._batches(source, batch, start)
 
 
-def together(parts: Sequence[tuple[Source, Batch]]) -> list[Tensor]:
+def together(parts: Parts) -> list[Tensor]:
     """Makes one mini-batch of several; pairs stay within a dataset.
 
     Returns:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliqa_bench.benchmarks.pixels.cache import to_float
-from cliqa_bench.errors import OutOfMemory, listed
-from cliqa_bench.system.memory import give_back, is_out_of_memory
+from cliqa_bench.errors import OutOfMemory, join_names
+from cliqa_bench.system.memory import is_out_of_memory, trim_memory
 from cliqa_bench.types import Subset
 
 if TYPE_CHECKING:
-    from cliqa_bench.benchmarks.decoded import Source
+    from cliqa_bench.benchmarks.decoded import DecodedDataset
 
 MAX_PIXELS = 32 * 128 * 96
 """Pixels in one batch on a CPU in float32: enough to fill the cores, and little memory."""
@@ -31,7 +31,7 @@ def pixels_in_batch(device: torch.device, precision: str) -> int:
 
 def score_images(
     network: Callable[[Tensor], Tensor],
-    source: Source,
+    source: DecodedDataset,
     subset: Subset,
     width: int | None,
     device: torch.device | str,
@@ -69,13 +69,13 @@ def score_images(
                 raise OutOfMemory(f"{source.title}, {keys[positions[0]]}: {error}") from None
             if wrong := [keys[i] for i in positions[~np.isfinite(found).all(axis=1)]]:
                 raise FloatingPointError(
-                    f"{source.title}, {subset} images: no number comes out for {listed(wrong)}"
+                    f"{source.title}, {subset} images: no number comes out for {join_names(wrong)}"
                 )
             if width is None:
                 width = found.shape[1]
                 out = np.empty((len(keys), width), dtype=np.float32)
             out[positions] = found
-            give_back()
+            trim_memory()
             if tick is not None:
                 tick(len(positions))
     return out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,14 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.models.pretraining_config import SCNN, PretrainConfig, distortion_bn_file, pretraining
 from cliqa_bench.paths import cache_root
-from cliqa_bench.progress import bar, track, warn
+from cliqa_bench.progress import Tick, bar, track, warn
 from cliqa_bench.results.nodes import atomic_path, canonical, digest
 from cliqa_bench.results.weights import parse_weights, write_weights
 from cliqa_bench.seeds import rng_for, seed_for
 from cliqa_bench.system.locks import locked, sweep_lock
-from cliqa_bench.system.memory import give_back, keep_freed_memory
+from cliqa_bench.system.memory import trim_memory, tune_malloc
 from cliqa_bench.system.processes import attend_loader
-from cliqa_bench.system.signals import held_back
-
-Tick = Callable[[int, str, str], None]
+from cliqa_bench.system.signals import block_signals
 
 CHECKPOINT_EVERY = 100
 WORKERS = 2
@@ -112,7 +110,7 @@ def _loaded(
     )
     batches: Any = None
     try:
-        with held_back():
+        with block_signals():
             batches = iter(loader)
         yield batches
     finally:
@@ -149,7 +147,7 @@ def train(
     Returns:
         The accuracy on distorted pictures never seen, in [0, 1]; chance is 1/39.
     """
-    keep_freed_memory()
+    tune_malloc()
     torch.manual_seed(seed_for("classifier", config.seed) % 2**63)
     whole = _Whole(net, backbone.feature_size).to(device).to(memory_format=torch.channels_last)
     if config.norms_only:
@@ -172,7 +170,7 @@ def train(
         for step in steps:
             adam.param_groups[0]["lr"] = _rate(config, step)
             loss = _step(whole, adam, *next(batches), device, config)
-            give_back()
+            trim_memory()
             shown.update()
             tick(config.batch, "", "")
             if (step + 1) % CHECKPOINT_EVERY == 0:

@@ -47,12 +47,12 @@ from cliqa_bench.system.disk import (
     writing,
 )
 from cliqa_bench.system.locks import sweep_locks
+from cliqa_bench.types import Json
 
-Kind = Literal["train", "gate", "answers", "pictures"]
-KINDS: tuple[Kind, ...] = ("train", "gate", "answers", "pictures")
+NodeKind = Literal["train", "gate", "answers", "pictures"]
+KINDS: tuple[NodeKind, ...] = ("train", "gate", "answers", "pictures")
 CHECKPOINTS = "checkpoints"
 CLAIMS = "claims"
-Json = Any
 
 
 def canonical(value: Json) -> str:
@@ -171,8 +171,8 @@ class Node:
         folder: Where it lies when finished.
     """
 
-    def __init__(self, out: Path, kind: Kind, slug: str, spec: Mapping[str, Json]) -> None:
-        self.kind: Kind = kind
+    def __init__(self, out: Path, kind: NodeKind, slug: str, spec: Mapping[str, Json]) -> None:
+        self.kind: NodeKind = kind
         self.spec = dict(spec)
         self.id = f"{slug}-{digest(self.spec)}"
         self.folder = out / kind / self.id
@@ -357,7 +357,7 @@ def node_hashes(folder: Path) -> dict[str, str]:
     return files
 
 
-def whole_file(folder: Path, name: str) -> bytes:
+def read_verified(folder: Path, name: str) -> bytes:
     """Returns the content of a file of a finished node, once its hash is seen to be that in `done.json`.
 
     Raises:

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from cliqa_bench.config import named
 from cliqa_bench.errors import UserError
 from cliqa_bench.results.nodes import (
-    Json,
     digest,
     node_hashes,
     parse_answers,
     read_json,
-    whole_file,
+    read_verified,
     write_json,
 )
 from cliqa_bench.results.schema import EXTRA, wrong_record, wrong_type
-from cliqa_bench.types import Answers
+from cliqa_bench.types import Answers, Json
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ class AnswerReader:
         path = folder / "norm.npz"
         if not (folder / "done.json").is_file() or path.name not in node_hashes(folder):
             return None
-        data = whole_file(folder, path.name)
+        data = read_verified(folder, path.name)
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return archive["mean"].astype(np.float64), archive["var"].astype(np.float64)
@@ -226,7 +225,7 @@ class AnswerReader:
 
 
 def _answers_of(folder: Path) -> dict[str, NDArray[Any]]:
-    return parse_answers(whole_file(folder, "answers.npz"), folder / "answers.npz")
+    return parse_answers(read_verified(folder, "answers.npz"), folder / "answers.npz")
 
 
 def _width(arrays: Mapping[str, NDArray[Any]], name: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.results.nodes import whole_file
+from cliqa_bench.results.nodes import read_verified
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def node_weights(folder: Path, name: str = "state.safetensors") -> dict[str, Ten
     Raises:
         UserError: If the node is not finished, or the file is missing, another one, or no safetensors file.
     """
-    return parse_weights(whole_file(folder, name), folder / name, _AGAIN)
+    return parse_weights(read_verified(folder, name), folder / name, _AGAIN)
 
 
 def parse_weights(data: bytes, path: Path, advice: str) -> dict[str, Tensor]:

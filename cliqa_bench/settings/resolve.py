@@ -31,7 +31,7 @@ from cliqa_bench.config import (
 )
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
-from cliqa_bench.paths import given_path
+from cliqa_bench.paths import user_path
 from cliqa_bench.settings import paper_runs
 from cliqa_bench.system.hardware import Precision, quickest_precision
 
@@ -118,7 +118,7 @@ def data_root(given: str | None) -> Path | None:
     named = given or os.environ.get("CLIQA_DATA")
     if not named:
         return None
-    root = given_path(named)
+    root = user_path(named)
     if not root.is_dir():
         source = "--data" if given else "the environment's CLIQA_DATA"
         raise UserError(f"no folder {root} ({source}); give the folder that holds the datasets")
@@ -158,7 +158,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         training=_training(preset, settings, training),
         params=params,
         device=device_name(settings.get("device")),
-        out=given_path(settings.get("out") or "runs"),
+        out=user_path(settings.get("out") or "runs"),
         test_on=test_on,
         include=[str(file.path) for file in user_code.included().values()],
         jobs=_jobs(settings.get("jobs")),
@@ -258,7 +258,7 @@ def _preset(value: str | None, data: Path | None, orders: Mapping[str, list[str]
 def _weights(value: str | None) -> str | None:
     if value is None or value == "random":
         return value
-    path = given_path(value)
+    path = user_path(value)
     if not path.is_file():
         raise UserError(f"no file {path} (--weights); give a file of pre-trained weights, or 'random'")
     return str(path)
@@ -278,7 +278,7 @@ def _split(value: str | int | None) -> str:
     if re.fullmatch("[1-9][0-9]{0,8}|official", text):
         return text
     folder, mark, number = text.partition("#")  # PATH#3: the third of several published splits
-    path = given_path(folder)
+    path = user_path(folder)
     if not path.is_dir():
         raise UserError(f"no folder {path} (--split); give a number from 1, or a folder of split files")
     return f"{path}{mark}{number}"

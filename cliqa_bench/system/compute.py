@@ -75,7 +75,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def saying_what_to_lower(*settings: str) -> Iterator[None]:
+def explain_out_of_memory(*settings: str) -> Iterator[None]:
     """Says in one line that memory is used up, and which settings to lower.
 
     Raises:

@@ -33,7 +33,7 @@ from typing import IO, Protocol
 from cliqa_bench.errors import UserError
 from cliqa_bench.progress import say
 from cliqa_bench.system.disk import sweep, temporary_prefix, writing
-from cliqa_bench.system.signals import held_back
+from cliqa_bench.system.signals import block_signals
 
 BEAT = 5.0
 """Seconds after which the owner of a lease renews it."""
@@ -179,7 +179,7 @@ class _Lease:
         self.beats, self.over = 0, threading.Event()
         self.renew()
         self.thread = threading.Thread(target=self._keep, daemon=True)
-        with held_back():  # a stop amid it would leave the lock of all threads taken
+        with block_signals():  # a stop amid it would leave the lock of all threads taken
             self.thread.start()
 
     def renew(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Tells glibc to keep freed memory for the next allocation.
 
     By default every large tensor is a mapping of its own, returned to the system when freed; the next one of
@@ -37,7 +37,7 @@ _usual = 0
 """Bytes that this process had after the first mini-batch since it gave memory back; 0 before that."""
 
 
-def give_back() -> None:
+def trim_memory() -> None:
     """Gives freed memory back once more of it has gathered than a mini-batch makes use of; called after each.
 
     glibc before 2.38 does not find an aligned block again that it has split (its bug 14581), and PyTorch

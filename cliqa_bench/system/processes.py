@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import TypeVar
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.system.signals import held_back, leave_stops_to_parent
+from cliqa_bench.system.signals import block_signals, leave_stops_to_parent
 
 Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
+Returned = TypeVar("Returned")
 
 
 class Processes:
@@ -32,7 +32,7 @@ class Processes:
     def __init__(self, pool: ProcessPoolExecutor | None) -> None:
         self._pool = pool
 
-    def map(self, function: Callable[[Item], Outcome], items: Iterable[Item]) -> Iterator[Outcome]:
+    def map(self, function: Callable[[Item], Returned], items: Iterable[Item]) -> Iterator[Returned]:
         """Begins with all items, and gives what becomes of them in their order.
 
         Args:
@@ -46,7 +46,7 @@ class Processes:
             return map(function, items)
         # not the pool's own `map`: stopped, it cancels what is left, and a cancelled one whose process is
         # killed ends in a traceback of the pool's thread
-        with held_back():  # here processes are started
+        with block_signals():  # here processes are started
             return _in_turn(deque(self._pool.submit(function, item) for item in items))
 
 

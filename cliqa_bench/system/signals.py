@@ -66,7 +66,7 @@ class Stopping:
 
 
 class _Held:
-    """How many `held_back` are under way, and what to do about a stop that has come meanwhile."""
+    """How many `block_signals` are under way, and what to do about a stop that has come meanwhile."""
 
     depth = 0
     stop: Callable[[], None] | None = None
@@ -173,7 +173,7 @@ def raise_if_stopped() -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Lets SIGINT and SIGTERM wait while a process or thread is started.
 
     A child inherits that: until it calls `leave_stops_to_parent`, the Ctrl-C of a terminal, which reaches

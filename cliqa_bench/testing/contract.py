@@ -27,7 +27,7 @@ from cliqa_bench.system.avalanche_import import importing_avalanche
 with importing_avalanche():
     from avalanche.core import SupervisedPlugin
 
-from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.config import default_of
 from cliqa_bench.learning.checkpoints import Checkpoints
@@ -139,7 +139,9 @@ State = dict[str, Tensor]
 class _Watch:
     """Trains a strategy in several ways, and looks at what it does meanwhile."""
 
-    def __init__(self, cls: type[Strategy], params: Mapping[str, Any], sources: Sequence[Source]) -> None:
+    def __init__(
+        self, cls: type[Strategy], params: Mapping[str, Any], sources: Sequence[DecodedDataset]
+    ) -> None:
         self.cls, self.params, self.name = cls, dict(params), cls.name
         self.read: list[set[int]] = [set() for _ in sources]
         self.sources = [
@@ -150,7 +152,7 @@ class _Watch:
         self.drawn = False  # whether there are epochs, and with them crops and mini-batches
 
     @property
-    def _experiences(self) -> list[list[Source]]:
+    def _experiences(self) -> list[list[DecodedDataset]]:
         joint = self.cls(**self.params).depends_on == "set"
         if self.cls.cumulative:
             return [self.sources[:n] for n in range(1, len(self.sources) + 1)]
@@ -187,7 +189,7 @@ class _Watch:
     def straight(self, seed: int) -> list[State]:
         """Trains all experiences in one process; returns the model's state after each."""
         strategy, states = self._strategy(), []
-        model, seen = new_model(strategy, seed), list[Source]()
+        model, seen = new_model(strategy, seed), list[DecodedDataset]()
         learner: Learner | None = None
         for group in self._experiences:
             if strategy.depends_on == "nothing":
@@ -202,9 +204,9 @@ class _Watch:
         self,
         strategy: Strategy,
         model: QualityModel,
-        group: list[Source],
+        group: list[DecodedDataset],
         seed: int,
-        seen: list[Source],
+        seen: list[DecodedDataset],
         before_it: Learner | None = None,
         plugins: Sequence[SupervisedPlugin] = (),
     ) -> Learner:
@@ -259,7 +261,7 @@ class _Watch:
             interrupted: Whether after every epoch, too, all things are new, and a checkpoint is what is left.
         """
         saved: tuple[bytes, bytes] | None = None
-        states, seen = [], list[Source]()
+        states, seen = [], list[DecodedDataset]()
         with tempfile.TemporaryDirectory() as folder:
             for number, group in enumerate(self._experiences):
                 if self.cls(**self.params).depends_on != "prefix":
@@ -286,9 +288,9 @@ class _Watch:
     def _learn_on(
         self,
         make: Callable[[], tuple[Strategy, QualityModel]],
-        group: list[Source],
+        group: list[DecodedDataset],
         seed: int,
-        seen: list[Source],
+        seen: list[DecodedDataset],
         file: Path | None,
     ) -> Learner:
         """Trains an experience in one go, or in as many pieces as it has epochs."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.benchmarks.streams import quality_benchmark
@@ -58,7 +58,7 @@ class _Pictures(Dataset):
 
 
 @contextmanager
-def tiny_sources(n: int = 3) -> Iterator[list[Source]]:
+def tiny_sources(n: int = 3) -> Iterator[list[DecodedDataset]]:
     """Gives datasets of small random pictures, of which noise tells the quality.
 
     Args:
@@ -79,7 +79,7 @@ def tiny_sources(n: int = 3) -> Iterator[list[Source]]:
             dataset = kind(root)
             ratings = dataset.ratings()
             cache = ImageCache.open(dataset, [r.key for r in ratings], 0, root / "cache")
-            sources.append(Source(dataset, ratings, seeded_split(ratings, root.name, 1), cache))
+            sources.append(DecodedDataset(dataset, ratings, seeded_split(ratings, root.name, 1), cache))
         yield sources
 
 
@@ -93,10 +93,10 @@ def new_model(strategy: Strategy, seed: int = 0) -> QualityModel:
 def learn(
     strategy: Strategy,
     model: QualityModel,
-    sources: Sequence[Source],
+    sources: Sequence[DecodedDataset],
     training: Training = TRAINING,
     seed: int = 0,
-    seen: Sequence[Source] = (),
+    seen: Sequence[DecodedDataset] = (),
     joint: bool = False,
     kind: type[Learner] = Learner,
     learner: Learner | None = None,

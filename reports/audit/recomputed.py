@@ -18,22 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.reports.measure import is_joint, setting_of
-from cliqa_bench.reports.rows import TABLES, Group, Row
+from cliqa_bench.reports.rows import TABLES, RunGroup, TidyRow
 from cliqa_bench.results.nodes import read_answers
 from cliqa_bench.results.records import RunRecord
 from cliqa_bench.results.schema import EXTRA
+from cliqa_bench.types import Floats
 
-Float = NDArray[np.float64]
 Key = tuple[str, int | str, str, str]
 """Metric, length, dataset learned last, test set: as in `results.csv`."""
-Matrix = list[list[float]]
+FloatRows = list[list[float]]
 
 COVERED = (*TABLES, "transfer")
 """The tables whose numbers are computed here, but for what follows a logistic fit."""
 NAN = math.nan
 
 
-def correlation(method: str, x: Float, y: Float) -> float:
+def correlation(method: str, x: Floats, y: Floats) -> float:
     """Returns scipy's correlation of two vectors, nan where it is not defined.
 
     Args:
@@ -54,7 +54,7 @@ def correlation(method: str, x: Float, y: Float) -> float:
     return float(of[method](x, y).statistic)
 
 
-def _ascending_sum(rows: Float) -> Float:
+def _ascending_sum(rows: Floats) -> Floats:
     """Sums (tasks, n) over the tasks, from the smallest addend to the largest."""
     total = np.zeros(rows.shape[1])
     for row in np.sort(rows, axis=0):
@@ -62,7 +62,7 @@ def _ascending_sum(rows: Float) -> Float:
     return total
 
 
-def gated(scores: Float, distances: Sequence[Float], tau: float, hard: bool) -> Float:
+def gated(scores: Floats, distances: Sequence[Floats], tau: float, hard: bool) -> Floats:
     """Reads several heads through the gate (Eq. 8 and 9; hard: the head with the largest mean weight).
 
     Args:
@@ -85,7 +85,7 @@ def gated(scores: Float, distances: Sequence[Float], tau: float, hard: bool) -> 
     return np.where(np.isfinite(mean).all(axis=0), chosen, np.nan)
 
 
-class Plain:
+class Recomputation:
     """Computes single numbers of comparable runs from their answer files.
 
     Args:
@@ -93,14 +93,14 @@ class Plain:
         group: The runs.
     """
 
-    def __init__(self, out: Path, group: Group) -> None:
+    def __init__(self, out: Path, group: RunGroup) -> None:
         self._out = out
         self._group = group
         self._files: dict[str, dict[str, NDArray[Any]] | None] = {}
         self._known: dict[tuple[str, bytes, bytes], float] = {}
         self._cells: dict[tuple[str, str], dict[Key, float]] = {}
 
-    def value(self, row: Row) -> tuple[float, float] | None:
+    def value(self, row: TidyRow) -> tuple[float, float] | None:
         """Returns mean and standard deviation (ddof=1) over the seeds of the number that a row is about.
 
         Returns:
@@ -151,7 +151,7 @@ class Plain:
         cells.update({("S", t + 1, names[t], names[k]): same[t][k] for t in range(steps) for k in range(t)})
         return cells | _indices(srcc, same) | _transfer(srcc)
 
-    def _predict(self, record: RunRecord, readout: str, step: int, test: str) -> tuple[Float, Float] | None:
+    def _predict(self, record: RunRecord, readout: str, step: int, test: str) -> tuple[Floats, Floats] | None:
         """Returns MOS and scores, each (n,), or None where answers are missing or nothing is defined."""
         parts = [self._load(record.answers.get(n, {}).get(test)) for n, _ in record.steps[step].heads]
         present = [part for part in parts if part is not None]
@@ -185,13 +185,13 @@ class Plain:
             self._files[node] = read_answers(folder / "answers.npz") if done else None
         return self._files[node]
 
-    def _agree(self, method: str, cell: tuple[Float, Float] | None) -> float:
+    def _agree(self, method: str, cell: tuple[Floats, Floats] | None) -> float:
         return NAN if cell is None else self._correlation(method, cell[1], cell[0])
 
-    def _between(self, one: tuple[Float, Float] | None, other: tuple[Float, Float] | None) -> float:
+    def _between(self, one: tuple[Floats, Floats] | None, other: tuple[Floats, Floats] | None) -> float:
         return NAN if one is None or other is None else self._correlation("SRCC", one[1], other[1])
 
-    def _correlation(self, method: str, x: Float, y: Float) -> float:
+    def _correlation(self, method: str, x: Floats, y: Floats) -> float:
         """Runs in other orders predict the same: each pair of vectors is computed once."""
         one, other = (hashlib.blake2b(v.tobytes(), digest_size=16).digest() for v in (x, y))
         key = (method, one, other)
@@ -204,7 +204,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else NAN
 
 
-def _indices(srcc: Matrix, same: Matrix) -> dict[Key, float]:
+def _indices(srcc: FloatRows, same: FloatRows) -> dict[Key, float]:
     """Equations 11 to 15 from SRCC_tk (T, K) and S_tk (row t holds k < t)."""
     steps = len(srcc)
     plastic = [srcc[t][t] for t in range(steps)]
@@ -220,7 +220,7 @@ def _indices(srcc: Matrix, same: Matrix) -> dict[Key, float]:
     return cells | {(metric, steps, "", ""): value for metric, value in whole.items()}
 
 
-def _transfer(srcc: Matrix) -> dict[Key, float]:
+def _transfer(srcc: FloatRows) -> dict[Key, float]:
     """Forgetting, BWT and FWT, as `metrics` defines them."""
     steps = len(srcc)
     end = srcc[-1]

@@ -12,9 +12,9 @@ from pathlib import Path
 from cliqa_bench.errors import UserError
 from cliqa_bench.reports.audit import bundle
 from cliqa_bench.reports.audit.integrity import Problem, check_files
-from cliqa_bench.reports.audit.recomputed import Plain
+from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.parts import collect, lasting
-from cliqa_bench.reports.rows import Row, group_records
+from cliqa_bench.reports.rows import TidyRow, group_records
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import TIDY_COLUMNS
@@ -91,11 +91,13 @@ def _verify_folder(out: Path) -> Verified:
         except UserError as error:
             found.problems.append(Problem(name, f"cannot be computed again ({error})", "mend that first"))
             continue
-        _check_results(found, out / name, name, expected, Plain(out, group))
+        _check_results(found, out / name, name, expected, Recomputation(out, group))
     return found
 
 
-def _check_results(found: Verified, path: Path, name: str, expected: list[Row], plain: Plain) -> None:
+def _check_results(
+    found: Verified, path: Path, name: str, expected: list[TidyRow], plain: Recomputation
+) -> None:
     """Holds the rows of one `results.csv` against those that follow from the answers."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -129,17 +131,17 @@ def _check_results(found: Verified, path: Path, name: str, expected: list[Row], 
         found.problems.append(Problem(name, f"the row of {_words(row)} is missing", _RENEW))
 
 
-def _about(row: Row) -> tuple[str, ...]:
+def _about(row: TidyRow) -> tuple[str, ...]:
     """What a row is about, as text: all but its numbers."""
     return tuple(str(csv_cell(cell)) for cell in (*row[:10], row.note))
 
 
-def _words(row: Row) -> str:
+def _words(row: TidyRow) -> str:
     return " ".join(str(part) for part in row[:10] if part != "")
 
 
 def _differences(
-    where: str, row: Row, cells: list[str], computed: Iterable[tuple[float, float]]
+    where: str, row: TidyRow, cells: list[str], computed: Iterable[tuple[float, float]]
 ) -> list[Problem]:
     """Compares the numbers of a row with those that were computed; each column is told once."""
     problems: dict[str, Problem] = {}

@@ -17,13 +17,13 @@ from cliqa_bench.reports.figures.style import (
     styled,
 )
 from cliqa_bench.reports.methods import drawn_methods, label_of, row_method
-from cliqa_bench.reports.rows import GENERATED, Row
+from cliqa_bench.reports.rows import GENERATED, TidyRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def psi_caption(rows: Sequence[Row]) -> str:
+def psi_caption(rows: Sequence[TidyRow]) -> str:
     """Returns the caption of the PSI curves."""
     text = f"PSI_t as a function of the task index t, order {rows[0].order}."
     if any(math.isfinite(row.std) for row in rows):
@@ -31,7 +31,7 @@ def psi_caption(rows: Sequence[Row]) -> str:
     return text + generated_sentence(GENERATED in rows[0].note)
 
 
-def draw_psi(rows: Sequence[Row], sequence: Sequence[str], folder: Path) -> list[Path]:
+def draw_psi(rows: Sequence[TidyRow], sequence: Sequence[str], folder: Path) -> list[Path]:
     """Draws the paper's Fig. 4: PSI_t against t, one panel per backbone, as SVG, PDF and PNG.
 
     Variants of a method that is there itself are left out.
@@ -68,7 +68,9 @@ def draw_psi(rows: Sequence[Row], sequence: Sequence[str], folder: Path) -> list
         return save(figure, folder, "fig_4")
 
 
-def _panel(panel: Axes, rows: list[Row], styles: dict[str, dict[str, Any]], sequence: Sequence[str]) -> None:
+def _panel(
+    panel: Axes, rows: list[TidyRow], styles: dict[str, dict[str, Any]], sequence: Sequence[str]
+) -> None:
     for label, style in styles.items():
         own = [row for row in rows if label_of(row) == label]
         if own:

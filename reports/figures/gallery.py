@@ -14,14 +14,14 @@ from cliqa_bench.reports.figures import matrices, orders, scale, scatter
 from cliqa_bench.reports.figures.curves import draw_psi, psi_caption
 from cliqa_bench.reports.figures.style import FORMATS
 from cliqa_bench.reports.parts import lasting
-from cliqa_bench.reports.rows import Row, Tidy
+from cliqa_bench.reports.rows import Tidy, TidyRow
 from cliqa_bench.reports.tables.shapes import main_sequence
 from cliqa_bench.results.nodes import digest, file_digest, read_json, write_json
 from cliqa_bench.results.records import AnswerReader
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """A figure of the report.
 
     Attributes:
@@ -47,7 +47,7 @@ class Drawn(NamedTuple):
     caption: str
 
 
-def _curves(numbers: Tidy) -> list[Row]:
+def _curves(numbers: Tidy) -> list[TidyRow]:
     return [row for row in numbers.rows if row.table == "Fig. 4"]
 
 
@@ -56,14 +56,14 @@ def _draw_fig_4(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]
     return draw_psi(curves, main_sequence(numbers.group), folder) if curves else []
 
 
-PICTURES: tuple[Picture, ...] = (
-    Picture("fig_4", _draw_fig_4, lambda numbers: psi_caption(_curves(numbers))),
-    Picture("fig_5", scale.draw_scale, scale.scale_caption),
-    Picture("fig_srcc", matrices.draw_srcc, matrices.srcc_caption),
-    Picture("fig_stability", matrices.draw_stability, matrices.stability_caption),
-    Picture("fig_scatter", scatter.draw_scatter, scatter.scatter_caption),
-    Picture("fig_orders", orders.draw_orders, orders.orders_caption),
-    Picture("fig_first_task", orders.draw_first_task, orders.first_task_caption),
+PICTURES: tuple[ReportFigure, ...] = (
+    ReportFigure("fig_4", _draw_fig_4, lambda numbers: psi_caption(_curves(numbers))),
+    ReportFigure("fig_5", scale.draw_scale, scale.scale_caption),
+    ReportFigure("fig_srcc", matrices.draw_srcc, matrices.srcc_caption),
+    ReportFigure("fig_stability", matrices.draw_stability, matrices.stability_caption),
+    ReportFigure("fig_scatter", scatter.draw_scatter, scatter.scatter_caption),
+    ReportFigure("fig_orders", orders.draw_orders, orders.orders_caption),
+    ReportFigure("fig_first_task", orders.draw_first_task, orders.first_task_caption),
 )
 
 FILES = tuple(f"{picture.name}.{kind}" for picture in PICTURES for kind in FORMATS)

@@ -25,7 +25,7 @@ COLUMNS = 4
 """Panels in a line."""
 
 
-class Matrix(NamedTuple):
+class MethodMatrix(NamedTuple):
     """A method's matrix.
 
     Attributes:
@@ -95,11 +95,11 @@ def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: 
     wanted = (r for r in numbers.rows if r.table in TABLES and (r.metric, r.order) == (metric, order))
     rows = [row for row in wanted if row.train_dataset in down and row.test_dataset in across]
     methods = drawn_methods(unique(map(row_method, rows)))
-    matrices: dict[Method, Matrix] = {}
+    matrices: dict[Method, MethodMatrix] = {}
     for method in sorted(methods, key=lambda m: -SETTINGS.index(m.setting)):
         cells = {(r.train_dataset, r.test_dataset): r.value for r in rows if row_method(r) == method}
         values = np.array([[cells.get((t, k), math.nan) for k in across] for t in down])
-        matrices[method] = Matrix(values, np.array([[(t, k) in cells for k in across] for t in down]))
+        matrices[method] = MethodMatrix(values, np.array([[(t, k) in cells for k in across] for t in down]))
     if not any(np.isfinite(matrix.values).any() for matrix in matrices.values()):
         return []
     with styled():
@@ -109,7 +109,7 @@ def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: 
 
 
 def _figure(
-    matrices: dict[Method, Matrix], down: Sequence[str], across: Sequence[str], stairs: bool
+    matrices: dict[Method, MethodMatrix], down: Sequence[str], across: Sequence[str], stairs: bool
 ) -> Figure:
     from matplotlib.figure import Figure
 
@@ -155,7 +155,7 @@ def _figure(
     return figure
 
 
-def _write(panel: Axes, matrix: Matrix, image: AxesImage) -> None:
+def _write(panel: Axes, matrix: MethodMatrix, image: AxesImage) -> None:
     """Writes the numbers into the cells, dark on light and light on dark; a dash where one is missing."""
     cells = max(matrix.values.shape)
     size = 6.0 if cells <= 6 else 5.0 if cells <= 8 else 4.0

@@ -21,16 +21,16 @@ from cliqa_bench.reports.figures.style import (
     save,
     styled,
 )
-from cliqa_bench.reports.methods import Method, Source, drawn_methods, predict, sources
+from cliqa_bench.reports.methods import Method, RunReadout, drawn_methods, predict, sources
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.results.records import AnswerReader
+from cliqa_bench.types import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Float = NDArray[np.float64]
 
 LEFT, RIGHT, GAP = 0.85, 0.15, 0.14
 """Margins, and the space between columns, in inches."""
@@ -53,8 +53,8 @@ class Shown:
     file: Path
     mos: float
     quality: float
-    weights: Float
-    scores: Float
+    weights: Floats
+    scores: Floats
 
 
 def scale_caption(numbers: Tidy) -> str:
@@ -69,14 +69,14 @@ def scale_caption(numbers: Tidy) -> str:
     )
 
 
-def gated_run(numbers: Tidy) -> Source | None:
+def gated_run(numbers: Tidy) -> RunReadout | None:
     """Returns the run whose images are shown: read by the soft gate, order-free heads before others.
 
     Returns:
         The first seed of the first method in the main order; TSN-IQA before what else is gated. None where
         nothing is.
     """
-    found: list[tuple[Method, Source]] = []
+    found: list[tuple[Method, RunReadout]] = []
     for method, seeds in sources(numbers.group).items():
         source = next(iter(seeds.values()))
         if source.readout == "gate" and source.record.facts.get("pictures"):
@@ -116,7 +116,7 @@ def draw_scale(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]:
         return save(figure, folder, "fig_5")
 
 
-def shown_images(source: Source, reader: AnswerReader) -> list[Shown]:
+def shown_images(source: RunReadout, reader: AnswerReader) -> list[Shown]:
     """Returns one image per test set of a run's sequence, in the order of learning.
 
     Of the pictures kept of each test set, the k-th test set shows the (k mod n)-th by MOS.
@@ -231,7 +231,7 @@ def _read_picture(file: Path) -> NDArray[Any]:
         raise UserError(f"cannot read {file} ({error}); delete its folder and run again") from error
 
 
-def _bars(panel: Axes, values: Float, names: list[str], colour: str, limits: tuple[float, float]) -> None:
+def _bars(panel: Axes, values: Floats, names: list[str], colour: str, limits: tuple[float, float]) -> None:
     """Draws a bar per head, the first on top, with its number."""
     places = np.arange(len(values))
     panel.barh(places, values, color=colour, height=0.7)

@@ -18,7 +18,7 @@ from cliqa_bench.reports.figures.style import (
     save,
     styled,
 )
-from cliqa_bench.reports.methods import Method, Prediction, Source, label_of, method_of, predict, sources
+from cliqa_bench.reports.methods import Method, Prediction, RunReadout, label_of, method_of, predict, sources
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.results.records import AnswerReader
 
@@ -29,7 +29,7 @@ COLUMNS = 3
 """Panels in a line."""
 
 
-def best_method(numbers: Tidy) -> Source | None:
+def best_method(numbers: Tidy) -> RunReadout | None:
     """Returns the task-agnostic method with the highest mSRCC in the main order, and its first seed.
 
     Returns:
@@ -105,7 +105,7 @@ def draw_scatter(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path
         return save(figure, folder, "fig_scatter")
 
 
-def _title(source: Source) -> str:
+def _title(source: RunReadout) -> str:
     method: Method = method_of(source)
     return f"{method.label} [{method.backbone}]"
 

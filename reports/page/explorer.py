@@ -9,7 +9,7 @@ from typing import Any
 
 from cliqa_bench.reports.measure import is_joint
 from cliqa_bench.reports.methods import label_of
-from cliqa_bench.reports.rows import SETTINGS, TABLES, Row, Tidy, order_rank
+from cliqa_bench.reports.rows import SETTINGS, TABLES, Tidy, TidyRow, order_rank
 from cliqa_bench.results.records import RunRecord
 
 CURVES = ("PSI_t", "mPSI", "PI_t", "SI_t")
@@ -21,10 +21,10 @@ STANDINGS = ("", "future task", "not in the sequence")
 # what would end a script element or a line of a script, in the escapes that JSON has for it
 _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
-_Line = tuple[str, str, str, str, str]
+_ExplorerLine = tuple[str, str, str, str, str]
 
 
-def base_rows(numbers: Tidy) -> list[Row]:
+def base_rows(numbers: Tidy) -> list[TidyRow]:
     """Returns the rows of Tables III to VI, Fig. 4 and of no table; others mean something else by SRCC."""
     return [row for row in numbers.rows if row.table in TABLES]
 
@@ -58,7 +58,7 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
     """
     records = numbers.group.records
     read_by = readouts(records)
-    lines: dict[_Line, dict[tuple[Any, ...], Row]] = {}
+    lines: dict[_ExplorerLine, dict[tuple[Any, ...], TidyRow]] = {}
     for row in base_rows(numbers):  # a number that stands in several tables is one number here
         cells = lines.setdefault((row.setting, row.backbone, row.method, row.variant, row.order), {})
         cells.setdefault((row.metric, row.length, row.train_dataset, row.test_dataset), row)
@@ -97,7 +97,9 @@ def _orders(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
     return [{"name": name, "sequence": sequences[name]} for name in sorted(sequences, key=order_rank)]
 
 
-def _there(make: Callable[[list[Row], str], Any], rows: list[Row], metrics: Sequence[str]) -> dict[str, Any]:
+def _there(
+    make: Callable[[list[TidyRow], str], Any], rows: list[TidyRow], metrics: Sequence[str]
+) -> dict[str, Any]:
     """Returns metric -> what is drawn of it, as far as there is something."""
     made = {metric: make(rows, metric) for metric in metrics}
     return {metric: value for metric, value in made.items() if value}
@@ -107,22 +109,22 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _curve(rows: list[Row], metric: str) -> list[tuple[int, float | None, float | None]]:
+def _curve(rows: list[TidyRow], metric: str) -> list[tuple[int, float | None, float | None]]:
     """Points by the number of experiences; undefined ones are kept, where all are there is no curve."""
     own = [row for row in rows if row.metric == metric and isinstance(row.length, int)]
     points = [(_length(row), _number(row.value), _number(row.std)) for row in sorted(own, key=_length)]
     return points if any(value is not None for _, value, _ in points) else []
 
 
-def _length(row: Row) -> int:
+def _length(row: TidyRow) -> int:
     return row.length if isinstance(row.length, int) else 0
 
 
-def _standing(row: Row) -> int:
+def _standing(row: TidyRow) -> int:
     return next((i for i, text in enumerate(STANDINGS) if text and row.note.startswith(text)), 0)
 
 
-def _matrix(rows: list[Row], metric: str) -> dict[str, Any]:
+def _matrix(rows: list[TidyRow], metric: str) -> dict[str, Any]:
     own = [row for row in rows if row.metric == metric and row.test_dataset]
     if not own:
         return {}
@@ -140,7 +142,7 @@ def _matrix(rows: list[Row], metric: str) -> dict[str, Any]:
     return {"rows": heads, "columns": columns, "cells": cells}
 
 
-def _final(rows: list[Row], metric: str) -> list[list[Any]]:
+def _final(rows: list[TidyRow], metric: str) -> list[list[Any]]:
     own = [row for row in rows if row.metric == metric and row.test_dataset]
     last = max(map(_length, own), default=0)
     return [[row.test_dataset, _number(row.value), _number(row.std)] for row in own if _length(row) == last]

@@ -19,8 +19,8 @@ from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.page.explorer import base_rows, explorer, readouts, to_json
 from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
-from cliqa_bench.reports.rows import GENERATED, Row, Tidy, order_rank
-from cliqa_bench.reports.tables.shapes import Section, Table, Value, section
+from cliqa_bench.reports.rows import GENERATED, Tidy, TidyRow, order_rank
+from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, section
 from cliqa_bench.results.nodes import canonical
 from cliqa_bench.results.records import RunRecord
 
@@ -32,7 +32,7 @@ _PLAIN = "/,:;=()+-_.~!*@"
 _TOLD = ("preset", "split", "device", "weights")
 
 
-class Summary(NamedTuple):
+class PageSummary(NamedTuple):
     """Methods that are compared with each other: a task order, a setting, a line per method.
 
     Attributes:
@@ -163,9 +163,9 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return line if len(names) == 1 or (len(names) <= most and not lists) else str(len(names))
 
 
-def _summary(numbers: Tidy) -> list[Summary]:
+def _summary(numbers: Tidy) -> list[PageSummary]:
     """Returns the four numbers of every method; of joint learning, which has no sequence, only mSRCC."""
-    found: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, Row]]] = {}
+    found: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, TidyRow]]] = {}
     for row in base_rows(numbers):
         if row.metric in SUMMARY:
             lines = found.setdefault((row.order, row.setting), {})
@@ -180,11 +180,14 @@ def _summary(numbers: Tidy) -> list[Summary]:
         lines = found[order, setting]
         names = [label_of(next(iter(line.values()))) for line in lines.values()]
         columns = [
-            [Value(r.value, r.std) if (r := line.get(metric)) else Value() for line in lines.values()]
+            [
+                TableValue(r.value, r.std) if (r := line.get(metric)) else TableValue()
+                for line in lines.values()
+            ]
             for metric in SUMMARY
         ]
         origin = [(line[0], read_by.get(line, "")) for line in lines]
-        blocks.append(Summary(order, setting, origin, section(setting, names, columns)))
+        blocks.append(PageSummary(order, setting, origin, section(setting, names, columns)))
     return blocks
 
 
@@ -204,7 +207,7 @@ def _origins(records: Sequence[RunRecord]) -> list[Origin]:
     return list(origins.values())
 
 
-def _downloads(rows: list[Row]) -> dict[str, str]:
+def _downloads(rows: list[TidyRow]) -> dict[str, str]:
     """Returns the name of a CSV file -> its content as a data: URI; files of single tables come last."""
     files = {"results.csv": lasting(rows)}
     files |= {f"table_{number}.csv": own for number, own in rows_by_table(rows).items()}

@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import SUMMARY, is_joint
-from cliqa_bench.reports.methods import Method, Source, joined_note, make_row, sources
-from cliqa_bench.reports.rows import GENERATED, Group, Row
+from cliqa_bench.reports.methods import Method, RunReadout, joined_note, make_row, sources
+from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.results.records import AnswerReader, RunRecord
-from cliqa_bench.types import Answers
-
-Float = NDArray[np.float64]
+from cliqa_bench.types import Answers, Floats
 
 MOST_TASKS = 7
 """Of more datasets there are too many orders to go through all of them (40,320 of eight)."""
@@ -47,7 +45,7 @@ class OrderStudy:
     method: Method
     titles: list[str]
     permutations: NDArray[np.int64]
-    values: dict[str, Float]
+    values: dict[str, Floats]
     seeds: int
     generated: bool
 
@@ -56,7 +54,7 @@ class OrderStudy:
         return ", ".join(self.titles[task] for task in self.permutations[order])
 
     @property
-    def first_task(self) -> Float:
+    def first_task(self) -> Floats:
         """(T, (T-1)!) mPSI of the orders that begin with each dataset."""
         begins = self.permutations[:, 0]
         return np.stack([self.values["mPSI"][begins == task] for task in range(len(self.titles))])
@@ -83,7 +81,7 @@ _STUDIES: WeakKeyDictionary[AnswerReader, dict[str, list[OrderStudy]]] = WeakKey
 """What was found with a reader, by group: two tables and two figures ask for it."""
 
 
-def order_studies(group: Group, reader: AnswerReader) -> list[OrderStudy]:
+def order_studies(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
     """Returns what `study_orders` finds; it is looked for once."""
     found = _STUDIES.setdefault(reader, {})
     key = " ".join([group.id, *(record.id for record in group.records)])
@@ -92,7 +90,7 @@ def order_studies(group: Group, reader: AnswerReader) -> list[OrderStudy]:
     return found[key]
 
 
-def study_orders(group: Group, reader: AnswerReader) -> list[OrderStudy]:
+def study_orders(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
     """Measures every order of the main order's datasets, for each method that does not depend on the order.
 
     Raises:
@@ -117,8 +115,8 @@ def study_orders(group: Group, reader: AnswerReader) -> list[OrderStudy]:
 
 
 def every_order(
-    source: Source, datasets: list[str], permutations: NDArray[np.int64], reader: AnswerReader
-) -> dict[str, Float]:
+    source: RunReadout, datasets: list[str], permutations: NDArray[np.int64], reader: AnswerReader
+) -> dict[str, Floats]:
     """Returns mSRCC, mPI, mSI and mPSI of a run for every order of its datasets.
 
     Args:
@@ -144,7 +142,9 @@ def every_order(
     return {metric: np.array([getattr(s, metric) for s in found]) for metric in SUMMARY}
 
 
-def _by_model(source: Source, datasets: list[str], test: int, reader: AnswerReader) -> tuple[Float, Float]:
+def _by_model(
+    source: RunReadout, datasets: list[str], test: int, reader: AnswerReader
+) -> tuple[Floats, Floats]:
     """Ranks what every model says about one test set.
 
     A model is a bit mask over the datasets: which heads it has, or of the readout "last", the one it uses.
@@ -180,11 +180,11 @@ def _all_heads(record: RunRecord, datasets: list[str], test: str, reader: Answer
     return Answers(present[0].keys, present[0].mos, scores, None if far is None else far[:, place])
 
 
-def _read(source: Source, answers: Answers, mask: int, test: int) -> Float | None:
+def _read(source: RunReadout, answers: Answers, mask: int, test: int) -> Floats | None:
     """Reads the model that has the heads of a mask."""
     heads = [k for k in range(answers.scores.shape[1]) if mask >> k & 1]
 
-    def told(order: list[int]) -> Float | None:
+    def told(order: list[int]) -> Floats | None:
         far = None if answers.distances is None else answers.distances[:, order]
         some = Answers(answers.keys, answers.mos, answers.scores[:, order], far)
         own = order.index(test) if test in order else None
@@ -203,7 +203,7 @@ def _read(source: Source, answers: Answers, mask: int, test: int) -> Float | Non
 STATISTICS = ("mean", "std", "minimum", "lower quartile", "median", "upper quartile", "maximum")
 
 
-def describe(values: Float) -> dict[str, float]:
+def describe(values: Floats) -> dict[str, float]:
     """Describes a whole population: std with ddof=0, linear quartiles; all nan if one value is."""
     if not np.isfinite(values).all():
         return dict.fromkeys(STATISTICS, math.nan)
@@ -214,13 +214,13 @@ def describe(values: Float) -> dict[str, float]:
     return {name: float(value) for name, value in zip(STATISTICS, told, strict=True)}
 
 
-def order_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def order_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the distribution of the four summary numbers over all orders, and the extreme orders.
 
     The metric of a row is "mPSI: median" and the like; `order` is "all 720". For "mPSI: worst order" and
     "mPSI: best order", `order` names the datasets and the value is that of the order.
     """
-    rows: list[Row] = []
+    rows: list[TidyRow] = []
     for study in order_studies(group, reader):
         note, table = _note(study), "orders"
         every = f"all {len(study.permutations)}"
@@ -238,7 +238,7 @@ def order_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def first_task_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def first_task_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the mean of mPSI over all orders that begin with each dataset, with their spread (ddof=0)."""
     rows = []
     for study in order_studies(group, reader):

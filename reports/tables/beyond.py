@@ -7,31 +7,33 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import drawn_methods, label_of, namer, row_method, unique
-from cliqa_bench.reports.rows import Row
+from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.tables.all_orders import STATISTICS
-from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, Value
+from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue
 from cliqa_bench.reports.tables.statistics import ALPHA, LEVEL, TESTED
 from cliqa_bench.reports.tables.transfer import MEASURES
 
-Best = Callable[[Iterable[float]], float]
+PickBest = Callable[[Iterable[float]], float]
 
 
 def _section(
     label: str,
-    rows: Sequence[Row],
-    column: Callable[[Row], str],
+    rows: Sequence[TidyRow],
+    column: Callable[[TidyRow], str],
     columns: Sequence[str],
-    best: dict[str, Best],
+    best: dict[str, PickBest],
     digits: int = DIGITS,
 ) -> Section:
     """Sorts rows into a section; `best` says of which columns the extreme is bold, as printed, ties too."""
     name = namer(rows)
     cells = {(name(row), column(row)): row for row in rows}
     names = unique(map(name, rows))
-    body: list[tuple[str, list[Value]]] = [(n, []) for n in names]
+    body: list[tuple[str, list[TableValue]]] = [(n, []) for n in names]
     for head in columns:
         found = [cells.get((n, head)) for n in names]
-        values = [Value() if row is None else Value(row.value, row.std, digits=digits) for row in found]
+        values = [
+            TableValue() if row is None else TableValue(row.value, row.std, digits=digits) for row in found
+        ]
         printed = [round(v.mean, digits) for v in values]
         finite = [p for p in printed if math.isfinite(p)]
         top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
@@ -40,14 +42,14 @@ def _section(
     return Section(label, body)
 
 
-def shape_orders(rows: list[Row]) -> Table:
+def shape_orders(rows: list[TidyRow]) -> Table:
     """A section per metric, a column per statistic over all task orders."""
     heads = dict(zip(STATISTICS, ("Mean", "Std", "Min", "Q1", "Median", "Q3", "Max"), strict=True))
 
-    def column(row: Row) -> str:
+    def column(row: TidyRow) -> str:
         return heads.get(row.metric.partition(": ")[2], "")
 
-    best: dict[str, Best] = dict.fromkeys(heads.values(), max)
+    best: dict[str, PickBest] = dict.fromkeys(heads.values(), max)
     best["Std"] = min
     sections = []
     for metric in SUMMARY:
@@ -63,7 +65,7 @@ def shape_orders(rows: list[Row]) -> Table:
     return Table("orders", caption, ("Metric", "Method"), [*heads.values()], sections)
 
 
-def _extremes(rows: list[Row]) -> str:
+def _extremes(rows: list[TidyRow]) -> str:
     """Names the worst and the best order of the main task-agnostic methods, where orders differ at all."""
     name, sentences = namer(rows), []
     agnostic = [row for row in rows if row.setting == "Task-Agnostic"]
@@ -79,7 +81,7 @@ def _extremes(rows: list[Row]) -> str:
     return "".join(sentences)
 
 
-def shape_first_task(rows: list[Row]) -> Table:
+def shape_first_task(rows: list[TidyRow]) -> Table:
     """A section per setting, a column per dataset that is learned first."""
     columns = unique(row.train_dataset for row in rows)
     sections = [
@@ -99,13 +101,13 @@ def shape_first_task(rows: list[Row]) -> Table:
     return Table("first_task", caption, ("Setting", "Method"), columns, sections)
 
 
-def shape_intervals(rows: list[Row]) -> Table:
+def shape_intervals(rows: list[TidyRow]) -> Table:
     """A section per setting; mSRCC, its difference to the best and the SRCC of each test set.
 
     The SRCC of the test sets themselves, and their differences to the best, stand in the rows only.
     """
 
-    def column(row: Row) -> str:
+    def column(row: TidyRow) -> str:
         whole, _, end = row.metric.partition(": ")
         return f"{row.test_dataset or whole}\t{end.capitalize() or 'Value'}"
 
@@ -132,10 +134,10 @@ def shape_intervals(rows: list[Row]) -> Table:
     return Table("intervals", caption, ("Setting", "Method"), names, sections, counts)
 
 
-def shape_significance(rows: list[Row]) -> Table:
+def shape_significance(rows: list[TidyRow]) -> Table:
     """A section per metric, setting and backbone; p-values of each method against each other."""
 
-    def column(row: Row) -> str:
+    def column(row: TidyRow) -> str:
         return row.metric.partition(": p against ")[2]
 
     columns = unique(map(label_of, rows))
@@ -157,9 +159,9 @@ def shape_significance(rows: list[Row]) -> Table:
     return Table("significance", caption, ("Metric", "Method"), columns, sections)
 
 
-def shape_transfer(rows: list[Row]) -> Table:
+def shape_transfer(rows: list[TidyRow]) -> Table:
     """A section per setting, a column per measure."""
-    best: dict[str, Best] = {"Forgetting": min, "BWT": max, "FWT": max}
+    best: dict[str, PickBest] = {"Forgetting": min, "BWT": max, "FWT": max}
     sections = [
         _section(s, [r for r in rows if r.setting == s], lambda row: row.metric, [*MEASURES], best)
         for s in unique(row.setting for row in rows)

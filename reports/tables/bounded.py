@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import gate_weights, needed_heads
-from cliqa_bench.reports.methods import Source, namer, unique
-from cliqa_bench.reports.rows import Group, Row
+from cliqa_bench.reports.methods import RunReadout, namer, unique
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Table, build
 from cliqa_bench.reports.tables.tsn import default_runs, over_seeds
 from cliqa_bench.results.records import AnswerReader
@@ -19,16 +18,14 @@ from cliqa_bench.types import Answers
 TOLERANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
 MEASURES = ["Heads", "Saved (%)", "Largest error", "Bound held (%)", "mSRCC"]
 
-Float = NDArray[np.float64]
 
-
-def bounded_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def bounded_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns for each tolerance what TSN-IQA's gate saves and loses after the last experience.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
-    rows: list[Row] = []
+    rows: list[TidyRow] = []
     for method, seeds in default_runs(group, "tsn").items():
         measured = [found for source in seeds.values() if (found := _measure(source, reader))]
         if len(measured) < len(seeds):
@@ -41,7 +38,7 @@ def bounded_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def _measure(source: Source, reader: AnswerReader) -> dict[float, dict[str, float]] | None:
+def _measure(source: RunReadout, reader: AnswerReader) -> dict[float, dict[str, float]] | None:
     """Returns tolerance -> measure -> value over all test sets; None where answers are missing."""
     record = source.record
     tests = list(_answers(source, reader))
@@ -73,14 +70,14 @@ def _measure(source: Source, reader: AnswerReader) -> dict[float, dict[str, floa
     return found
 
 
-def _answers(source: Source, reader: AnswerReader) -> Iterator[Answers]:
+def _answers(source: RunReadout, reader: AnswerReader) -> Iterator[Answers]:
     for test in source.record.sequence:
         answers = reader.answers(source.record, len(source.record.steps) - 1, test)
         if answers is not None and answers.distances is not None:
             yield answers
 
 
-def shape_bounded(rows: list[Row]) -> Table:
+def shape_bounded(rows: list[TidyRow]) -> Table:
     """A section per method, a row per tolerance."""
     name = namer(rows)
     sections = [

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cliqa_bench import metrics
-from cliqa_bench.reports.methods import Method, Source, label_of, namer, sources, unique
-from cliqa_bench.reports.rows import Group, Row
+from cliqa_bench.reports.methods import Method, RunReadout, label_of, namer, sources, unique
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Table, build
 from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds, summaries
 from cliqa_bench.results.records import AnswerReader
@@ -25,7 +25,7 @@ class _Configuration(NamedTuple):
     seeds: Seeds
 
 
-def _configurations(group: Group) -> Iterator[_Configuration]:
+def _configurations(group: RunGroup) -> Iterator[_Configuration]:
     """Yields LwF-KG and TSN-IQA with the soft and the hard gate, in the paper's words; none without both."""
     hard = default_runs(group, "tsn", "gate-hard")
     soft = default_runs(group, "tsn", "gate")
@@ -44,12 +44,12 @@ def _named(assignment: str, method: Method) -> str:
     return assignment + (f", {method.variant}" if method.variant else "")
 
 
-def _cost(source: Source) -> Mapping[str, Any]:
+def _cost(source: RunReadout) -> Mapping[str, Any]:
     found = source.record.facts.get("cost")
     return found if isinstance(found, dict) else {}
 
 
-def _counts(source: Source) -> dict[str, float]:
+def _counts(source: RunReadout) -> dict[str, float]:
     """The paper's CC counts the passes of the network that scores; the gate's own pass comes on top."""
     cost = _cost(source)
     passes = float((cost.get("passes") or {}).get(source.readout, math.nan))
@@ -60,7 +60,7 @@ def _counts(source: Source) -> dict[str, float]:
     return {"CC": scoring, "Passes": passes, "GMACs": gmacs}
 
 
-def gate_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def gate_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns quality and counted cost of the soft and the hard gate (Table XII), means over seeds.
 
     Raises:
@@ -76,13 +76,13 @@ def gate_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def _namer(rows: list[Row]) -> Callable[[Row], str]:
+def _namer(rows: list[TidyRow]) -> Callable[[TidyRow], str]:
     """Names configurations; the paper has "(as baseline)" in parentheses already."""
     name = namer(rows)
     return lambda row: name(row._replace(variant=row.variant.replace(BASELINE, BASELINE[1:-1])))
 
 
-def shape_gate(rows: list[Row]) -> Table:
+def shape_gate(rows: list[TidyRow]) -> Table:
     """A row per configuration; quality and cost as columns."""
     columns = [m for m in ("mSRCC", "mPSI", *COSTS) if any(row.metric == m for row in rows)]
     caption = (
@@ -113,12 +113,12 @@ _OVERHEAD = {
 }
 
 
-def overhead_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns what each method adds per task: learnable parameters and centroid values, by backbone.
 
     None for runs that did not record their cost.
     """
-    rows: list[Row] = []
+    rows: list[TidyRow] = []
     told = set()
     for method, seeds in sources(group).items():
         source = next(iter(seeds.values()))
@@ -138,7 +138,7 @@ def overhead_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def shape_overhead(rows: list[Row]) -> Table:
+def shape_overhead(rows: list[TidyRow]) -> Table:
     """A section per backbone, a row per method."""
     columns = [head for head, _ in _OVERHEAD.values()]
     sections = [
@@ -163,7 +163,7 @@ def shape_overhead(rows: list[Row]) -> Table:
 # ------------------------------------------------------------------------------------------------------- time
 
 
-def time_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns measured milliseconds per image of the configurations of Table XII, means over seeds.
 
     None for runs that did not measure it.
@@ -181,7 +181,7 @@ def time_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def _milliseconds(reader: AnswerReader, source: Source) -> dict[str, float]:
+def _milliseconds(reader: AnswerReader, source: RunReadout) -> dict[str, float]:
     """Milliseconds per image of the test sets of the sequence, after the last experience.
 
     With the soft gate every node that holds a head scores the image; with the hard one a single node does,
@@ -205,12 +205,12 @@ def _milliseconds(reader: AnswerReader, source: Source) -> dict[str, float]:
     return dict(zip(TIMES, [*per_image, sum(per_image)], strict=True))
 
 
-def _seconds(reader: AnswerReader, source: Source, node: str, test: str) -> float:
+def _seconds(reader: AnswerReader, source: RunReadout, node: str, test: str) -> float:
     answers = source.record.answers.get(node, {}).get(test)
     return float(reader.facts(answers).get("score_seconds", math.nan)) if answers else math.nan
 
 
-def shape_time(rows: list[Row]) -> Table:
+def shape_time(rows: list[TidyRow]) -> Table:
     """A row per configuration; milliseconds per image as columns."""
     heads = {"network": "Network", "gate": "Gate", "total": "Total"}
     caption = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cliqa_bench import metrics
 from cliqa_bench.readouts import gate_weights
 from cliqa_bench.reports.methods import namer, predict, unique
-from cliqa_bench.reports.rows import Group, Row
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Table, build
 from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds
 from cliqa_bench.results.records import AnswerReader, RunRecord
@@ -33,7 +33,7 @@ def _srcc(reader: AnswerReader, seeds: Seeds, test: str) -> list[float]:
     return [metrics.NAN if p is None else metrics.srcc(p.scores, p.mos) for p in told]
 
 
-def weight_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def weight_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns mean gate weights and SRCC by further test set (Table X), means over seeds.
 
     Raises:
@@ -54,7 +54,7 @@ def weight_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def srcc_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def srcc_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the SRCC by backbone and further test set (Table XI), means over seeds.
 
     Raises:
@@ -69,7 +69,7 @@ def srcc_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def shape_weights(rows: list[Row]) -> Table:
+def shape_weights(rows: list[TidyRow]) -> Table:
     """A row per test set, a column per head and one for SRCC."""
     heads, name = unique(row.train_dataset for row in rows if row.metric == WEIGHT), namer(rows)
     several = len({name(row) for row in rows}) > 1
@@ -94,11 +94,11 @@ def shape_weights(rows: list[Row]) -> Table:
     )
 
 
-def shape_srcc(rows: list[Row]) -> Table:
+def shape_srcc(rows: list[TidyRow]) -> Table:
     """A row per method and backbone, a column per test set."""
     columns = unique(row.test_dataset for row in rows)
 
-    def name(row: Row) -> str:
+    def name(row: TidyRow) -> str:
         return f"{row.method}{f' ({row.variant})' if row.variant else ''} [{row.backbone}]"
 
     caption = (

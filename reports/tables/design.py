@@ -6,7 +6,7 @@ from collections import Counter
 
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import Method, namer, sources, unique
-from cliqa_bench.reports.rows import Group, Row
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Section, Table, build
 from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds, runs_of, summaries
 from cliqa_bench.results.records import AnswerReader
@@ -23,7 +23,7 @@ _CHOICES = {"norms=shared": SHARED, "gate_bn=imagenet": IMAGENET}
 _SECTIONS = ("Reference", "Normalisation", "Feature hierarchy", "Other settings", "Backbone")
 
 
-def design_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def design_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns mPSI and mSRCC of TSN-IQA by design choice and backbone (Table VII), means over seeds.
 
     One backbone bears the design choices: the one with most of them, of several ResNet-18 as in the paper.
@@ -73,7 +73,7 @@ def _choice(method: Method, seeds: Seeds, main: str) -> str:
     return _CHOICES.get(method.variant, method.variant)
 
 
-def _kind(row: Row) -> str:
+def _kind(row: TidyRow) -> str:
     if row.variant == REFERENCE:
         return "Reference"
     if row.variant.startswith((HIERARCHY, BACKBONE)):
@@ -81,11 +81,11 @@ def _kind(row: Row) -> str:
     return "Normalisation" if row.variant in (SHARED, IMAGENET) else "Other settings"
 
 
-def shape_design(rows: list[Row]) -> Table:
+def shape_design(rows: list[TidyRow]) -> Table:
     """A section per kind of choice, the columns mPSI and mSRCC."""
     columns = ["mPSI", "mSRCC"]
 
-    def name(row: Row) -> str:
+    def name(row: TidyRow) -> str:
         if row.variant == REFERENCE:
             return f"{row.method} [{row.backbone}]"
         if row.variant.startswith(BACKBONE):
@@ -107,7 +107,7 @@ def shape_design(rows: list[Row]) -> Table:
     return Table("VII", caption, ("Design choice", "Variant"), columns, sections)
 
 
-def seed_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def seed_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns mean and standard deviation (ddof=1) over seeds of the task-agnostic methods (Table XIII).
 
     A method with one seed is a dash (its variants are left out); none where no method has two.
@@ -131,7 +131,7 @@ def seed_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def shape_seeds(rows: list[Row]) -> Table:
+def shape_seeds(rows: list[TidyRow]) -> Table:
     """A section per backbone, a column per summary number, and one that tells the number of seeds."""
     columns = [*SUMMARY, *(["seeds"] if any(row.metric == "seeds" for row in rows) else [])]
     sections: list[Section] = []

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.rows import GENERATED, Group, Row, order_rank
+from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow, order_rank
 
 DIGITS = 3
 
 
-class Value(NamedTuple):
+class TableValue(NamedTuple):
     """A number in a table.
 
     Attributes:
@@ -36,7 +36,7 @@ class Section:
     """Rows that are compared with each other, each a name and one value per column."""
 
     label: str
-    rows: list[tuple[str, list[Value]]]
+    rows: list[tuple[str, list[TableValue]]]
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,18 @@ def table_title(number: str) -> str:
     return f"Table {number}" if number.isupper() else number.replace("_", " ").capitalize()
 
 
-def shape(number: str, rows: list[Row]) -> Table:
+def shape(number: str, rows: list[TidyRow]) -> Table:
     """Puts the rows of one of the tables III to VI, ours or the published ones, into its shape."""
     return SHAPES[number](rows)
 
 
-def main_sequence(group: Group) -> list[str]:
+def main_sequence(group: RunGroup) -> list[str]:
     """Returns the titles of the datasets in the order of Tables III and IV."""
     record = group.main_record
     return [record.titles.get(name, name) for name in record.sequence]
 
 
-def about(group: Group, number: str, in_order: bool) -> str:
+def about(group: RunGroup, number: str, in_order: bool) -> str:
     """Returns the end of a caption: order, backbone, seeds, protocol, and the generated label.
 
     Args:
@@ -126,11 +126,11 @@ def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _namer(rows: list[Row], with_backbone: bool = True) -> Callable[[Row], str]:
+def _namer(rows: list[TidyRow], with_backbone: bool = True) -> Callable[[TidyRow], str]:
     """Returns how rows are called: the method, with its variant, and its backbone where there are several."""
     several = with_backbone and len({row.backbone for row in rows}) > 1
 
-    def name(row: Row) -> str:
+    def name(row: TidyRow) -> str:
         variant = f" ({row.variant})" if row.variant else ""
         return f"{row.method}{variant}" + (f" [{row.backbone}]" if several else "")
 
@@ -138,7 +138,7 @@ def _namer(rows: list[Row], with_backbone: bool = True) -> Callable[[Row], str]:
 
 
 def section(
-    label: str, names: Iterable[str], columns: list[list[Value]], best: Sequence[bool] | None = None
+    label: str, names: Iterable[str], columns: list[list[TableValue]], best: Sequence[bool] | None = None
 ) -> Section:
     """Puts columns of values together and marks the best of each column; ties are decided as printed.
 
@@ -159,23 +159,23 @@ def section(
 
 
 def _grid(
-    rows: list[Row], name: Callable[[Row], str], column: Callable[[Row], str]
-) -> dict[tuple[str, str], Row]:
+    rows: list[TidyRow], name: Callable[[TidyRow], str], column: Callable[[TidyRow], str]
+) -> dict[tuple[str, str], TidyRow]:
     return {(name(row), column(row)): row for row in rows}
 
 
-def _value(row: Row | None, spread: bool, digits: int) -> Value:
+def _value(row: TidyRow | None, spread: bool, digits: int) -> TableValue:
     if row is None:
-        return Value(digits=digits)
+        return TableValue(digits=digits)
     gray = row.note.startswith("future task")
-    return Value(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
+    return TableValue(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
 
 
 def build(
     label: str,
-    rows: list[Row],
-    name: Callable[[Row], str],
-    column: Callable[[Row], str],
+    rows: list[TidyRow],
+    name: Callable[[TidyRow], str],
+    column: Callable[[TidyRow], str],
     columns: list[str],
     spread: bool = False,
     digits: Mapping[str, int] | None = None,
@@ -198,7 +198,7 @@ def build(
     return section(label, names, values, None if best is None else [c in best for c in columns])
 
 
-def _summary(rows: list[Row]) -> Table:
+def _summary(rows: list[TidyRow]) -> Table:
     """Table III: a section per setting, a block of four columns per backbone."""
     backbones = _unique(row.backbone for row in rows)
     columns = [f"{b}\t{metric}" for b in backbones for metric in SUMMARY]
@@ -221,7 +221,7 @@ def _summary(rows: list[Row]) -> Table:
     )  # fmt: skip
 
 
-def _matrix(rows: list[Row]) -> Table:
+def _matrix(rows: list[TidyRow]) -> Table:
     """Table IV: a section per dataset learned, a column per test set."""
     columns, name = _unique(row.test_dataset for row in rows), _namer(rows)
     trained = sorted(_unique(row.train_dataset for row in rows), key=lambda t: t != "All")
@@ -236,7 +236,7 @@ def _matrix(rows: list[Row]) -> Table:
     return Table("IV", caption, ("Dataset", "Method"), columns, sections)
 
 
-def _orders(rows: list[Row]) -> Table:
+def _orders(rows: list[TidyRow]) -> Table:
     """Table V: a section per metric, a column per task order."""
     orders, name = sorted(_unique(row.order for row in rows), key=order_rank), _namer(rows)
     sections = [
@@ -248,7 +248,7 @@ def _orders(rows: list[Row]) -> Table:
     return Table("V", caption, ("Metric", "Method"), orders, sections)
 
 
-def _lengths(rows: list[Row]) -> Table:
+def _lengths(rows: list[TidyRow]) -> Table:
     """Table VI: a section per task order, a column per length and their mean."""
     name = _namer(rows)
     lengths = sorted({row.length for row in rows if isinstance(row.length, int)})
@@ -264,7 +264,7 @@ def _lengths(rows: list[Row]) -> Table:
     return Table("VI", caption, ("Order", "Method"), columns, sections)
 
 
-SHAPES: dict[str, Callable[[list[Row]], Table]] = {
+SHAPES: dict[str, Callable[[list[TidyRow]], Table]] = {
     "III": _summary, "IV": _matrix, "V": _orders, "VI": _lengths,
 }  # fmt: skip
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.reports.methods import namer, unique
-from cliqa_bench.reports.rows import Group, Row
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Table, build
 from cliqa_bench.reports.tables.tsn import default_runs, over_seeds
 from cliqa_bench.results.records import AnswerReader, RunRecord
-
-Float = NDArray[np.float64]
+from cliqa_bench.types import Floats
 
 CORRELATIONS = ("all cells, ordinal ranks", "all cells, average ranks", "off the diagonal, average ranks")
 
 
-def kl_matrix(reader: AnswerReader, record: RunRecord) -> Float | None:
+def kl_matrix(reader: AnswerReader, record: RunRecord) -> Floats | None:
     """Returns KL(row || column) between the last normalisation layers of a run's tasks.
 
     Returns:
@@ -35,7 +33,7 @@ def kl_matrix(reader: AnswerReader, record: RunRecord) -> Float | None:
     ])  # fmt: skip
 
 
-def head_matrix(reader: AnswerReader, record: RunRecord) -> Float:
+def head_matrix(reader: AnswerReader, record: RunRecord) -> Floats:
     """Returns the SRCC of each task's own normalisation and head (row) on each test set (column).
 
     Returns:
@@ -54,7 +52,7 @@ def head_matrix(reader: AnswerReader, record: RunRecord) -> Float:
     return matrix
 
 
-def correlations(kl: Float, srcc: Float) -> dict[str, float]:
+def correlations(kl: Floats, srcc: Floats) -> dict[str, float]:
     """Returns the rank correlations between the cells of Tables VIII and IX.
 
     The paper's -0.776 is the one over all cells, the diagonal included, whose zeros are ranked by position.
@@ -75,7 +73,7 @@ def correlations(kl: Float, srcc: Float) -> dict[str, float]:
     return dict(zip(CORRELATIONS, values, strict=True))
 
 
-def _matrix_rows(group: Group, reader: AnswerReader, table: str) -> list[Row]:
+def _matrix_rows(group: RunGroup, reader: AnswerReader, table: str) -> list[TidyRow]:
     """Rows of one of the two matrices, means over seeds; none for runs without statistics of their own."""
     rows = []
     for method, seeds in default_runs(group).items():
@@ -95,7 +93,7 @@ def _matrix_rows(group: Group, reader: AnswerReader, table: str) -> list[Row]:
     return rows
 
 
-def kl_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def kl_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the divergences of Table VIII.
 
     Raises:
@@ -104,7 +102,7 @@ def kl_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return _matrix_rows(group, reader, "VIII")
 
 
-def head_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def head_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the rank correlations of Table IX.
 
     Raises:
@@ -113,7 +111,7 @@ def head_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return _matrix_rows(group, reader, "IX")
 
 
-def correlation_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def correlation_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the rank correlations between Tables VIII and IX, means over seeds.
 
     Raises:
@@ -130,7 +128,7 @@ def correlation_rows(group: Group, reader: AnswerReader) -> list[Row]:
     return rows
 
 
-def correlations_of_rows(kl: list[Row], srcc: list[Row]) -> list[Row]:
+def correlations_of_rows(kl: list[TidyRow], srcc: list[TidyRow]) -> list[TidyRow]:
     """Returns the rank correlations between the rows of one Table VIII and those of one Table IX."""
     cells = {(row.train_dataset, row.test_dataset): row.value for row in srcc}
     titles = unique(row.train_dataset for row in kl)
@@ -140,7 +138,7 @@ def correlations_of_rows(kl: list[Row], srcc: list[Row]) -> list[Row]:
     return [blank._replace(metric=m, value=v) for m, v in correlations(both[0], both[1]).items()]
 
 
-def _shape(number: str, rows: list[Row], caption: str, best: tuple[str, ...] | None) -> Table:
+def _shape(number: str, rows: list[TidyRow], caption: str, best: tuple[str, ...] | None) -> Table:
     columns, name = unique(row.test_dataset for row in rows), namer(rows)
     several = len({name(row) for row in rows}) > 1
     sections = [
@@ -157,7 +155,7 @@ def _shape(number: str, rows: list[Row], caption: str, best: tuple[str, ...] | N
     return Table(number, caption, ("Method", "Dataset"), columns, sections)
 
 
-def shape_kl(rows: list[Row]) -> Table:
+def shape_kl(rows: list[TidyRow]) -> Table:
     """A row and a column per dataset."""
     caption = (
         "Kullback-Leibler divergence KL(row || column), in nats and summed over the channels, between the "
@@ -167,7 +165,7 @@ def shape_kl(rows: list[Row]) -> Table:
     return _shape("VIII", rows, caption, ())
 
 
-def shape_heads(rows: list[Row]) -> Table:
+def shape_heads(rows: list[TidyRow]) -> Table:
     """A row per dataset learned, a column per test set."""
     caption = (
         "SRCC of each task's own normalisation and head (row) on every test set (column), without a gate. "
@@ -176,7 +174,7 @@ def shape_heads(rows: list[Row]) -> Table:
     return _shape("IX", rows, caption, None)
 
 
-def shape_correlations(rows: list[Row]) -> Table:
+def shape_correlations(rows: list[TidyRow]) -> Table:
     """A row per method, a column per way of ranking."""
     columns, name = [column for column in CORRELATIONS if any(r.metric == column for r in rows)], namer(rows)
     caption = (

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.reports.methods import Method, joined_note, make_row, matrices_of, predict, sources
-from cliqa_bench.reports.rows import GENERATED, Group, Row
+from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.results.records import AnswerReader
-
-Float = NDArray[np.float64]
+from cliqa_bench.types import Floats
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -43,7 +42,7 @@ def resample_counts(n: int, resamples: int, *names: Any) -> NDArray[np.int64]:
     return rng.multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
-def _ranks(values: Float, counts: NDArray[np.int64]) -> Float:
+def _ranks(values: Floats, counts: NDArray[np.int64]) -> Floats:
     """Ranks n values within each resample without sorting it: the sorted values are counted up.
 
     Returns:
@@ -65,14 +64,14 @@ class Resampled:
         counts: (B, n) how often each image is in each resample.
     """
 
-    def __init__(self, mos: Float, counts: NDArray[np.int64]) -> None:
+    def __init__(self, mos: Floats, counts: NDArray[np.int64]) -> None:
         step = max(1, 200_000 // len(mos))  # what fits into the cache is several times faster
         self._chunks = [counts[start : start + step] for start in range(0, len(counts), step)]
         self._opinions = [_ranks(mos, some) for some in self._chunks]
         self._undefined = np.full(len(counts), np.nan)
         self._mos = mos
 
-    def srcc(self, scores: Float) -> Estimate:
+    def srcc(self, scores: Floats) -> Estimate:
         """SRCC of predictions with the opinions, ties by average ranks, whole and in each resample.
 
         Args:
@@ -104,7 +103,7 @@ class Estimate:
     """
 
     value: float
-    replicates: Float
+    replicates: Floats
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -124,7 +123,7 @@ def mean_of(estimates: list[Estimate]) -> Estimate:
     return Estimate(fmean(e.value for e in estimates), np.mean([e.replicates for e in estimates], axis=0))
 
 
-def estimates(group: Group, reader: AnswerReader, resamples: int) -> dict[Method, dict[str, Estimate]]:
+def estimates(group: RunGroup, reader: AnswerReader, resamples: int) -> dict[Method, dict[str, Estimate]]:
     """SRCC after the last experience on each test set, means over the seeds; images and seeds are resampled.
 
     All methods see the same resamples of a test set, and those with the same seeds the same resamples of the
@@ -162,7 +161,7 @@ def estimates(group: Group, reader: AnswerReader, resamples: int) -> dict[Method
     return found
 
 
-def interval_rows(group: Group, reader: AnswerReader, resamples: int = RESAMPLES) -> list[Row]:
+def interval_rows(group: RunGroup, reader: AnswerReader, resamples: int = RESAMPLES) -> list[TidyRow]:
     """Returns bootstrap intervals of mSRCC, of SRCC on each test set, and of the difference to the best.
 
     The best is the method with the highest mSRCC of its setting and backbone, on every test set. Metrics:
@@ -195,7 +194,7 @@ def interval_rows(group: Group, reader: AnswerReader, resamples: int = RESAMPLES
     return rows
 
 
-def _three(method: Method, order: str, metric: str, found: Estimate, note: str) -> list[Row]:
+def _three(method: Method, order: str, metric: str, found: Estimate, note: str) -> list[TidyRow]:
     low, high = found.interval
     named = {metric: found.value, f"{metric}: low": low, f"{metric}: high": high}
     return [make_row("intervals", method, order, name, value, note) for name, value in named.items()]
@@ -239,7 +238,7 @@ def sign_flip_p(differences: list[float]) -> float:
     return float(test.pvalue)
 
 
-def significance_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def significance_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the p-value of every pair of methods of one setting and backbone, paired by seed.
 
     Metrics are "mPSI: p against LwF-KG" and so on; of too few seeds `value` is nan and `note` says so. Where

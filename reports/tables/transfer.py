@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.reports.methods import joined_note, make_row, matrices_of, sources
-from cliqa_bench.reports.rows import GENERATED, Group, Row
+from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
 from cliqa_bench.results.records import AnswerReader
 
 MEASURES: dict[str, Callable[[NDArray[np.float64]], float]] = {
@@ -20,7 +20,7 @@ MEASURES: dict[str, Callable[[NDArray[np.float64]], float]] = {
 }
 
 
-def transfer_rows(group: Group, reader: AnswerReader) -> list[Row]:
+def transfer_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns forgetting, BWT and FWT of every method in the main order, means over seeds (std with ddof=1).
 
     FWT of the oracle is nan: it has no head for a dataset that is not learned yet.

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from cliqa_bench import metrics
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.methods import Method, Source, joined_note, make_row, matrices_of, sources
-from cliqa_bench.reports.rows import GENERATED, Group, Row
+from cliqa_bench.reports.methods import Method, RunReadout, joined_note, make_row, matrices_of, sources
+from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
 from cliqa_bench.results.records import AnswerReader
 
-Seeds = dict[int, Source]
+Seeds = dict[int, RunReadout]
 """Seed -> the run, and how it is read."""
 
 
-def runs_of(group: Group, strategy: str, readout: str = "gate") -> dict[Method, Seeds]:
+def runs_of(group: RunGroup, strategy: str, readout: str = "gate") -> dict[Method, Seeds]:
     """Returns the runs of a strategy in the main order under a readout, all its variants."""
     return {
         method: seeds
@@ -25,7 +25,7 @@ def runs_of(group: Group, strategy: str, readout: str = "gate") -> dict[Method, 
     }
 
 
-def default_runs(group: Group, strategy: str = "tsn", readout: str = "gate") -> dict[Method, Seeds]:
+def default_runs(group: RunGroup, strategy: str = "tsn", readout: str = "gate") -> dict[Method, Seeds]:
     """Returns those of `runs_of` with the default hyper-parameters; of backbones that lack them, all."""
     found = runs_of(group, strategy, readout)
     plain = {method.backbone for method in found if not method.variant}
@@ -33,8 +33,8 @@ def default_runs(group: Group, strategy: str = "tsn", readout: str = "gate") -> 
 
 
 def over_seeds(
-    table: str, method: Method, group: Group, metric: str, values: Sequence[float], note: str = ""
-) -> Row:
+    table: str, method: Method, group: RunGroup, metric: str, values: Sequence[float], note: str = ""
+) -> TidyRow:
     """Returns the row of a number that each seed has: mean and standard deviation (ddof=1).
 
     A seed without a value makes the mean nan, and is not left out of it.

@@ -15,29 +15,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cliqa_bench.bench.conditions import Setting
-from cliqa_bench.bench.measurement import Measured
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.measurement import Measurement
 from cliqa_bench.bench.real_size import make_real_size
 from cliqa_bench.errors import UserError
 
 _STARTED = "CLIQA_BENCH_STARTED"
 
 
-def measure(setting: Setting) -> Iterator[Measured]:
+def measure(setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of the group."""
     data, cache = setting.folder / "data", setting.folder / "cache"
     n = make_real_size(data, ["koniq10k"], setting.scale)
     cold = _first(setting, data, cache)
     what = f"first mini-batch, {n:,} images of 1024 x 768"
-    yield Measured("first-batch", f"{what}, to be decoded first", (cold["batch"],), "s")
+    yield Measurement("first-batch", f"{what}, to be decoded first", (cold["batch"],), "s")
     warm = [_first(setting, data, cache) for _ in range(setting.repeats)]
-    yield Measured(
+    yield Measurement(
         "first-batch", f"{what}, cache warm", tuple(w["batch"] for w in warm), "s", reach=10, better="lower"
     )
-    yield Measured("first-batch", "first optimiser step", tuple(w["step"] for w in warm), "s")
+    yield Measurement("first-batch", "first optimiser step", tuple(w["step"] for w in warm), "s")
 
 
-def _first(setting: Setting, data: Path, cache: Path) -> dict[str, float]:
+def _first(setting: Conditions, data: Path, cache: Path) -> dict[str, float]:
     flags = {
         "strategy": "tsn", "orders": "koniq10k", "data": str(data), "preset": "paper", "backbone": "scnn",
         "device": setting.device, "jobs": 1, "out": str(setting.folder / "runs"),

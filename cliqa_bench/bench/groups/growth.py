@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from scipy import stats
 
-from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.fixtures import pictures_source
 from cliqa_bench.bench.groups import score_speed, training
-from cliqa_bench.bench.measurement import Measured, in_turn, seconds
-from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.bench.measurement import Measurement, interleaved, seconds
+from cliqa_bench.benchmarks.decoded import DecodedDataset
 
 TOLERANCE = 0.15
 """How far from 1 an exponent may be: with 0.15, four times the work takes 3.2 to 4.9 times as long."""
@@ -66,7 +66,7 @@ def power_law(sizes: Sequence[float], times: Sequence[Sequence[float]]) -> Fit:
     return Fit(float(found.slope), float(found.slope) - half, float(found.slope) + half)
 
 
-def row(what: str, sizes: Sequence[int], sides: Sequence[Callable[[], float]], repeats: int) -> Measured:
+def row(what: str, sizes: Sequence[int], sides: Sequence[Callable[[], float]], repeats: int) -> Measurement:
     """Measures the seconds of several sizes in turn; the row's values are the exponents of each repeat.
 
     Args:
@@ -75,15 +75,15 @@ def row(what: str, sizes: Sequence[int], sides: Sequence[Callable[[], float]], r
         sides: Each measures its size once and returns its seconds.
         repeats: How often.
     """
-    times = in_turn(sides, repeats, what=what)
+    times = interleaved(sides, repeats, what=what)
     fit = power_law(sizes, times)
     exponents = [power_law(sizes, [[t] for t in once]).exponent for once in zip(*times, strict=True)]
     note = f"{fit.verdict}: all repeats together {fit.exponent:.3f} ({fit.low:.3f}..{fit.high:.3f})"
     raw = {str(size): seconds for size, seconds in zip(sizes, times, strict=True)}
-    return Measured("growth", what, tuple(exponents), "(exponent)", note=note, raw=raw)
+    return Measurement("growth", what, tuple(exponents), "(exponent)", note=note, raw=raw)
 
 
-def measure(setting: Setting) -> Iterator[Measured]:
+def measure(setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of the group."""
     least = IMAGES * (score_speed.ON_GPU if torch.device(setting.device).type == "cuda" else 1)
     sizes = [least * factor for factor in FACTORS]
@@ -92,29 +92,29 @@ def measure(setting: Setting) -> Iterator[Measured]:
     yield training_images(setting, sizes)
 
 
-def _source(setting: Setting, images: int, folder: str) -> Source:
+def _source(setting: Conditions, images: int, folder: str) -> DecodedDataset:
     shapes = [score_speed.MINIATURES[i % len(score_speed.MINIATURES)] for i in range(images)]
     return pictures_source(setting.folder / folder, shapes, "test")
 
 
-def scoring_images(setting: Setting, sizes: Sequence[int]) -> Measured:
+def scoring_images(setting: Conditions, sizes: Sequence[int]) -> Measurement:
     """Measures scoring, gate and six heads, of more and more images."""
-    all_ours = [score_speed.Ours("scnn", _source(setting, n, f"images-{n}"), setting) for n in sizes]
+    all_ours = [score_speed.OurScoring("scnn", _source(setting, n, f"images-{n}"), setting) for n in sizes]
     sides = [_timed(ours.score) for ours in all_ours]
     return row(f"scoring, images {_listed(sizes)}, S-CNN", sizes, sides, setting.repeats)
 
 
-def scoring_tasks(setting: Setting, images: int) -> Measured:
+def scoring_tasks(setting: Conditions, images: int) -> Measurement:
     """Measures scoring with more and more heads, each with its own normalisation; no gate."""
     source = _source(setting, images, "tasks")
-    all_ours = [score_speed.Ours("scnn", source, setting, tasks) for tasks in TASKS]
+    all_ours = [score_speed.OurScoring("scnn", source, setting, tasks) for tasks in TASKS]
     sides = [_timed(ours.heads) for ours in all_ours]
     return row(f"scoring, tasks {_listed(TASKS)}, S-CNN", TASKS, sides, setting.repeats)
 
 
-def training_images(setting: Setting, sizes: Sequence[int]) -> Measured:
+def training_images(setting: Conditions, sizes: Sequence[int]) -> Measurement:
     """Measures an epoch of TSN's training on more and more images."""
-    all_ours = [training.Ours("tsn", training.make_job(setting, setting.precision, n)) for n in sizes]
+    all_ours = [training.OurTraining("tsn", training.make_job(setting, setting.precision, n)) for n in sizes]
     sides = [lambda ours=ours: ours.epoch()[0] for ours in all_ours]
     return row(f"training, images {_listed(sizes)}, TSN", sizes, sides, setting.repeats)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cliqa_bench.bench.conditions import Setting
-from cliqa_bench.bench.measurement import Measured
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.measurement import Measurement
 from cliqa_bench.bench.process import Ran, run
 
 MAIN = ("run", "--strategy", "tsn", "--orders", "all")
@@ -13,13 +13,13 @@ LONG = 3
 """Most repeats of what takes a minute."""
 
 
-def where(setting: Setting, name: str) -> list[str]:
+def where(setting: Conditions, name: str) -> list[str]:
     """Returns the flags that say where a run computes and writes."""
     device = ["--device", setting.device, "--precision", setting.precision]
     return ["--out", str(setting.folder / name), *device]
 
 
-def measure(setting: Setting) -> Iterator[Measured]:
+def measure(setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of the group."""
     first: list[Ran] = []
     again: list[Ran] = []
@@ -31,13 +31,13 @@ def measure(setting: Setting) -> Iterator[Measured]:
         report = ["report", "--out", words[1], "--format", "csv,md,tex", "--no-figures"]
         told += [run(report, cache) for _ in range(2)]
     what = f"tsn, all orders, on the miniatures, in {setting.precision}"
-    yield Measured(
+    yield Measurement(
         "main-job", f"{what}, empty cache", _times(first), "s", reach=90, better="lower",
         note="makes and decodes the miniatures, trains, tests, reports, draws",
     )  # fmt: skip
-    yield Measured("main-job", "its memory at the peak", _gigabytes(first), "GB", reach=4, better="lower")
-    yield Measured("main-job", f"{what}, everything done", _times(again), "s", reach=5, better="lower")
-    yield Measured("main-job", "report: its tables", _times(told), "s", reach=3, better="lower")
+    yield Measurement("main-job", "its memory at the peak", _gigabytes(first), "GB", reach=4, better="lower")
+    yield Measurement("main-job", f"{what}, everything done", _times(again), "s", reach=5, better="lower")
+    yield Measurement("main-job", "report: its tables", _times(told), "s", reach=3, better="lower")
 
 
 def _times(ran: list[Ran]) -> tuple[float, ...]:

@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.bench.conditions import Setting
-from cliqa_bench.bench.measurement import Measured
-from cliqa_bench.benchmarks.decoded import Source, open_source
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.measurement import Measurement
+from cliqa_bench.benchmarks.decoded import DecodedDataset, open_source
 from cliqa_bench.benchmarks.generated.make import make_miniatures
 from cliqa_bench.benchmarks.labelled import load_materials
 from cliqa_bench.benchmarks.streams import quality_benchmark
@@ -43,7 +43,7 @@ LEVELS = (0.95, 0.98, 0.99)
 """Of what the sampled pairs end with."""
 
 
-class Kind(NamedTuple):
+class Schedule(NamedTuple):
     """How a training goes.
 
     Attributes:
@@ -64,16 +64,16 @@ class Kind(NamedTuple):
 Pairs = Literal["batch", "sampled"]
 
 _PAPER = PRESETS["paper"]
-KINDS: dict[Pairs, Kind] = {
-    "batch": Kind(pieces=4, epochs=32, batch=32, lr=3e-2, decay=(6, 28)),
-    "sampled": Kind(pieces=40, epochs=40, batch=_PAPER.batch, lr=_PAPER.lr, decay=()),
+KINDS: dict[Pairs, Schedule] = {
+    "batch": Schedule(pieces=4, epochs=32, batch=32, lr=3e-2, decay=(6, 28)),
+    "sampled": Schedule(pieces=40, epochs=40, batch=_PAPER.batch, lr=_PAPER.lr, decay=()),
 }
 
 Groups = Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True, eq=False)
-class Sliced(Source):
+class Sliced(DecodedDataset):
     """A dataset whose epochs are cut into pieces, so that each piece is validated.
 
     Attributes:
@@ -108,7 +108,7 @@ class Curve(NamedTuple):
     test: float
 
 
-def measure(setting: Setting) -> Iterator[Measured]:
+def measure(setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of the group."""
     root = setting.folder / "data"
     make_miniatures(root, setting.scale * IMAGES / IMAGES_AT_ONE, names=["koniq10k"])
@@ -122,16 +122,16 @@ def measure(setting: Setting) -> Iterator[Measured]:
         what = f"image passes to {part:.0%} of what sampled pairs end with, all pairs of a mini-batch"
         note = f"{n:,} training images, validation SRCC {part * end:.3f}, seeds {', '.join(map(str, SEEDS))}"
         ours, finely = (tuple(_reaches(c, part * end) for c in curves[kind]) for kind in KINDS)
-        yield Measured(
+        yield Measurement(
             "pairs", what, ours, "passes", published, "sampled pairs, validated once an epoch as published",
             reach=1 / 20, better="lower", note=note,
         )  # fmt: skip
-        yield Measured(
+        yield Measurement(
             "pairs", what, ours, "passes", finely, "sampled pairs, looked at forty times an epoch",
             better="lower", note=note,
         )  # fmt: skip
     gap = fmean(c.test for c in curves["batch"]) - fmean(c.test for c in curves["sampled"])
-    yield Measured(
+    yield Measurement(
         "pairs", "final test SRCC less that of sampled pairs, mean over the seeds", (gap,), "SRCC",
         reach=-0.005, note=", ".join(
             f"{k} {fmean(c.test for c in v):.4f} after {v[0].passes[-1]:,} passes" for k, v in curves.items()
@@ -144,7 +144,7 @@ def _reaches(curve: Curve, level: float) -> float:
     return next((float(n) for n, v in zip(curve.passes, curve.srcc, strict=True) if v >= level), math.nan)
 
 
-def _train(setting: Setting, found: Source, name: Pairs, seed: int) -> Curve:
+def _train(setting: Conditions, found: DecodedDataset, name: Pairs, seed: int) -> Curve:
     kind = KINDS[name]
     pairs = round(PAIRS * min(1.0, len(found.ratings) / IMAGES))
     source = Sliced(found.dataset, found.ratings, found.split, found.cache, pieces=kind.pieces)

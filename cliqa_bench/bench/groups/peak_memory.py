@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
-from cliqa_bench.bench.conditions import Setting
-from cliqa_bench.bench.measurement import Measured
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.measurement import Measurement
 from cliqa_bench.bench.process import run
 from cliqa_bench.bench.real_size import make_real_size
 
@@ -14,7 +14,7 @@ PROTOCOL = ("training.crop=96", "training.pairs=batch", "training.warmup_epochs=
 """Few and small steps: what is large is the images, which are decoded, described and scored whole."""
 
 
-def measure(setting: Setting) -> Iterator[Measured]:
+def measure(setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of the group: at a quarter, at half and at the whole of the scale."""
     first = float("nan")
     for part in (0.25, 0.5, 1.0):
@@ -28,12 +28,12 @@ def measure(setting: Setting) -> Iterator[Measured]:
         ran = run(words, folder / "cache")
         shutil.rmtree(folder)  # tens of gigabytes at the whole scale
         peak = ran.peak_bytes / 1e9
-        yield Measured(
+        yield Measurement(
             "memory", f"decode, train, gate and test {n:,} images of real size", (peak,), "GB", reach=4,
             better="lower", note=f"{ran.seconds:.0f} s",
         )  # fmt: skip
         if part == 1.0:
-            yield Measured(
+            yield Measurement(
                 "memory", "four times the images", (peak,), "GB", (first,), "a quarter of them", reach=1.2,
                 better="lower",
             )  # fmt: skip

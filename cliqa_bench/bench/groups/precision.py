@@ -13,9 +13,9 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from cliqa_bench.bench.conditions import Setting
-from cliqa_bench.bench.measurement import Measured
-from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.measurement import Measurement
+from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.labelled import miniatures
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import RunConfig
@@ -38,7 +38,7 @@ PIXELS = (1, MAX_PIXELS // 4, MAX_PIXELS, 4 * MAX_PIXELS)
 """Most pixels in a batch, for the comparison of batches; with 1, every image comes alone."""
 
 
-def trained_here(setting: Setting) -> Worker:
+def trained_here(setting: Conditions) -> Worker:
     """Trains TSN on two miniatures, with the preset `quick`."""
     root = miniatures(TWO_SETS)
     flags = {"strategy": "tsn", "orders": ",".join(TWO_SETS), "data": str(root), "preset": "quick"}
@@ -81,7 +81,7 @@ def _worker(plan: Plan) -> Worker:
 
 
 def scores_of(
-    scorer: Scorer, source: Source, device: str, precision: Precision, pixels: int = MAX_PIXELS
+    scorer: Scorer, source: DecodedDataset, device: str, precision: Precision, pixels: int = MAX_PIXELS
 ) -> NDArray[np.float32]:
     """Scores a dataset's test images, (n, heads), in batches of at most so many pixels."""
     kind = torch.device(device).type
@@ -92,7 +92,7 @@ def scores_of(
     return out
 
 
-def measure(setting: Setting) -> Iterator[Measured]:
+def measure(setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of the group."""
     device = setting.device
     worker = trained_here(setting) if setting.runs is None else finished(setting.runs, device)
@@ -102,7 +102,7 @@ def measure(setting: Setting) -> Iterator[Measured]:
         yield batch_dependence(worker, works[0], device, precision)
 
 
-def against_float32(worker: Worker, works: list[TrainWork], device: str) -> Iterator[Measured]:
+def against_float32(worker: Worker, works: list[TrainWork], device: str) -> Iterator[Measurement]:
     """Compares scores, and their SRCC with the opinions, of every head on every test set of its run."""
     apart: list[float] = []
     pairs: list[tuple[float, float]] = []
@@ -119,24 +119,24 @@ def against_float32(worker: Worker, works: list[TrainWork], device: str) -> Iter
     exact, rounded = (tuple(column) for column in zip(*pairs, strict=True))
     largest = float(np.abs(np.subtract(exact, rounded)).max())  # nan where one is undefined
     means = (float(np.mean(rounded)),), (float(np.mean(exact)),)
-    yield Measured("precision", f"mean SRCC, bf16, {what}", means[0], "", means[1], "fp32")
-    yield Measured(
+    yield Measurement("precision", f"mean SRCC, bf16, {what}", means[0], "", means[1], "fp32")
+    yield Measurement(
         "precision", f"largest difference of an SRCC, bf16 and fp32, {what}", (largest,), "",
         better="lower", raw={"bf16": rounded, "fp32": exact},
     )  # fmt: skip
-    yield Measured(
+    yield Measurement(
         "precision", f"largest difference of a score in [-1, 1], bf16 and fp32, {what}", (max(apart),), "",
         better="lower",
     )  # fmt: skip
 
 
-def batch_dependence(worker: Worker, work: TrainWork, device: str, precision: Precision) -> Measured:
+def batch_dependence(worker: Worker, work: TrainWork, device: str, precision: Precision) -> Measurement:
     """Compares the scores of images that come alone with those of images in batches of three sizes."""
     scorer, largest = Scorer(worker.trained(work)), 0.0
     for source in map(worker.source, sorted(worker.plan.materials)):
         alone, *batched = (scores_of(scorer, source, device, precision, pixels) for pixels in PIXELS)
         largest = max(largest, *(float(np.abs(b.astype(np.float64) - alone).max()) for b in batched))
-    return Measured(
+    return Measurement(
         "precision", f"largest difference of a score between batches, {precision}", (largest,), "",
         reach=1e-5 if precision == "fp32" else None, better="lower",
     )  # fmt: skip

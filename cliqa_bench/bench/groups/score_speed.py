@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.fixtures import SIX_SETS, backbone_net, pictures_source, tsn_model
-from cliqa_bench.bench.measurement import Measured, in_turn, seconds
+from cliqa_bench.bench.measurement import Measurement, interleaved, seconds
 from cliqa_bench.bench.published_way import Task, elsewhere
-from cliqa_bench.benchmarks.decoded import Source
+from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.scoring import pixels_in_batch, score_images
 from cliqa_bench.models.folding import Scorer, folded
-from cliqa_bench.system.memory import keep_freed_memory
+from cliqa_bench.system.memory import tune_malloc
 
 MINIATURES = ((96, 128), (128, 96), (128, 128), (128, 160))
 """Height and width of pictures as small as the miniatures'."""
@@ -35,7 +35,7 @@ ON_GPU = 16
 """How many times as many images a repeat has on a GPU."""
 
 
-class Ours:
+class OurScoring:
     """Scores a dataset as `run` does, with an untrained six-task TSN.
 
     Args:
@@ -45,8 +45,8 @@ class Ours:
         tasks: How many tasks.
     """
 
-    def __init__(self, backbone: str, source: Source, setting: Setting, tasks: int = 6) -> None:
-        keep_freed_memory()
+    def __init__(self, backbone: str, source: DecodedDataset, setting: Conditions, tasks: int = 6) -> None:
+        tune_malloc()
         self.source, self.setting = source, setting
         self.scorer = Scorer(tsn_model(backbone, tasks).to(setting.device))
         self.gate = folded(backbone_net(backbone).to(setting.device))
@@ -77,7 +77,7 @@ class Limit:
         pixels: Most pixels in a batch.
     """
 
-    def __init__(self, ours: Ours, pixels: int) -> None:
+    def __init__(self, ours: OurScoring, pixels: int) -> None:
         self.device = torch.device(ours.setting.device)
         kind = torch.bfloat16 if ours.setting.precision == "bf16" else torch.float32
         # copies: ours must keep their float32 weights
@@ -105,7 +105,7 @@ class Limit:
         return done
 
 
-def quickest_limit(ours: Ours) -> Limit:
+def quickest_limit(ours: OurScoring) -> Limit:
     """Returns the bare loop with the batches that suit it best: as large as ours, or four times as large."""
     pixels = pixels_in_batch(torch.device(ours.setting.device), ours.setting.precision)
     limits = [Limit(ours, pixels), Limit(ours, 4 * pixels)]
@@ -114,36 +114,38 @@ def quickest_limit(ours: Ours) -> Limit:
     return min(limits, key=lambda limit: seconds(limit.score))
 
 
-def against_limit(setting: Setting, backbone: str, shapes: Sequence[tuple[int, int]], what: str) -> Measured:
+def against_limit(
+    setting: Conditions, backbone: str, shapes: Sequence[tuple[int, int]], what: str
+) -> Measurement:
     """Measures our scoring of test images of given shapes against the limit."""
     source = pictures_source(setting.folder / what.replace(" ", "-"), shapes, "test")
-    ours = Ours(backbone, source, setting)
+    ours = OurScoring(backbone, source, setting)
     limit = quickest_limit(ours)
     sides = [lambda: len(shapes) / seconds(ours.score), lambda: len(shapes) / seconds(limit.score)]
-    got, bare = in_turn(sides, setting.repeats, what=what)
+    got, bare = interleaved(sides, setting.repeats, what=what)
     title = registry.load("backbones", backbone).title
     what = f"six-task TSN, {title}, {what}, {setting.precision}"
-    return Measured("scoring", what, got, "image/s", bare, "the limit: seven bare passes", reach=0.9)
+    return Measurement("scoring", what, got, "image/s", bare, "the limit: seven bare passes", reach=0.9)
 
 
-def against_published(setting: Setting, backbone: str, shape: tuple[int, int], n: int) -> Measured:
+def against_published(setting: Conditions, backbone: str, shape: tuple[int, int], n: int) -> Measurement:
     """Measures our scoring of images of one shape, cache warm, against the published way."""
     height, width = shape
     folder = setting.folder / f"{height}x{width}"
     source = pictures_source(folder, [shape] * n, "test")
-    ours = Ours(backbone, source, setting)
+    ours = OurScoring(backbone, source, setting)
     with elsewhere(Task(str(folder), backbone, setting.device, setting.threads)) as published:
         sides = [lambda: n / seconds(ours.score), lambda: n / published.seconds()]
-        got, theirs = in_turn(sides, setting.repeats, what=f"{height} x {width}, published way")
+        got, theirs = interleaved(sides, setting.repeats, what=f"{height} x {width}, published way")
     cuda = torch.device(setting.device).type == "cuda"
     title = registry.load("backbones", backbone).title
-    return Measured(
+    return Measurement(
         "scoring", f"six-task TSN, {title}, {height} x {width}, {setting.precision}", got, "image/s",
         theirs, f"the published way, {'fp16' if cuda else 'fp32'}", reach=20 if cuda else 4,
     )  # fmt: skip
 
 
-def measure(setting: Setting) -> Iterator[Measured]:
+def measure(setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of the group."""
     more = ON_GPU if torch.device(setting.device).type == "cuda" else 1
     yield against_limit(setting, "resnet18", SIX_SETS * 4 * more, "shapes of the six sets")

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from cliqa_bench.bench.bare import LOOPS, BareLoop
-from cliqa_bench.bench.conditions import Setting
+from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.fixtures import backbone_net, pictures_source
-from cliqa_bench.bench.measurement import Measured, in_turn, seconds
-from cliqa_bench.benchmarks.decoded import Batch, Source
+from cliqa_bench.bench.measurement import Measurement, interleaved, seconds
+from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.extensions import registry
@@ -30,7 +30,7 @@ from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.system.avalanche_import import importing_avalanche
 from cliqa_bench.system.hardware import Precision
-from cliqa_bench.system.memory import keep_freed_memory
+from cliqa_bench.system.memory import tune_malloc
 
 with importing_avalanche():
     from avalanche.core import SupervisedPlugin
@@ -40,7 +40,7 @@ IMAGES = 256
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingCase:
     """What is trained.
 
     Attributes:
@@ -53,8 +53,8 @@ class Job:
 
     backbone: str
     training: Training
-    first: Source
-    second: Source
+    first: DecodedDataset
+    second: DecodedDataset
     device: torch.device
 
     def batches(self) -> list[Batch]:
@@ -63,7 +63,7 @@ class Job:
         return list(self.second.train_batches(t, 0, 0, t.batch))
 
 
-def make_job(setting: Setting, precision: Precision, images: int = IMAGES) -> Job:
+def make_job(setting: Conditions, precision: Precision, images: int = IMAGES) -> TrainingCase:
     """Makes pictures to train on: S-CNN and the preset `quick` on a CPU, ResNet-18 and `paper` on a GPU.
 
     Args:
@@ -80,7 +80,7 @@ def make_job(setting: Setting, precision: Precision, images: int = IMAGES) -> Jo
     folder = setting.folder / f"{precision}-{images}"
     first = pictures_source(folder / "first", [shape] * 2 * preset.batch, "train", seed=0)
     second = pictures_source(folder / "second", [shape] * files, "train", seed=1)
-    return Job(backbone, training, first, second, device)
+    return TrainingCase(backbone, training, first, second, device)
 
 
 class _Clock(SupervisedPlugin):
@@ -107,7 +107,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class Ours:
+class OurTraining:
     """Trains the epoch through the real learner, every time from the same weights.
 
     Args:
@@ -115,14 +115,14 @@ class Ours:
         job: What is trained.
     """
 
-    def __init__(self, name: str, job: Job) -> None:
-        keep_freed_memory()
+    def __init__(self, name: str, job: TrainingCase) -> None:
+        tune_malloc()
         self.job = job
         self.strategy: Strategy = registry.load("strategies", name)()
         size = registry.load("backbones", job.backbone).feature_size
         net = backbone_net(job.backbone)
         self.model = QualityModel(net, size, view=self.strategy.view()).to(job.device)
-        self.seen: list[Source] = []
+        self.seen: list[DecodedDataset] = []
         if self.strategy.depends_on == "prefix":
             self._learner(self.model, self.strategy, job.first)
             self.seen = [job.first]
@@ -146,7 +146,7 @@ class Ours:
         return loop(net, heads, job.batches(), self.strategy, job.training, job.device)  # type: ignore[arg-type]
 
     def _learner(
-        self, model: QualityModel, strategy: Strategy, source: Source, *plugins: SupervisedPlugin
+        self, model: QualityModel, strategy: Strategy, source: DecodedDataset, *plugins: SupervisedPlugin
     ) -> Learner:
         job = self.job
         learner = Learner(
@@ -158,19 +158,19 @@ class Ours:
         return learner
 
 
-def against_bare(setting: Setting, name: str, job: Job) -> Measured:
+def against_bare(setting: Conditions, name: str, job: TrainingCase) -> Measurement:
     """Measures a strategy's training against its bare loop."""
-    ours = Ours(name, job)
+    ours = OurTraining(name, job)
     bare = ours.bare()
     images = sum(len(batch.x) for batch in bare.batches)
     title, precision = registry.load("backbones", job.backbone).title, job.training.precision
     what = f"{name}, {title}, crops of {job.training.crop}, {precision}"
     sides = [lambda: images / ours.epoch()[0], lambda: images / seconds(bare.epoch)]
-    got, limit = in_turn(sides, setting.repeats, what=what)
-    return Measured("training", what, got, "image/s", limit, "the bare loop", reach=0.9)
+    got, limit = interleaved(sides, setting.repeats, what=what)
+    return Measurement("training", what, got, "image/s", limit, "the bare loop", reach=0.9)
 
 
-def measure(setting: Setting) -> Iterator[Measured]:
+def measure(setting: Conditions) -> Iterator[Measurement]:
     """Gives the rows of the group."""
     more = 8 if torch.device(setting.device).type == "cuda" else 1
     for precision in setting.precisions:
