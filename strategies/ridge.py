@@ -39,50 +39,57 @@ SUBSETS: tuple[Subset, ...] = ("train", "val")
 class Sums(NamedTuple):
     """What remains of n images with features x (n, d) and scores y (n,), float64.
 
+    Products are of what is centred: left uncentred, they would lose the digits in which features differ.
+
     Attributes:
         n: (), how many.
-        x: (d,) sum of the features.
-        xx: (d, d) sum of their products.
+        x: (d,) mean of the features.
+        y: (), mean of the scores.
+        xx: (d, d) sum of the products of the features.
         xy: (d,) sum of their products with the scores.
-        y: (), sum of the scores.
-        yy: (), sum of their squares.
+        yy: (), sum of the squared scores.
     """
 
     n: F64
     x: F64
+    y: F64
     xx: F64
     xy: F64
-    y: F64
     yy: F64
 
 
 def sums_of(x: F64, y: F64) -> Sums:
     """Adds up features (n, d) and scores (n,)."""
-    return Sums(np.float64(len(y)), x.sum(0), x.T @ x, x.T @ y, y.sum(), y @ y)  # type: ignore[arg-type]
+    mean_x, mean_y = x.mean(axis=0), y.mean()
+    x, y = x - mean_x, y - mean_y
+    return Sums(np.asarray(float(len(y))), mean_x, mean_y, x.T @ x, x.T @ y, y @ y)
 
 
 def added(parts: Mapping[str, Sums]) -> Sums:
     """Adds several up, in the order of their names, so that no other order matters."""
-    return Sums(*(np.sum([parts[name][i] for name in sorted(parts)], axis=0) for i in range(6)))
+    sums = [parts[name] for name in sorted(parts)]
+    n = np.sum([s.n for s in sums], axis=0)
+    x, y = (np.sum([s.n * mean for s, mean in zip(sums, means, strict=True)], axis=0) / n
+            for means in ([s.x for s in sums], [s.y for s in sums]))  # fmt: skip
+    xx = np.sum([s.xx + s.n * np.outer(s.x - x, s.x - x) for s in sums], axis=0)
+    xy = np.sum([s.xy + s.n * (s.x - x) * (s.y - y) for s in sums], axis=0)
+    yy = np.sum([s.yy + s.n * (s.y - y) ** 2 for s in sums], axis=0)
+    return Sums(n, x, y, xx, xy, yy)
 
 
 def solve(sums: Sums, penalty: float) -> tuple[F64, float]:
     """Returns weights (d,) and intercept of the ridge regression with `penalty` times the squared weights.
 
-    The intercept is not penalised: features and scores are centred.
+    The intercept is not penalised.
     """
-    mean_x, mean_y = sums.x / sums.n, sums.y / sums.n
-    gram = sums.xx - sums.n * np.outer(mean_x, mean_x)
-    cross = sums.xy - sums.n * mean_x * mean_y
-    weights: F64 = np.linalg.solve(gram + penalty * np.eye(len(gram)), cross).astype(np.float64)
-    return weights, float(mean_y - weights @ mean_x)
+    weights: F64 = np.linalg.solve(sums.xx + penalty * np.eye(len(sums.x)), sums.xy).astype(np.float64)
+    return weights, float(sums.y - weights @ sums.x)
 
 
 def squared_error(sums: Sums, weights: F64, intercept: float) -> float:
     """Returns the sum of the squared errors on the images that sums are of."""
-    cross = weights @ sums.xy + intercept * sums.y
-    square = weights @ sums.xx @ weights + 2 * intercept * (weights @ sums.x) + sums.n * intercept**2
-    return float(sums.yy - 2 * cross + square)
+    away = sums.y - weights @ sums.x - intercept
+    return float(sums.yy - 2 * weights @ sums.xy + weights @ sums.xx @ weights + sums.n * away**2)
 
 
 @dataclass
@@ -138,8 +145,8 @@ class Ridge(Strategy):
 
     def _solved(self) -> tuple[F64, float]:
         train, val = (added(self._sums[subset]) for subset in SUBSETS)
-        variance = np.trace(train.xx) / len(train.x) - train.n * np.mean((train.x / train.n) ** 2)
-        solutions = [solve(train, penalty * max(float(variance), 1e-12)) for penalty in self.penalties]
+        unit = max(float(np.trace(train.xx)) / len(train.x), 1e-12)
+        solutions = [solve(train, penalty * unit) for penalty in self.penalties]
         return min(solutions, key=lambda solution: squared_error(val, *solution))
 
     def state(self) -> dict[str, Tensor]:

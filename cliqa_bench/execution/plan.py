@@ -298,7 +298,7 @@ def cost(backbone: type[Backbone], strategy: Strategy, tasks: int) -> dict[str, 
         that share their normalisation share a pass, and a hard gate needs one head.
     """
     heads = tasks if strategy.own_features else 1
-    passes = {"gate": heads + 1, "gate-hard": 2, "oracle": 1, "last": 1}
+    passes = {"gate": heads + 1, "gate-hard": 2, "oracle": 1, "last": 1, "merged": heads}
     stages = strategy.stages or backbone.gate_stages
     gated = "gate" in strategy.table_rows()
     return {

@@ -53,7 +53,7 @@ class Best(NamedTuple):
     learned: dict[str, Tensor] = {}
 
 
-class Pairs(NamedTuple):
+class BatchPairs(NamedTuple):
     """The pairs of a mini-batch.
 
     Attributes:
@@ -67,7 +67,7 @@ class Pairs(NamedTuple):
     labels: Tensor
 
 
-Shown = list[tuple["DecodedDataset", Tensor]]
+ShownImages = list[tuple["DecodedDataset", Tensor]]
 """Whose images a mini-batch holds, and their positions in its ratings."""
 
 LOOK_EVERY = 50
@@ -164,7 +164,7 @@ class Learner(SupervisedTemplate):
         self.last_state: dict[str, Tensor] = {}
         self.best = Best()
         self.best_epoch = 0
-        self.shown: Shown = []
+        self.shown: ShownImages = []
         self.features = torch.empty(0)
         self._sources: tuple[DecodedDataset, ...] = ()
         self._losses: list[Tensor] = []
@@ -208,9 +208,9 @@ class Learner(SupervisedTemplate):
         return self._sources
 
     @property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> BatchPairs:
         """The pairs of the mini-batch."""
-        return Pairs(*self.mbatch[2:5])
+        return BatchPairs(*self.mbatch[2:5])
 
     @property
     def source(self) -> DecodedDataset:
@@ -234,8 +234,9 @@ class Learner(SupervisedTemplate):
         heads, t = self.model.n_tasks, self.training
         self.task = self.strategy.prepare(self.model)
         new_head = self.model.n_tasks > heads
-        self.epoch = 0 if new_head or not t.epochs else t.warmup_epochs
-        self.train_epochs = t.warmup_epochs + t.epochs - self.epoch if self.strategy.by_gradient else 0
+        epochs = t.warmup_epochs + t.epochs if self.strategy.by_gradient else 0
+        self.epoch = 0 if new_head or not t.epochs else min(t.warmup_epochs, epochs)
+        self.train_epochs = epochs - self.epoch
         self.model.to(self.device)
         self.optimizer = self.strategy.optimiser(list(self.model.parameters()), t)
         self._sources = tuple(self._with_targets(source) for source in self.experience.sources)
@@ -476,7 +477,7 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _keys(shown: Shown) -> str:
+def _keys(shown: ShownImages) -> str:
     """Names the images of a mini-batch, each once."""
     keys = (source.ratings[i].key for source, images in shown for i in images.tolist())
     return join_names(dict.fromkeys(keys))
