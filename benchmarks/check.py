@@ -19,6 +19,7 @@ from cliqa_bench.errors import UserError, one_line
 from cliqa_bench.extensions import registry
 from cliqa_bench.progress import bar
 from cliqa_bench.system.hardware import cores
+from cliqa_bench.terminal import text_table
 from cliqa_bench.types import SUBSETS, Rating
 
 SHOWN = 20
@@ -133,12 +134,7 @@ class CheckReport:
 
     def render(self) -> str:
         """Returns the table, then problems and notes, as lines of plain text without control characters."""
-        table = [HEADER, *(row.cells() for row in self.rows)]
-        widths = [max(len(row[i]) for row in table) for i in range(len(HEADER))]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
+        lines = [text_table([row.cells() for row in self.rows], HEADER, ruled=True)]
         for what, told in (
             ("problems", [r.problems for r in self.rows]),
             ("notes", [r.notes for r in self.rows]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -93,6 +94,15 @@ def one_line(text: str) -> str:
     line = re.sub("\n+", " ", "".join(c if c.isprintable() else "\n" for c in decodable)).strip()
     half = LONGEST // 2 - 3
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def run_again(what: str | Path = "it") -> str:
+    """Says what to do about something on the disk that a run makes anew.
+
+    Args:
+        what: What to delete first, where it is not the file that the message is about.
+    """
+    return f"delete {what} and run again"
 
 
 class OutOfMemory(MemoryError):

@@ -13,6 +13,7 @@ from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.parts import ReportPart, empty_parts, what_it_shows
 from cliqa_bench.reports.rows import GENERATED, SETTINGS, RunGroup, Tidy, TidyRow, order_rank
 from cliqa_bench.reports.tables.shapes import Table, table_title
+from cliqa_bench.terminal import text_table
 
 _OverviewLine = tuple[str, ...]
 
@@ -35,7 +36,7 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
     if numbers.group.generated:
         lines.append(GENERATED)
     if body:
-        lines += ["", render.text_table(heads, body, left=len(heads) - len(SUMMARY)), ""]
+        lines += ["", text_table(body, heads, right=range(len(heads) - len(SUMMARY), len(heads))), ""]
     if empty := ", ".join(table_title(part.number).removeprefix("Table ") for part in empty_parts(numbers)):
         lines.append(f"nothing to show yet: {empty}; {folder / 'README.md'} names the runs that fill them")
     return "\n".join([*lines, *numbers.notes, f"tables and figures: {folder}"])

@@ -50,25 +50,6 @@ def plain(value: TableValue) -> str:
     return number(value.mean, value.digits) + spread
 
 
-def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """Returns an aligned plain table.
-
-    Args:
-        heads: Names of the columns.
-        rows: Cells as text.
-        left: How many leading columns are aligned to the left.
-    """
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(heads), *(line(row) for row in rows)])
-
-
 # ------------------------------------------------------------------------------------------------ Markdown
 
 

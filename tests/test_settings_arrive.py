@@ -20,6 +20,7 @@ from cliqa_bench.execution import run, worker
 from cliqa_bench.execution.jobs import jobs_of, processes
 from cliqa_bench.execution.plan import Plan
 from cliqa_bench.extensions import registry
+from cliqa_bench.models import finished
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.settings.resolve import resolve
 
@@ -230,7 +231,7 @@ def test_the_gate_s_network_has_the_normalisation_that_is_named(
 ) -> None:
     plan = laid_out(miniatures, tmp_path, "--preset", "paper", "--set", f"tsn.gate_bn={gate_bn}")
     made = []
-    monkeypatch.setattr(worker, "distortion_aware", lambda *args: made.append(args[4]))
+    monkeypatch.setattr(finished, "distortion_aware", lambda *args: made.append(args[4]))
     (job,) = [job for job in jobs_of(plan) if job.kind == "gate-net"]
     worker.Worker(plan, {}, lambda images, text, part: None, lambda text: None).do(job)
     assert made == ([DISTORTION_BN["paper"]] if gate_bn == "distortion" else [])

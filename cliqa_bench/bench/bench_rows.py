@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.measurement import Measurement
 from cliqa_bench.errors import unknown
+from cliqa_bench.terminal import text_table
 
 
 class RowGroup(NamedTuple):
@@ -77,8 +78,5 @@ def measure(name: str, setting: Conditions) -> Iterator[Measurement]:
 
 def listing() -> str:
     """Returns the groups as text for the terminal."""
-    width = max(map(len, GROUPS))
-    return "\n".join(
-        f"{name:<{width}}  {group.title}{'' if group.by_default else ' (long: only by --rows)'}"
-        for name, group in GROUPS.items()
-    )
+    long = " (long: only by --rows)"
+    return text_table([(n, f"{g.title}{'' if g.by_default else long}") for n, g in GROUPS.items()])

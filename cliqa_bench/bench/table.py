@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cliqa_bench.bench.measurement import Measurement
-from cliqa_bench.reports.render import escape_md, text_table
+from cliqa_bench.reports.render import escape_md
+from cliqa_bench.terminal import text_table
 
 HEADS = ("row", "what", "ours", "reference", "ours / reference", "reach", "reached")
 DASH = "—"
@@ -42,7 +43,7 @@ def cells(row: Measurement) -> tuple[str, ...]:
 
 def text(rows: Sequence[Measurement]) -> str:
     """Returns the table for the terminal."""
-    return text_table(HEADS, [cells(row) for row in rows], left=2)
+    return text_table([cells(row) for row in rows], HEADS, right=range(2, len(HEADS)))
 
 
 def markdown(rows: Sequence[Measurement], about: Mapping[str, Any], failed: Mapping[str, str]) -> str:

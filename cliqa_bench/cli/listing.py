@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.extensions import registry
 from cliqa_bench.readouts import READOUTS
 from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.terminal import text_table
 
 READOUT_TEXTS = {
     "gate": "heads weighted by the gate's softmin (TSN-IQA, -KG)",
@@ -19,7 +22,7 @@ READOUT_TEXTS = {
 def listing() -> str:
     """Returns strategies, datasets, backbones, orders and readouts, one a line, under headings."""
     return "\n\n".join(
-        f"{title}\n{_table(rows)}"
+        f"{title}\n{textwrap.indent(text_table(rows), '  ')}"
         for title, rows in (
             ("strategies (--strategy)", _strategies()),
             ("datasets (--orders, below --data)", _datasets()),
@@ -34,13 +37,6 @@ def listing() -> str:
             ),
         )
     )
-
-
-def _table(rows: list[list[str]]) -> str:
-    """Sets columns side by side; the last one runs on."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-    lines = ("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
-    return "\n".join(f"  {line}" for line in lines)
 
 
 def _strategies() -> list[list[str]]:

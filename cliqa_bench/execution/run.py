@@ -32,6 +32,7 @@ from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import clean_partial, read_json, write_text
 from cliqa_bench.results.records import write_record
 from cliqa_bench.settings.resolve import config_dict, include
+from cliqa_bench.terminal import text_table
 from cliqa_bench.types import Subset
 
 PACKAGES = (
@@ -235,17 +236,18 @@ def plan(config: RunConfig) -> str:
         )
     laid_out = prepare(config, " ".join(sys.argv))
     train, _, answers, _ = laid_out.missing()
-    lines = [_headline(laid_out, len(train)), "", f"{'node':<52} {'images':>9}  state"]
+    rows = []
     for work in laid_out.train.values():
         state = "done" if work.node.done else "to train"
-        lines.append(f"{'train/' + work.node.id:<52} {images_of(laid_out, work):>9,}  {state}")
+        rows.append((f"train/{work.node.id}", f"{images_of(laid_out, work):,}", state))
     for gate in laid_out.gates.values():
         state = "done" if gate.node.done else "to fit"
-        lines.append(f"{'gate/' + gate.node.id:<52} {_size(laid_out, gate.dataset, 'train'):>9,}  {state}")
+        rows.append((f"gate/{gate.node.id}", f"{_size(laid_out, gate.dataset, 'train'):,}", state))
     images = sum(_size(laid_out, work.test, "test") for work in laid_out.answers.values())
     todo = len(answers)
-    lines.append(f"{'answers/':<52} {images:>9,}  {len(laid_out.answers) - todo} done, {todo} to do")
-    return "\n".join([*lines, "", *_estimate(laid_out)])
+    rows.append(("answers/", f"{images:,}", f"{len(laid_out.answers) - todo} done, {todo} to do"))
+    table = text_table(rows, ("node", "images", "state"), right={1})
+    return "\n".join([_headline(laid_out, len(train)), "", table, "", *_estimate(laid_out)])
 
 
 def _size(laid_out: Plan, name: str, subset: Subset) -> int:

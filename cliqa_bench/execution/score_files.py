@@ -12,10 +12,8 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cliqa_bench.backbones.base import Backbone
-from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.decoded import batches_by_shape
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.benchmarks.pixels.decode import adaptive_resize, decode
@@ -24,17 +22,15 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.execution.plan import gate_normalisation
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.scoring import pixels_in_batch
-from cliqa_bench.models.folding import MergedHead, Scorer, folded
+from cliqa_bench.models.finished import RunNetworks, centroids_of
+from cliqa_bench.models.folding import MergedHead, Scorer
 from cliqa_bench.models.gated import Gate, GatedScorer, Scored
-from cliqa_bench.models.pretraining import distortion_aware
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, PretrainConfig, pretraining
-from cliqa_bench.models.quality import QualityModel, load_tasks
+from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.progress import bar
 from cliqa_bench.reports.rows import order_rank
 from cliqa_bench.results.nodes import csv_cell, read_json
 from cliqa_bench.results.records import RunRecord, read_records
-from cliqa_bench.results.weights import node_weights
-from cliqa_bench.seeds import seed_for
 from cliqa_bench.settings.resolve import include, typed_fields
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.system.hardware import cores
@@ -57,7 +53,7 @@ def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: f
     Raises:
         UserError: If the run is not finished, or its backbone's weights are not those it was trained with.
     """
-    saved = _Saved(out, record)
+    saved = _FinishedRun(out, record)
     last = record.steps[-1].heads
     models = {node: saved.model(node) for node, _ in last}
     if saved.strategy.own_features or len(models) > 1:
@@ -75,39 +71,31 @@ def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: f
     return GatedScorer([head.to(device) for head in heads], gate, tolerance)
 
 
-class _Saved:
+class _FinishedRun:
     """What lies in the folder of a run."""
 
     def __init__(self, out: Path, record: RunRecord) -> None:
         self.out, self.record = out, record
         config = record.facts.get("config") or {}
         include(config.get("include"))
-        self.weights: str | None = config.get("weights")
-        self.backbone = cast("type[Backbone]", registry.load("backbones", str(config.get("backbone"))))
-        if self.backbone.weights_id(self.weights) != record.facts.get("weights"):
-            title = self.backbone.title
+        backbone = cast("type[Backbone]", registry.load("backbones", str(config.get("backbone"))))
+        self.networks = RunNetworks(backbone, config.get("weights"))
+        if backbone.weights_id(self.networks.weights) != record.facts.get("weights"):
             raise UserError(
-                f"run {record.id} was trained with other weights of {title} than those found here"
+                f"run {record.id} was trained with other weights of {backbone.title} than those found here"
             )
         cls = cast("type[Strategy]", registry.load("strategies", record.strategy))
         params = (config.get("params") or {}).get(record.strategy, {})
         self.strategy = cls(**typed_fields(cls, params, record.strategy))
 
-    def _state(self, kind: str, node: str) -> dict[str, Tensor]:
+    def _folder(self, kind: str, node: str) -> Path:
         folder = self.out / kind / node
         if not (folder / "done.json").is_file():
             raise UserError(f"run {self.record.id} is not finished (no {folder}); give its command again")
-        return node_weights(folder)
-
-    def _net(self) -> FeatureNet:
-        return self.backbone.build(self.weights, seed_for("backbone") % 2**32)
+        return folder
 
     def model(self, node: str) -> QualityModel:
-        state, strategy = self._state("train", node), self.strategy
-        size = self.backbone.feature_size
-        model = QualityModel(self._net(), size, view=strategy.view(), new_head=strategy.new_head)
-        load_tasks(model, state, self.out / "train" / node)
-        return model.to(memory_format=torch.channels_last)
+        return self.networks.trained(self._folder("train", node), self.strategy)
 
     def _check_gate_net(self, made: PretrainConfig) -> None:
         """Refuses centroids of a network that was pre-trained otherwise than it would be now."""
@@ -120,15 +108,14 @@ class _Saved:
                 )
 
     def gate(self, device: torch.device) -> Gate:
-        net = self._net()
-        if gate_normalisation(self.backbone, self.strategy) == "distortion-bn":
+        made = None
+        if gate_normalisation(self.networks.backbone, self.strategy) == "distortion-bn":
             made = DISTORTION_BN[cast("PresetName", self.record.facts.get("preset"))]
             self._check_gate_net(made)
-            distortion_aware(self.backbone, net, self.weights, device, made)
-        states = [self._state("gate", self.record.gates[step.dataset]) for step in self.record.steps]
-        centroids = [[state[f"stage{s}"].to(device) for s in range(1, len(state) + 1)] for state in states]
-        ready = folded(net.to(device).to(memory_format=torch.channels_last))
-        return Gate(ready, centroids, [stage - 1 for stage in self.record.stages], self.record.tau)
+        net = self.networks.gate(made, device)
+        gates = [self._folder("gate", self.record.gates[step.dataset]) for step in self.record.steps]
+        centroids = [[stage.to(device) for stage in centroids_of(gate)] for gate in gates]
+        return Gate(net, centroids, [stage - 1 for stage in self.record.stages], self.record.tau)
 
 
 def resize_of(record: RunRecord) -> int:

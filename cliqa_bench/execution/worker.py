@@ -27,15 +27,14 @@ from cliqa_bench.learning.avalanche_loggers import logging_to
 from cliqa_bench.learning.checkpoints import Checkpoints
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.learning.scoring import score_images
-from cliqa_bench.models.folding import Scorer, folded
+from cliqa_bench.models.finished import RunNetworks, centroids_of
+from cliqa_bench.models.folding import Scorer
 from cliqa_bench.models.gates import fit_centroids, nearest_distance
-from cliqa_bench.models.pretraining import distortion_aware
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
-from cliqa_bench.models.quality import QualityModel, load_tasks
+from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.progress import Tick
 from cliqa_bench.results.nodes import CHECKPOINTS, Node, node_hashes, write_answers, write_arrays, write_json
 from cliqa_bench.results.weights import node_weights, write_weights
-from cliqa_bench.seeds import seed_for
 from cliqa_bench.system.compute import (
     deterministic_algorithms,
     explain_out_of_memory,
@@ -70,6 +69,7 @@ class Worker:
         self.plan, self.facts, self.tick, self.say = plan, facts, tick, say
         self.config: RunConfig = plan.config
         self.device = resolve_device(plan.config.device, number)
+        self._networks = RunNetworks(plan.backbone, plan.config.weights)
         self._sources: dict[str, DecodedDataset] = {}
         self._gate_nets: dict[GateNormalisation, FeatureNet] = {}
         self._alive = LivePrefix(self._new_learner, self._experience, say)
@@ -142,11 +142,8 @@ class Worker:
 
     def _gate_net(self, kind: GateNormalisation) -> FeatureNet:
         if kind not in self._gate_nets:
-            net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
-            if kind == "distortion-bn":
-                made = DISTORTION_BN[self.config.preset]
-                distortion_aware(self.plan.backbone, net, self.config.weights, self.device, made, self.tick)
-            self._gate_nets[kind] = folded(net.to(self.device).to(memory_format=torch.channels_last))
+            made = DISTORTION_BN[self.config.preset] if kind == "distortion-bn" else None
+            self._gate_nets[kind] = self._networks.gate(made, self.device, self.tick)
         return self._gate_nets[kind]
 
     def _features(self, name: str, subset: Subset, kind: GateNormalisation) -> list[NDArray[np.float32]]:
@@ -188,22 +185,15 @@ class Worker:
         stages = self._features(test, "test", kind) if todo else []
         seconds = time.perf_counter() - start
         for work in todo:
-            centroids = node_weights(work.of.node.folder)
-            distances = [nearest_distance(x, centroids[f"stage{s}"].numpy()) for s, x in enumerate(stages, 1)]
+            centroids = centroids_of(work.of.node.folder)
+            distances = [nearest_distance(x, c.numpy()) for x, c in zip(stages, centroids, strict=True)]
             self._write_answers(work, seconds, distances=np.stack(distances, axis=1))
 
     # -- training --------------------------------------------------------------------------------------------
 
-    def _new_model(self, work: TrainWork) -> QualityModel:
-        net = self.plan.backbone.build(self.config.weights, seed_for("backbone") % 2**32)
-        size, strategy = self.plan.backbone.feature_size, work.strategy
-        model = QualityModel(net, size, view=strategy.view(), seed=work.seed, new_head=strategy.new_head)
-        return model.to(memory_format=torch.channels_last)
-
     def trained(self, work: TrainWork) -> QualityModel:
         """Loads the model that a finished node holds."""
-        model = self._new_model(work)
-        load_tasks(model, node_weights(work.node.folder), work.node.folder)
+        model = self._networks.trained(work.node.folder, work.strategy, work.seed)
         return model.to(self.device)
 
     def _learner(self, work: TrainWork, checkpoints: Checkpoints) -> Learner:
@@ -221,7 +211,7 @@ class Worker:
         """Goes on from the files of the previous node, if there is one."""
         strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
         if work.previous is None:
-            model, seen = self._new_model(work), tuple[str, ...]()
+            model, seen = self._networks.untrained(strategy.task_norms, work.seed), tuple[str, ...]()
         else:
             model, seen = self.trained(work.previous), work.previous.sequence
             strategy.load_state(self._remembered(work.previous.node.folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,16 @@ from cliqa_bench.seeds import seed_for
 NewHead = Callable[[int], "nn.Module | None"]
 """Makes the head of a task from the length of the features: (B, d) float32 to (B,); None for the usual one.
 The global generator is seeded when it is called."""
+
+
+class ModelParts(Protocol):
+    """Who makes what of a model is its own: a strategy."""
+
+    def view(self) -> TaskView | None:
+        """Returns how tasks come by features of their own, if they do."""
+
+    def new_head(self, features: int) -> nn.Module | None:
+        """Makes a head, see `NewHead`."""
 
 
 class QualityModel(nn.Module):

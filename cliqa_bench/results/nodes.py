@@ -35,7 +35,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.results.schema import EXTRA, wrong_answers
 from cliqa_bench.system.disk import (
     DISK_ERRORS,
@@ -151,7 +151,7 @@ def read_json(path: Path) -> Json:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+        raise UserError(f"{path} is not valid JSON ({error}); {run_again()}") from error
 
 
 def _finite(text: str) -> float:
@@ -336,11 +336,9 @@ def parse_answers(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken archive
         said = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(
-            f"{path} is not an answer file ({said:.200}); delete its folder and run again"
-        ) from error
+        raise UserError(f"{path} is not an answer file ({said:.200}); {run_again('its folder')}") from error
     if wrong := wrong_answers(arrays):
-        raise UserError(f"{path} is not an answer file: {wrong}; delete its folder and run again")
+        raise UserError(f"{path} is not an answer file: {wrong}; {run_again('its folder')}")
     return arrays
 
 
@@ -353,7 +351,7 @@ def node_hashes(folder: Path) -> dict[str, str]:
     done = read_json(folder / "done.json")
     files = done.get("files") if isinstance(done, dict) else None
     if not isinstance(files, dict):
-        raise UserError(f"{folder / 'done.json'} names no files and hashes; delete its folder and run again")
+        raise UserError(f"{folder / 'done.json'} names no files and hashes; {run_again('its folder')}")
     return files
 
 
@@ -368,11 +366,11 @@ def read_verified(folder: Path, name: str) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"cannot read {path}: {error.strerror or error}; delete its folder and run again"
+            f"cannot read {path}: {error.strerror or error}; {run_again('its folder')}"
         ) from error
     if hashes.get(name) != hashlib.sha256(data).hexdigest():
         raise UserError(
-            f"{path} is not the file that was written (its SHA-256 is not that in done.json); delete its "
-            "folder and run again"
+            f"{path} is not the file that was written (its SHA-256 is not that in done.json); "
+            f"{run_again('its folder')}"
         )
     return data

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.config import named
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.results.nodes import (
     digest,
     node_hashes,
@@ -127,7 +127,7 @@ def read_record(path: Path) -> RunRecord:
     else:
         wrong = wrong_type(record) or wrong_record(record)
     if wrong:
-        raise UserError(f"{path} is not a run record ({wrong}); delete it and run again")
+        raise UserError(f"{path} is not a run record ({wrong}); {run_again()}")
     return record
 
 
@@ -177,7 +177,7 @@ class AnswerReader:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return archive["mean"].astype(np.float64), archive["var"].astype(np.float64)
         except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken archive
-            raise UserError(f"{path} is broken ({error}); delete its folder and run again") from error
+            raise UserError(f"{path} is broken ({error}); {run_again('its folder')}") from error
 
     def answers(self, record: RunRecord, step: int, test: str) -> Answers | None:
         """Returns what the model of a run said about a test set after an experience.
@@ -221,7 +221,7 @@ class AnswerReader:
 
     def _misfit(self, record: RunRecord, test: str, what: str) -> UserError:
         where = self.out / "answers"
-        return UserError(f"answer files of run {record.id} on {test} {what}; delete {where} and run again")
+        return UserError(f"answer files of run {record.id} on {test} {what}; {run_again(where)}")
 
 
 def _answers_of(folder: Path) -> dict[str, NDArray[Any]]:

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.results.nodes import read_verified
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_AGAIN = "delete its folder and run again"
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> None:
@@ -42,7 +40,7 @@ def node_weights(folder: Path, name: str = "state.safetensors") -> dict[str, Ten
     Raises:
         UserError: If the node is not finished, or the file is missing, another one, or no safetensors file.
     """
-    return parse_weights(read_verified(folder, name), folder / name, _AGAIN)
+    return parse_weights(read_verified(folder, name), folder / name, run_again("its folder"))
 
 
 def parse_weights(data: bytes, path: Path, advice: str) -> dict[str, Tensor]:

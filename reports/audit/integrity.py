@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.results.nodes import KINDS, canonical, digest, file_digest, read_answers, read_json
 from cliqa_bench.results.records import RunRecord, read_record, record_files
 
-_AGAIN = "delete its folder and run again"
+_AGAIN = run_again("its folder")
 
 
 class Problem(NamedTuple):
@@ -169,7 +169,7 @@ def _check_record(found: Integrity, path: Path, known: _Known) -> None:
     try:
         record = read_record(path)
     except UserError as error:
-        found.problems.append(Problem(where, str(error), "delete it and run again"))
+        found.problems.append(Problem(where, str(error), run_again()))
         return
     found.records.append(record)
     wrong = list(_of_record(record, path.stem, known))
@@ -180,14 +180,14 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
     """Yields what is wrong with a record, and what to do about it."""
     command = record.facts.get("command") or f"python -m cliqa_bench run --strategy {record.strategy}"
     if name != record.id:
-        yield f"its contents have the name {record.id}: they were changed", "delete it and run again"
+        yield f"its contents have the name {record.id}: they were changed", run_again()
     heads = [(s, node, column) for s in record.steps for node, column in s.heads]
     gated = any(readout.startswith("gate") for readout in record.rows)
     gates = record.gates if len(record.steps[-1].heads) > 1 and gated else {}
     if gates or (gated and len(record.steps[-1].heads) > 1):
         for dataset in record.sequence:
             if dataset not in record.gates:
-                yield f"it names no gate of {dataset}", f"delete it and run again: {command}"
+                yield f"it names no gate of {dataset}", f"{run_again()}: {command}"
     columns = Counter({node: 0 for _, node, _ in heads})
     for _, node, column in heads:
         columns[node] = max(columns[node], column + 1)
@@ -205,9 +205,9 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
             expected = [test, (record.facts.get("fingerprints") or {}).get(test)]
             if [told.spec.get("of"), told.spec.get("test")] != [node, expected]:
                 text = f"answers/{answers} is not the answer of {node} to {test} as fingerprinted here"
-                yield text, "delete both and run again"
+                yield text, run_again("both")
             if told.heads < columns[node] or (node in gates.values() and told.stages < max(record.stages)):
-                yield f"answers/{answers} lacks a head or stage that is read", "delete both and run again"
+                yield f"answers/{answers} lacks a head or stage that is read", run_again("both")
 
 
 def _of_node(record: RunRecord, node: str, known: _Known) -> Iterator[tuple[str, str]]:
@@ -222,4 +222,4 @@ def _of_node(record: RunRecord, node: str, known: _Known) -> Iterator[tuple[str,
     of_train = {"strategy": record.strategy, "seed": record.seed, "weights": record.facts.get("weights")}
     keys = ("weights", "seed") if "data" in spec else tuple(of_train)
     if not same or any(spec.get(key) != of_train[key] for key in keys):
-        yield f"{node} is of other data, weights, strategy or seed", "delete both and run again"
+        yield f"{node} is of other data, weights, strategy or seed", run_again("both")

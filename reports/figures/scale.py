@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.readouts import gate_weights
 from cliqa_bench.reports.figures.style import (
     COLOURS,
@@ -148,7 +148,7 @@ def shown_images(source: RunReadout, reader: AnswerReader) -> list[Shown]:
 def _entries(folder: Path) -> list[dict[str, str]]:
     entries = read_json(folder / "keys.json")
     if not isinstance(entries, list) or not all({"file", "key"} <= entry.keys() for entry in entries):
-        raise UserError(f"{folder / 'keys.json'} is not a list of pictures; delete {folder} and run again")
+        raise UserError(f"{folder / 'keys.json'} is not a list of pictures; {run_again(folder)}")
     return entries
 
 
@@ -228,7 +228,7 @@ def _read_picture(file: Path) -> NDArray[Any]:
         with Image.open(file) as picture:
             return np.asarray(picture.convert("RGB"))
     except OSError as error:
-        raise UserError(f"cannot read {file} ({error}); delete its folder and run again") from error
+        raise UserError(f"cannot read {file} ({error}); {run_again('its folder')}") from error
 
 
 def _bars(panel: Axes, values: Floats, names: list[str], colour: str, limits: tuple[float, float]) -> None:

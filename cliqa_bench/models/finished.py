@@ -1,0 +1,89 @@
+"""The networks of a run: as it builds them, and as it left them when it was finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cliqa_bench.backbones.base import Backbone
+from cliqa_bench.backbones.staged import FeatureNet
+from cliqa_bench.models.folding import folded
+from cliqa_bench.models.pretraining import distortion_aware
+from cliqa_bench.models.pretraining_config import PretrainConfig
+from cliqa_bench.models.quality import ModelParts, QualityModel, load_tasks
+from cliqa_bench.progress import Tick
+from cliqa_bench.results.weights import node_weights
+from cliqa_bench.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class RunNetworks:
+    """Builds the networks of a run, and loads what it learned.
+
+    Attributes:
+        backbone: What all of them start from.
+        weights: Where its pre-trained weights come from, see `RunConfig.weights`.
+    """
+
+    backbone: type[Backbone]
+    weights: str | None
+
+    def _start(self) -> FeatureNet:
+        return self.backbone.build(self.weights, seed_for("backbone") % 2**32)
+
+    def untrained(self, strategy: ModelParts, seed: int = 0) -> QualityModel:
+        """Builds a model without tasks.
+
+        Args:
+            strategy: Makes heads and the view.
+            seed: As in `QualityModel`.
+        """
+        size = self.backbone.feature_size
+        model = QualityModel(
+            self._start(), size, view=strategy.view(), seed=seed, new_head=strategy.new_head
+        )
+        return model.to(memory_format=torch.channels_last)
+
+    def trained(self, node: Path, strategy: ModelParts, seed: int = 0) -> QualityModel:
+        """Loads the model that a finished training holds.
+
+        Args:
+            node: Folder of the training.
+            strategy: Made heads and the view.
+            seed: Of the tasks that it may learn yet.
+
+        Raises:
+            UserError: If the files are broken, or of another network.
+        """
+        model = self.untrained(strategy, seed)
+        load_tasks(model, node_weights(node), node)
+        return model
+
+    def gate(self, made: PretrainConfig | None, device: torch.device, tick: Tick | None = None) -> FeatureNet:
+        """Builds the network that describes images for the gates.
+
+        Args:
+            made: How its normalisation is pre-trained on distortions; None to leave it as it is.
+            device: Where it is trained, and is to work.
+            tick: Told about that training.
+        """
+        net = self._start()
+        if made is not None:
+            distortion_aware(self.backbone, net, self.weights, device, made, tick)
+        return folded(net.to(device).to(memory_format=torch.channels_last))
+
+
+def centroids_of(node: Path) -> list[Tensor]:
+    """Returns the centroids of a finished gate, (K, channels) for each stage.
+
+    Args:
+        node: Folder of the gate.
+
+    Raises:
+        UserError: If the files are broken.
+    """
+    state = node_weights(node)
+    return [state[f"stage{s}"] for s in range(1, len(state) + 1)]

@@ -1,0 +1,38 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+
+def text_table(
+    rows: Sequence[Sequence[str]],
+    heads: Sequence[str] = (),
+    right: Container[int] = (),
+    ruled: bool = False,
+) -> str:
+    """Sets columns side by side, two spaces apart.
+
+    Args:
+        rows: Cells as text; as many in each row.
+        heads: Names of the columns; none for a table without.
+        right: Columns that are aligned to the right, from 0.
+        ruled: Whether a rule stands below the heads.
+
+    Example:
+        >>> print(text_table([["bid", "3"], ["live", "12"]], ["set", "n"], right={1}))
+        set    n
+        bid    3
+        live  12
+    """
+    every = [heads, *rows] if heads else [*rows]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    if ruled:
+        every.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in every
+    )
