@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from cliqa_bench.execution import run
 from cliqa_bench.execution.clean import at_work, find_unused, remove_unused
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
 from cliqa_bench.reports.audit.verify import verify
+from cliqa_bench.results.records import Step, read_record, write_record
 from cliqa_bench.system.disk import temporary_prefix
 from cliqa_bench.system.locks import claimed
 
@@ -227,6 +230,19 @@ def test_a_node_with_a_file_of_another_hand_is_left_alone(out: Path) -> None:
         f"{linked} is left alone: it is not a node",
     ])  # fmt: skip
     assert len(found.unused) == 10
+
+
+@pytest.mark.parametrize("without", ["answers", "gates", "steps"])
+def test_a_node_that_one_part_of_a_record_names_is_used(out: Path, without: str) -> None:
+    without_tsn(out)
+    (path,) = (out / "runs").iterdir()
+    tsn = read_record(next((KEPT / "runs").glob("tsn-*.json")))
+    nodes = {*tsn.answers}  # trainings and gates; each is named in two of the three
+    path.unlink()
+    one = [(TSN, 0)]
+    parts: dict[str, Any] = {"answers": {}, "gates": {}, "steps": [Step("live", one), Step("bid", one)]}
+    write_record(out, replace(tsn, **{without: parts[without]}))
+    assert not nodes & {item.path.name for item in find_unused(out).unused}
 
 
 # -- the cache -----------------------------------------------------------------------------------------------
