@@ -330,7 +330,7 @@ def _made_by(resize: Any) -> dict[str, Any]:
 def outdated(path: Path) -> str:
     """Says why a cache file is not read but made again; "" where it is read, or is something else."""
     index, pixels = _read_file(path)
-    made = index.get("made_by")
+    made = index.get("made_by") if isinstance(index, dict) else None
     if pixels is None or not isinstance(made, dict):
         return ""
     today = _made_by(made.get("resize"))

@@ -202,7 +202,7 @@ def _outdated_network(path: Path) -> str:
         with safe_open(path, "np") as file:
             made = json.loads(file.metadata()["made_by"])
         del made["accuracy"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return ""
     today = [pretraining(config) for config in DISTORTION_BN.values()]
     if made in today:
@@ -307,11 +307,8 @@ def render(found: Cleanup, removed: bool) -> str:
         blocks.append("\n".join(f"note: {note}" for note in found.notes))
     n, size = len(found.unused), _size(sum(item.size for item in found.unused))
     total = f"{n} {'item' if n == 1 else 'items'}, {size}"
-    if removed:
-        return "\n\n".join([*blocks, f"{total} removed"])
-    return "\n\n".join(
-        [*blocks, f"{total}; nothing was removed, add --yes to remove" if n else "nothing is unused"]
-    )
+    done = "removed" if removed else "unused; nothing was removed, add --yes to remove"
+    return "\n\n".join([*blocks, f"{total} {done}" if n else "nothing is unused"])
 
 
 def _rows(items: Iterable[Unused]) -> list[str]:

@@ -265,6 +265,7 @@ def clean_partial(out: Path) -> None:
     for folder in (out, *(out / name for name in (*KINDS, CHECKPOINTS, "runs")), *reports):
         sweep(folder)
     sweep_locks(out / CLAIMS)
+    sweep_locks(out / IN_USE)
 
 
 _LARGEST = 4 << 30
