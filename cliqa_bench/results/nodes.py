@@ -52,8 +52,8 @@ from cliqa_bench.system.locks import sweep_locks
 Kind = Literal["train", "gate", "answers", "pictures"]
 KINDS: tuple[Kind, ...] = ("train", "gate", "answers", "pictures")
 CHECKPOINTS = "checkpoints"
-CLAIMS = "claims"
 IN_USE = "in_use"
+CLAIMS = "claims"
 Json = Any
 
 
