@@ -108,6 +108,20 @@ def test_one_that_is_renewed_is_kept_and_one_whose_owner_died_here_is_free_at_on
     assert not path.parent.exists()
 
 
+def test_whether_one_is_held_is_seen_without_taking_it(
+    tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "claims" / "x.lock", tmp_path / "claims" / "y.lock"
+    other.write_text(ELSEWHERE.format(beat=1))
+    assert locks.is_held(path) and locks.is_held(other) and not locks.is_held(tmp_path / "claims" / "z.lock")
+    holder.kill()
+    holder.wait()
+    assert not locks.is_held(path) and locks.is_held(other)
+    monkeypatch.setattr(locks, "LEASE", 0.0)
+    assert not locks.is_held(other), "not renewed for long enough"
+    assert path.is_file() and other.is_file()
+
+
 @pytest.mark.parametrize("when", [0, 1, 2**32])
 def test_one_from_elsewhere_is_taken_over_by_our_own_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int

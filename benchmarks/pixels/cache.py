@@ -238,14 +238,7 @@ class _Build:
 
     @functools.cached_property
     def made_by(self) -> dict[str, Any]:
-        import PIL
-
-        return {
-            "format": _VERSION,
-            "decoder": decoder_version(),
-            "pillow": PIL.__version__,
-            "resize": self.resize,
-        }
+        return _made_by(self.resize)
 
     def current(self) -> ImageCache | None:
         """Returns the finished cache if it has every image as its file is now."""
@@ -325,6 +318,24 @@ class _Build:
                 f"{self.path.parent}: the decoded images of {self.dataset.title} need {needed / 1e9:.1f} GB, "
                 f"and {free / 1e9:.1f} GB are free; make room or set CLIQA_CACHE to a folder on another disk"
             )
+
+
+def _made_by(resize: Any) -> dict[str, Any]:
+    """Returns what the pixels of a cache file depend on beside the images."""
+    import PIL
+
+    return {"format": _VERSION, "decoder": decoder_version(), "pillow": PIL.__version__, "resize": resize}
+
+
+def outdated(path: Path) -> str:
+    """Says why a cache file is not read but made again; "" where it is read, or is something else."""
+    index, pixels = _read_file(path)
+    made = index.get("made_by") if isinstance(index, dict) else None
+    if pixels is None or not isinstance(made, dict):
+        return ""
+    today = _made_by(made.get("resize"))
+    other = [f"{name} {made.get(name)} (now {now})" for name, now in today.items() if made.get(name) != now]
+    return f"decoded with {', '.join(other)}" if other else ""
 
 
 def _decoded(

@@ -167,6 +167,21 @@ def _verify(args: Namespace, command: str) -> int:
     return 0
 
 
+def _clean_arguments(add: Add) -> None:
+    folder = "folder of the results (default: runs)"
+    add("out", type=str, nargs="?", default="runs", metavar="OUT", help=folder)
+    add("--yes", action="store_true", help="remove it (default: list it, and remove nothing)")
+
+
+def _clean(args: Namespace, command: str) -> int:
+    from cliqa_bench.execution import clean
+
+    out = given_path(args.out)
+    found = clean.remove_unused(out) if args.yes else clean.find_unused(out)
+    print(clean.render(found, removed=args.yes))
+    return 0
+
+
 def _score_arguments(add: Add) -> None:
     add("images", type=str, nargs="+", metavar="IMAGES", help="image files, or folders of them")
     add("--runs", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
@@ -316,6 +331,9 @@ COMMANDS: dict[str, Command] = {
     "plan": Command("show what 'run' would train, and start nothing", _run_arguments, _plan),
     "report": Command("write tables and figures from finished runs", _report_arguments, _report),
     "verify": Command("check hashes, and compute every number of a report again", _verify_arguments, _verify),
+    "clean": Command(
+        "list what nothing uses any more in a folder of results, or remove it", _clean_arguments, _clean
+    ),
     "score": Command("score images of your own with a finished run", _score_arguments, _score),
     "data make": Command("write the generated miniatures", data_commands.make_arguments, data_commands.make),
     "data check": Command("check datasets file by file", data_commands.check_arguments, data_commands.check),

@@ -22,6 +22,7 @@ from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.hashes import is_known
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
+from cliqa_bench.execution.clean import at_work
 from cliqa_bench.execution.jobs import jobs_of, processes
 from cliqa_bench.execution.plan import Plan, images_of, make_plan
 from cliqa_bench.execution.scheduler import Outcome, run_jobs
@@ -117,13 +118,18 @@ def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = 
         command: The command line that would do it again.
         failed: What has failed before, a line each.
     """
+    _check_writable(configs[0].out)
+    with at_work(configs[0].out):
+        return _run_all(configs, command, failed)
+
+
+def _run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) -> int:
     clean_partial(configs[0].out)
     for line in failed:
         warn(f"left out: {line}")
     failed = list(failed)
     skipped = 0
     for number, config in enumerate(configs, 1):
-        _check_writable(config.out)
         plan = prepare(config, command, decode=True)
         place = f"{number}/{len(configs)}: " if len(configs) > 1 else ""
         print(place + _headline(plan, len(plan.missing().train)), flush=True)

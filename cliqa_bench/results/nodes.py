@@ -9,6 +9,7 @@ Layout of an output folder::
     <out>/answers/<id>/   spec.json  answers.npz  done.json                       one model on one test set
     <out>/pictures/<id>/  spec.json  0.png ... keys.json  done.json               a few test images, small
     <out>/claims/         locks of what runs are doing at this moment
+    <out>/in_use/         a lock of every run that is at work, so that `clean` removes nothing meanwhile
     <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it consists of
     <out>/checkpoints/    <id>.safetensors of an experience that is being learned, see `checkpoints`
     <out>/report/         tables and figures, made from the above alone
@@ -52,6 +53,7 @@ from cliqa_bench.types import Json
 NodeKind = Literal["train", "gate", "answers", "pictures"]
 KINDS: tuple[NodeKind, ...] = ("train", "gate", "answers", "pictures")
 CHECKPOINTS = "checkpoints"
+IN_USE = "in_use"
 CLAIMS = "claims"
 
 
@@ -263,6 +265,7 @@ def clean_partial(out: Path) -> None:
     for folder in (out, *(out / name for name in (*KINDS, CHECKPOINTS, "runs")), *reports):
         sweep(folder)
     sweep_locks(out / CLAIMS)
+    sweep_locks(out / IN_USE)
 
 
 _LARGEST = 4 << 30

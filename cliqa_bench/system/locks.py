@@ -354,6 +354,32 @@ def owner(path: Path) -> str:
     return next(iter(_content(path).splitlines()), "").strip() or "another process"
 
 
+def is_held(path: Path) -> bool:
+    """Tells whether a living process has a lock; the file stays as it is.
+
+    A lease of another machine counts as held until it has been watched for `LEASE` seconds; so does a lock
+    that may not be looked at.
+    """
+    if not path.is_file():
+        return False
+    with contextlib.suppress(UserError):
+        return _is_flocked(path) if _has_flock(path.parent) else not _is_over(path, _content(path))
+    return True
+
+
+def _is_flocked(path: Path) -> bool:
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def sweep_lock(path: Path) -> None:
     """Removes a lock's file if its owner is dead; where that is not allowed, it stays."""
     if path.exists():

@@ -1,0 +1,164 @@
+"""What release 0.1.0 left is read: a run folder, its bundle, its `config.yaml`.
+
+`run_0_1_0/make.sh` made them.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from recorded_runs import assert_recorded
+
+from cliqa_bench.benchmarks import labelled
+from cliqa_bench.cli.parser import main, parse
+from cliqa_bench.reports.audit.bundle import pack
+from cliqa_bench.reports.audit.verify import verify
+from cliqa_bench.results.records import AnswerReader, read_records
+from cliqa_bench.settings.resolve import config_dict, resolve
+
+KEPT = Path(__file__).parent / "run_0_1_0"
+RUNS, BUNDLE = KEPT / "runs", KEPT / "bundle.zip"
+RESULTS = "report/results.csv"
+NUMBERS = 439
+"""How many numbers 0.1.0's own `verify` computed again."""
+COMMAND = (
+    "run --strategy tsn,naive --orders live,bid --data IQA --jobs 1 --set naive.heads=single "
+    "--set training.warmup_epochs=1 --set training.epochs=2 --set tsn.centroids=4"
+)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Returns a copy of the run folder."""
+    return Path(shutil.copytree(RUNS, tmp_path / "runs"))
+
+
+def facts() -> dict[str, dict[str, str]]:
+    """Returns what 0.1.0 noted beside the numbers."""
+    found: dict[str, dict[str, str]] = read_records(RUNS)[0].facts
+    return found
+
+
+def same_pictures() -> bool:
+    """Whether the versions are those that wrote the pictures: others may write other bytes."""
+    return all(version(name) == facts()["versions"][name] for name in ("numpy", "scipy", "pillow"))
+
+
+@pytest.fixture
+def data(miniatures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the generated datasets; their pictures pass for those that 0.1.0 saw."""
+    if not same_pictures():
+        kept = facts()["fingerprints"]
+        monkeypatch.setattr(labelled.Material, "fingerprint", property(lambda self: kept[self.name]))
+    return miniatures
+
+
+def test_the_folder_names_no_one_and_is_small() -> None:
+    files = [path for path in KEPT.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 250_000
+    texts = [path.read_text(encoding="utf-8") for path in files if path.suffix in (".json", ".yaml", ".csv")]
+    assert not [text for text in texts if "/home" in text or "/tmp" in text or "/root" in text]
+    assert {record.facts["versions"]["cliqa_bench"] for record in read_records(RUNS)} == {"0.1.0"}
+
+
+def test_its_report_has_the_same_numbers(out: Path) -> None:
+    (out / RESULTS).unlink()
+    assert main(["report", "--out", str(out), "--no-figures", "--format", "csv"]) == 0
+    assert_recorded((out / RESULTS).read_text(encoding="utf-8"), RUNS / RESULTS)
+
+
+@pytest.mark.parametrize("path", [RUNS, BUNDLE])
+def test_it_is_whole(path: Path) -> None:
+    verified = verify(path)
+    assert verified.problems == []
+    assert (verified.runs, verified.cells) == (2, NUMBERS)
+
+
+def test_one_changed_answer_is_found(out: Path) -> None:
+    path = next((out / "answers").glob("tsn-*/answers.npz"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert any(path.parent.name in str(problem) for problem in verify(out).problems)
+
+
+def test_a_bundle_holds_today_what_it_held(tmp_path: Path) -> None:
+    pack(RUNS, tmp_path / "today.zip")
+    with zipfile.ZipFile(BUNDLE) as then, zipfile.ZipFile(tmp_path / "today.zip") as now:
+        assert now.namelist() == then.namelist()
+        assert [now.read(name) for name in now.namelist()] == [then.read(name) for name in then.namelist()]
+
+
+def test_its_configuration_is_the_one_that_its_command_gives(
+    miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "IQA").symlink_to(miniatures)
+    monkeypatch.chdir(tmp_path)
+    of_file = resolve(parse(["run", "--config", str(RUNS / "config.yaml")])[1].as_dict())
+    assert of_file == resolve(parse(COMMAND.split())[1].as_dict())
+    kept, now = yaml.safe_load((RUNS / "config.yaml").read_text(encoding="utf-8")), config_dict(of_file)
+    assert {key: value for key, value in now.items() if key in kept} == kept
+
+
+def test_nothing_is_left_to_do(
+    out: Path, data: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(out / "config.yaml"), "--data", str(data), "--out", str(out)]
+    nodes = sorted(path.relative_to(out) for path in out.glob("[!r]*/*/*"))
+    assert main(["plan", *words]) == 0
+    planned = capsys.readouterr().out
+    assert "4 trainings, 4 already there" in planned
+    assert "left to do: 0 trainings, 0 gates, 0 answer files" in planned
+    assert main(["run", *words]) == 0
+    assert "4 trainings, 4 already there" in capsys.readouterr().out
+    assert sorted(path.relative_to(out) for path in out.glob("[!r]*/*/*")) == nodes
+    assert sorted(path.name for path in (out / "runs").iterdir()) == sorted(
+        path.name for path in (RUNS / "runs").iterdir()
+    )
+    assert_recorded((out / RESULTS).read_text(encoding="utf-8"), RUNS / RESULTS)
+
+
+def test_plan_names_what_a_longer_training_makes_anew(
+    out: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(out / "config.yaml"), "--data", str(data), "--out", str(out)]
+    assert main(["plan", *words, "--set", "training.epochs=3"]) == 0
+    planned = capsys.readouterr().out
+    assert planned.count("to train") == 4 and planned.count("to fit") == 0
+    assert "left to do: 4 trainings, 0 gates, 8 answer files" in planned
+
+
+def test_the_pictures_are_those_that_it_saw(miniatures: Path) -> None:
+    if not same_pictures():
+        pytest.skip("other versions of numpy, scipy or Pillow than those that wrote the pictures")
+    found = labelled.load_materials(["live", "bid"], miniatures)
+    assert {name: made.fingerprint for name, made in found.items()} == facts()["fingerprints"]
+
+
+SCORE = 1.8e-7
+"""How far a score may be off: three times the largest seen (6.0e-8, with other instructions of a CPU)."""
+
+
+def test_its_model_scores_as_it_did(miniatures: Path, tmp_path: Path) -> None:
+    (record,) = [record for record in read_records(RUNS) if record.strategy == "tsn"]
+    answers = AnswerReader(RUNS).answers(record, 1, "bid")
+    assert answers is not None
+    images = [str(miniatures / "BID" / key) for key in answers.keys]
+    to = tmp_path / "scores.csv"
+    assert main(["score", *images, "--runs", str(RUNS), "--run", record.id, "--to", str(to)]) == 0
+    rows = list(csv.DictReader(to.read_text(encoding="utf-8").splitlines()))
+    heads = np.array([[float(row[f"head:{name}"]) for name in record.sequence] for row in rows])
+    assert heads.shape == answers.scores.shape and np.isfinite(heads).all()
+    if same_pictures():
+        np.testing.assert_allclose(heads, answers.scores, rtol=0, atol=SCORE)
+
+
+def test_kept_files_are_those_of_the_script() -> None:
+    made = (KEPT / "make.sh").read_text(encoding="utf-8")
+    command = " ".join(made.replace("\\\n", " ").split())
+    assert COMMAND in command and "90f68ba" in command
