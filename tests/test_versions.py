@@ -56,7 +56,7 @@ def data(miniatures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns the generated datasets; their pictures pass for those that 0.1.0 saw."""
     if not same_pictures():
         kept = facts()["fingerprints"]
-        monkeypatch.setattr(labelled.Material, "fingerprint", property(lambda self: kept[self.name]))
+        monkeypatch.setattr(labelled.LabelledDataset, "fingerprint", property(lambda self: kept[self.name]))
     return miniatures
 
 

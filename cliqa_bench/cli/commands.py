@@ -176,7 +176,7 @@ def _clean_arguments(add: Add) -> None:
 def _clean(args: Namespace, command: str) -> int:
     from cliqa_bench.execution import clean
 
-    out = given_path(args.out)
+    out = user_path(args.out)
     found = clean.remove_unused(out) if args.yes else clean.find_unused(out)
     print(clean.render(found, removed=args.yes))
     return 0

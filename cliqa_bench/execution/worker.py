@@ -211,7 +211,7 @@ class Worker:
         """Goes on from the files of the previous node, if there is one."""
         strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
         if work.previous is None:
-            model, seen = self._networks.untrained(strategy.task_norms, work.seed), tuple[str, ...]()
+            model, seen = self._networks.untrained(strategy, work.seed), tuple[str, ...]()
         else:
             model, seen = self.trained(work.previous), work.previous.sequence
             strategy.load_state(self._remembered(work.previous.node.folder))

@@ -42,9 +42,7 @@ class RunNetworks:
             seed: As in `QualityModel`.
         """
         size = self.backbone.feature_size
-        model = QualityModel(
-            self._start(), size, view=strategy.view(), seed=seed, new_head=strategy.new_head
-        )
+        model = QualityModel(self._start(), size, view=strategy.view(), seed=seed, new_head=strategy.new_head)
         return model.to(memory_format=torch.channels_last)
 
     def trained(self, node: Path, strategy: ModelParts, seed: int = 0) -> QualityModel:
