@@ -74,9 +74,15 @@ class Strategy:
     main_rate: float = 0.02
 
     def __init_subclass__(cls) -> None:
-        """Names the strategy after its file."""
+        """Names the strategy after its file.
+
+        Raises:
+            UserError: If it says what is said otherwise since 0.1.0.
+        """
         super().__init_subclass__()
         cls.name = cls.__module__.rpartition(".")[2]
+        if "task_norms" in vars(cls):
+            raise UserError(f"{cls.__name__}.task_norms: since 0.2.0 it is own_features; rename it")
 
     def __post_init__(self) -> None:
         """Checks the learning rates.
@@ -106,6 +112,21 @@ class Strategy:
             raise UserError(f"{self.name}.{name} must be at least {least}{why}, not {value}")
         if not value > above:
             raise UserError(f"{self.name}.{name} must be above {above}{why}, not {value}")
+
+    @classmethod
+    def check_declared(cls) -> None:
+        """Checks that what looks like a hyper-parameter is one.
+
+        Raises:
+            UserError: If a class declares some and has no `@dataclass`: they would be ignored.
+        """
+        for each in cls.__mro__:
+            for name, text in vars(each).get("__annotations__", {}).items():
+                if name not in cls.__dataclass_fields__ and not str(text).startswith("ClassVar"):
+                    raise UserError(
+                        f"{cls.name}: {each.__name__}.{name} is no hyper-parameter: put @dataclass above the "
+                        "class, or declare it as ClassVar"
+                    )
 
     def training_params(self) -> dict[str, Any]:
         """Returns the hyper-parameters that the trained weights depend on."""

@@ -369,10 +369,12 @@ def test_what_finish_leaves_is_the_model(sources: list[DecodedDataset]) -> None:
 
 
 def test_finish_may_move_what_learns_and_nothing_else() -> None:
-    frozen = type("Frozen", (Halved,), {"where": "net"})
+    frozen: type[Strategy] = dataclass(type("Frozen", (Halved,), {"where": "net"}))
     with pytest.raises(AssertionError, match=r"moves, and is not trainable"):
         check_strategy(frozen)
-    late = type("Late", (Halved,), {"finish": Strategy.finish, "consolidate": Halved.finish})
+    late: type[Strategy] = dataclass(
+        type("Late", (Halved,), {"finish": Strategy.finish, "consolidate": Halved.finish})
+    )
     with pytest.raises(AssertionError, match="consolidate moves weights"):
         check_strategy(late)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import shutil
 import zipfile
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from recorded_runs import assert_recorded
 
 from cliqa_bench.benchmarks import labelled
 from cliqa_bench.cli.parser import main, parse
+from cliqa_bench.extensions.moved import MOVED
 from cliqa_bench.reports.audit.bundle import pack
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.results.records import AnswerReader, read_records
@@ -162,3 +164,61 @@ def test_kept_files_are_those_of_the_script() -> None:
     made = (KEPT / "make.sh").read_text(encoding="utf-8")
     command = " ".join(made.replace("\\\n", " ").split())
     assert COMMAND in command and "90f68ba" in command
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+{more}
+from cliqa_bench.strategies.base import Strategy
+
+{decorator}
+class Mine(Strategy):
+    rows: ClassVar[dict[str, str]] = {{"last": "Mine"}}
+    {field}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "decorator", "field", "line"),
+    [
+        ("from cliqa_bench.losses import fidelity", "@dataclass", "strength: float = 1.0",
+         "mine.py line 4 cannot be imported: ModuleNotFoundError: No module named 'cliqa_bench.losses'; "
+         "since 0.2.0 it is cliqa_bench.learning.losses"),
+        ("from cliqa_bench.benchmarks.source import Source", "@dataclass", "strength: float = 1.0",
+         "'cliqa_bench.benchmarks.source'; since 0.2.0 it is cliqa_bench.benchmarks.decoded"),
+        ("", "@dataclass", "task_norms = True",
+         "UserError: Mine.task_norms: since 0.2.0 it is own_features; rename it"),
+        ("", "", "strength: float = 1.0",
+         "mine: Mine.strength is no hyper-parameter: put @dataclass above the class, or declare it as "
+         "ClassVar"),
+    ],
+)  # fmt: skip
+def test_a_strategy_of_0_1_0_gets_one_line_that_says_what_to_change(
+    more: str, decorator: str, field: str, line: str, data: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    file = tmp_path / "mine.py"
+    file.write_text(OWN.format(more=more, decorator=decorator, field=field), encoding="utf-8")
+    words = ["plan", "--strategy", str(file), "--orders", "bid,clive", "--data", str(data)]
+    assert main([*words, "--out", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert len(said.splitlines()) == 1
+
+
+def test_every_module_that_is_said_to_have_moved_is_there() -> None:
+    for now in MOVED.values():
+        assert importlib.util.find_spec(f"cliqa_bench.{now}") is not None
+    # a room of today has the name of a module of then
+    assert {was for was in MOVED if importlib.util.find_spec(f"cliqa_bench.{was}")} == {"settings"}
+
+
+def test_a_strategy_without_dataclass_does_not_keep_the_contract(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bare.py"
+    file.write_text(OWN.format(more="", decorator="", field="depends_on = 'nothing'"), encoding="utf-8")
+    assert main(["test", str(file)]) == 1
+    line = "bare does not keep the contract of a strategy: bare: put @dataclass above class Mine\n"
+    assert capsys.readouterr().out == line

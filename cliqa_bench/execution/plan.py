@@ -157,6 +157,7 @@ def make_plan(config: RunConfig, materials: dict[str, LabelledDataset], facts: d
     weights = backbone.weights_id(config.weights)
     for name, seed, (label, order) in itertools.product(config.strategy, config.seeds, config.orders.items()):
         cls = cast("type[Strategy]", registry.load("strategies", name))
+        cls.check_declared()
         strategy = cls(**config.params.get(name, {}))
         _check_gate(strategy, backbone)
         rows = strategy.table_rows()

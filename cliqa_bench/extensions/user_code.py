@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from cliqa_bench.errors import UserError
+from cliqa_bench.extensions.moved import moved_to
 from cliqa_bench.paths import user_path
 
 PACKAGE = "cliqa_bench_user"
@@ -198,7 +199,7 @@ def _check_helpers(file: Path, texts: Iterable[bytes]) -> None:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split()) + moved_to(error)
 
 
 def _line_of(error: BaseException, file: Path) -> str:

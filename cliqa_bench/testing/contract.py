@@ -98,6 +98,7 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
     Raises:
         AssertionError: Says which of these is not so.
     """
+    _check_dataclass(strategy if isinstance(strategy, type) else type(strategy))
     if isinstance(strategy, Strategy):
         cls = type(strategy)
         hyper_parameters = _changed(strategy) | hyper_parameters
@@ -118,6 +119,16 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
                 f"{cls.name}: the seed has no effect"
             )
         watch.check_warm_up()
+
+
+def _check_dataclass(cls: type[Strategy]) -> None:
+    cls.check_declared()
+    for each in cls.__mro__[: cls.__mro__.index(Strategy)]:
+        # a class that only gives another one a name has nothing of its own
+        if not vars(each).keys() <= {"__module__", "__doc__", "name"}:
+            assert "__dataclass_fields__" in vars(each), (
+                f"{cls.name}: put @dataclass above class {each.__name__}"
+            )
 
 
 def _changed(strategy: Strategy) -> dict[str, Any]:
