@@ -38,11 +38,11 @@ def preload() -> None:
     import cliqa_bench.execution.run
     import cliqa_bench.execution.worker
     import cliqa_bench.reports.report  # noqa: F401
-    from cliqa_bench.execution import worker_processes
+    from cliqa_bench.system import processes
 
     # a fork of this process cannot ask after its sibling, the server; it is there
     forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
-    worker_processes.CONTEXT = _InGroups()  # type: ignore[assignment]
+    processes.CONTEXT = _InGroups()  # type: ignore[assignment]
 
 
 class _InGroups(ForkServerContext):

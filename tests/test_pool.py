@@ -22,6 +22,7 @@ from cliqa_bench.execution import jobs, worker, worker_processes
 from cliqa_bench.execution.jobs import Job, jobs_of, longest_first
 from cliqa_bench.execution.plan import Plan
 from cliqa_bench.execution.scheduler import run_jobs
+from cliqa_bench.system import processes
 from cliqa_bench.system.disk import temporary_prefix
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -98,7 +99,7 @@ def quick(monkeypatch):
     """Forks the pool's processes from one that has imported what they need; spawned ones take seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cliqa_bench.execution.worker"])
-    monkeypatch.setattr(worker_processes, "CONTEXT", context)
+    monkeypatch.setattr(processes, "CONTEXT", context)
     monkeypatch.setattr(worker, "Worker", FakeWorker)
 
 
@@ -195,7 +196,7 @@ def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path,
         used: list[Any] = []
         for job in (bad, CHECK, bad):  # another job uses the fresh process first
             few.submit(job)
-            used.append(few._hands[0].process.pid)
+            used.append(few._hands[0].child.process.pid)
             told: list[Any] = []
             while not told:
                 told += [
@@ -212,12 +213,12 @@ def test_a_process_that_dies_with_nothing_to_do_is_replaced(tmp_path, quick):
     few = worker_processes.WorkerPool(plan_of, config(tmp_path), {})
     try:
         few.start([0])
-        first = few._hands[0].process
+        first = few._hands[0].child.process
         assert first.pid is not None
         os.kill(first.pid, signal.SIGKILL)
         first.join()
         few.submit(CHECK)
-        assert few._hands[0].process.pid != first.pid
+        assert few._hands[0].child.process.pid != first.pid
         told: list[Any] = []
         while not told:
             told += [event for _, event in few.events(None) if isinstance(event, worker_processes.Result)]

@@ -50,3 +50,55 @@ def test_one_that_is_killed_is_told_of() -> None:
 
 def _killed(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_function_raises_comes_out_and_says_where() -> None:
+    with pytest.raises(ZeroDivisionError) as caught, processes(2) as spread:
+        list(spread.map(_inverse, [2, 1, 0]))
+    assert "in _inverse" in "".join(caught.value.__notes__)
+
+
+def _inverse(n: int) -> float:
+    return 1 / n
+
+
+def test_the_same_processes_do_one_thing_after_the_other() -> None:
+    with processes(2) as spread:
+        first = set(spread.map(_who, range(20)))
+        assert set(spread.map(_who, range(20))) == first and len(first) == 2
+
+
+def _who(_: int) -> int:
+    time.sleep(0.01)
+    return os.getpid()
+
+
+ORPHANED = """
+import os, signal, sys
+from cliqa_bench.system.processes import processes
+
+def work(_):
+    print(os.getpid(), flush=True)
+    signal.pause()
+
+if __name__ == "__main__":
+    with processes(2) as spread:
+        list(spread.map(work, [0, 0]))
+"""
+
+
+def test_they_end_with_who_started_them(tmp_path) -> None:
+    from test_pool import alive  # not above: it imports PyTorch, and children import this file
+
+    program = tmp_path / "orphaned.py"
+    program.write_text(ORPHANED)
+    run = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True,
+                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert run.stdout is not None
+    pids = [int(run.stdout.readline()) for _ in range(2)]
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)

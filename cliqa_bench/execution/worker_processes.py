@@ -1,22 +1,14 @@
-"""Jobs done in this process or in others, each by one run at a time, and what became of them.
-
-Why no `ProcessPoolExecutor`: where one process of it dies, all end, and nobody can tell whose job it was. Its
-processes also share queues, whose locks one that is killed takes along: the others then wait for ever. Here
-every process has a pipe of its own.
-"""
+"""Jobs done in this process or in others, each by one run at a time, and what became of them."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import re
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,7 +19,8 @@ from cliqa_bench.extensions.user_traceback import format_error, is_users
 from cliqa_bench.results.nodes import CLAIMS
 from cliqa_bench.system.disk import as_os_error
 from cliqa_bench.system.locks import claimed
-from cliqa_bench.system.signals import block_signals, leave_stops_to_parent, raise_if_stopped
+from cliqa_bench.system.processes import Child, end_all
+from cliqa_bench.system.signals import block_signals, raise_if_stopped
 
 if TYPE_CHECKING:
     from cliqa_bench.execution.plan import Plan
@@ -35,9 +28,6 @@ if TYPE_CHECKING:
 
 MakePlan = Callable[[RunConfig], "Plan"]
 """Lays out the plan of a configuration, in a process of its own; a function of a module."""
-
-CONTEXT = multiprocessing.get_context("spawn")
-"""How processes are started; not forked, because a forked child can inherit locked thread pools."""
 
 
 class Result(NamedTuple):
@@ -111,10 +101,9 @@ def _reason(error: Exception) -> str:
 
 @dataclass
 class _Hand:
-    """A process, this end of its pipe, what it is doing, and whether it has done nothing so far."""
+    """A process, its number, what it is doing, and whether it has done nothing so far."""
 
-    process: BaseProcess
-    pipe: Connection
+    child: Child
     number: int
     job: Job | None = None
     fresh: bool = True
@@ -138,12 +127,8 @@ class WorkerPool:
         """Starts processes with these numbers, each its own."""
         with _few_threads(self._told[1]):
             for number in numbers:
-                ours, theirs = CONTEXT.Pipe()
-                process = CONTEXT.Process(target=_serve, args=(theirs, number, *self._told))
                 with block_signals():
-                    process.start()
-                    self._hands.append(_Hand(process, ours, number))
-                theirs.close()  # so that the pipe breaks when the process dies
+                    self._hands.append(_Hand(Child(_serve, number, *self._told), number))
 
     @property
     def running(self) -> list[Job]:
@@ -161,11 +146,10 @@ class WorkerPool:
             idle = [hand for hand in self._hands if hand.job is None]
             hand = next((hand for hand in idle if hand.fresh), idle[0])
             if job.key in self._died and not hand.fresh:
-                hand.process.kill()
                 self._replace(hand)
                 continue
             try:
-                hand.pipe.send(job)
+                hand.child.pipe.send(job)
             except OSError:  # somebody killed it while it was idle: no job of ours is to blame
                 self._replace(hand)
             else:
@@ -180,36 +164,31 @@ class WorkerPool:
         Args:
             timeout: Seconds to wait at most; None for any time.
         """
-        at_work = {hand.pipe: hand for hand in self._hands if hand.job is not None}
+        at_work = {hand.child.pipe: hand for hand in self._hands if hand.job is not None}
         for pipe in wait(list(at_work), timeout):
             hand = at_work[pipe]  # type: ignore[index]  # only pipes were given
             job = hand.job
             assert job is not None
             try:
-                told = hand.pipe.recv()
+                told = hand.child.pipe.recv()
             except (EOFError, OSError):
-                hand.process.join()
+                hand.child.process.join()
                 kind: Literal["died", "failed"] = "failed" if job.key in self._died else "died"
-                told = Result(kind, _how_it_died(hand.process.exitcode))
+                told = Result(kind, _how_it_died(hand.child.process.exitcode))
                 self._died.add(job.key)
                 self._replace(hand)
             if isinstance(told, Result):
                 hand.job = None
             yield job, told
 
-    def _replace(self, dead: _Hand) -> None:
-        dead.process.join()
-        dead.pipe.close()
-        self._hands.remove(dead)
-        self.start([dead.number])
+    def _replace(self, hand: _Hand) -> None:
+        hand.child.end()
+        self._hands.remove(hand)
+        self.start([hand.number])
 
     def end(self) -> None:
-        """Ends all processes at once: nothing half done stands under a final name, they need no farewell."""
-        for hand in self._hands:
-            hand.process.kill()
-        for hand in self._hands:
-            hand.process.join()
-            hand.pipe.close()
+        """Ends all processes at once."""
+        end_all(hand.child for hand in self._hands)
 
 
 def _how_it_died(code: int | None) -> str:
@@ -242,8 +221,6 @@ def _few_threads(config: RunConfig) -> Iterator[None]:
 
 def _serve(pipe: Connection, number: int, make: MakePlan, config: RunConfig, facts: dict[str, Any]) -> None:
     """Does the jobs that come through a pipe, until it is closed."""
-    leave_stops_to_parent()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     # while the first process checks weights and device, the others load PyTorch
     from cliqa_bench.execution import worker as work
 
@@ -262,14 +239,6 @@ def _serve(pipe: Connection, number: int, make: MakePlan, config: RunConfig, fac
             tick(0, "", "")  # the time until here is none of the job's
         return made[0]
 
-    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone, or needs us no longer
-        while True:
-            job = pipe.recv()
-            pipe.send(attempt(worker, job, config.out))
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    while True:
+        job = pipe.recv()
+        pipe.send(attempt(worker, job, config.out))

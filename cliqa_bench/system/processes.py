@@ -1,19 +1,22 @@
-"""A function over many items in several processes, none of which outlives whoever started them."""
+"""Processes with a pipe each, none of which outlives whoever started them.
+
+Why no `ProcessPoolExecutor`: where one process of it dies, all end, and nobody can tell whose work it was.
+Its processes also share queues, whose locks one that is killed takes along: the others then wait for ever.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
 import threading
-import time
-from collections import deque
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.system.signals import block_signals, leave_stops_to_parent
@@ -21,83 +24,70 @@ from cliqa_bench.system.signals import block_signals, leave_stops_to_parent
 Item = TypeVar("Item")
 Returned = TypeVar("Returned")
 
-
-class Processes:
-    """Processes that share out the items; see `processes`.
-
-    Args:
-        pool: Who does the work; None for this process.
-    """
-
-    def __init__(self, pool: ProcessPoolExecutor | None) -> None:
-        self._pool = pool
-
-    def map(self, function: Callable[[Item], Returned], items: Iterable[Item]) -> Iterator[Returned]:
-        """Begins with all items, and gives what becomes of them in their order.
-
-        Args:
-            function: A function of a module.
-            items: What it is called with.
-
-        Raises:
-            UserError: If a process was killed.
-        """
-        if self._pool is None:
-            return map(function, items)
-        # not the pool's own `map`: stopped, it cancels what is left, and a cancelled one whose process is
-        # killed ends in a traceback of the pool's thread
-        with block_signals():  # here processes are started
-            return _in_turn(deque(self._pool.submit(function, item) for item in items))
+CONTEXT = multiprocessing.get_context("spawn")
+"""How processes are started; not forked, because a forked child can inherit locked thread pools."""
 
 
-def _in_turn(futures: deque) -> Iterator:
-    while futures:
-        yield futures.popleft().result()
+class Child:
+    """A process that was started, and this end of its pipe; the pipe breaks when the process dies.
 
-
-@contextmanager
-def processes(number: int) -> Iterator[Processes]:
-    """Starts processes, and ends them.
-
-    Where something goes wrong, Ctrl-C included, they end at once: what they do must not need a farewell.
+    Signals are to be blocked until whoever starts it holds it: a stop in between would leave it behind.
 
     Args:
-        number: How many; with one, everything is done in this process.
-
-    Raises:
-        UserError: If one of them was killed.
+        serve: What it does; a function of a module. It may end as soon as its end of the pipe breaks.
+        args: What `serve` is called with, after its end of the pipe.
     """
-    if number <= 1:
-        yield Processes(None)
-        return
-    # spawned, not forked: a forked child can inherit locked thread pools
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(number, context, _attend, (os.getpid(),)) as pool:
-            try:
-                yield Processes(pool)
-            except BaseException:
-                for child in multiprocessing.active_children():
-                    child.kill()
-                raise
-    except BrokenProcessPool as error:
-        raise UserError("a process was killed (memory?); run the same command again") from error
+
+    def __init__(self, serve: Callable[..., None], *args: Any) -> None:
+        self.pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=_serve, args=(serve, theirs, *args))
+        self.process.start()
+        theirs.close()
+
+    def end(self) -> None:
+        """Ends it at once."""
+        end_all([self])
 
 
-def _attend(parent: int) -> None:
-    """Prepares a process: stops are the parent's business, and without parent it ends."""
+def end_all(children: Iterable[Child]) -> None:
+    """Ends processes at once: nothing half done stands under a final name, they need no farewell."""
+    every = list(children)
+    for child in every:
+        child.process.kill()
+    for child in every:
+        child.process.join()
+        child.pipe.close()
+
+
+def _serve(serve: Callable[..., None], pipe: Connection, *args: Any) -> None:
+    attend()
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone, or needs us no longer
+        serve(pipe, *args)
+
+
+def attend() -> None:
+    """Prepares a process that was started with signals blocked.
+
+    It leaves stops to its parent, and ends when its parent does.
+    """
     leave_stops_to_parent()
-    end_with(parent)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def attend_loader(number: int) -> None:
-    """As that, for a process of PyTorch's `DataLoader`, which must be started with signals held back.
+    """As `attend`, for a process of PyTorch's `DataLoader`.
 
     Args:
         number: Which of the loader's processes it is; `worker_init_fn` is called with it.
     """
-    leave_stops_to_parent()
-    end_with(os.getppid())
+    attend()
     hook = sys.excepthook
 
     def quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -109,16 +99,91 @@ def attend_loader(number: int) -> None:
     sys.excepthook = quiet
 
 
-def end_with(parent: int) -> None:
-    """Lets this process end soon after its parent.
+# -- a function over many items ------------------------------------------------------------------------------
+
+
+class Processes:
+    """Processes that share out items; see `processes`.
 
     Args:
-        parent: The parent's process id.
+        number: How many; they are started when there is something to do.
     """
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._children: list[Child] = []
 
-    threading.Thread(target=watch, daemon=True).start()
+    def map(self, function: Callable[[Item], Returned], items: Iterable[Item]) -> Iterator[Returned]:
+        """Gives what becomes of items, in their order; one `map` must be over before the next begins.
+
+        Args:
+            function: A function of a module.
+            items: What it is called with.
+
+        Raises:
+            UserError: If a process was killed.
+        """
+        return map(function, items) if self._number <= 1 else self._map(function, list(items))
+
+    def _map(self, function: Callable[[Item], Returned], items: list[Item]) -> Iterator[Returned]:
+        if items and not self._children:
+            for _ in range(self._number):
+                with block_signals():
+                    self._children.append(Child(_apply))
+        todo, done = iter(enumerate(items)), dict[int, Returned]()
+        idle, at_work = [child.pipe for child in self._children], dict[Connection, int]()
+        for number in range(len(items)):
+            while number not in done:
+                for pipe, (at, item) in zip(idle, todo, strict=False):
+                    with _told_if_killed():
+                        pipe.send((function, item))
+                    at_work[pipe] = at
+                idle = [pipe for pipe in wait(list(at_work)) if isinstance(pipe, Connection)]
+                done |= {at_work.pop(pipe): _received(pipe) for pipe in idle}
+            yield done.pop(number)
+
+    def end(self) -> None:
+        """Ends all at once."""
+        end_all(self._children)
+
+
+@contextmanager
+def _told_if_killed() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise UserError("a process was killed (memory?); run the same command again") from error
+
+
+def _received(pipe: Connection) -> Any:
+    with _told_if_killed():
+        outcome, error = pipe.recv()
+    if error is not None:
+        raise error
+    return outcome
+
+
+def _apply(pipe: Connection) -> None:
+    """Applies functions to items that come through a pipe; what one raises is sent back, and where."""
+    while True:
+        function, item = pipe.recv()
+        try:
+            told: tuple[Any, Exception | None] = function(item), None
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            told = None, error
+        pipe.send(told)
+
+
+@contextmanager
+def processes(number: int) -> Iterator[Processes]:
+    """Starts processes, and ends them at once: what they do must not need a farewell.
+
+    Args:
+        number: How many; with one, everything is done in this process.
+    """
+    spread = Processes(number)
+    try:
+        yield spread
+    finally:
+        spread.end()

@@ -50,21 +50,6 @@ def farewell(command: str) -> str:
     return f"\ncliqa-bench: stopped; the same command goes on from here: {command}"
 
 
-class Stopping:
-    """Whether a signal has come.
-
-    Attributes:
-        by: The exception that it raised; None as long as none came.
-        since: When it came, on the monotonic clock.
-        told: Whether the line that says how to go on is printed.
-    """
-
-    def __init__(self) -> None:
-        self.by: BaseException | None = None
-        self.since = 0.0
-        self.told = False
-
-
 class _Held:
     """How many `block_signals` are under way, and what to do about a stop that has come meanwhile."""
 
@@ -73,7 +58,7 @@ class _Held:
 
 
 @contextmanager
-def stoppable(command: str, last: bool = False) -> Iterator[Stopping]:
+def stoppable(command: str, last: bool = False) -> Iterator[None]:
     """Turns the first SIGINT or SIGTERM into an exception; one that comes later ends the process at once.
 
     Only the main thread may do so: in another, nothing is changed. Inside another `stoppable` of this
@@ -84,11 +69,9 @@ def stoppable(command: str, last: bool = False) -> Iterator[Stopping]:
         last: Whether the process does nothing more after it: signals are then ignored, since all is said.
     """
     owner = os.getpid()
-    if _underway and _underway[-1].owner == owner:
-        yield _underway[-1].state
-        return
-    if threading.current_thread() is not threading.main_thread():
-        yield Stopping()
+    nested = bool(_underway) and _underway[-1].owner == owner
+    if nested or threading.current_thread() is not threading.main_thread():
+        yield
         return
     handling = _Handling(command, owner)
     _underway.append(handling)
@@ -100,37 +83,44 @@ def stoppable(command: str, last: bool = False) -> Iterator[Stopping]:
         if handler is not signal.SIG_IGN:
             signal.signal(number, handling.stop)
     try:
-        yield handling.state
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if last else handler)
         _underway.remove(handling)
         sys.unraisablehook = hook
-        if handling.state.by is not None and hasattr(signal, "setitimer"):
+        if handling.by is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 class _Handling:
-    """What happens when a signal comes; see `stoppable`."""
+    """What happens when a signal comes; see `stoppable`.
+
+    Attributes:
+        by: The exception that it raised; None as long as none came.
+        since: When it came, on the monotonic clock.
+        told: Whether the line that says how to go on is printed.
+    """
 
     def __init__(self, command: str, owner: int) -> None:
-        self.command, self.owner, self.state = command, owner, Stopping()
+        self.command, self.owner = command, owner
+        self.by: BaseException | None = None
+        self.since, self.told = 0.0, False
         self.hook: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook
 
     def stop(self, signum: int, frame: FrameType | None) -> None:
         """Handles a signal."""
-        state = self.state
         if os.getpid() != self.owner:  # a forked child: Ctrl-C is for its parent to deal with
             if signum == signal.SIGINT:
                 return
             os._exit(128 + signum)
-        if state.by is not None:
-            if time.monotonic() - state.since > SAME_STOP:
+        if self.by is not None:
+            if time.monotonic() - self.since > SAME_STOP:
                 self.end()
             return
-        state.since = time.monotonic()
-        state.by = KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
+        self.since = time.monotonic()
+        self.by = KeyboardInterrupt() if signum == signal.SIGINT else Terminated()
         if _Held.depth:
             _Held.stop = self.unwind
         else:
@@ -138,16 +128,15 @@ class _Handling:
 
     def unwind(self, *_: object) -> None:
         """Raises the stop, and sees to it that the process ends even if the exception is lost."""
-        assert self.state.by is not None
+        assert self.by is not None
         if hasattr(signal, "setitimer"):  # no thread: what is interrupted may have the lock that starts one
             signal.signal(signal.SIGALRM, self.end)
             signal.setitimer(signal.ITIMER_REAL, GRACE)
-        raise self.state.by
+        raise self.by
 
     def lost(self, told: sys.UnraisableHookArgs) -> None:
         """Raises a stop again that came in a finaliser or the like, from which no exception comes out."""
-        by = self.state.by
-        if told.exc_value is None or told.exc_value is not by or not hasattr(signal, "setitimer"):
+        if told.exc_value is None or told.exc_value is not self.by or not hasattr(signal, "setitimer"):
             self.hook(told)
         else:
             signal.signal(signal.SIGALRM, self.unwind)
@@ -155,10 +144,10 @@ class _Handling:
 
     def end(self, *_: object) -> None:
         """Ends the process, whatever it is doing: nothing half stands under a final name."""
-        assert self.state.by is not None
-        if not self.state.told:
+        assert self.by is not None
+        if not self.told:
             os.write(2, (farewell(self.command) + "\n").encode())
-        os._exit(exit_code(self.state.by))
+        os._exit(exit_code(self.by))
 
 
 def raise_if_stopped() -> None:
@@ -168,8 +157,8 @@ def raise_if_stopped() -> None:
     interrupted, Pillow an OSError.
     """
     for handling in _underway:
-        if handling.state.by is not None:
-            raise handling.state.by
+        if handling.by is not None:
+            raise handling.by
 
 
 @contextmanager
@@ -228,5 +217,5 @@ def leave_stops_to_parent() -> None:
 def say_stopped(command: str) -> None:
     """Prints the line that says how to go on."""
     for handling in _underway:
-        handling.state.told = True
+        handling.told = True
     print(farewell(command), file=sys.stderr, flush=True)
