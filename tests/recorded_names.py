@@ -17,6 +17,7 @@ from cliqa_bench.execution import plan as planner
 from cliqa_bench.extensions import registry
 from cliqa_bench.models.pretraining_config import PretrainConfig
 from cliqa_bench.results.nodes import digest
+from cliqa_bench.settings.choice import choose
 
 STRATEGIES = ("ewc", "jl", "lwf", "mas", "naive", "replay", "si", "sl", "tsn")
 OURS = (*STRATEGIES, "avalanche:Naive", "avalanche:Cumulative", "avalanche:JointTraining")
@@ -55,7 +56,7 @@ def plan_of(case: str, **changed: Any) -> planner.Plan:
         weights="random", seeds=[0], split="1", preset="quick", training=PRESETS["quick"], out=Path("runs"),
     )  # fmt: skip
     config = replace(config, **{**CASES[case], **changed})
-    return planner.make_plan(config, {name: material(name) for name in ("bid", "live")}, {})
+    return planner.make_plan(choose(config), {name: material(name) for name in ("bid", "live")}, {})
 
 
 def ids_of(plan: planner.Plan) -> dict[str, list[str]]:

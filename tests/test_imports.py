@@ -92,6 +92,11 @@ def test_imports_go_down(name: str) -> None:
         assert set(targets.values()) <= {"reports", "results", "system", "words"}
 
 
+def test_names_are_resolved_before_anything_is_executed() -> None:
+    users = {room(name) for name, path in modules().items() if "extensions.registry" in imported(path)}
+    assert not users & {"execution", "strategies", "learning", "results", "reports", "system"}
+
+
 def test_a_file_s_name_is_unique_but_for_what_is_found_by_its_name() -> None:
     found: dict[str, list[str]] = {}
     for name, path in modules().items():

@@ -12,6 +12,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.execution import plan
 from cliqa_bench.extensions import registry
 from cliqa_bench.settings import paper_runs
+from cliqa_bench.settings.choice import choose
 from cliqa_bench.settings.resolve import paper_configs
 
 
@@ -58,7 +59,7 @@ def test_what_runs_share_is_trained_once(tmp_path):
     materials = {name: material(name) for name in NAMES}
     nodes: set[str] = set()
     for cfg in runs(tmp_path):
-        nodes |= plan.make_plan(cfg, materials, {}).train.keys()
+        nodes |= plan.make_plan(choose(cfg), materials, {}).train.keys()
     prefix = [s for s in registry.names("strategies") if s not in ("tsn", "sl", "jl")]
     order_one = 6 * len(prefix) + 6 + 6 + 1
     assert len(nodes) == order_one + 6 + 37 + 2 * 6 * len(paper_runs.SEVERAL_SEEDS)

@@ -12,6 +12,7 @@ from cliqa_bench.config import PRESETS, RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution import plan as planner
 from cliqa_bench.extensions import registry
+from cliqa_bench.settings.choice import choose
 from cliqa_bench.strategies.base import Strategy
 
 NAMES = ORDERS["I"]
@@ -47,7 +48,7 @@ def config(tmp_path: Path, **more) -> RunConfig:
 
 
 def lay_out(cfg, **fingerprints):
-    return planner.make_plan(cfg, {n: material(n, fingerprints.get(n, "f")) for n in NAMES}, {})
+    return planner.make_plan(choose(cfg), {n: material(n, fingerprints.get(n, "f")) for n in NAMES}, {})
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from cliqa_bench.benchmarks.splits import whole
 from cliqa_bench.config import PRESETS, RunConfig
 from cliqa_bench.execution.plan import make_plan
 from cliqa_bench.results.nodes import digest
+from cliqa_bench.settings.choice import choose
 
 
 def picture(mode: str) -> Image.Image:
@@ -140,7 +141,7 @@ def trainings(dataset: Tiny) -> list[str]:
         strategy=["sl"], orders={"x": ["tiny"]}, data=None, backbone="scnn", weights="random", seeds=[0],
         split="1", preset="quick", training=PRESETS["quick"],
     )  # fmt: skip
-    return list(make_plan(config, {"tiny": material(dataset)}, {}).train)
+    return list(make_plan(choose(config), {"tiny": material(dataset)}, {}).train)
 
 
 def test_a_raised_rule_renames_what_saw_such_a_picture_and_nothing_else(

@@ -9,17 +9,17 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.benchmarks.labelled import LabelledDataset
 from cliqa_bench.benchmarks.pairs import n_pairs_for
 from cliqa_bench.config import RunConfig, named
 from cliqa_bench.errors import UserError
-from cliqa_bench.extensions import registry
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
 from cliqa_bench.results.nodes import Node
 from cliqa_bench.results.records import RunRecord, Step
+from cliqa_bench.settings.choice import Choice
 from cliqa_bench.strategies.base import Strategy
 
 GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
@@ -111,14 +111,23 @@ class Missing(NamedTuple):
 class Plan:
     """Everything a configuration asks for; nodes are listed once, parents before children."""
 
-    config: RunConfig
-    backbone: type[Backbone]
+    choice: Choice
     materials: dict[str, LabelledDataset]
     train: dict[str, TrainWork] = field(default_factory=dict)
     gates: dict[str, GateWork] = field(default_factory=dict)
     answers: dict[str, AnswerWork] = field(default_factory=dict)
     pictures: dict[str, PictureWork] = field(default_factory=dict)
     records: list[RunRecord] = field(default_factory=list)
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration."""
+        return self.choice.config
+
+    @property
+    def backbone(self) -> type[Backbone]:
+        """The backbone of all its networks."""
+        return self.choice.backbone
 
     def missing(self) -> Missing:
         """Returns what is not finished yet."""
@@ -140,25 +149,22 @@ class Plan:
         )
 
 
-def make_plan(config: RunConfig, materials: dict[str, LabelledDataset], facts: dict[str, Any]) -> Plan:
+def make_plan(choice: Choice, materials: dict[str, LabelledDataset], facts: dict[str, Any]) -> Plan:
     """Lays out the nodes and run records of a configuration.
 
     Args:
-        config: The configuration.
+        choice: The configuration, its names resolved.
         materials: Every dataset that an order or `test_on` names.
         facts: Goes into every run record (versions, command, ...).
 
     Raises:
-        UserError: If a strategy or backbone is unknown, a hyper-parameter is out of range, or the
-            backbone's weights are missing.
+        UserError: If a reading choice is out of range, or two strategies have a row of one name.
     """
-    backbone = cast("type[Backbone]", registry.load("backbones", config.backbone))
-    plan = Plan(config, backbone, materials)
-    weights = backbone.weights_id(config.weights)
-    for name, seed, (label, order) in itertools.product(config.strategy, config.seeds, config.orders.items()):
-        cls = cast("type[Strategy]", registry.load("strategies", name))
-        cls.check_declared()
-        strategy = cls(**config.params.get(name, {}))
+    config, backbone, weights = choice.config, choice.backbone, choice.weights
+    plan = Plan(choice, materials)
+    for strategy, seed, (label, order) in itertools.product(
+        choice.strategies, config.seeds, config.orders.items()
+    ):
         _check_gate(strategy, backbone)
         rows = strategy.table_rows()
         _check_rows(plan, strategy)
@@ -189,7 +195,7 @@ def _check_gate(strategy: Strategy, backbone: type[Backbone]) -> None:
 
 def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:
     spec = {"schema": SCHEMA, "kind": kind, "backbone": plan.backbone.name, "weights": weights, **more}
-    origin = registry.origin("backbones", plan.backbone.name)
+    origin = plan.choice.origin("backbones", plan.backbone.name)
     return spec | ({"backbone_origin": origin} if origin else {})
 
 
@@ -212,7 +218,7 @@ def _train_nodes(
             weights,
             "train",
             strategy=strategy.name,
-            **_origin(strategy),
+            **_origin(plan, strategy),
             params=named(type(strategy), strategy.training_params()),
             training=named(type(plan.config.training), asdict(plan.config.training)),
             seed=seed,
@@ -231,24 +237,20 @@ def _train_nodes(
 
 def _origins(plan: Plan, strategy: Strategy, tests: Sequence[str]) -> dict[str, dict[str, str]]:
     """Returns the versions of all that is not ours in a run: numbers of two versions must not be mixed."""
-    names: list[tuple[registry.PluginKind, str]] = [
-        ("strategies", strategy.name),
-        ("backbones", plan.backbone.name),
-    ]
-    names += [("datasets", name) for name in tests]
-    origins = {f"{kind}: {name}": registry.origin(kind, name) for kind, name in names}
-    return {name: origin for name, origin in origins.items() if origin}
+    named = {("strategies", strategy.name), ("backbones", plan.backbone.name)}
+    named |= {("datasets", name) for name in tests}
+    return {f"{k}: {name}": origin for (k, name), origin in plan.choice.origins.items() if (k, name) in named}
 
 
 def _data(plan: Plan, name: str) -> list[Any]:
     """Returns a dataset's name and fingerprint; of one that is not ours, how it is paired may change too."""
-    origin = registry.origin("datasets", name)
+    origin = plan.choice.origin("datasets", name)
     return [name, plan.materials[name].fingerprint, *([origin] if origin else [])]
 
 
-def _origin(strategy: Strategy) -> dict[str, Any]:
+def _origin(plan: Plan, strategy: Strategy) -> dict[str, Any]:
     """Returns what a node's name says of a strategy that is not ours: another version trains anew."""
-    origin = registry.origin("strategies", strategy.name)
+    origin = plan.choice.origin("strategies", strategy.name)
     return {"origin": origin} if origin else {}
 
 

@@ -26,13 +26,13 @@ from cliqa_bench.execution.clean import at_work
 from cliqa_bench.execution.jobs import jobs_of, processes
 from cliqa_bench.execution.plan import Plan, images_of, make_plan
 from cliqa_bench.execution.scheduler import Outcome, run_jobs
-from cliqa_bench.extensions import registry
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import clean_partial, read_json, write_text
 from cliqa_bench.results.records import write_record
-from cliqa_bench.settings.resolve import config_dict, include
+from cliqa_bench.settings.choice import choose
+from cliqa_bench.settings.resolve import config_dict
 from cliqa_bench.terminal import text_table
 from cliqa_bench.types import Subset
 
@@ -73,24 +73,24 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     Raises:
         UserError: If data, names or weights are wrong.
     """
-    include(config.include)  # in a process of its own, nothing is included yet
+    choice = choose(config)
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
     materials = load_materials(names, config.data, config.split, config.test_on)
     facts: dict[str, Any] = {
         "command": command,
         "config": config_dict(config),
         "preset": config.preset,
-        "weights": registry.load("backbones", config.backbone).weights_id(config.weights),
+        "weights": choice.weights,
         "split": config.split,
         "device": config.device,
         "versions": versions(),
-        "code": registry.code_digest(),
+        "code": choice.code,
     }
     if decode:  # once it is known that weights and names are right
         for material in materials.values():
             if not is_known(material.dataset.root, material.paths):
                 open_source(material, config.training.resize, max_megapixels=config.max_megapixels)
-    return make_plan(config, materials, facts)
+    return make_plan(choice, materials, facts)
 
 
 def run(config: RunConfig, command: str, failed: Sequence[str] = ()) -> int:
@@ -179,9 +179,7 @@ def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
     say(f"loading PyTorch and Avalanche {where}(some seconds)")
-    return run_jobs(
-        plan, rebuild_plan, {"versions": versions(), "code": registry.code_digest()}, jobs, n, ready
-    )
+    return run_jobs(plan, rebuild_plan, {"versions": versions(), "code": plan.choice.code}, jobs, n, ready)
 
 
 def rebuild_plan(config: RunConfig) -> Plan:

@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.benchmarks.decoded import batches_by_shape
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.benchmarks.pixels.decode import adaptive_resize, decode
 from cliqa_bench.config import MAX_MEGAPIXELS, PresetName
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.plan import gate_normalisation
-from cliqa_bench.extensions import registry
 from cliqa_bench.learning.scoring import pixels_in_batch
 from cliqa_bench.models.finished import RunNetworks, centroids_of
 from cliqa_bench.models.folding import MergedHead, Scorer
@@ -31,8 +29,8 @@ from cliqa_bench.progress import bar
 from cliqa_bench.reports.rows import order_rank
 from cliqa_bench.results.nodes import csv_cell, read_json
 from cliqa_bench.results.records import RunRecord, read_records
-from cliqa_bench.settings.resolve import include, typed_fields
-from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.settings.choice import load_backbone, load_strategy
+from cliqa_bench.settings.resolve import include
 from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.memory import trim_memory, tune_malloc
 
@@ -78,15 +76,14 @@ class _FinishedRun:
         self.out, self.record = out, record
         config = record.facts.get("config") or {}
         include(config.get("include"))
-        backbone = cast("type[Backbone]", registry.load("backbones", str(config.get("backbone"))))
+        backbone = load_backbone(str(config.get("backbone")))
         self.networks = RunNetworks(backbone, config.get("weights"))
         if backbone.weights_id(self.networks.weights) != record.facts.get("weights"):
             raise UserError(
                 f"run {record.id} was trained with other weights of {backbone.title} than those found here"
             )
-        cls = cast("type[Strategy]", registry.load("strategies", record.strategy))
         params = (config.get("params") or {}).get(record.strategy, {})
-        self.strategy = cls(**typed_fields(cls, params, record.strategy))
+        self.strategy = load_strategy(record.strategy, params)
 
     def _folder(self, kind: str, node: str) -> Path:
         folder = self.out / kind / node

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cliqa_bench.backbones.staged import NORMS, FeatureNet, Features
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.models.heads import CosineHead
 from cliqa_bench.models.views import TaskNorms, TaskView, task_norms
 from cliqa_bench.seeds import seed_for
@@ -189,5 +189,5 @@ def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> No
     except RuntimeError as error:
         said = " ".join(str(error).split())
         raise UserError(
-            f"the weights in {where} are of another network ({said:.200}); delete it and run again"
+            f"the weights in {where} are of another network ({said:.200}); {run_again()}"
         ) from error

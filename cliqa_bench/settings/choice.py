@@ -1,0 +1,79 @@
+"""The names of a configuration, resolved once: classes, and what tells their versions apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from cliqa_bench.config import RunConfig
+from cliqa_bench.extensions import registry
+from cliqa_bench.settings.resolve import include, typed_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cliqa_bench.backbones.base import Backbone
+    from cliqa_bench.strategies.base import Strategy
+
+CodeOrigin = dict[str, str]
+"""Version of code that is not ours, see `registry.origin`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a configuration names, loaded.
+
+    Attributes:
+        config: The configuration.
+        backbone: The backbone.
+        weights: Which weights it starts from, see `Backbone.weights_id`.
+        strategies: The strategies, with their hyper-parameters.
+        origins: (kind, name) -> version, of whatever in it is not ours.
+        code: Hash of our own sources, for facts.
+    """
+
+    config: RunConfig
+    backbone: type[Backbone]
+    weights: str
+    strategies: tuple[Strategy, ...]
+    origins: Mapping[tuple[registry.PluginKind, str], CodeOrigin]
+    code: str
+
+    def origin(self, kind: registry.PluginKind, name: str) -> CodeOrigin | None:
+        """Returns the version of something named; None for our own."""
+        return self.origins.get((kind, name))
+
+
+def choose(config: RunConfig) -> Choice:
+    """Loads what a configuration names, here, in this process.
+
+    Raises:
+        UserError: If a name is unknown, a hyper-parameter is out of range, or weights are missing.
+    """
+    include(config.include)  # in a process of its own, nothing is included yet
+    backbone = load_backbone(config.backbone)
+    strategies = tuple(load_strategy(name, config.params.get(name, {})) for name in config.strategy)
+    datasets = {name for order in config.orders.values() for name in order} | set(config.test_on)
+    named: list[tuple[registry.PluginKind, str]] = [("backbones", config.backbone)]
+    named += [("strategies", name) for name in config.strategy]
+    named += [("datasets", name) for name in sorted(datasets)]
+    origins = {(kind, name): registry.origin(kind, name) for kind, name in named}
+    known = {key: origin for key, origin in origins.items() if origin}
+    weights, code = backbone.weights_id(config.weights), registry.code_digest()
+    return Choice(config, backbone, weights, strategies, known, code)
+
+
+def load_backbone(name: str) -> type[Backbone]:
+    """Loads a backbone by its name."""
+    return cast("type[Backbone]", registry.load("backbones", name))
+
+
+def load_strategy(name: str, params: Mapping[str, Any]) -> Strategy:
+    """Makes a strategy from its name and its hyper-parameters, as `config.yaml` has them.
+
+    Raises:
+        UserError: If a hyper-parameter is unknown, of another type or out of range.
+    """
+    cls = cast("type[Strategy]", registry.load("strategies", name))
+    cls.check_declared()
+    return cls(**typed_fields(cls, params, name))
