@@ -200,11 +200,17 @@ class DecodedDataset:
         Args:
             images: (n,) positions in `ratings`.
             training: Crop and augmentation.
-            rng: DecodedDataset of crops and flips.
+            rng: Source of crops and flips.
 
         Returns:
             The mini-batch, with all pairs among the images.
+
+        Raises:
+            UserError: If an image has no score: pairs with it would have a label out of nothing.
         """
+        if len(without := images[~np.isfinite(self.labels[images])]):
+            key = self.ratings[without[0]].key
+            raise UserError(f"{self.title}: image {key} has no opinion score and cannot be paired")
         first, second = batch_pairs(len(images))
         return self._batch(images, first, second, training, rng)
 

@@ -122,10 +122,10 @@ class Strategy:
         """
         for each in cls.__mro__:
             for name, text in vars(each).get("__annotations__", {}).items():
-                if name not in cls.__dataclass_fields__ and not str(text).startswith("ClassVar"):
+                if name not in cls.__dataclass_fields__ and "ClassVar" not in str(text):
                     raise UserError(
-                        f"{cls.name}: {each.__name__}.{name} is no hyper-parameter: put @dataclass above the "
-                        "class, or declare it as ClassVar"
+                        f"{cls.name}: {each.__name__}.{name} is not a hyper-parameter: put @dataclass above "
+                        "the class, or declare it as ClassVar"
                     )
 
     def training_params(self) -> dict[str, Any]:
@@ -169,6 +169,11 @@ class Strategy:
         changed = [f for f in fields(self) if f.init and getattr(self, f.name) != default_of(f)]
         return ", ".join(f"{f.name}={getattr(self, f.name)}" for f in changed)
 
+    @property
+    def adapts_statistics(self) -> bool:
+        """Whether the statistics of the normalisation follow the images after the warm-up."""
+        return True
+
     # -- how a model and its training are made ---------------------------------------------------------------
 
     def view(self) -> TaskView | None:
@@ -200,12 +205,25 @@ class Strategy:
     def protocol(self, training: Training) -> Training:
         """Returns the protocol under which it learns, changed where the method has one of its own.
 
-        Sizes of images (`resize`), pairs and precision are not to be changed: other work shares them.
+        `resize` and `precision` are not to be changed: other work shares them.
         """
         return training
 
+    def trained_under(self, training: Training) -> Training:
+        """Returns what `protocol` makes of the run's protocol.
+
+        Raises:
+            UserError: If it changes what other work shares.
+        """
+        own = self.protocol(training)
+        if (own.resize, own.precision) != (training.resize, training.precision):
+            raise UserError(f"{self.name}.protocol changes resize or precision, which other work shares")
+        return own
+
     def optimiser(self, parameters: list[nn.Parameter], training: Training) -> Optimizer:
         """Returns a new optimiser, for each experience.
+
+        `rate` sets the rate of all its groups of parameters; one with a "scale" has that many times as much.
 
         Args:
             parameters: All of the model; those that do not learn have no gradient.
@@ -256,7 +274,8 @@ class Strategy:
         It is called before the first epoch of an experience.
 
         Args:
-            learner: The learner, its model that of the experience before.
+            learner: The learner. Its model is that of the experience before, with the new head already added;
+                it has no mini-batch yet, and its `sources` are still those of that experience.
             source: A dataset of the experience.
 
         Returns:
@@ -295,11 +314,17 @@ class Strategy:
     def consolidate(self, learner: Learner) -> None:
         """Is called after `finish`, when the model is what it will be; must not change it."""
 
+    @property
+    def has_extras(self) -> bool:
+        """Whether it has `extras` of its own."""
+        return type(self).extras is not Strategy.extras
+
     def extras(self, model: QualityModel) -> dict[str, nn.Module]:
         """Returns what else the model says of a test image, beside the scores of its heads: name -> network.
 
-        A network takes images (B, 3, H, W), ImageNet-normalised, to (B, k). Its answers are kept with the
-        heads'. The one called "merged" gives a single score, which the readout "merged" reads.
+        A network takes images (B, 3, H, W), ImageNet-normalised, to (B, k); it is put into evaluation mode,
+        and `load_state` was called before. Its answers are kept with the heads'. The one called "merged"
+        gives a single score, which the readout "merged" reads.
         """
         return {}
 

@@ -19,7 +19,7 @@ from recorded_runs import assert_recorded
 
 from cliqa_bench.benchmarks import labelled
 from cliqa_bench.cli.parser import main, parse
-from cliqa_bench.extensions.moved import MOVED
+from cliqa_bench.extensions.moved import MOVED, moved_to
 from cliqa_bench.reports.audit.bundle import pack
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.results.records import AnswerReader, read_records
@@ -190,7 +190,7 @@ class Mine(Strategy):
         ("", "@dataclass", "task_norms = True",
          "UserError: Mine.task_norms: since 0.2.0 it is own_features; rename it"),
         ("", "", "strength: float = 1.0",
-         "mine: Mine.strength is no hyper-parameter: put @dataclass above the class, or declare it as "
+         "mine: Mine.strength is not a hyper-parameter: put @dataclass above the class, or declare it as "
          "ClassVar"),
     ],
 )  # fmt: skip
@@ -205,6 +205,12 @@ def test_a_strategy_of_0_1_0_gets_one_line_that_says_what_to_change(
     said = capsys.readouterr().err
     assert line in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_module_of_the_same_name_is_not_ours() -> None:
+    assert moved_to(ModuleNotFoundError("No module named 'model'", name="model")) == ""
+    assert moved_to(ModuleNotFoundError("", name="cliqa_bench.model")).endswith("cliqa_bench.models.quality")
+    assert moved_to(ImportError("", name="cliqa_bench.settings")).endswith("cliqa_bench.settings.resolve")
 
 
 def test_every_module_that_is_said_to_have_moved_is_there() -> None:

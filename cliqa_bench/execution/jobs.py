@@ -129,7 +129,7 @@ PASSES = {"warm-up": 1, "main": 3, "validation": 1}
 
 
 def _training_parts(plan: Plan, work: TrainWork, pixels: Pixels) -> tuple[JobPart, ...]:
-    training = work.strategy.protocol(plan.config.training)
+    training = work.strategy.trained_under(plan.config.training)
     crop = training.crop**2 * work.strategy.crops
     whole = sum(_pixels(plan, name, pixels) for name in work.datasets) / len(work.datasets)
     return tuple(

@@ -367,7 +367,7 @@ def images_of(plan: Plan, work: TrainWork) -> int:
 
 def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
     """Returns the same for the parts of a training: "warm-up", "main" (the other epochs), "validation"."""
-    training = work.strategy.protocol(plan.config.training)
+    training = work.strategy.trained_under(plan.config.training)
     warmup_epochs = training.warmup_epochs
     if work.previous is not None and work.strategy.single_head and training.epochs:
         warmup_epochs = 0  # its head needs none
@@ -378,9 +378,9 @@ def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
             2 * n_pairs_for(material.dataset, training.n_pairs, n) if training.pairs == "sampled" else n
         )
         n_val += len(material.split.keys("val"))
-    if not work.strategy.by_gradient:
-        n_train = 0
-    epochs = (warmup_epochs + training.epochs) * work.strategy.by_gradient
+    if not work.strategy.by_gradient:  # it looks at them once, and again at the validation images
+        return {"warm-up": 0, "main": 0, "validation": n_train + 2 * n_val}
+    epochs = warmup_epochs + training.epochs
     return {
         "warm-up": warmup_epochs * n_train,
         "main": training.epochs * n_train,

@@ -172,8 +172,9 @@ def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
         source = open_source(
             plan.materials[name], config.training.resize, max_megapixels=config.max_megapixels
         )
-        if any(name in work.sequence for work in plan.missing().train):
-            source.check_crop(plan.config.training.crop)
+        learned = [work.strategy for work in plan.missing().train if name in work.sequence]
+        crops = [s.trained_under(config.training).crop for s in learned if s.by_gradient]
+        source.check_crop(max(crops, default=0))
         pixels[name] = float(source.cache.shapes.prod(axis=1).mean())
     jobs = jobs_of(plan, pixels)
     n = min(processes(plan, jobs), len(jobs))

@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from cliqa_bench.benchmarks.decoded import batches_by_shape
 from cliqa_bench.benchmarks.pixels.cache import to_float
@@ -20,7 +21,7 @@ from cliqa_bench.config import MAX_MEGAPIXELS, PresetName
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.plan import gate_normalisation
 from cliqa_bench.learning.scoring import pixels_in_batch
-from cliqa_bench.models.finished import RunNetworks, centroids_of
+from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered
 from cliqa_bench.models.folding import MergedHead, Scorer
 from cliqa_bench.models.gated import Gate, GatedScorer, Scored
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, PretrainConfig, pretraining
@@ -63,8 +64,8 @@ def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: f
         raise UserError(
             f"run {record.id} has heads whose scores have no bounds: a tolerance means nothing for them"
         )
-    if "merged" in record.rows and not gated:
-        heads = [MergedHead(saved.strategy.extras(models[last[-1][0]])["merged"])]
+    if "merged" in record.rows and "gate" not in record.rows:
+        heads = [MergedHead(saved.merged(last[-1][0]))]
     gate = saved.gate(device) if gated else None
     return GatedScorer([head.to(device) for head in heads], gate, tolerance)
 
@@ -93,6 +94,11 @@ class _FinishedRun:
 
     def model(self, node: str) -> QualityModel:
         return self.networks.trained(self._folder("train", node), self.strategy)
+
+    def merged(self, node: str) -> nn.Module:
+        """Returns the network behind the readout "merged" of a training."""
+        self.strategy.load_state(remembered(self._folder("train", node)))
+        return self.strategy.extras(self.model(node))["merged"]
 
     def _check_gate_net(self, made: PretrainConfig) -> None:
         """Refuses centroids of a network that was pre-trained otherwise than it would be now."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.decoded import DecodedDataset, open_source
@@ -27,14 +27,14 @@ from cliqa_bench.learning.avalanche_loggers import logging_to
 from cliqa_bench.learning.checkpoints import Checkpoints
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.learning.scoring import score_images
-from cliqa_bench.models.finished import RunNetworks, centroids_of
+from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered
 from cliqa_bench.models.folding import Scorer
 from cliqa_bench.models.gates import fit_centroids, nearest_distance
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.progress import Tick
-from cliqa_bench.results.nodes import CHECKPOINTS, Node, node_hashes, write_answers, write_arrays, write_json
-from cliqa_bench.results.weights import node_weights, write_weights
+from cliqa_bench.results.nodes import CHECKPOINTS, Node, write_answers, write_arrays, write_json
+from cliqa_bench.results.weights import write_weights
 from cliqa_bench.system.compute import (
     deterministic_algorithms,
     explain_out_of_memory,
@@ -222,9 +222,7 @@ class Worker:
 
     def _remembered(self, folder: Path) -> dict[str, Tensor]:
         """Returns what a strategy handed on beside the model's weights, on the device; {} for nothing."""
-        name = "strategy.safetensors"
-        found = node_weights(folder, name) if name in node_hashes(folder) else {}
-        return {key: tensor.to(self.device) for key, tensor in found.items()}
+        return {key: tensor.to(self.device) for key, tensor in remembered(folder).items()}
 
     def _train(self, work: TrainWork) -> None:
         if work.node.done:
@@ -272,7 +270,7 @@ class Worker:
         if not todo:
             return
         model = self.trained(work)
-        scorer, more = Scorer(model), work.strategy.extras(model)
+        scorer, more = Scorer(model), self._extras(work, model)
         for answer in todo:
             source, precision = self.source(answer.test), self.config.training.precision
             start = time.perf_counter()
@@ -283,6 +281,13 @@ class Worker:
                 for name, network in more.items()
             }
             self._write_answers(answer, time.perf_counter() - start, scores=scores, extras=extras)
+
+    def _extras(self, work: TrainWork, model: QualityModel) -> dict[str, nn.Module]:
+        if not work.strategy.has_extras:
+            return {}
+        strategy = replace(work.strategy)
+        strategy.load_state(self._remembered(work.node.folder))
+        return {name: network.eval() for name, network in strategy.extras(model).items()}
 
     def _write_answers(self, work: AnswerWork, seconds: float, **arrays: Any) -> None:
         source = self.source(work.test)

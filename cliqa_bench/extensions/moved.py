@@ -40,7 +40,7 @@ MOVED = {
 
 
 def moved_to(error: BaseException) -> str:
-    """Returns what to add to an error about a missing module, "" where it is none of these."""
-    name = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-    now = MOVED.get((name or "").removeprefix("cliqa_bench."))
+    """Returns what to add to an error about an import, "" where it is about none of these modules."""
+    name = (error.name or "") if isinstance(error, ImportError) else ""
+    now = MOVED.get(name.removeprefix("cliqa_bench.")) if name.startswith("cliqa_bench.") else None
     return f"; since 0.2.0 it is cliqa_bench.{now}" if now else ""

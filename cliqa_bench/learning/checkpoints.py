@@ -119,8 +119,10 @@ def progress_of(learner: Learner) -> tuple[Tensors, dict[str, Json]] | None:
         f"{number}.{key}": value
         for number, values in learner.optimizer.state_dict()["state"].items()
         for key, value in values.items()
-        if isinstance(value, Tensor)  # SGD without momentum keeps a None
+        if value is not None  # SGD without momentum
     }
+    if not all(isinstance(value, Tensor) for value in adam.values()):  # an optimiser of the strategy's own
+        return None
     groups = {
         "model": learner.model.own_state(),
         "adam": adam,
@@ -172,7 +174,9 @@ def _put_back_adam(learner: Learner, saved: Tensors) -> None:
         number, _, key = name.partition(".")
         like = parameters[int(number)]
         # in the layout of the weights: fused Adam reads all of a parameter's tensors in that of the parameter
-        value = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        value = (
+            torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if tensor.shape == like.shape else tensor
+        )
         state.setdefault(int(number), {})[key] = value
     learner.optimizer.load_state_dict({**learner.optimizer.state_dict(), "state": state})
 

@@ -106,9 +106,10 @@ class Learner(SupervisedTemplate):
     the new head is validated on the experience's own validation images, and the best weights are what stays.
     A head that has learned before needs no warm-up: its epochs start after it.
 
-    An experience is a dataset, or several that are learned at once: then every mini-batch is of one dataset,
-    all are mixed evenly, and the validation SRCC is the mean over the datasets. Images are scored by the head
-    of their own task: a task label is a position in the order, and so is a head.
+    An experience is a dataset, or several that are learned at once. Then every mini-batch is of one dataset,
+    all mixed evenly, or of all of them (`in_step` of the strategy), and the validation SRCC is the mean over
+    the datasets. Images are scored by the head of their own task: a task label is a position in the order,
+    and so is a head.
 
     Mini-batches may also come from Avalanche's loaders, as [images, scores, task labels], where a plug-in has
     replaced `dataloader`. Then all pairs of images of one task are compared.
@@ -137,7 +138,7 @@ class Learner(SupervisedTemplate):
         tick: Called after every mini-batch, for progress bars.
         plugins: Further Avalanche plug-ins.
         evaluator: Avalanche's metrics and loggers, see `learning.avalanche_loggers`; None for none.
-        seen: DecodedDatasets of the experiences that the model has learned already.
+        seen: Sources of the experiences that the model has learned already.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class Learner(SupervisedTemplate):
         evaluator: EvaluationPlugin | None = None,
         seen: Sequence[DecodedDataset] = (),
     ) -> None:
-        self.strategy, self.training, self.seed = strategy, strategy.protocol(training), seed
+        self.strategy, self.training, self.seed = strategy, strategy.trained_under(training), seed
         self.tick: Tick = tick or (lambda images, text, part: None)
         self.seen = {source.name: source for source in seen}
         self.task = -1
@@ -240,6 +241,8 @@ class Learner(SupervisedTemplate):
         self.model.to(self.device)
         self.optimizer = self.strategy.optimiser(list(self.model.parameters()), t)
         self._sources = tuple(self._with_targets(source) for source in self.experience.sources)
+        for source in self._sources:
+            source.check_labels()
         self.history = []
         self.images = 0
         self.best = Best()
@@ -259,10 +262,10 @@ class Learner(SupervisedTemplate):
         self.model.train()
         # the published code forgets to go back to training mode after its first evaluation ("first")
         adapts = not self.warming_up and (t.bn_adapts == "all" or epoch == t.warmup_epochs)
-        self.model.net.train(adapts)
+        self.model.net.train(adapts and self.strategy.adapts_statistics)
         self.model.train_only(self.strategy.trainable(self.model, self.task, self.warming_up))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.strategy.rate(t, epoch, self.warming_up)
+            group["lr"] = self.strategy.rate(t, epoch, self.warming_up) * group.get("scale", 1.0)
         self._losses, self._unseen, self.shown = [], [], []
         # for what draws from the global generator (dropout): an epoch's bits depend on no epoch before
         torch.manual_seed(seed_for("epoch", *(s.name for s in self.sources), self.seed, epoch) % 2**63)
@@ -299,7 +302,7 @@ class Learner(SupervisedTemplate):
         with self.autocast():
             self.features = self.model.features(self.mb_x, self.task if own else None).final
             scores = torch.stack([self.model.head(task, self.features) for task in heads], dim=1)
-        crops = self.strategy.crops if self.shown else 1
+        crops = self.strategy.crops if self.is_training and self.shown else 1
         return scores if crops == 1 else self.strategy.pool(scores.view(-1, crops, scores.shape[1]))
 
     def autocast(self) -> torch.autocast:
@@ -470,7 +473,10 @@ class Learner(SupervisedTemplate):
             return final
 
         self.model.eval()
-        return score_images(features, source, subset, size, self.device, self.training.precision)
+        return score_images(
+            features, source, subset, size, self.device, self.training.precision,
+            lambda images: self._count(images, "validation"),
+        )  # fmt: skip
 
 
 def _finite_or_none(value: float) -> float | None:

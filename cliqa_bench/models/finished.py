@@ -10,11 +10,13 @@ from torch import Tensor
 
 from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.backbones.staged import FeatureNet
+from cliqa_bench.errors import UserError
 from cliqa_bench.models.folding import folded
 from cliqa_bench.models.pretraining import distortion_aware
 from cliqa_bench.models.pretraining_config import PretrainConfig
 from cliqa_bench.models.quality import ModelParts, QualityModel, load_tasks
 from cliqa_bench.progress import Tick
+from cliqa_bench.results.nodes import node_hashes
 from cliqa_bench.results.weights import node_weights
 from cliqa_bench.seeds import seed_for
 
@@ -40,9 +42,16 @@ class RunNetworks:
         Args:
             strategy: Makes heads and the view.
             seed: As in `QualityModel`.
+
+        Raises:
+            UserError: If the strategy contradicts itself about features of the tasks' own.
         """
+        view = strategy.view()
+        if (view is not None) != strategy.own_features:
+            name = type(strategy).__name__
+            raise UserError(f"{name}.own_features is {strategy.own_features}, but its view() gives {view}")
         size = self.backbone.feature_size
-        model = QualityModel(self._start(), size, view=strategy.view(), seed=seed, new_head=strategy.new_head)
+        model = QualityModel(self._start(), size, view=view, seed=seed, new_head=strategy.new_head)
         return model.to(memory_format=torch.channels_last)
 
     def trained(self, node: Path, strategy: ModelParts, seed: int = 0) -> QualityModel:
@@ -58,7 +67,7 @@ class RunNetworks:
         """
         model = self.untrained(strategy, seed)
         load_tasks(model, node_weights(node), node)
-        return model
+        return model.eval()
 
     def gate(self, made: PretrainConfig | None, device: torch.device, tick: Tick | None = None) -> FeatureNet:
         """Builds the network that describes images for the gates.
@@ -72,6 +81,12 @@ class RunNetworks:
         if made is not None:
             distortion_aware(self.backbone, net, self.weights, device, made, tick)
         return folded(net.to(device).to(memory_format=torch.channels_last))
+
+
+def remembered(node: Path) -> dict[str, Tensor]:
+    """Returns what a strategy handed on beside the weights of a finished training; {} for nothing."""
+    name = "strategy.safetensors"
+    return node_weights(node, name) if name in node_hashes(node) else {}
 
 
 def centroids_of(node: Path) -> list[Tensor]:

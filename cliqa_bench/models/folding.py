@@ -72,11 +72,11 @@ def folded(net: FeatureNet, view: TaskView | None = None, task: int | None = Non
     Returns:
         The network in evaluation mode. Its outputs differ by rounding only.
     """
-    pairs = foldable(net)
-    shared = {id(tensor): tensor for tensor in itertools.chain(net.parameters(), net.buffers())}
-    copied = copy.deepcopy(net, shared).eval()
-    (view or TaskNorms()).fix(copied, task)
-    for conv_name, norm_name in pairs:
+    view = view or TaskNorms()
+    tensors = itertools.chain(net.parameters(), net.buffers()) if view.leaves_tensors else ()
+    copied = copy.deepcopy(net, {id(tensor): tensor for tensor in tensors}).eval()
+    view.fix(copied, task)
+    for conv_name, norm_name in foldable(copied):  # not before: a view may put something between the two
         conv, norm = copied.get_submodule(conv_name), copied.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)

@@ -23,6 +23,10 @@ The global generator is seeded when it is called."""
 class ModelParts(Protocol):
     """Who makes what of a model is its own: a strategy."""
 
+    @property
+    def own_features(self) -> bool:
+        """Whether every task has features of its own."""
+
     def view(self) -> TaskView | None:
         """Returns how tasks come by features of their own, if they do."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -16,7 +17,13 @@ class TaskView:
     A strategy's `view` returns a new one for each model; a model without one has the same features for all
     tasks. A view holds nothing itself: whatever it needs lies in the network, as parameters or buffers, and
     is stored with the model as far as `owns` says.
+
+    Class attributes:
+        leaves_tensors: Whether `use` and `fix` change no parameter and no buffer in place; then copies of the
+            network share them.
     """
+
+    leaves_tensors: ClassVar[bool] = False
 
     def install(self, net: FeatureNet) -> None:
         """Readies a network, once, before its first task."""
@@ -89,6 +96,8 @@ class TaskNorms(TaskView):
 
     Only these are stored with the model: the convolutions are the backbone's.
     """
+
+    leaves_tensors = True
 
     def install(self, net: FeatureNet) -> None:
         """Replaces every normalisation layer of what learns by a `TaskNorm` around it."""

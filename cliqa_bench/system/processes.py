@@ -172,7 +172,10 @@ def _apply(pipe: Connection) -> None:
         except Exception as error:
             error.add_note(traceback.format_exc())
             told = None, error
-        pipe.send(told)
+        try:
+            pipe.send(told)
+        except Exception:  # it cannot be pickled; nothing of it was sent
+            pipe.send((None, RuntimeError(traceback.format_exc())))
 
 
 @contextmanager

@@ -209,6 +209,7 @@ class _Watch:
             states.append(_state(learner))
             seen += [source for source in group if source not in seen]
             self._check_answers(model)
+            self._check_stored(strategy, model, seed)
         return states
 
     def _learn(
@@ -250,6 +251,17 @@ class _Watch:
                 assert torch.equal(parameter, before[name]), (
                     f"{self.name}: {name} moves, and is not trainable"
                 )
+
+    def _check_stored(self, strategy: Strategy, model: QualityModel, seed: int) -> None:
+        """What is not stored with a model is that of every model of its backbone."""
+        again = new_model(strategy, seed)
+        for _ in range(model.n_tasks):
+            again.add_task()
+        again.load_own_state(model.own_state())
+        for name, tensor in again.state_dict().items():
+            assert torch.equal(tensor, model.state_dict()[name]), (
+                f"{self.name}: {name} moves, and is not stored with the model"
+            )
 
     def _check_answers(self, model: QualityModel) -> None:
         images = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
