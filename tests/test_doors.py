@@ -713,7 +713,10 @@ def test_a_group_of_parameters_has_its_own_scale_of_the_rate(sources: list[Decod
     @dataclass
     class Scaled(Naive):
         def optimiser(self, parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
-            groups = [{"params": parameters[:1]}, {"params": parameters[1:], "scale": 10.0}]
+            groups: list[dict[str, Any]] = [
+                {"params": parameters[:1]},
+                {"params": parameters[1:], "scale": 10.0},
+            ]
             return torch.optim.SGD(groups, 1.0)
 
     strategy = Scaled()
