@@ -275,7 +275,7 @@ class Strategy:
 
         Args:
             learner: The learner. Its model is that of the experience before, with the new head already added;
-                it has no mini-batch yet, and its `sources` are still those of that experience.
+                it has no mini-batch yet.
             source: A dataset of the experience.
 
         Returns:

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ class FakeWorker:
 def plan_of(cfg: RunConfig) -> Plan:
     """Stands for `execution.run.rebuild_plan`; in a process of the pool it puts the fake worker in place."""
     worker.Worker = FakeWorker  # type: ignore[assignment, misc]
-    return Plan(cfg, None, {})  # type: ignore[arg-type]
+    return Plan(SimpleNamespace(config=cfg), {})  # type: ignore[arg-type]
 
 
 def some_jobs(what: str) -> list[Job]:

@@ -52,8 +52,9 @@ def test_names_import_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                           cwd=Path(__file__).resolve().parents[1])  # fmt: skip
     assert done.stdout.strip() == (
-        "['cliqa_bench._version', 'cliqa_bench.extensions', 'cliqa_bench.errors', 'cliqa_bench.paths', "
-        "'cliqa_bench.extensions.user_code', 'cliqa_bench.extensions.registry']"
+        "['cliqa_bench._version', 'cliqa_bench.extensions', 'cliqa_bench.errors', "
+        "'cliqa_bench.extensions.moved', 'cliqa_bench.paths', 'cliqa_bench.extensions.user_code', "
+        "'cliqa_bench.extensions.registry']"
     )
 
 

@@ -167,7 +167,7 @@ class Learner(SupervisedTemplate):
         self.best_epoch = 0
         self.shown: ShownImages = []
         self.features = torch.empty(0)
-        self._sources: tuple[DecodedDataset, ...] = ()
+        self._targeted: dict[str, DecodedDataset] = {}  # with targets in the place of their scores
         self._losses: list[Tensor] = []
         self._unseen: list[
             list[tuple[DecodedDataset, Tensor]]
@@ -206,7 +206,7 @@ class Learner(SupervisedTemplate):
     @property
     def sources(self) -> tuple[DecodedDataset, ...]:
         """Images and labels of the current experience: of one dataset, or of several."""
-        return self._sources
+        return tuple(self._targeted.get(source.name, source) for source in self.experience.sources)
 
     @property
     def pairs(self) -> BatchPairs:
@@ -240,8 +240,9 @@ class Learner(SupervisedTemplate):
         self.train_epochs = epochs - self.epoch
         self.model.to(self.device)
         self.optimizer = self.strategy.optimiser(list(self.model.parameters()), t)
-        self._sources = tuple(self._with_targets(source) for source in self.experience.sources)
-        for source in self._sources:
+        self._targeted = {}
+        self._targeted = {source.name: self._with_targets(source) for source in self.sources}
+        for source in self.sources:
             source.check_labels()
         self.history = []
         self.images = 0
