@@ -150,14 +150,14 @@ def test_the_loss_is_what_the_strategy_says(sources: list[DecodedDataset]) -> No
 
     strategy = Absolute()
     learner = learn(strategy, new_model(strategy), sources[:1], kind=watched(look))
-    epochs = [np.mean(losses[i : i + n]) for i, n in epoch_starts(losses, learner)]
+    epochs = [np.mean(losses[i : i + n]) for i, n in epoch_starts(losses, learner, sources[0])]
     np.testing.assert_allclose([h["loss"] for h in learner.history], epochs, rtol=1e-5)
 
 
-def epoch_starts(losses: list[float], learner: Learner) -> list[tuple[int, int]]:
+def epoch_starts(losses: list[float], learner: Learner, source: DecodedDataset) -> list[tuple[int, int]]:
     t, found, start = learner.training, [], 0
     for epoch in range(t.warmup_epochs + t.epochs):
-        n = learner.source.n_batches(t, t.warmup_batch if epoch < t.warmup_epochs else t.batch)
+        n = source.n_batches(t, t.warmup_batch if epoch < t.warmup_epochs else t.batch)
         found.append((start, n))
         start += n
     assert start == len(losses)
