@@ -137,6 +137,7 @@ def test_it_runs_keeps_the_contract_and_has_its_rows(
     assert "2 trainings, 2 already there" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_processes_load_it_again(method: Path, miniatures: Path, tmp_path: Path) -> None:
     for n in ("1", "2"):
         words = arguments(miniatures, tmp_path / n, "--jobs", n)

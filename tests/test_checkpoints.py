@@ -386,6 +386,7 @@ def test_a_pause_that_is_no_number_is_refused(monkeypatch, text):
 # -- through the runner ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_an_experience_ends_with_the_same_bytes(
     miniatures, tmp_path, monkeypatch, capsys
 ):

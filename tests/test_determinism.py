@@ -42,6 +42,7 @@ def test_the_flag_is_a_key_of_the_configuration():
     assert not resolve({"strategy": "tsn"}).deterministic
 
 
+@pytest.mark.slow
 def test_neither_order_nor_processes_nor_the_flag_change_a_byte(miniatures, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "write_report", lambda out: SimpleNamespace(summary=""))
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is taken back

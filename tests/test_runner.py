@@ -111,6 +111,7 @@ def test_run_again_it_trains_nothing(finished, miniatures, capsys, monkeypatch):
     assert content(finished) == before
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_ends_with_the_same_bytes(finished, miniatures, tmp_path):
     out = tmp_path / "runs"
     command = [sys.executable, "-m", "cliqa_bench", *arguments(miniatures, out)]
