@@ -111,7 +111,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[LabelRow]:
         columns: Columns that must be there (any case, any order; others are kept, too).
 
     Returns:
-        The rows. One with another number of cells than the header is `broken`: whoever reads it is told.
+        The rows. One with another number of cells than the header is `broken`, and the reader says so.
 
     Raises:
         UserError: If the file cannot be read, a column is missing or there twice, or quotes are unbalanced.

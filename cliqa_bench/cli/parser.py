@@ -161,9 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; None for those of the process.
 
     Returns:
-        The exit code: 0 done; 2 misuse or bad data, said in one line; 130 and 143 stopped by Ctrl-C and
-        SIGTERM; 141 nobody reads the output any more; 1 a user's own code raised, told with its lines. Any
-        other exception is a bug of ours and is raised.
+        The exit code: 0 done; 1 an exception in a user's own code, printed with their lines; 2 misuse or bad
+        data, printed in one line; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 the reader of the output has
+        gone. Any other exception is a bug of ours and is raised.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     command = f"python -m cliqa_bench {shlex.join(words)}".rstrip()

@@ -150,7 +150,7 @@ class WorkerPool:
                 continue
             try:
                 hand.child.pipe.send(job)
-            except OSError:  # somebody killed it while it was idle: no job of ours is to blame
+            except OSError:  # it was killed while it was idle: no job of ours is to blame
                 self._replace(hand)
             else:
                 hand.job, hand.fresh = job, False

@@ -1,7 +1,8 @@
-"""Processes with a pipe each, none of which outlives whoever started them.
+"""Processes that each have a pipe to the process that started them, and end with it.
 
-Why no `ProcessPoolExecutor`: where one process of it dies, all end, and nobody can tell whose work it was.
-Its processes also share queues, whose locks one that is killed takes along: the others then wait for ever.
+Why not `ProcessPoolExecutor`: if one of its processes dies, it ends the others too, and does not say which
+task the dead one was working on. Its processes also share queues: one that is killed while it holds a queue's
+lock leaves the others waiting for ever.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CONTEXT = multiprocessing.get_context("spawn")
 class Child:
     """A process that was started, and this end of its pipe; the pipe breaks when the process dies.
 
-    Signals are to be blocked until whoever starts it holds it: a stop in between would leave it behind.
+    Block signals while you start one and until you have stored it: a stop in between would leave it behind.
 
     Args:
         serve: What it does; a function of a module. It may end as soon as its end of the pipe breaks.
