@@ -127,12 +127,16 @@ class DecodedDataset:
         Raises:
             UserError: Names the first such image and what to do.
         """
-        train = self.indices("train")
-        if len(without := train[~np.isfinite(self.labels[train])]):
+        if key := self._unlabelled(self.indices("train")):
             raise UserError(
-                f"{self.title}: training image {self.ratings[without[0]].key} has no opinion score; take a "
-                "strategy that learns from images without labels (its method `targets`)"
+                f"{self.title}: training image {key} has no opinion score; take a strategy that learns from "
+                "images without labels (its method `targets`)"
             )
+
+    def _unlabelled(self, images: NDArray[np.int64]) -> str:
+        """Returns the key of the first of some images that has no label; "" if all have one."""
+        without = images[~np.isfinite(self.labels[images])]
+        return self.ratings[without[0]].key if len(without) else ""
 
     def check_crop(self, crop: int) -> None:
         """Refuses training images that are smaller than the crop.
@@ -181,7 +185,6 @@ class DecodedDataset:
                 mini-batch.
         """
         self.check_crop(training.crop)
-        self.check_labels()
         if len(self.keys("train")) < 2 or (batch < 2 and training.pairs == "batch"):
             raise UserError(
                 f"{self.title}: a mini-batch of {batch} out of {len(self.keys('train'))} training images "
@@ -206,11 +209,8 @@ class DecodedDataset:
             The mini-batch, with all pairs among the images.
 
         Raises:
-            UserError: If an image has no score: pairs with it would have a label out of nothing.
+            UserError: If an image has no label.
         """
-        if len(without := images[~np.isfinite(self.labels[images])]):
-            key = self.ratings[without[0]].key
-            raise UserError(f"{self.title}: image {key} has no opinion score and cannot be paired")
         first, second = batch_pairs(len(images))
         return self._batch(images, first, second, training, rng)
 
@@ -225,6 +225,8 @@ class DecodedDataset:
     ) -> Batch:
         import torch
 
+        if key := self._unlabelled(images):  # a pair with it would get a label all the same
+            raise UserError(f"{self.title}: image {key} has no opinion score and cannot be paired")
         each = np.repeat(images, crops)
         tops, lefts, flips = self._cuts(each, training, rng)
         x = self.cache.crops(each, tops, lefts, training.crop, flips)

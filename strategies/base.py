@@ -94,14 +94,21 @@ class Strategy:
         self.require("main_rate", above=0)
 
     def require(
-        self, name: str, *, least: float = -math.inf, above: float = -math.inf, why: str = ""
+        self,
+        name: str,
+        *,
+        least: float = -math.inf,
+        above: float = -math.inf,
+        below: float | None = None,
+        why: str = "",
     ) -> None:
         """Checks a hyper-parameter; for `__post_init__`.
 
         Args:
             name: The field.
             least: The smallest value that will do.
-            above: A bound that will not do itself.
+            above: A lower bound that will not do itself.
+            below: An upper bound that will not do itself; None for none.
             why: Said after the bound.
 
         Raises:
@@ -112,6 +119,8 @@ class Strategy:
             raise UserError(f"{self.name}.{name} must be at least {least}{why}, not {value}")
         if not value > above:
             raise UserError(f"{self.name}.{name} must be above {above}{why}, not {value}")
+        if below is not None and not value < below:
+            raise UserError(f"{self.name}.{name} must be below {below}{why}, not {value}")
 
     @classmethod
     def check_declared(cls) -> None:
@@ -127,6 +136,10 @@ class Strategy:
                         f"{cls.name}: {each.__name__}.{name} is not a hyper-parameter: put @dataclass above "
                         "the class, or declare it as ClassVar"
                     )
+
+    def overrides(self, verb: str) -> bool:
+        """Tells whether it has a method of its own in the place of the default."""
+        return getattr(type(self), verb) is not getattr(Strategy, verb)
 
     def training_params(self) -> dict[str, Any]:
         """Returns the hyper-parameters that the trained weights depend on."""
@@ -303,21 +316,12 @@ class Strategy:
         """Is called once the best weights of an experience are back in the model; may change what learns.
 
         What it leaves in the parameters that `trainable` names after the warm-up, and in the statistics of
-        the normalisation, is the model that answers, and that the next experience starts from.
+        the normalisation, is the model that answers, and that the next experience starts from. That model is
+        validated once more.
         """
-
-    @property
-    def finishes(self) -> bool:
-        """Whether it has a `finish` of its own: then the model is validated once more after it."""
-        return type(self).finish is not Strategy.finish
 
     def consolidate(self, learner: Learner) -> None:
         """Is called after `finish`, when the model is what it will be; must not change it."""
-
-    @property
-    def has_extras(self) -> bool:
-        """Whether it has `extras` of its own."""
-        return type(self).extras is not Strategy.extras
 
     def extras(self, model: QualityModel) -> dict[str, nn.Module]:
         """Returns what else the model says of a test image, beside the scores of its heads: name -> network.
@@ -343,14 +347,13 @@ class Strategy:
     def progress(self) -> dict[str, Tensor] | None:
         """Returns what is remembered in the middle of an experience, besides `state`: name -> tensor.
 
-        It is asked for after an epoch, and given back with `load_progress` where a run was interrupted, which
-        then goes on with the next epoch. {} says that there is nothing more; None that nobody knows, and then
-        an experience that was interrupted starts over. That is the default of a strategy that defines one of
-        the verbs called in the middle of an experience; of others it is {}.
+        It is asked for after an epoch, and given back with `load_progress` if the run was interrupted, which
+        then resumes with the next epoch. {} says that there is nothing more; None that this is not known, and
+        then an interrupted experience starts over. None is the default of a strategy that defines one of the
+        verbs called in the middle of an experience; of others it is {}.
         """
         verbs = ("after_warmup", "penalty", "after_step")
-        silent = all(getattr(type(self), verb) is getattr(Strategy, verb) for verb in verbs)
-        return {} if silent else None
+        return None if any(map(self.overrides, verbs)) else {}
 
     def load_progress(self, progress: dict[str, Tensor], learner: Learner) -> None:
         """Takes back what `progress` returned, on the CPU; model, `state` and epoch are back by then."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cliqa_bench.errors import UserError
 from cliqa_bench.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -40,9 +39,7 @@ class EMA(Strategy):
             UserError: If a hyper-parameter is out of its range.
         """
         super().__post_init__()
-        self.require("decay", least=0)
-        if self.decay >= 1:
-            raise UserError(f"{self.name}.decay must be below 1, not {self.decay}: nothing would be learned")
+        self.require("decay", least=0, below=1)
         self._average: dict[str, Tensor] = {}
 
     def after_warmup(self, learner: Learner) -> None:

@@ -70,8 +70,8 @@ def added(parts: Mapping[str, Sums]) -> Sums:
     """Adds several up, in the order of their names, so that no other order matters."""
     sums = [parts[name] for name in sorted(parts)]
     n = np.sum([s.n for s in sums], axis=0)
-    x, y = (np.sum([s.n * mean for s, mean in zip(sums, means, strict=True)], axis=0) / n
-            for means in ([s.x for s in sums], [s.y for s in sums]))  # fmt: skip
+    x = np.sum([s.n * s.x for s in sums], axis=0) / n
+    y = np.sum([s.n * s.y for s in sums], axis=0) / n
     xx = np.sum([s.xx + s.n * np.outer(s.x - x, s.x - x) for s in sums], axis=0)
     xy = np.sum([s.xy + s.n * (s.x - x) * (s.y - y) for s in sums], axis=0)
     yy = np.sum([s.yy + s.n * (s.y - y) ** 2 for s in sums], axis=0)

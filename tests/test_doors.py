@@ -288,7 +288,7 @@ def test_the_features_of_a_step_are_there_with_their_graph(sources: list[Decoded
 
 @dataclass
 class ByNoise(Strategy):
-    """Takes the spread of an image's pixels for its quality, where there is no score."""
+    """Uses the standard deviation of an image's pixels as its quality if the image has no score."""
 
     rows: ClassVar[dict[str, str]] = {"last": "ByNoise"}
 

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from cliqa_bench.results.nodes import CHECKPOINTS, CLAIMS, IN_USE, KINDS, read_j
 from cliqa_bench.results.records import RunRecord, read_record, record_files
 from cliqa_bench.system.disk import is_orphan, size_of, temporary_prefix
 from cliqa_bench.system.locks import claimed, is_held, locked, owner, sweep_lock, sweep_locks
+from cliqa_bench.terminal import text_table
 
 _CLEANING = "clean.lock"
 _NODE = re.compile(r"[^.].*-[0-9a-f]{12}")
@@ -302,19 +304,14 @@ def render(found: Cleanup, removed: bool) -> str:
     for root in dict.fromkeys(item.root for item in found.unused):
         items = [item for item in found.unused if item.root == root]
         title = f"{'removed from' if removed else 'unused in'} {root}:"
-        blocks.append("\n".join([title, *_rows(items)]))
+        cells = [(i.kind, _size(i.size), str(i.path.relative_to(i.root)), i.why) for i in items]
+        blocks.append(f"{title}\n{textwrap.indent(text_table(cells, right={1}), '  ')}")
     if found.notes:
         blocks.append("\n".join(f"note: {note}" for note in found.notes))
     n, size = len(found.unused), _size(sum(item.size for item in found.unused))
     total = f"{n} {'item' if n == 1 else 'items'}, {size}"
     done = "removed" if removed else "unused; nothing was removed, add --yes to remove"
     return "\n\n".join([*blocks, f"{total} {done}" if n else "nothing is unused"])
-
-
-def _rows(items: Iterable[Unused]) -> list[str]:
-    cells = [(i.kind, _size(i.size), str(i.path.relative_to(i.root)), i.why) for i in items]
-    kind, size, path = (max(len(row[column]) for row in cells) for column in range(3))
-    return [f"  {k:<{kind}}  {s:>{size}}  {p:<{path}}  {why}" for k, s, p, why in cells]
 
 
 def _size(n: int) -> str:

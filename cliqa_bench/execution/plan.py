@@ -384,5 +384,5 @@ def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
     return {
         "warm-up": warmup_epochs * n_train,
         "main": training.epochs * n_train,
-        "validation": (epochs + work.strategy.finishes) * n_val,
+        "validation": (epochs + work.strategy.overrides("finish")) * n_val,
     }

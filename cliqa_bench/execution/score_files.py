@@ -12,7 +12,6 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from cliqa_bench.benchmarks.decoded import batches_by_shape
 from cliqa_bench.benchmarks.pixels.cache import to_float
@@ -53,21 +52,13 @@ def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: f
         UserError: If the run is not finished, or its backbone's weights are not those it was trained with.
     """
     saved = _FinishedRun(out, record)
-    last = record.steps[-1].heads
-    models = {node: saved.model(node) for node, _ in last}
-    if saved.strategy.own_features or len(models) > 1:
-        heads: list[Scorer | MergedHead] = [Scorer(models[node], [column]) for node, column in last]
-    else:
-        heads = [Scorer(models[last[0][0]], [column for _, column in last])]
-    gated = "gate" in record.rows and len(last) > 1
+    heads = saved.heads()
     if tolerance and any(not isinstance(head.heads, torch.Tensor) for head in heads):
         raise UserError(
             f"run {record.id} has heads whose scores have no bounds: a tolerance means nothing for them"
         )
-    if "merged" in record.rows and "gate" not in record.rows:
-        heads = [MergedHead(saved.merged(last[-1][0]))]
-    gate = saved.gate(device) if gated else None
-    return GatedScorer([head.to(device) for head in heads], gate, tolerance)
+    gated = "gate" in record.rows and len(record.steps[-1].heads) > 1
+    return GatedScorer([head.to(device) for head in heads], saved.gate(device) if gated else None, tolerance)
 
 
 class _FinishedRun:
@@ -95,10 +86,17 @@ class _FinishedRun:
     def model(self, node: str) -> QualityModel:
         return self.networks.trained(self._folder("train", node), self.strategy)
 
-    def merged(self, node: str) -> nn.Module:
-        """Returns the network behind the readout "merged" of a training."""
-        self.strategy.load_state(remembered(self._folder("train", node)))
-        return self.strategy.extras(self.model(node))["merged"]
+    def heads(self) -> list[Scorer | MergedHead]:
+        """Returns what scores images: the last step's heads, or the network of the readout "merged"."""
+        last = self.record.steps[-1].heads
+        models = {node: self.model(node) for node, _ in last}
+        newest = last[-1][0]
+        if "merged" in self.record.rows and "gate" not in self.record.rows:
+            self.strategy.load_state(remembered(self._folder("train", newest)))
+            return [MergedHead(self.strategy.extras(models[newest])["merged"])]
+        if self.strategy.own_features or len(models) > 1:
+            return [Scorer(models[node], [column]) for node, column in last]
+        return [Scorer(models[newest], [column for _, column in last])]
 
     def _check_gate_net(self, made: PretrainConfig) -> None:
         """Refuses centroids of a network that was pre-trained otherwise than it would be now."""

@@ -283,7 +283,7 @@ class Worker:
             self._write_answers(answer, time.perf_counter() - start, scores=scores, extras=extras)
 
     def _extras(self, work: TrainWork, model: QualityModel) -> dict[str, nn.Module]:
-        if not work.strategy.has_extras:
+        if not work.strategy.overrides("extras"):
             return {}
         strategy = replace(work.strategy)
         strategy.load_state(self._remembered(work.node.folder))

@@ -298,10 +298,9 @@ class Learner(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
-        own = self.model.view is not None
-        heads = [self.task] if own else range(self.model.n_tasks)
+        heads = range(self.model.n_tasks) if self.model.view is None else [self.task]
         with self.autocast():
-            self.features = self.model.features(self.mb_x, self.task if own else None).final
+            self.features = self.model.features(self.mb_x, self.task).final
             scores = torch.stack([self.model.head(task, self.features) for task in heads], dim=1)
         crops = self.strategy.crops if self.is_training and self.shown else 1
         return scores if crops == 1 else self.strategy.pool(scores.view(-1, crops, scores.shape[1]))
@@ -451,7 +450,7 @@ class Learner(SupervisedTemplate):
             self.model.load_own_state(self.best.weights)
             self.strategy.load_state(self.best.learned)
         self.model.eval()
-        if self.strategy.finishes:
+        if self.strategy.overrides("finish"):
             self._finish()
         super()._after_training_exp(**kwargs)
         self.model.eval()  # a plug-in that measures something may leave it training
@@ -467,17 +466,17 @@ class Learner(SupervisedTemplate):
 
     def describe(self, source: DecodedDataset, subset: Subset) -> NDArray[np.float32]:
         """Returns the features (n, d) of a subset's whole images, as the task that learns sees them."""
-        own, size = self.model.view is not None, self.model.feature_size
 
         def features(images: Tensor) -> Tensor:
-            final: Tensor = self.model.features(images, self.task if own else None).final
+            final: Tensor = self.model.features(images, self.task).final
             return final
 
+        def count(images: int) -> None:
+            self._count(images, "validation")
+
         self.model.eval()
-        return score_images(
-            features, source, subset, size, self.device, self.training.precision,
-            lambda images: self._count(images, "validation"),
-        )  # fmt: skip
+        size, precision = self.model.feature_size, self.training.precision
+        return score_images(features, source, subset, size, self.device, precision, count)
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.errors import UserError
 from cliqa_bench.models.folding import folded
 from cliqa_bench.models.pretraining import distortion_aware
 from cliqa_bench.models.pretraining_config import PretrainConfig
-from cliqa_bench.models.quality import ModelParts, QualityModel, load_tasks
+from cliqa_bench.models.quality import ModelParts, QualityModel, load_tasks, model_for
 from cliqa_bench.progress import Tick
 from cliqa_bench.results.nodes import node_hashes
 from cliqa_bench.results.weights import node_weights
@@ -46,12 +45,7 @@ class RunNetworks:
         Raises:
             UserError: If the strategy contradicts itself about features of the tasks' own.
         """
-        view = strategy.view()
-        if (view is not None) != strategy.own_features:
-            name = type(strategy).__name__
-            raise UserError(f"{name}.own_features is {strategy.own_features}, but its view() gives {view}")
-        size = self.backbone.feature_size
-        model = QualityModel(self._start(), size, view=view, seed=seed, new_head=strategy.new_head)
+        model = model_for(strategy, self._start(), self.backbone.feature_size, seed)
         return model.to(memory_format=torch.channels_last)
 
     def trained(self, node: Path, strategy: ModelParts, seed: int = 0) -> QualityModel:

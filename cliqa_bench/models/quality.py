@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -170,9 +170,23 @@ class QualityModel(nn.Module):
         self.load_state_dict(state, strict=False)
 
 
-def n_heads(state: Mapping[str, Tensor]) -> int:
-    """Returns how many heads a stored state has; a head may have several tensors."""
-    return len({name.split(".")[1] for name in state if name.startswith("heads.")})
+def model_for(strategy: ModelParts, net: FeatureNet, feature_size: int, seed: int = 0) -> QualityModel:
+    """Returns a model without tasks, whose heads and view are a strategy's.
+
+    Args:
+        strategy: The strategy.
+        net: As in `QualityModel`.
+        feature_size: As in `QualityModel`.
+        seed: As in `QualityModel`.
+
+    Raises:
+        UserError: If the strategy contradicts itself about features of the tasks' own.
+    """
+    view = strategy.view()
+    if (view is not None) != strategy.own_features:
+        name = type(strategy).__name__
+        raise UserError(f"{name}.own_features is {strategy.own_features}, but its view() gives {view}")
+    return QualityModel(net, feature_size, view=view, seed=seed, new_head=strategy.new_head)
 
 
 def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> None:
@@ -186,7 +200,8 @@ def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> No
     Raises:
         UserError: If names or shapes are those of another network.
     """
-    for _ in range(n_heads(state)):
+    # a head may have several tensors
+    for _ in {name.split(".")[1] for name in state if name.startswith("heads.")}:
         model.add_task()
     try:
         model.load_own_state(state)

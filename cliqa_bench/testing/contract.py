@@ -33,7 +33,7 @@ from cliqa_bench.config import default_of
 from cliqa_bench.learning.checkpoints import Checkpoints
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.models.heads import CosineHead
-from cliqa_bench.models.quality import QualityModel, n_heads
+from cliqa_bench.models.quality import QualityModel, load_tasks
 from cliqa_bench.settings.resolve import typed_fields
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.testing.tiny import SIDE, TRAINING, learn, new_model, tiny_sources
@@ -255,9 +255,7 @@ class _Watch:
     def _check_stored(self, strategy: Strategy, model: QualityModel, seed: int) -> None:
         """What is not stored with a model is that of every model of its backbone."""
         again = new_model(strategy, seed)
-        for _ in range(model.n_tasks):
-            again.add_task()
-        again.load_own_state(model.own_state())
+        load_tasks(again, model.own_state(), Path("memory"))
         for name, tensor in again.state_dict().items():
             assert torch.equal(tensor, model.state_dict()[name]), (
                 f"{self.name}: {name} moves, and is not stored with the model"
@@ -301,10 +299,7 @@ class _Watch:
         strategy = self._strategy()
         model = new_model(strategy, seed)
         if saved is not None:
-            weights = load(saved[0])
-            for _ in range(n_heads(weights)):
-                model.add_task()
-            model.load_own_state(weights)
+            load_tasks(model, load(saved[0]), Path("memory"))
             strategy.load_state(load(saved[1]))
         return strategy, model
 

@@ -19,7 +19,7 @@ from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.learner import Learner
-from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.quality import QualityModel, model_for
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Rating
 
@@ -87,7 +87,7 @@ def new_model(strategy: Strategy, seed: int = 0) -> QualityModel:
     """Returns an untrained S-CNN as the strategy wants it."""
     scnn = registry.load("backbones", "scnn")
     net = scnn.build("random", 3)
-    return QualityModel(net, scnn.feature_size, view=strategy.view(), seed=seed, new_head=strategy.new_head)
+    return model_for(strategy, net, scnn.feature_size, seed)
 
 
 def learn(

@@ -26,7 +26,7 @@ from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.learner import Learner
-from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.quality import QualityModel, model_for
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.system.avalanche_import import importing_avalanche
 from cliqa_bench.system.hardware import Precision
@@ -121,7 +121,7 @@ class OurTraining:
         self.strategy: Strategy = registry.load("strategies", name)()
         size = registry.load("backbones", job.backbone).feature_size
         net = backbone_net(job.backbone)
-        self.model = QualityModel(net, size, view=self.strategy.view()).to(job.device)
+        self.model = model_for(self.strategy, net, size).to(job.device)
         self.seen: list[DecodedDataset] = []
         if self.strategy.depends_on == "prefix":
             self._learner(self.model, self.strategy, job.first)
