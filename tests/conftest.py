@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cliqa_bench.extensions import user_code
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: said before PyTorch comes and takes all cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; children inherit it
@@ -40,6 +42,12 @@ def same_signals() -> Iterator[None]:
     before = _signals()
     yield
     assert _signals() == before, "the test changed how signals are handled"
+
+
+@pytest.fixture(autouse=True)
+def files_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets the strategies, datasets and backbones that a test included: later tests list what there is."""
+    monkeypatch.setattr(user_code, "_files", dict(user_code._files))
 
 
 def _signals() -> tuple[object, ...]:

@@ -86,8 +86,7 @@ class Net(SCNN):
 
 @pytest.fixture(autouse=True)
 def nothing_included(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Forgets after each test what it included."""
-    monkeypatch.setattr(user_code, "_files", {})
+    """Forgets after each test where the files that it included lie, and what it imported from there."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     user_code.installed.cache_clear()
     yield
