@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -89,6 +89,14 @@ class DecodedDataset:
     def generated(self) -> bool:
         """Whether the dataset is a generated miniature."""
         return self.dataset.generated is not None
+
+    def on(self, device: torch.device) -> DecodedDataset:
+        """Returns it as it is best read for a device: on a GPU its pixels lie there, if there is room."""
+        from cliqa_bench.benchmarks.pixels.resident import ResidentImages
+
+        if device.type != "cuda":
+            return self
+        return replace(self, cache=ResidentImages(self.cache, device))
 
     @cached_property
     def mos(self) -> NDArray[np.float64]:
@@ -190,7 +198,10 @@ class DecodedDataset:
                 f"{self.title}: a mini-batch of {batch} out of {len(self.keys('train'))} training images "
                 "holds no pair; both must be at least 2"
             )
-        return prefetch(self._batches(training, epoch, seed, batch, crops))
+        return self._ahead(self._batches(training, epoch, seed, batch, crops))
+
+    def _ahead(self, items: Iterator[T]) -> Iterator[T]:
+        return prefetch(items) if self.cache.made_ahead else items
 
     def _batches(self, training: Training, epoch: int, seed: int, batch: int, crops: int) -> Iterator[Batch]:
         cuts = rng_for("crops", self.name, seed, epoch)
@@ -286,7 +297,7 @@ class DecodedDataset:
         """
         indices = self.indices(subset)
         groups = batches_by_shape(self.cache.shapes[indices], max_pixels)
-        return prefetch((group, self.cache.images(indices[group])) for group in groups)
+        return self._ahead((group, self.cache.images(indices[group])) for group in groups)
 
 
 def batches_by_shape(shapes: NDArray[np.int64], max_pixels: int) -> list[NDArray[np.int64]]:

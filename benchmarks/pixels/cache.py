@@ -108,6 +108,16 @@ class ImageCache:
         self._bytes = np.frombuffer(pixels, np.uint8)
         self._read_bytes = 0
 
+    @property
+    def made_ahead(self) -> bool:
+        """Whether batches are worth making in a thread of their own, one ahead."""
+        return True
+
+    @property
+    def n_bytes(self) -> int:
+        """Number of bytes in the file up to the end of the last of these images."""
+        return max((e.offset + e.n_bytes for e in self._entries), default=0)
+
     @classmethod
     def open(
         cls,
@@ -158,6 +168,11 @@ class ImageCache:
         flat = self._bytes[entry.offset : entry.offset + entry.n_bytes]
         return flat.reshape(entry.height, entry.width, 3)
 
+    def read(self, start: int, end: int) -> NDArray[np.uint8]:
+        """Returns a copy of bytes of the file, as they lie there."""
+        self._release(end - start)
+        return self._bytes[start:end].copy()
+
     def images(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """Returns images of one shape, (B, 3, H, W) uint8, channels last in memory."""
         import torch
@@ -193,9 +208,7 @@ class ImageCache:
         """
         import torch
 
-        room = self.shapes[indices] - size
-        if ((tops < 0) | (lefts < 0) | (tops > room[:, 0]) | (lefts > room[:, 1])).any():
-            raise ValueError("a crop does not lie inside its image")
+        check_inside(self.shapes[indices], tops, lefts, size)
         out = np.empty((len(indices), size, size, 3), np.uint8)
         mirrored = np.zeros(len(indices), bool) if flips is None else flips
         # numpy, because a thread does this beside the training: PyTorch's operations would start a second
@@ -214,6 +227,19 @@ class ImageCache:
         if self._read_bytes > _RELEASE_BYTES and hasattr(mmap, "MADV_DONTNEED"):
             self._read_bytes = 0
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def check_inside(
+    shapes: NDArray[np.int64], tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
+) -> None:
+    """Refuses squares that do not lie inside their images.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    room = shapes - size
+    if ((tops < 0) | (lefts < 0) | (tops > room[:, 0]) | (lefts > room[:, 1])).any():
+        raise ValueError("a crop does not lie inside its image")
 
 
 class _Build:

@@ -49,6 +49,10 @@ GROUPS: dict[str, RowGroup] = {
     "pairs": RowGroup(
         "image passes to a validation SRCC, two kinds of pairs", "pair_kinds", by_default=False
     ),
+    "device": RowGroup("the control: matrix products and copies", "device_control", False),
+    "gpu-speed": RowGroup("training and scoring against bare loops, six tasks in one pass", "gpu_speed", False),
+    "gpu-tenth": RowGroup("eight orders on a tenth of the images of six real sets", "gpu_tenth", False),
+    "gpu-size": RowGroup("eight orders on as many images as six real sets have", "gpu_size", False),
 }
 
 

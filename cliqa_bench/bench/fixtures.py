@@ -7,6 +7,7 @@ the pictures are noise of several grains, and the weights are random.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from cliqa_bench.extensions import registry
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.models.views import TaskNorms
 from cliqa_bench.seeds import rng_for
+from cliqa_bench.system.hardware import cores
 from cliqa_bench.types import Rating, Subset
 
 SIX_SETS = ((512, 768), (512, 512), (768, 1024), (500, 500), (768, 1024), (384, 512))
@@ -69,16 +71,22 @@ def make_pictures(folder: Path, shapes: Sequence[tuple[int, int]], seed: int = 0
         seed: The same seed gives the same pixels.
     """
     folder.mkdir(parents=True)
-    rng = rng_for("bench-pictures", seed)
-    lines = []
-    for i, (height, width) in enumerate(shapes):
-        coarse = rng.integers(0, 256, (max(1, height // 16), max(1, width // 16), 3), dtype=np.uint8)
-        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        noisy = np.asarray(smooth) + rng.normal(0, 1 + i % 16, (height, width, 3))
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:05}.jpg", quality=90)
-        lines.append(f"{i:05}.jpg {rng.normal()}\n")
+    with ThreadPoolExecutor(cores()) as threads:  # numpy's generators and Pillow let go of the lock
+        made = [threads.submit(_make_picture, folder, i, shape, seed) for i, shape in enumerate(shapes)]
+        lines = [one.result() for one in made]
     (folder / "scores.txt").write_text("".join(lines), encoding="utf-8")
     return Pictures(folder)
+
+
+def _make_picture(folder: Path, i: int, shape: tuple[int, int], seed: int) -> str:
+    """Writes a file; returns its line of `scores.txt`."""
+    height, width = shape
+    rng = rng_for("bench-pictures", seed, i)
+    coarse = rng.integers(0, 256, (max(1, height // 16), max(1, width // 16), 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noisy = np.asarray(smooth) + rng.normal(0, 1 + i % 16, (height, width, 3))
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:05}.jpg", quality=90)
+    return f"{i:05}.jpg {rng.normal()}\n"
 
 
 def pictures_source(

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.decoded import DecodedDataset, open_source
+from cliqa_bench.benchmarks.pixels.resident import ResidentImages
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import RunConfig
+from cliqa_bench.errors import OutOfMemory
 from cliqa_bench.execution.jobs import Job, answers_by_source
 from cliqa_bench.execution.plan import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
 from cliqa_bench.execution.retrained_prefix import LivePrefix
@@ -28,7 +30,7 @@ from cliqa_bench.learning.checkpoints import Checkpoints
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered
-from cliqa_bench.models.folding import Scorer
+from cliqa_bench.models.folding import Scorer, cast_weights
 from cliqa_bench.models.gates import fit_centroids, nearest_distance
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.models.quality import QualityModel
@@ -82,6 +84,18 @@ class Worker:
             FloatingPointError: If a loss or a score is no number; says where.
             OutOfMemory: If memory is used up; says what to lower.
         """
+        try:
+            self._do(job)
+        except OutOfMemory:
+            if not self._release_images():
+                raise
+        else:
+            return
+        self.say(f"memory of {self.device} is used up: images no longer stay there, and the job begins anew")
+        torch.cuda.empty_cache()
+        self._do(job)
+
+    def _do(self, job: Job) -> None:
         with (
             deterministic_algorithms(self.config.deterministic),
             limited_threads(self.config),
@@ -113,10 +127,16 @@ class Worker:
         """Returns a dataset's decoded images and labels, decoding them if they are not cached."""
         if name not in self._sources:
             material = self.plan.materials[name]
-            self._sources[name] = open_source(
+            source = open_source(
                 material, self.config.training.resize, max_megapixels=self.config.max_megapixels
             )
+            self._sources[name] = source.on(self.device)
         return self._sources[name]
+
+    def _release_images(self) -> bool:
+        """Frees what memory of the device the images take; tells whether they took any."""
+        caches = [source.cache for source in self._sources.values()]
+        return any([cache.release() for cache in caches if isinstance(cache, ResidentImages)])
 
     @contextmanager
     def _building(self, node: Node, more: dict[str, Any] | None = None) -> Iterator[Path]:
@@ -143,7 +163,9 @@ class Worker:
     def _gate_net(self, kind: GateNormalisation) -> FeatureNet:
         if kind not in self._gate_nets:
             made = DISTORTION_BN[self.config.preset] if kind == "distortion-bn" else None
-            self._gate_nets[kind] = self._networks.gate(made, self.device, self.tick)
+            net = self._networks.gate(made, self.device, self.tick)
+            cast_weights(net, self.config.training.precision)
+            self._gate_nets[kind] = net
         return self._gate_nets[kind]
 
     def _features(self, name: str, subset: Subset, kind: GateNormalisation) -> list[NDArray[np.float32]]:
@@ -270,9 +292,11 @@ class Worker:
         if not todo:
             return
         model = self.trained(work)
+        precision = self.config.training.precision
         scorer, more = Scorer(model), self._extras(work, model)
+        cast_weights(scorer.nets, precision)
         for answer in todo:
-            source, precision = self.source(answer.test), self.config.training.precision
+            source = self.source(answer.test)
             start = time.perf_counter()
             heads = len(scorer.heads)
             scores = score_images(scorer, source, "test", heads, self.device, precision, self._count)

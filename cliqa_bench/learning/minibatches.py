@@ -75,8 +75,10 @@ def together(parts: Parts) -> list[Tensor]:
     batches = [batch for _, batch in parts]
     starts = np.cumsum([0, *(len(b.y) for b in batches[:-1])]).tolist()
     shifted = [(b.first + start, b.second + start) for b, start in zip(batches, starts, strict=True)]
+    # images of one may lie on a GPU, those of another not
+    where = next((b.x.device for b in batches if b.x.device.type != "cpu"), batches[0].x.device)
     columns = (
-        [b.x for b in batches],
+        [b.x.to(where) for b in batches],
         [b.y for b in batches],
         [first for first, _ in shifted],
         [second for _, second in shifted],

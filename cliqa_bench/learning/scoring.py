@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 32 * 128 * 96
 """Pixels in one batch on a CPU in float32: enough to fill the cores, and little memory."""
 
+WAITING = 32
+"""Batches after which a GPU's outputs are fetched; to fetch them is to wait for it."""
+
 
 def pixels_in_batch(device: torch.device, precision: str) -> int:
     """Returns how many pixels are scored at once: more where a pixel takes less time and memory."""
@@ -59,7 +62,8 @@ def score_images(
     device = torch.device(device)
     applied = _Applied(network, device)
     keys = source.keys(subset)
-    out = np.empty((len(keys), width or 0), dtype=np.float32)
+    gathered = _Gathered(source, subset, width)
+    most = 1 if device.type == "cpu" else WAITING
     pixels = pixels_in_batch(device, precision)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for positions, images in source.eval_batches(subset, pixels):
@@ -67,18 +71,55 @@ def score_images(
                 found = applied(images)
             except OutOfMemory as error:
                 raise OutOfMemory(f"{source.title}, {keys[positions[0]]}: {error}") from None
-            if wrong := [keys[i] for i in positions[~np.isfinite(found).all(axis=1)]]:
-                raise FloatingPointError(
-                    f"{source.title}, {subset} images: no number comes out for {join_names(wrong)}"
-                )
-            if width is None:
-                width = found.shape[1]
-                out = np.empty((len(keys), width), dtype=np.float32)
-            out[positions] = found
+            gathered.add(positions, found)
+            if len(gathered.waiting) >= most:
+                gathered.fetch()
             trim_memory()
             if tick is not None:
                 tick(len(positions))
-    return out
+        return gathered.fetch()
+
+
+class _Gathered:
+    """What a network said of the images of a subset, fetched from its device now and then.
+
+    Args:
+        source: The dataset.
+        subset: Which images.
+        width: Number of outputs per image; None for as many as come out first.
+    """
+
+    def __init__(self, source: DecodedDataset, subset: Subset, width: int | None) -> None:
+        self._source, self._subset = source, subset
+        self._keys = source.keys(subset)
+        self._out = np.empty((len(self._keys), width or 0), dtype=np.float32)
+        self._widens = width is None
+        self.waiting: list[tuple[NDArray[np.int64], Tensor]] = []
+
+    def add(self, positions: NDArray[np.int64], found: Tensor) -> None:
+        """Notes what comes out for images, (b, width), without waiting for it."""
+        self.waiting.append((positions, found))
+
+    def fetch(self) -> NDArray[np.float32]:
+        """Waits for what has been noted; returns all there is so far, (n, width) float32.
+
+        Raises:
+            FloatingPointError: If something is no number.
+        """
+        if not self.waiting:
+            return self._out
+        found = torch.cat([part for _, part in self.waiting]).float().cpu().numpy()
+        positions = np.concatenate([places for places, _ in self.waiting])
+        self.waiting = []
+        if wrong := [self._keys[i] for i in positions[~np.isfinite(found).all(axis=1)]]:
+            raise FloatingPointError(
+                f"{self._source.title}, {self._subset} images: no number comes out for {join_names(wrong)}"
+            )
+        if self._widens:
+            self._out = np.empty((len(self._keys), found.shape[1]), dtype=np.float32)
+            self._widens = False
+        self._out[positions] = found
+        return self._out
 
 
 class _Applied:
@@ -93,8 +134,8 @@ class _Applied:
         self._network, self._device = network, device
         self._pixels = 0  # most pixels in a part; 0 for any number
 
-    def __call__(self, images: Tensor) -> NDArray[np.float32]:
-        """Returns (n, width) float32 of (n, 3, H, W) uint8 images.
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns (n, width), on the device, of (n, 3, H, W) uint8 images.
 
         Raises:
             OutOfMemory: If a single image is too large; says its size and what to lower.
@@ -111,14 +152,13 @@ class _Applied:
                 )
             self._pixels = most // 2 * height * width
 
-    def _in_parts(self, images: Tensor, most: int) -> NDArray[np.float32] | None:
+    def _in_parts(self, images: Tensor, most: int) -> Tensor | None:
         """Returns None where it does not fit; by then what it had taken is free again."""
-        parts: list[NDArray[np.float32]] = []
+        parts: list[Tensor] = []
         try:
             for part in images.split(most):
-                batch = to_float(part.to(self._device, non_blocking=True))
-                parts.append(self._network(batch).float().cpu().numpy())
-            return np.concatenate(parts)
+                parts.append(self._network(to_float(part.to(self._device, non_blocking=True))))
+            return torch.cat(parts)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -85,6 +85,22 @@ def folded(net: FeatureNet, view: TaskView | None = None, task: int | None = Non
     return copied
 
 
+def cast_weights(nets: nn.Module, precision: str) -> None:
+    """Holds weights as autocast would round them for every batch anew; outputs keep their bits.
+
+    Args:
+        nets: Copies that are for scoring only, as `folded` returns them.
+        precision: What they are scored in; nothing is changed for "fp32".
+    """
+    if precision != "bf16":
+        return
+    for module in nets.modules():
+        if type(module) in (nn.Conv2d, nn.Linear):
+            for name, tensor in list(module.named_parameters(recurse=False)):
+                # a new one: the model that it was copied from may share the old
+                setattr(module, name, nn.Parameter(tensor.detach().to(torch.bfloat16), requires_grad=False))
+
+
 class Scorer(nn.Module):
     """What a quality model computes outside training, with its normalisation folded.
 

@@ -22,7 +22,7 @@ from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.scoring import pixels_in_batch, score_images
-from cliqa_bench.models.folding import Scorer, folded
+from cliqa_bench.models.folding import Scorer, cast_weights, folded
 from cliqa_bench.system.memory import tune_malloc
 
 MINIATURES = ((96, 128), (128, 96), (128, 128), (128, 160))
@@ -47,9 +47,11 @@ class OurScoring:
 
     def __init__(self, backbone: str, source: DecodedDataset, setting: Conditions, tasks: int = 6) -> None:
         tune_malloc()
-        self.source, self.setting = source, setting
+        self.source, self.setting = source.on(torch.device(setting.device)), setting
         self.scorer = Scorer(tsn_model(backbone, tasks).to(setting.device))
         self.gate = folded(backbone_net(backbone).to(setting.device))
+        for nets in (self.scorer.nets, self.gate):
+            cast_weights(nets, setting.precision)
         self.widths = sum(registry.load("backbones", backbone).stage_sizes), tasks
 
     def stages(self, images: Tensor) -> Tensor:

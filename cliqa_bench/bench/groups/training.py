@@ -20,7 +20,7 @@ import torch
 from cliqa_bench.bench.bare import LOOPS, BareLoop
 from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.fixtures import backbone_net, pictures_source
-from cliqa_bench.bench.measurement import Measurement, interleaved, seconds
+from cliqa_bench.bench.measurement import Measurement, interleaved, seconds, wait_for
 from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import PRESETS, Training
@@ -80,7 +80,7 @@ def make_job(setting: Conditions, precision: Precision, images: int = IMAGES) ->
     folder = setting.folder / f"{precision}-{images}"
     first = pictures_source(folder / "first", [shape] * 2 * preset.batch, "train", seed=0)
     second = pictures_source(folder / "second", [shape] * files, "train", seed=1)
-    return TrainingCase(backbone, training, first, second, device)
+    return TrainingCase(backbone, training, first.on(device), second.on(device), device)
 
 
 class _Clock(SupervisedPlugin):
@@ -92,19 +92,14 @@ class _Clock(SupervisedPlugin):
         self.seconds = 0.0
 
     def before_training_epoch(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
-        _wait(strategy.device)
+        wait_for(strategy.device)
         self._start = time.perf_counter()
 
     def after_training_iteration(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
         self.left -= 1
         if not self.left:
-            _wait(strategy.device)
+            wait_for(strategy.device)
             self.seconds = time.perf_counter() - self._start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class OurTraining:
