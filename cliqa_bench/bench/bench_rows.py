@@ -1,7 +1,8 @@
 """The groups of rows, and where each is measured.
 
 A group is a module beside this one with a function `measure(setting) -> Iterator[Measurement]`. It gives its
-rows one by one, so that what was measured stays if a later row fails.
+rows one by one, so that what was measured stays if a later row fails; a `Failed` instead of a row is one check
+that went wrong, after which the group goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from cliqa_bench.bench.conditions import Conditions
-from cliqa_bench.bench.measurement import Measurement
+from cliqa_bench.bench.measurement import Failed, Measurement
 from cliqa_bench.errors import unknown
 from cliqa_bench.terminal import text_table
 
@@ -23,11 +24,13 @@ class RowGroup(NamedTuple):
         title: What it measures, in a few words.
         module: Name of the module in `groups` that does.
         by_default: Whether `bench` measures it unasked; not so what takes long.
+        in_all: Whether the word "all" stands for it, too; not so what is of a GPU alone.
     """
 
     title: str
     module: str
     by_default: bool = True
+    in_all: bool = True
 
 
 GROUPS: dict[str, RowGroup] = {
@@ -49,38 +52,64 @@ GROUPS: dict[str, RowGroup] = {
     "pairs": RowGroup(
         "image passes to a validation SRCC, two kinds of pairs", "pair_kinds", by_default=False
     ),
-    "device": RowGroup("the control: matrix products and copies", "device_control", False),
-    "gpu-speed": RowGroup("training and scoring against bare loops, six tasks in one pass", "gpu_speed", False),
-    "gpu-tenth": RowGroup("eight orders on a tenth of the images of six real sets", "gpu_tenth", False),
-    "gpu-size": RowGroup("eight orders on as many images as six real sets have", "gpu_size", False),
+    "device": RowGroup(
+        "the control: matrix products and copies", "device_control", by_default=False, in_all=False
+    ),
+    "gpu-works": RowGroup(
+        "whether everything works on the device", "gpu_works", by_default=False, in_all=False
+    ),
+    "gpu-speed": RowGroup(
+        "training and scoring against bare loops, six tasks in one pass",
+        "gpu_speed",
+        by_default=False,
+        in_all=False,
+    ),
+    "gpu-tenth": RowGroup(
+        "eight orders on a tenth of the images of six real sets", "gpu_tenth", by_default=False, in_all=False
+    ),
+    "gpu-size": RowGroup(
+        "eight orders on as many images as six real sets have", "gpu_size", by_default=False, in_all=False
+    ),
 }
+
+SETS: dict[str, tuple[str, ...]] = {"gpu": ("device", "gpu-works", "gpu-speed", "gpu-tenth")}
+"""A word of `--rows` -> the groups that it stands for, measured in the order of `GROUPS`."""
 
 
 def chosen_groups(words: Sequence[str]) -> list[str]:
     """Returns the groups that are asked for, in the order of `GROUPS`.
 
     Args:
-        words: Names; none for those that need no long time, "all" for all.
+        words: Names of groups and of `SETS`; none for what takes no long time, "all" for all but what is of a
+            GPU alone.
 
     Raises:
         UserError: If there is no such group.
     """
-    for word in words:
-        if word not in GROUPS and word != "all":
-            raise unknown("group of rows (--rows)", word, [*GROUPS, "all"])
     if not words:
         return [name for name, group in GROUPS.items() if group.by_default]
-    return [name for name in GROUPS if name in words or "all" in words]
+    sets = {**SETS, "all": tuple(name for name, group in GROUPS.items() if group.in_all)}
+    for word in words:
+        if word not in GROUPS and word not in sets:
+            raise unknown("group of rows (--rows)", word, [*GROUPS, *sets])
+    wanted = {name for word in words for name in sets.get(word, (word,))}
+    return [name for name in GROUPS if name in wanted]
 
 
-def measure(name: str, setting: Conditions) -> Iterator[Measurement]:
+def measure(name: str, setting: Conditions) -> Iterator[Measurement | Failed]:
     """Gives the rows of a group, as they are measured."""
     module = import_module(f"cliqa_bench.bench.groups.{GROUPS[name].module}")
-    rows: Iterator[Measurement] = module.measure(setting)
+    rows: Iterator[Measurement | Failed] = module.measure(setting)
     return rows
 
 
 def listing() -> str:
-    """Returns the groups as text for the terminal."""
-    long = " (long: only by --rows)"
-    return text_table([(n, f"{g.title}{'' if g.by_default else long}") for n, g in GROUPS.items()])
+    """Returns the groups and their sets as text for the terminal."""
+    groups = [(name, f"{group.title}{_asked_for(group)}") for name, group in GROUPS.items()]
+    return text_table([*groups, *((word, ", ".join(names)) for word, names in SETS.items())])
+
+
+def _asked_for(group: RowGroup) -> str:
+    if not group.in_all:
+        return " (for a GPU: only by --rows, not in 'all')"
+    return "" if group.by_default else " (long: only by --rows)"

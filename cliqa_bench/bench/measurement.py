@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -70,6 +70,18 @@ class Measurement:
             return None
         got = self.value if self.ratio is None else self.ratio
         return got >= self.reach if self.better == "higher" else got <= self.reach
+
+
+class Failed(NamedTuple):
+    """One check of a group that went wrong; the group goes on.
+
+    Attributes:
+        what: What was checked, in a few words.
+        reason: What went wrong, in one line.
+    """
+
+    what: str
+    reason: str
 
 
 def seconds(call: Callable[[], object]) -> float:

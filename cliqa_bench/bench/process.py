@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,37 +34,72 @@ class Ran(NamedTuple):
     output: str
 
 
-def run(words: Sequence[str], cache: Path) -> Ran:
+_running: set[subprocess.Popen[str]] = set()
+
+
+def end_all() -> None:
+    """Ends the commands that run in this process's other threads; each then fails there."""
+    for process in list(_running):
+        process.terminate()
+
+
+def run(
+    words: Sequence[str],
+    cache: Path,
+    module: str = "cliqa_bench",
+    until: Callable[[], bool] | None = None,
+) -> Ran:
     """Runs `python -m cliqa_bench` with a cache folder of its own.
 
     Args:
         words: The command line.
         cache: Folder of decoded images, miniatures and tables of hashes.
+        module: What to run instead of `cliqa_bench`.
+        until: When it is true the command is interrupted, as by Ctrl-C, and must end as interrupted.
 
     Raises:
-        UserError: If the command fails; tells the last line that it said.
+        UserError: If the command fails; tells what it said of that. All that it said is printed.
     """
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "cliqa_bench", *words],
+        [sys.executable, "-m", module, *words],
         env={**os.environ, "CLIQA_CACHE": str(cache)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    _running.add(process)
     peak = [math.nan]
     watch = threading.Thread(target=_watch, args=(process, peak), daemon=True)
     watch.start()
+    if until:
+        threading.Thread(target=_interrupt, args=(process, until), daemon=True).start()
     try:
         output, error = process.communicate()
     except BaseException:  # stopped; what runs must not outlive us
         process.terminate()
         process.wait()
         raise
+    finally:
+        _running.discard(process)
     seconds = time.perf_counter() - start
     watch.join()
-    if process.returncode:
-        said = (error.strip().splitlines() or ["nothing"])[-1]
-        raise UserError(f"cliqa-bench {' '.join(words)} failed with {process.returncode}: {said}")
+    if process.returncode != (128 + signal.SIGINT if until else 0):
+        print(error, end="", file=sys.stderr, flush=True)
+        raise UserError(f"cliqa-bench {' '.join(words)} failed with {process.returncode}: {_reason(error)}")
     return Ran(seconds, peak[0], output)
+
+
+def _reason(error: str) -> str:
+    """Returns the lines that name what failed; where there are none, the last line."""
+    lines = error.strip().splitlines() or ["nothing"]
+    return "; ".join(dict.fromkeys(line for line in lines if line.startswith("failed: "))) or lines[-1]
+
+
+def _interrupt(process: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+    while process.poll() is None:
+        if until():
+            process.send_signal(signal.SIGINT)
+            return
+        time.sleep(0.02)
 
 
 def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:

@@ -110,8 +110,12 @@ class SixInOne:
         self.weights = [self.heads, *(p for p in self.net.parameters() if p.requires_grad)]
         self.adam = torch.optim.Adam(self.weights, rate, weight_decay=training.weight_decay, fused=True)
         kind = torch.bfloat16 if training.precision == "bf16" else torch.float32
-        self.images = [self._together([b.x for b in of_tasks]).to(kind) for of_tasks in zip(*batches, strict=True)]
-        self.batches = [[Batch(*(part.to(device) for part in b)) for b in t] for t in zip(*batches, strict=True)]
+        self.images = [
+            self._together([b.x for b in of_tasks]).to(kind) for of_tasks in zip(*batches, strict=True)
+        ]
+        self.batches = [
+            [Batch(*(part.to(device) for part in b)) for b in t] for t in zip(*batches, strict=True)
+        ]
 
     def _together(self, crops: Sequence[Tensor]) -> Tensor:
         """Returns every task's images, (B, 3, H, W) each, as one mini-batch."""

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from cliqa_bench.bench import bench_rows as rows
 from cliqa_bench.bench import table
 from cliqa_bench.bench.conditions import Conditions
-from cliqa_bench.bench.measurement import Measurement
+from cliqa_bench.bench.measurement import Failed, Measurement
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.run import versions
 from cliqa_bench.extensions.user_traceback import format_error
@@ -39,7 +39,7 @@ class Results:
     Attributes:
         about: Machine, operating system, versions, setting, command, date.
         rows: The rows, in the order in which they were measured.
-        failed: Group -> why it gave no (further) row, in one line.
+        failed: Group -> why it gave no (further) row, in one line; "group: what" -> why that check failed.
     """
 
     about: dict[str, Any]
@@ -81,7 +81,7 @@ def bench(groups: Sequence[str], setting: Conditions, out: Path, command: str) -
         command: The command line that would do it again.
 
     Returns:
-        0, 1 if a group failed, 130 or 143 if it was stopped.
+        0, 1 if a group or a check failed, 130 or 143 if it was stopped.
 
     Raises:
         UserError: If the output folder cannot be written.
@@ -135,7 +135,10 @@ def _measure(name: str, setting: Conditions, results: Results, out: Path) -> Non
         results.write(out)
         try:
             for row in rows.measure(name, replace(setting, folder=Path(folder))):
-                results.rows.append(row)
+                if isinstance(row, Failed):
+                    results.failed[f"{name}: {row.what}"] = row.reason
+                else:
+                    results.rows.append(row)
                 results.write(out)
         except Exception as error:  # the other groups do not depend on it
             raise_if_stopped()

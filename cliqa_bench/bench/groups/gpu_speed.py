@@ -78,7 +78,9 @@ def six_in_one(setting: Conditions, images: int, crop: int, steps: int) -> Itera
     *got, reference = interleaved(sides, setting.repeats, what="six in one")
     title = registry.load("backbones", backbone).title
     for layout, rates in zip(layouts, got, strict=True):
-        what = f"six tasks of TSN in one pass ({layout}), {title}, {images} crops of {crop}, {setting.precision}"
+        what = (
+            f"six tasks of TSN in one pass ({layout}), {title}, {images} crops of {crop}, {setting.precision}"
+        )
         yield Measurement(
             "gpu-speed", what, rates, "image/s", reference, "six trainings, bare loops",
             reach=2.5 if images == 16 else None,
