@@ -34,6 +34,9 @@ class Ran(NamedTuple):
     output: str
 
 
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
+"""Exit codes of commands that were stopped together with us."""
+
 _running: set[subprocess.Popen[str]] = set()
 
 
@@ -48,6 +51,7 @@ def run(
     cache: Path,
     module: str = "cliqa_bench",
     until: Callable[[], bool] | None = None,
+    limit: float | None = None,
 ) -> Ran:
     """Runs `python -m cliqa_bench` with a cache folder of its own.
 
@@ -56,6 +60,7 @@ def run(
         cache: Folder of decoded images, miniatures and tables of hashes.
         module: What to run instead of `cliqa_bench`.
         until: When it is true the command is interrupted, as by Ctrl-C, and must end as interrupted.
+        limit: Seconds after which it is ended, and has failed.
 
     Raises:
         UserError: If the command fails; tells what it said of that. All that it said is printed.
@@ -73,17 +78,20 @@ def run(
     if until:
         threading.Thread(target=_interrupt, args=(process, until), daemon=True).start()
     try:
-        output, error = process.communicate()
-    except BaseException:  # stopped; what runs must not outlive us
+        output, error = process.communicate(timeout=limit)
+    except BaseException as stop:  # stopped; what runs must not outlive us
         process.terminate()
         process.wait()
+        if isinstance(stop, subprocess.TimeoutExpired):
+            raise UserError(f"cliqa-bench {' '.join(words)} was not done after {limit:g} s") from None
         raise
     finally:
         _running.discard(process)
     seconds = time.perf_counter() - start
     watch.join()
     if process.returncode != (128 + signal.SIGINT if until else 0):
-        print(error, end="", file=sys.stderr, flush=True)
+        if process.returncode not in _STOPPED:
+            print(error, end="", file=sys.stderr, flush=True)
         raise UserError(f"cliqa-bench {' '.join(words)} failed with {process.returncode}: {_reason(error)}")
     return Ran(seconds, peak[0], output)
 

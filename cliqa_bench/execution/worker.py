@@ -136,7 +136,8 @@ class Worker:
     def _release_images(self) -> bool:
         """Frees what memory of the device the images take; tells whether they took any."""
         caches = [source.cache for source in self._sources.values()]
-        return any([cache.release() for cache in caches if isinstance(cache, ResidentImages)])
+        taken = [cache.release() for cache in caches if isinstance(cache, ResidentImages)]
+        return any(taken)
 
     @contextmanager
     def _building(self, node: Node, more: dict[str, Any] | None = None) -> Iterator[Path]:

@@ -31,6 +31,7 @@ from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.fixtures import pictures_source
 from cliqa_bench.bench.measurement import Failed, Measurement
 from cliqa_bench.benchmarks.generated.make import make_miniatures
+from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.extensions.user_traceback import format_error
@@ -43,8 +44,15 @@ ROW = "gpu-works"
 BRIEF = "cliqa_bench.bench.brief"
 TWO, THREE = "bid,live", "bid,live,csiq"
 TOY = ("training.epochs=1", "training.warmup_epochs=1", "training.crop=32", "training.resize=64")
-PLUGINS = ("EWCPlugin", "SynapticIntelligencePlugin", "ReplayPlugin")
-"""Avalanche's own that learn something beside the weights."""
+LIMIT = 150.0
+"""Seconds after which a command on a GPU counts as hanging."""
+
+PLUGINS = {
+    "avalanche:EWCPlugin": ("avalanche:EWCPlugin.ewc_lambda=1",),
+    "avalanche:SynapticIntelligencePlugin": ("avalanche:SynapticIntelligencePlugin.si_lambda=1",),
+    "avalanche:ReplayPlugin": (),
+}
+"""Avalanche's own that learn something beside the weights -> the settings that they ask for."""
 
 
 class Place(NamedTuple):
@@ -83,7 +91,7 @@ class Place(NamedTuple):
         threads = [] if device == "cpu" else ["--threads", "2"]  # several run at a time
         protocol = [word for text in (TOY if self.toy else ()) for word in ("--set", text)]
         command = ["run", *words, *where, *threads, "--preset", "quick", *protocol]
-        return process.run(command, self.cache, BRIEF, until)
+        return process.run(command, self.cache, BRIEF, until, None if self.toy else LIMIT)
 
 
 class Check(NamedTuple):
@@ -120,20 +128,13 @@ def prepared(setting: Conditions) -> Place:
     if place.toy:
         make_miniatures(place.data, 0.1, names=THREE.split(","))
     else:
-        make_miniatures(place.data, names=registry_order())
+        make_miniatures(place.data, names=ORDERS["I"])
     return place
 
 
-def registry_order() -> list[str]:
-    """Returns the six datasets of the paper's orders."""
-    from cliqa_bench.benchmarks.suites import ORDERS
-
-    return list(ORDERS["I"])
-
-
 def side_by_side(place: Place, chosen: Sequence[Check]) -> Iterator[Measurement | Failed]:
-    """Gives the rows of checks, as they end; half of the cores have one each."""
-    pool = ThreadPoolExecutor(max(1, cores() // 2))
+    """Gives the rows of checks, as they end; a command has two cores, and one where all it does is on them."""
+    pool = ThreadPoolExecutor(cores() if place.toy else max(1, cores() // 2))
     futures = [pool.submit(result, place, check) for check in chosen]
     try:
         for future in as_completed(futures):
@@ -174,32 +175,32 @@ def checks(place: Place) -> list[Check]:
     return [
         Check("scoring after a real out-of-memory error", out_of_memory, alone=True),
         Check("main job in fp32", partial(against_cpu, words=main)),
-        Check("five runs of tsn with one seed", spread),
+        *backbone_checks(place),
+        Check("tsn again and again with one seed", spread),
         Check("main job in bf16", partial(runs, words=main, precision="bf16")),
         Check("begun on the device, ended on the CPU", partial(resumed, devices=("", "cpu"))),
         Check("begun on the CPU, ended on the device", partial(resumed, devices=("cpu", ""))),
         Check("--deterministic twice, tsn and lwf", deterministic),
-        *backbone_checks(place),
         *strategy_checks(place),
     ]
 
 
 def strategy_checks(place: Place) -> list[Check]:
-    """Returns a check for every strategy but tsn; at toy size one for all, whose failure names the training."""
-    plugins = [f"avalanche:{name}" for name in PLUGINS]
+    """Returns a check for every strategy but tsn; at toy size one for all: its failure names the trainings."""
     first = ["lwf", "si", "mas", "replay"]
-    names = [*first, *(n for n in registry.names("strategies") if n not in (*first, "tsn")), *plugins]
+    names = [*first, *(n for n in registry.names("strategies") if n not in (*first, "tsn")), *PLUGINS]
     if place.toy:
-        every = ("--strategy", ",".join(names), "--orders", TWO)
-        return [Check(f"{len(names)} strategies: {', '.join(names)}", partial(runs, words=every))]
-    return [
-        Check(f"strategy {name}", partial(against_cpu, words=("--strategy", name, "--orders", TWO)))
-        for name in names
-    ]
+        return [Check(f"strategies {', '.join(names)}", partial(runs, words=_learning(names)))]
+    return [Check(f"strategy {name}", partial(against_cpu, words=_learning([name]))) for name in names]
+
+
+def _learning(names: Sequence[str]) -> tuple[str, ...]:
+    settings = [word for name in names for text in PLUGINS.get(name, ()) for word in ("--set", text)]
+    return ("--strategy", ",".join(names), "--orders", TWO, *settings)
 
 
 def backbone_checks(place: Place) -> list[Check]:
-    """Returns a check for each of some backbones; at toy size of a small ViT, and with no gate to pre-train."""
+    """Returns a check for each of some backbones; at toy size of a small ViT, and no gate to pre-train."""
     strategy = "jl" if place.toy else "tsn"
     vit = f"timm:{'test_vit' if place.toy else 'vit_tiny_patch16_224'}"
     words = ("--strategy", strategy, "--orders", TWO, "--weights", "random", "--backbone")
@@ -233,7 +234,8 @@ def against_cpu(place: Place, words: Sequence[str]) -> str:
     there = place.run(theirs, *words, device="cpu").seconds
     found = srccs(ours)
     apart = largest_difference(found, srccs(theirs))
-    return f"{summary(found)}; largest difference from the CPU {apart:.3g}; {here:.1f} s, on the CPU {there:.1f} s"
+    took = f"{here:.1f} s, on the CPU {there:.1f} s"
+    return f"{summary(found)}; largest difference from the CPU {apart:.3g}; {took}"
 
 
 SRCCs = dict[tuple[str, ...], float]
@@ -322,7 +324,7 @@ def outermost(images: Tensor) -> Tensor:
 def out_of_memory(place: Place) -> str:
     """Checks that scores do not depend on whether memory was used up on the way."""
     device = torch.device(place.setting.device)
-    source = pictures_source(place.folder() / "pictures", [(96, 128)] * 9 + [(80, 96)] * 4, "test")
+    source = pictures_source(place.folder() / "pictures", [(80, 96)] * 9 + [(96, 128)] * 4, "test")
     hungry = Hungry(device)
     found = score_images(hungry, source, "test", 3, device)
     if device.type == "cuda":
@@ -332,9 +334,9 @@ def out_of_memory(place: Place) -> str:
     plain = score_images(outermost, source, "test", 3, device)
     if not np.array_equal(found, plain):
         raise UserError(
-            f"after an out-of-memory error scores differ by up to {np.abs(found - plain).max():.3g}"
+            f"scores after an out-of-memory error differ by up to {np.abs(found - plain).max():.3g}"
         )
-    return f"{hungry.failed} batches did not fit; the scores of {len(found)} images are the same bits"
+    return f"batches that did not fit: {hungry.failed}; the scores of {len(found)} images are the same bits"
 
 
 # -- interrupted runs ----------------------------------------------------------------------------------------
