@@ -415,6 +415,16 @@ def _read_file(path: Path) -> tuple[dict[str, Any], mmap.mmap | None]:
         return {}, None
 
 
+@functools.lru_cache(maxsize=64)
+def _normalising(width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns (3 * width,) float32 to add and to multiply with; sending them anew would wait for a GPU."""
+    import torch
+
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(v, device=device).mul(255).repeat(width) for v in (MEAN, STD))
+        return -mean / std, 1 / std
+
+
 def to_float(batch: torch.Tensor) -> torch.Tensor:
     """Turns pixels into what a network takes: scaled to [0, 1], then normalised by ImageNet's mean and std.
 
@@ -428,8 +438,8 @@ def to_float(batch: torch.Tensor) -> torch.Tensor:
     import torch
 
     n, _, height, width = batch.shape
-    mean, std = (torch.tensor(v, device=batch.device).mul(255).repeat(width) for v in (MEAN, STD))
     # rows of (red, green, blue, red, ...): broadcasting over 3 * W values is five times faster than over 3
     rows = batch.permute(0, 2, 3, 1).reshape(n, height, 3 * width).float()
-    torch.addcmul(-mean / std, rows, 1 / std, out=rows)
+    offset, factor = _normalising(width, batch.device)
+    torch.addcmul(offset, rows, factor, out=rows)
     return rows.view(n, height, width, 3).permute(0, 3, 1, 2)

@@ -285,7 +285,7 @@ class Learner(SupervisedTemplate):
         # a head is a column of the output; a lone experience may call its task 0 whatever came before
         heads = None if self.one_head or newest.all() else torch.where(newest, self.task, task)
         self.mbatch: list[Tensor] = [part.to(self.device, non_blocking=True) for part in batch]
-        self._heads = None if heads is None else heads.to(self.device)
+        self._heads = None if heads is None else heads.to(self.device, non_blocking=True)
         if self.mb_x.dtype == torch.uint8:
             self.mbatch[0] = to_float(self.mb_x)
 

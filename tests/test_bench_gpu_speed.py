@@ -1,0 +1,132 @@
+"""The rows of speed for a GPU, rehearsed on the CPU: what they compute, and how they count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from cliqa_bench.bench import eight_orders
+from cliqa_bench.bench.conditions import Conditions
+from cliqa_bench.bench.eight_orders import WHOLE, Passed, foretell
+from cliqa_bench.bench.fixtures import pictures_source
+from cliqa_bench.bench.groups import device_control, gpu_size, gpu_speed, gpu_tenth
+from cliqa_bench.bench.groups.gpu_speed import TASKS, SixTrainings
+from cliqa_bench.bench.process import Ran
+from cliqa_bench.bench.six_in_one import NORM_OF, Layout
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Conditions:
+    return Conditions("cpu", "fp32", 1, 1, tmp_path)
+
+
+@pytest.mark.parametrize("layout", NORM_OF)
+def test_all_tasks_in_one_pass_learn_what_each_learns_alone(setting: Conditions, layout: Layout) -> None:
+    source = pictures_source(setting.folder / "six", [(40, 40)] * 4, "train")
+    case = SixTrainings("scnn", source, setting, crop=32, batch=4, steps=3)
+    together = case.together(layout)
+    kinds = NORM_OF[layout]
+    norms = [module for module in together.net.modules() if isinstance(module, kinds)]
+    before = [norm.weight.detach().clone() for norm in norms]
+    together.epoch()
+    assert all(not torch.equal(norm.weight, old) for norm, old in zip(norms, before, strict=True))
+    for task in (0, TASKS - 1):
+        alone = case.one(task)
+        alone.epoch()
+        own = [norm.weight[task] for norm in norms]
+        theirs = alone.weights[:-1:2]  # gamma, beta, gamma, ..., and the head
+        # Adam's first steps are of one length whatever the gradient: what differs is rounding
+        for mine, other in zip(own, theirs, strict=True):
+            assert float((mine - other).abs().max()) < 3e-4
+        assert float((together.heads[task] - alone.weights[-1][0]).abs().max()) < 3e-4
+        kept = [module for module in alone.net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        for norm, layer in zip(norms, kept, strict=True):
+            assert torch.allclose(norm.mean[task], layer.running_mean, atol=1e-4)
+
+
+def test_speed_is_rehearsed_on_a_cpu(setting: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_speed, "SECONDS_BUSY", 0.0)
+    found = list(gpu_speed.measure(setting))
+    assert {row.row for row in found} == {"gpu-speed"}
+    assert all(len(row.ours) == 1 for row in found)
+    said = [row.what for row in found]
+    for part in (
+        "tsn, ",
+        "utilisation, training",
+        "48 x 64",
+        "(side by side)",
+        "(interleaved)",
+        "lwf, ",
+        "si, ",
+    ):
+        assert any(part in what for what in said), part
+    assert [row.reach for row in found if row.against.startswith("the limit")] == [0.95, 0.95]
+
+
+def test_the_control_counts_operations_and_bytes(
+    setting: Conditions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_control, "synchronised", lambda call, device: (call(), 2.0)[1])
+    monkeypatch.setattr(device_control, "SIDE", {"cpu": 100})
+    monkeypatch.setattr(device_control, "BYTES", {"cpu": 10**6})
+    bf16, fp32, copied = device_control.measure(setting)
+    assert bf16.value == fp32.value == pytest.approx(2 * 2 * 100**3 / 1e12 / 2, rel=1e-12)
+    assert copied.value == pytest.approx(2 * 2 * 10**6 / 1e9 / 2, rel=1e-12)
+
+
+def test_the_whole_is_foretold_by_a_straight_line() -> None:
+    exact = foretell([1, 2, 4], [5, 7, 11], 10)
+    assert exact.value == pytest.approx(23, rel=1e-12)
+    assert exact.error == pytest.approx(0, abs=1e-6)
+    # against ten lines of numpy
+    x, y = np.array([1.0, 2, 4, 5]), np.array([5.0, 7.5, 11, 12])
+    design = np.stack([np.ones(4), x], axis=1)
+    solved, rest, *_ = np.linalg.lstsq(design, y, rcond=None)
+    at = np.array([1.0, 10.0])
+    variance = rest[0] / 2 * (1 + at @ np.linalg.inv(design.T @ design) @ at)
+    found = foretell(x.tolist(), y.tolist(), 10)
+    assert found.value == pytest.approx(at @ solved, rel=1e-12)
+    assert found.error == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(variance), rel=1e-9)
+
+
+def test_a_tenth_is_run_at_three_sizes_and_the_whole_at_one(
+    setting: Conditions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def passed(setting: Conditions, scale: float) -> Passed:
+        asked.append(scale)
+        n = round(WHOLE * scale)
+        return Passed(n, f"{n} images", Ran(10 + n / 100, 2e9, ""))
+
+    monkeypatch.setattr(gpu_tenth, "eight_orders", passed)
+    monkeypatch.setattr(gpu_size, "eight_orders", passed)
+    *rows, whole = gpu_tenth.measure(setting)
+    assert asked == [0.1, 0.05, 0.025]
+    assert [row.reach for row in rows] == [150, None, None]
+    assert whole.value == pytest.approx(10 + WHOLE / 100, rel=1e-9)
+    took, memory = gpu_size.measure(setting)
+    assert took.reach == 600
+    assert took.value == pytest.approx(10 + WHOLE / 100)
+    assert memory.value == 2
+
+
+def test_eight_orders_are_rehearsed_on_a_cpu(setting: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(words: list[str], cache: Path) -> Ran:
+        asked.append(list(words))
+        return Ran(1.0, 1e9, "")
+
+    monkeypatch.setattr(eight_orders, "run", run)
+    monkeypatch.setattr(eight_orders, "make_real_size", lambda root, scale: root.mkdir(parents=True) or 7)
+    passed = eight_orders.eight_orders(setting, 0.1)
+    assert passed.images == 7
+    assert "cpu" in passed.what
+    (words,) = asked
+    assert words[words.index("--device") + 1] == "cpu"
+    assert not (setting.folder / "0.1").exists(), "what is as large as the real sets is removed"

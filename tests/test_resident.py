@@ -1,0 +1,108 @@
+"""Images that lie on a device are cut as those on the disk are, byte for byte. The device here is the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cliqa_bench.bench.fixtures import pictures_source
+from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
+from cliqa_bench.benchmarks.pixels import resident
+from cliqa_bench.benchmarks.pixels.resident import ResidentImages
+from cliqa_bench.config import PRESETS
+from cliqa_bench.learning.minibatches import together
+
+SHAPES = [(40, 60), (50, 33), (60, 40)] * 4
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> DecodedDataset:
+    return pictures_source(tmp_path_factory.mktemp("resident") / "pictures", SHAPES, "train")
+
+
+@pytest.mark.parametrize(("size", "mirrored"), [(20, True), (20, False), (33, True), (1, True)])
+def test_crops_have_the_bytes_of_the_disk(source: DecodedDataset, size: int, mirrored: bool) -> None:
+    rng = np.random.default_rng(size)
+    indices = rng.integers(0, len(SHAPES), 150)  # more than are cut at once
+    room = source.cache.shapes[indices] - size
+    tops, lefts = rng.integers(0, room, endpoint=True).T
+    tops[:2], lefts[:2] = room[:2].T  # the last place there is, and the first
+    tops[2:4] = lefts[2:4] = 0
+    flips = rng.random(150) < 0.5 if mirrored else None
+    wanted = source.cache.crops(indices, tops, lefts, size, flips)
+    found = ResidentImages(source.cache, CPU).crops(indices, tops, lefts, size, flips)
+    assert torch.equal(found, wanted)
+    assert found.stride() == wanted.stride()
+
+
+def test_whole_images_have_the_bytes_of_the_disk(source: DecodedDataset) -> None:
+    alike = np.flatnonzero((source.cache.shapes == [50, 33]).all(axis=1))[::-1]
+    wanted = source.cache.images(alike)
+    found = ResidentImages(source.cache, CPU).images(alike)
+    assert torch.equal(found, wanted)
+    assert found.stride() == wanted.stride()
+
+
+def test_a_crop_outside_its_image_is_refused(source: DecodedDataset) -> None:
+    one = np.array([0])
+    with pytest.raises(ValueError, match="does not lie inside"):
+        ResidentImages(source.cache, CPU).crops(one, np.array([21]), np.array([0]), 20)
+
+
+def test_an_epoch_is_the_same_from_both(source: DecodedDataset) -> None:
+    training = replace(PRESETS["quick"], crop=24, batch=5)
+    there = replace(source, cache=ResidentImages(source.cache, CPU))
+    wanted = list(source.train_batches(training, 3, 7, 5))
+    found = list(there.train_batches(training, 3, 7, 5))
+    assert len(found) == len(wanted) == 3
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert all(map(torch.equal, ours, theirs))
+    assert not there.cache.made_ahead
+    assert source.cache.made_ahead
+
+
+def test_where_there_is_no_room_they_stay_on_the_disk(
+    source: DecodedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = source.cache.n_bytes
+    assert needed == sum(3 * h * w for h, w in source.cache.shapes.tolist())
+    for free, stays in ((needed / resident.SHARE - 1, True), (needed / resident.SHARE + 1, False)):
+        monkeypatch.setattr(resident, "_free_bytes", lambda device, free=free: free)
+        images = ResidentImages(source.cache, CPU)
+        assert images.made_ahead == stays
+        assert torch.equal(images.images(np.array([0])), source.cache.images(np.array([0])))
+
+
+def test_memory_given_back_is_not_taken_again(source: DecodedDataset) -> None:
+    images = ResidentImages(source.cache, CPU)
+    assert not images.release(), "nothing was taken yet"
+    images = ResidentImages(source.cache, CPU)
+    images.images(np.array([0]))
+    assert images.release()
+    assert not images.release()
+    assert images.made_ahead
+    assert torch.equal(images.images(np.array([0])), source.cache.images(np.array([0])))
+
+
+def test_on_a_cpu_a_dataset_stays_as_it_is(source: DecodedDataset) -> None:
+    assert source.on(CPU) is source
+    there = source.on(torch.device("cuda"))  # nothing is sent before it is asked for
+    assert isinstance(there.cache, ResidentImages)
+    assert there.cache.digest == source.cache.digest
+
+
+def test_a_mini_batch_of_two_datasets_gathers_where_one_of_them_lies(source: DecodedDataset) -> None:
+    training = replace(PRESETS["quick"], crop=24)
+    first, second = (next(iter(source.train_batches(training, epoch, 0, 5))) for epoch in (0, 1))
+    elsewhere = second._replace(x=second.x.to("meta"))
+
+    def crops_of(*batches: Batch) -> torch.Tensor:
+        return together([(source, batch) for batch in batches])[0]
+
+    assert crops_of(first, elsewhere).device.type == "meta"
+    assert torch.equal(crops_of(first, second), torch.cat([first.x, second.x]))
