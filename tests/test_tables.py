@@ -426,6 +426,16 @@ def test_a_run_that_measured_times_alone_has_no_further_column(tmp_path: Path) -
     assert not [word for word in ("Energy", "GPU", "Host", "GB") if word in table.caption]
 
 
+@pytest.mark.parametrize("broken", ["long", [1.0], {}, 10**400])
+def test_a_measured_fact_that_is_no_number_is_a_dash(tmp_path: Path, broken: object) -> None:
+    record = record_measured(tmp_path)
+    note(tmp_path, record.answers[record.gates["bid"]]["live"], score_seconds=broken, score_joules=broken)
+    table = shape("time", made(tmp_path, time_rows))
+    assert table.columns == ["Network", "Gate", "Total", "GPU (GB)", "Host (GB)"]
+    dashes = [[math.isnan(v.mean) for v in values] for _, values in table.sections[0].rows]
+    assert dashes == [[False, True, True, False, False]] * 2
+
+
 def test_energy_and_memory_stand_apart_as_times_do(tmp_path: Path) -> None:
     recorded_tables.record_tsn(tmp_path)
     before = report_bytes(tmp_path)
