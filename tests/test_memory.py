@@ -20,8 +20,8 @@ MB = 1 << 20
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of /proc")
 def test_own_memory_is_what_was_written_to() -> None:
     program = (  # a process of its own: this one may have freed memory at hand
-        "import numpy as np; from cliqa_bench.system import memory; before = memory._own_bytes();"
-        "block = np.ones(200 << 20, np.uint8); print(memory._own_bytes() - before)"
+        "import numpy as np; from cliqa_bench.system import memory; before = memory.own_bytes();"
+        "block = np.ones(200 << 20, np.uint8); print(memory.own_bytes() - before)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                           cwd=Path(__file__).resolve().parents[1])  # fmt: skip
@@ -32,7 +32,7 @@ def test_what_gathers_is_given_back_and_what_is_usual_stays(monkeypatch: pytest.
     now = [0]
     trimmed: list[int] = []
     monkeypatch.setattr(memory, "_trimmer", lambda: trimmed.append)
-    monkeypatch.setattr(memory, "_own_bytes", lambda: now[0] * MB)
+    monkeypatch.setattr(memory, "own_bytes", lambda: now[0] * MB)
     monkeypatch.setattr(memory, "_usual", 0)
 
     def given(megabytes: int) -> int:
@@ -49,7 +49,7 @@ def test_what_gathers_is_given_back_and_what_is_usual_stays(monkeypatch: pytest.
 def test_what_one_dataset_left_is_not_usual_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     gathered, trimmed = itertools.count(1000 * MB, 200 * MB), mock.Mock()
     monkeypatch.setattr(memory, "_usual", 0)
-    monkeypatch.setattr(memory, "_own_bytes", lambda: next(gathered))
+    monkeypatch.setattr(memory, "own_bytes", lambda: next(gathered))
     monkeypatch.setattr(memory, "_trimmer", lambda: trimmed)
     dataset = mock.Mock(spec=DecodedDataset)
     dataset.keys.return_value = ["one"]
@@ -61,5 +61,5 @@ def test_what_one_dataset_left_is_not_usual_for_the_next(monkeypatch: pytest.Mon
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_trimmer", lambda: None)
-    monkeypatch.setattr(memory, "_own_bytes", None)
+    monkeypatch.setattr(memory, "own_bytes", None)
     memory.trim_memory()

@@ -212,6 +212,16 @@ def test_a_set_to_test_on_is_tested_whole_and_never_learned(finished, miniatures
     assert len(rows) and rows.note.str.contains("not in the sequence").all()
 
 
+def test_a_run_on_a_cpu_leaves_the_memory_of_the_host_and_no_energy(finished):
+    for kind, prefix in (("train", ""), ("answers", "score_")):
+        nodes = [json.loads(path.read_text())["facts"] for path in finished.glob(f"{kind}/*/done.json")]
+        assert nodes
+        for facts in nodes:
+            told = {name for name in facts if name.endswith(("joules", "_bytes"))}
+            assert told == {f"{prefix}host_bytes"}
+            assert 50e6 < facts[f"{prefix}host_bytes"] < 20e9 and facts[f"{prefix}seconds"] > 0
+
+
 def test_what_a_run_leaves_beside_scores(finished):
     (record, *_) = records.read_records(finished)
     assert record.facts["cost"]["task_parameters"] == 2 * 736 + 128

@@ -346,6 +346,108 @@ def test_times_are_per_image_and_stand_apart(tmp_path: Path) -> None:
     assert not (load(tmp_path)["table"] == "time").any()
 
 
+def record_measured(out: Path, seed: int = 0) -> RunRecord:
+    """Records a run on a card: scoring a test set took 6 J, describing it 1.2 J, 2 GB there and 1 GB here."""
+    record = recorded_tables.record_tsn(out, seed=seed)
+    for node, by_test in record.answers.items():
+        gate = node in record.gates.values()
+        for test, answers in by_test.items():
+            note(out, answers, score_joules=1.2 if gate else 6.0, score_gpu_bytes=2_000_000_000,
+                 score_host_bytes=1_000_000_000 if test == "bid" else 500_000_000)  # fmt: skip
+    return record
+
+
+def note(out: Path, answers: str, **facts: object) -> None:
+    """Adds to the facts of an answers node; None takes one away."""
+    path = out / "answers" / answers / "done.json"
+    done = read_json(path)
+    known = {**done["facts"], **facts}
+    write_json(path, {**done, "facts": {k: v for k, v in known.items() if v is not None}})
+
+
+def test_energy_is_per_image_and_memory_the_largest_of_all_passes(tmp_path: Path) -> None:
+    record = record_measured(tmp_path)
+    gates, heads = list(record.gates.values()), [node for node, _ in record.steps[-1].heads]
+    note(tmp_path, record.answers[heads[2]]["csiq"], score_gpu_bytes=7_250_000_000)
+    note(tmp_path, record.answers[gates[1]]["live"], score_host_bytes=3_500_000_000)
+    note(tmp_path, record.answers[gates[3]]["clive"], score_joules=1.2 + 4.8)
+    # each of 4 test sets of 12 images: 4 heads, or 1, of 6 J; a gate of 1.2 J, of the last set 1.2 + 4.8 / 4
+    told = {(r.variant, r.metric): r.value for r in made(tmp_path, time_rows)}
+    assert told["soft assignment", "joules"] == pytest.approx((4 * 4 * 6 + 4 * 1.2 + 1.2) / 48)
+    assert told["hard assignment", "joules"] == pytest.approx((4 * 6 + 4 * 1.2 + 1.2) / 48)
+    for variant in ("soft assignment", "hard assignment"):
+        assert (told[variant, "gpu GB"], told[variant, "host GB"]) == (7.25, 3.5)
+    table = shape("time", made(tmp_path, time_rows))
+    assert table.columns == ["Network", "Gate", "Total", "Energy (J)", "GPU (GB)", "Host (GB)"]
+    assert [[v.digits for v in values] for _, values in table.sections[0].rows] == [[2, 2, 2, 3, 2, 2]] * 2
+    assert not any(v.bold for _, values in table.sections[0].rows for v in values)
+    for word in ("joules per image", "GPU: ", "Host: ", "10^9 bytes"):
+        assert word in table.caption
+
+
+def test_memory_and_energy_are_means_over_seeds(tmp_path: Path) -> None:
+    first, second = (record_measured(tmp_path, seed=seed) for seed in (0, 1))
+    # gates are of both seeds, heads of one
+    for by_test in (second.answers[node] for node, _ in second.steps[-1].heads):
+        for test in SEQUENCE:
+            note(tmp_path, by_test[test], score_joules=12.0, score_host_bytes=3_000_000_000)
+    rows = {r.metric: r for r in made(tmp_path, time_rows) if r.variant == "soft assignment"}
+    each = [(4 * 4 * joules + 4 * 1.2) / 48 for joules in (6.0, 12.0)]
+    assert rows["joules"].value == pytest.approx(sum(each) / 2)
+    assert rows["joules"].std == pytest.approx(np.std(each, ddof=1))
+    assert rows["host GB"].value == pytest.approx((1 + 3) / 2)
+    assert rows["gpu GB"].std == 0
+    assert first.id != second.id
+
+
+def test_what_one_pass_did_not_measure_is_a_dash_or_no_column(tmp_path: Path) -> None:
+    record = record_measured(tmp_path)
+    lwf = recorded_tables.record_prefix(tmp_path, record, "lwf", "", recorded_tables.LWF_ROWS)
+    note(tmp_path, record.answers[record.gates["bid"]]["live"], score_gpu_bytes=None)
+    # the network of LwF-KG, too, measured nothing beside the time; the gates of both did
+    assert lwf.gates == record.gates
+    table = shape("time", made(tmp_path, time_rows))
+    assert table.columns == ["Network", "Gate", "Total", "Energy (J)", "Host (GB)"]
+    assert "GPU: " not in table.caption
+    dashes = {name: [math.isnan(v.mean) for v in values] for name, values in table.sections[0].rows}
+    assert dashes == {
+        "LwF-KG (as baseline)": [False] * 3 + [True] * 2,
+        "TSN-IQA (soft assignment)": [False] * 5,
+        "TSN-IQA (hard assignment)": [False] * 5,
+    }
+
+
+def test_a_run_that_measured_times_alone_has_no_further_column(tmp_path: Path) -> None:
+    recorded_tables.record_tsn(tmp_path)
+    rows = made(tmp_path, time_rows)
+    assert {r.metric for r in rows} == {"network", "gate", "total"}
+    table = shape("time", rows)
+    assert table.columns == ["Network", "Gate", "Total"]
+    assert not [word for word in ("Energy", "GPU", "Host", "GB") if word in table.caption]
+
+
+@pytest.mark.parametrize("broken", ["long", [1.0], {}, 10**400])
+def test_a_measured_fact_that_is_no_number_is_a_dash(tmp_path: Path, broken: object) -> None:
+    record = record_measured(tmp_path)
+    note(tmp_path, record.answers[record.gates["bid"]]["live"], score_seconds=broken, score_joules=broken)
+    table = shape("time", made(tmp_path, time_rows))
+    assert table.columns == ["Network", "Gate", "Total", "GPU (GB)", "Host (GB)"]
+    dashes = [[math.isnan(v.mean) for v in values] for _, values in table.sections[0].rows]
+    assert dashes == [[False, True, True, False, False]] * 2
+
+
+def test_energy_and_memory_stand_apart_as_times_do(tmp_path: Path) -> None:
+    recorded_tables.record_tsn(tmp_path)
+    before = report_bytes(tmp_path)
+    record_measured(tmp_path)
+    after = report_bytes(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {
+        "table_time.csv", "table_time.md", "table_time.tex", "report.html",
+    }  # fmt: skip
+    assert "Energy (J)" in after["table_time.md"].decode()
+    assert not (load(tmp_path)["table"] == "time").any()
+
+
 def report_bytes(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in write_report(out, figures=False).files}
 

@@ -45,6 +45,7 @@ from cliqa_bench.system.compute import (
     title_of,
 )
 from cliqa_bench.system.memory import tune_malloc
+from cliqa_bench.system.usage import Usage, measured
 from cliqa_bench.types import Subset
 
 PICTURE_SIDE = 320
@@ -204,13 +205,12 @@ class Worker:
     def _answer_gates(self, test: str, kind: GateNormalisation) -> None:
         of_gates = [w for w in self.plan.missing().answers if isinstance(w.of, GateWork)]
         todo = [w for w in of_gates if w.test == test and w.of.net == kind]  # type: ignore[union-attr]
-        start = time.perf_counter()
-        stages = self._features(test, "test", kind) if todo else []
-        seconds = time.perf_counter() - start
+        with measured(self.device) as usage:
+            stages = self._features(test, "test", kind) if todo else []
         for work in todo:
             centroids = centroids_of(work.of.node.folder)
             distances = [nearest_distance(x, c.numpy()) for x, c in zip(stages, centroids, strict=True)]
-            self._write_answers(work, seconds, distances=np.stack(distances, axis=1))
+            self._write_answers(work, usage, distances=np.stack(distances, axis=1))
 
     # -- training --------------------------------------------------------------------------------------------
 
@@ -254,24 +254,18 @@ class Worker:
         learner = self._learner(work, checkpoints)
         facts: dict[str, Any] = {}
         with self._building(work.node, facts) as folder:
-            start = time.perf_counter()
-            with logging_to(self.config.log, self.config.out / "logs" / work.node.id) as evaluator:
-                learner.log_to(evaluator)
-                self._experience(learner, work)
-            write_weights(folder / "state.safetensors", learner.model.own_state())
-            if learned := learner.strategy.state():
-                write_weights(folder / "strategy.safetensors", learned)
-            if (norm := learner.model.last_statistics(learner.task)) is not None:
-                mean, var = (part.double().cpu().numpy() for part in norm)
-                write_arrays(folder / "norm.npz", {"mean": mean, "var": var})
-            write_json(folder / "history.json", learner.history)
+            with measured(self.device) as usage:
+                with logging_to(self.config.log, self.config.out / "logs" / work.node.id) as evaluator:
+                    learner.log_to(evaluator)
+                    self._experience(learner, work)
+                _write_trained(folder, learner)
+            facts |= usage.facts()
             if checkpoints.resumed.epochs:
                 facts["resumed"] = checkpoints.resumed._asdict()
         checkpoints.remove()
         if not work.strategy.resumable:
             self._alive.keep(work, learner)
-        seconds = time.perf_counter() - start
-        self.say(f"{self._title(work)}: validation SRCC {_best(learner.history)}, {seconds:.0f} s")
+        self.say(f"{self._title(work)}: validation SRCC {_best(learner.history)}, {usage.seconds:.0f} s")
 
     def _title(self, work: TrainWork) -> str:
         titles = [self.source(name).title for name in work.datasets]
@@ -298,14 +292,14 @@ class Worker:
         cast_weights(scorer.nets, precision)
         for answer in todo:
             source = self.source(answer.test)
-            start = time.perf_counter()
             heads = len(scorer.heads)
-            scores = score_images(scorer, source, "test", heads, self.device, precision, self._count)
-            extras = {
-                name: score_images(network, source, "test", None, self.device, precision)
-                for name, network in more.items()
-            }
-            self._write_answers(answer, time.perf_counter() - start, scores=scores, extras=extras)
+            with measured(self.device) as usage:
+                scores = score_images(scorer, source, "test", heads, self.device, precision, self._count)
+                extras = {
+                    name: score_images(network, source, "test", None, self.device, precision)
+                    for name, network in more.items()
+                }
+            self._write_answers(answer, usage, scores=scores, extras=extras)
 
     def _extras(self, work: TrainWork, model: QualityModel) -> dict[str, nn.Module]:
         if not work.strategy.overrides("extras"):
@@ -314,9 +308,10 @@ class Worker:
         strategy.load_state(self._remembered(work.node.folder))
         return {name: network.eval() for name, network in strategy.extras(model).items()}
 
-    def _write_answers(self, work: AnswerWork, seconds: float, **arrays: Any) -> None:
+    def _write_answers(self, work: AnswerWork, usage: Usage, **arrays: Any) -> None:
         source = self.source(work.test)
-        with self._building(work.node, {"score_seconds": seconds}) as folder:
+        facts = {"score_seconds": usage.seconds, **usage.facts("score_")}
+        with self._building(work.node, facts) as folder:
             mos = source.mos[source.indices("test")]
             write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)
 
@@ -339,6 +334,17 @@ class Worker:
                 picture.save(folder / f"{number}.png")
                 kept.append({"file": f"{number}.png", "key": source.ratings[index].key})
             (folder / "keys.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_trained(folder: Path, learner: Learner) -> None:
+    """Writes what a learner has learned in its last experience into the folder of its node."""
+    write_weights(folder / "state.safetensors", learner.model.own_state())
+    if learned := learner.strategy.state():
+        write_weights(folder / "strategy.safetensors", learned)
+    if (norm := learner.model.last_statistics(learner.task)) is not None:
+        mean, var = (part.double().cpu().numpy() for part in norm)
+        write_arrays(folder / "norm.npz", {"mean": mean, "var": var})
+    write_json(folder / "history.json", learner.history)
 
 
 def _best(history: list[dict[str, Any]]) -> str:

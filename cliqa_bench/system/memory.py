@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def tune_malloc() -> bool:
 _SLACK = 256 << 20
 _STATM = Path("/proc/self/statm")
 
-_usual = 0
+_usual = 0.0
 """Bytes that this process had after the first mini-batch since it gave memory back; 0 before that."""
 
 
@@ -50,12 +51,12 @@ def trim_memory() -> None:
     trim = _trimmer()
     if trim is None:
         return
-    now = _own_bytes()
+    now = own_bytes()
     if not _usual:
         _usual = now
     elif now > _usual + max(_SLACK, _usual // 4):
         trim(0)
-        _usual = 0  # what the next mini-batch takes again is measured after it
+        _usual = 0.0  # what the next mini-batch takes again is measured after it
 
 
 @cache
@@ -74,9 +75,15 @@ def _glibc(name: str) -> Callable[..., int] | None:
     return found
 
 
-def _own_bytes() -> int:
-    """Returns the resident memory of this process without that of files, such as decoded images."""
-    _, resident, shared, *_ = _STATM.read_text().split()
+def own_bytes() -> float:
+    """Returns the resident memory of this process without that of files, such as decoded images.
+
+    nan where the system does not tell.
+    """
+    try:
+        _, resident, shared, *_ = _STATM.read_text().split()
+    except OSError:
+        return math.nan
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 

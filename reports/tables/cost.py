@@ -11,7 +11,7 @@ from cliqa_bench.reports.methods import Method, RunReadout, label_of, namer, sou
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Table, build
 from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds, summaries
-from cliqa_bench.results.records import AnswerReader
+from cliqa_bench.results.records import AnswerReader, RunRecord
 
 BASELINE, SOFT, HARD = "(as baseline)", "soft assignment", "hard assignment"
 COSTS = ("CC", "Passes", "GMACs")
@@ -162,64 +162,114 @@ def shape_overhead(rows: list[TidyRow]) -> Table:
 
 # ------------------------------------------------------------------------------------------------------- time
 
+_GB = 1e9
+_MEASURED = {
+    "network": ("Network", 2),
+    "gate": ("Gate", 2),
+    "total": ("Total", 2),
+    "joules": ("Energy (J)", 3),
+    "gpu GB": ("GPU (GB)", 2),
+    "host GB": ("Host (GB)", 2),
+}
+"""Metric -> its column, and digits after the point."""
+
 
 def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns measured milliseconds per image of the configurations of Table XII, means over seeds.
+    """Returns what the configurations of Table XII were measured to take, means over seeds.
 
-    None for runs that did not measure it.
+    Milliseconds and joules per image, and the largest memory; no rows for runs that measured none of it.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
     rows = []
     for method, seeds in _configurations(group):
-        measured = [_milliseconds(reader, source) for source in seeds.values()]
-        if any(math.isfinite(value) for times in measured for value in times.values()):
-            for metric in TIMES:
-                row = over_seeds("time", method, group, metric, [times[metric] for times in measured])
-                rows.append(row._replace(length=length_of(seeds)))
+        measured = [_measured(reader, source) for source in seeds.values()]
+        if any(math.isfinite(value) for found in measured for value in found.values()):
+            own = [over_seeds("time", method, group, m, [found[m] for found in measured]) for m in _MEASURED]
+            # times always have their columns; what else is measured depends on the machine
+            told = [row for row in own if row.metric in TIMES or math.isfinite(row.value)]
+            rows += [row._replace(length=length_of(seeds)) for row in told]
     return rows
 
 
-def _milliseconds(reader: AnswerReader, source: RunReadout) -> dict[str, float]:
-    """Milliseconds per image of the test sets of the sequence, after the last experience.
+def _measured(reader: AnswerReader, source: RunReadout) -> dict[str, float]:
+    """Returns what is measured of a run, on the test sets of its sequence after the last experience."""
+    record = source.record
+    answers = [reader.answers(record, len(record.steps) - 1, test) for test in record.sequence]
+    images = sum(len(found.mos) for found in answers if found is not None)
+    if not images or any(found is None for found in answers):
+        return dict.fromkeys(_MEASURED, metrics.NAN)
+    seconds, joules = (_spent(reader, source, f"score_{what}") for what in ("seconds", "joules"))
+    times = [1000 * part / images for part in seconds]
+    memory = [_peak(reader, source, f"score_{where}_bytes") / _GB for where in ("gpu", "host")]
+    return dict(zip(_MEASURED, [*times, sum(times), sum(joules) / images, *memory], strict=True))
+
+
+def _spent(reader: AnswerReader, source: RunReadout, fact: str) -> tuple[float, float]:
+    """Returns what scoring the images of all test sets took, and describing them for the gate.
 
     With the soft gate every node that holds a head scores the image; with the hard one a single node does,
-    whose time is taken for their mean. One pass describes the image for the gates of all tasks, so theirs is
-    the mean, too.
+    for which their mean stands. One pass describes the image for the gates of all tasks, so theirs is the
+    mean, too.
     """
     record = source.record
-    nodes = unique(node for node, _ in record.steps[-1].heads)
+    nodes = _scoring(record)
     scoring = gating = 0.0
-    images = 0
     for test in record.sequence:
-        answers = reader.answers(record, len(record.steps) - 1, test)
-        if answers is None:
-            return dict.fromkeys(TIMES, metrics.NAN)
-        images += len(answers.mos)
-        heads = [_seconds(reader, source, node, test) for node in nodes]
-        gates = [_seconds(reader, source, node, test) for node in record.gates.values()]
+        heads = [_fact(reader, record, node, test, fact) for node in nodes]
+        gates = [_fact(reader, record, node, test, fact) for node in record.gates.values()]
         scoring += sum(heads) / (len(heads) if source.readout == "gate-hard" else 1)
         gating += sum(gates) / len(gates) if gates else 0.0
-    per_image = [1000 * seconds / images if images else metrics.NAN for seconds in (scoring, gating)]
-    return dict(zip(TIMES, [*per_image, sum(per_image)], strict=True))
+    return scoring, gating
 
 
-def _seconds(reader: AnswerReader, source: RunReadout, node: str, test: str) -> float:
-    answers = source.record.answers.get(node, {}).get(test)
-    return float(reader.facts(answers).get("score_seconds", math.nan)) if answers else math.nan
+def _peak(reader: AnswerReader, source: RunReadout, fact: str) -> float:
+    """Returns the largest of what each pass held; nan where one of them did not measure it."""
+    record = source.record
+    nodes = [*_scoring(record), *record.gates.values()]
+    held = [_fact(reader, record, node, test, fact) for node in nodes for test in record.sequence]
+    return max(held) if all(map(math.isfinite, held)) else metrics.NAN
+
+
+def _scoring(record: RunRecord) -> list[str]:
+    """Returns the nodes that hold the heads after the last experience."""
+    return unique(node for node, _ in record.steps[-1].heads)
+
+
+def _fact(reader: AnswerReader, record: RunRecord, node: str, test: str, name: str) -> float:
+    """Returns a number that an answers node noted; nan where it did not, or what it noted is no number."""
+    answers = record.answers.get(node, {}).get(test)
+    value = reader.facts(answers).get(name) if answers else None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return metrics.NAN
+
+
+_CAPTIONS = {
+    "joules": "Energy: joules per image that the whole card took in these passes, with what it takes when "
+    "idle and what else ran on it, as NVML counts them.",
+    "gpu GB": "GPU: most memory that PyTorch's tensors took on the GPU in any of these passes.",
+    "host GB": "Host: most main memory of a process in any of these passes, sampled every tenth of a "
+    "second; with freed memory that it keeps, without mapped files such as decoded images.",
+}
 
 
 def shape_time(rows: list[TidyRow]) -> Table:
-    """A row per configuration; milliseconds per image as columns."""
-    heads = {"network": "Network", "gate": "Gate", "total": "Total"}
-    caption = (
+    """A row per configuration; milliseconds per image as columns, and what else was measured."""
+    there = {row.metric for row in rows} | {*TIMES}
+    heads = {metric: head for metric, (head, _) in _MEASURED.items() if metric in there}
+    sentences = [
         "Measured milliseconds per image of the test sets after the last experience, on the machine and at "
         "the image sizes of these runs: the passes that score the image, the pass that describes it for the "
-        "gate, and both. Differs from one computation to the next."
-    )
+        "gate, and both.",
+        *(text for metric, text in _CAPTIONS.items() if metric in there),
+        *(["GB: 10^9 bytes."] if there & {"gpu GB", "host GB"} else []),
+        "Differs from one computation to the next.",
+    ]
     section = build(
         "", rows, _namer(rows), lambda row: heads[row.metric], [*heads.values()], True,
-        dict.fromkeys(heads.values(), 2), (),
+        dict(_MEASURED.values()), (),
     )  # fmt: skip
-    return Table("time", caption, ("", "Configuration"), [*heads.values()], [section])
+    return Table("time", " ".join(sentences), ("", "Configuration"), [*heads.values()], [section])
