@@ -133,7 +133,7 @@ def prepared(setting: Conditions) -> Place:
 
 
 def side_by_side(place: Place, chosen: Sequence[Check]) -> Iterator[Measurement | Failed]:
-    """Gives the rows of checks, as they end; a command has two cores, and one where all it does is on them."""
+    """Gives the rows of checks, as they end; a command gets two cores, at toy size one."""
     pool = ThreadPoolExecutor(cores() if place.toy else max(1, cores() // 2))
     futures = [pool.submit(result, place, check) for check in chosen]
     try:
@@ -186,7 +186,7 @@ def checks(place: Place) -> list[Check]:
 
 
 def strategy_checks(place: Place) -> list[Check]:
-    """Returns a check for every strategy but tsn; at toy size one for all: its failure names the trainings."""
+    """Returns a check for every strategy but tsn; at toy size one for all: a failure names the training."""
     first = ["lwf", "si", "mas", "replay"]
     names = [*first, *(n for n in registry.names("strategies") if n not in (*first, "tsn")), *PLUGINS]
     if place.toy:
