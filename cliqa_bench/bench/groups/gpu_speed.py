@@ -17,7 +17,7 @@ from cliqa_bench.bench.six_in_one import NORM_OF, Layout, SixInOne
 from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
 from cliqa_bench.config import PRESETS
 from cliqa_bench.extensions import registry
-from cliqa_bench.system.nvml import Utilisation
+from cliqa_bench.system.usage import GpuLoad
 
 TASKS = 6
 
@@ -61,11 +61,11 @@ def scoring(setting: Conditions, shape: tuple[int, int], n: int) -> Iterator[Mea
 def busy(setting: Conditions, what: str, work: Callable[[], object]) -> Measurement:
     """Measures for what part of the time the GPU has something to do, while work is done over and over."""
     device = torch.device(setting.device)
-    with Utilisation(device) as used:
+    with GpuLoad(device) as load:
         spent = 0.0
         while spent < SECONDS_BUSY:
             spent += synchronised(work, device)
-    return Measurement("gpu-speed", f"utilisation, {what}", (used.percent,), "%")
+    return Measurement("gpu-speed", f"utilisation, {what}", (load.mean,), "%")
 
 
 def six_in_one(setting: Conditions, images: int, crop: int, steps: int) -> Iterator[Measurement]:
