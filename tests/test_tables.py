@@ -426,7 +426,7 @@ def test_a_run_that_measured_times_alone_has_no_further_column(tmp_path: Path) -
     assert not [word for word in ("Energy", "GPU", "Host", "GB") if word in table.caption]
 
 
-@pytest.mark.parametrize("broken", ["long", [1.0], {}, 10**400])
+@pytest.mark.parametrize("broken", ["long", [1.0], {}, 10**400], ids=["text", "list", "table", "huge"])
 def test_a_measured_fact_that_is_no_number_is_a_dash(tmp_path: Path, broken: object) -> None:
     record = record_measured(tmp_path)
     note(tmp_path, record.answers[record.gates["bid"]]["live"], score_seconds=broken, score_joules=broken)
