@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.process import Ran, run
 from cliqa_bench.bench.real_size import REAL, make_real_size
+from cliqa_bench.results.nodes import read_json
 
 WHOLE = sum(n for n, _ in REAL.values())
 """Images of the six real datasets."""
@@ -30,11 +32,13 @@ class Passed(NamedTuple):
         images: How many the datasets had.
         what: Says what was done.
         ran: What the command took.
+        taken: Says what else it took: memory of all its processes and of the GPU, energy of the trainings.
     """
 
     images: int
     what: str
     ran: Ran
+    taken: str
 
 
 def eight_orders(setting: Conditions, scale: float) -> Passed:
@@ -55,9 +59,20 @@ def eight_orders(setting: Conditions, scale: float) -> Passed:
         *(word for text in protocol for word in ("--set", text)),
     ]  # fmt: skip
     ran = run(words, folder / "cache")
+    taken = f"{ran.peak_bytes / 1e9:.1f} GB of main memory at the peak{_on_gpu(folder / 'runs')}"
     shutil.rmtree(folder)
     title = "eight orders, ResNet-18" if gpu else "one order at toy size, S-CNN, cpu"
-    return Passed(n, f"TSN, {title}, {n:,} images of real shapes, {setting.precision}", ran)
+    return Passed(n, f"TSN, {title}, {n:,} images of real shapes, {setting.precision}", ran, taken)
+
+
+def _on_gpu(runs: Path) -> str:
+    """Says how much of a GPU's memory a run took at its peak, and how much energy its trainings."""
+    files = [*runs.glob("train/[!.]*/done.json"), *runs.glob("answers/[!.]*/done.json")]
+    facts = [read_json(file)["facts"] for file in files]
+    peaks = [f[name] for f in facts for name in ("gpu_bytes", "score_gpu_bytes") if name in f]
+    joules = [f["joules"] for f in facts if "joules" in f]
+    memory = f", {max(peaks) / 1e9:.1f} GB of the GPU's" if peaks else ""
+    return memory + (f"; {sum(joules) / 1000:.1f} kJ for the trainings" if joules else "")
 
 
 class Foretold(NamedTuple):

@@ -14,6 +14,6 @@ def measure(setting: Conditions) -> Iterator[Measurement]:
     passed = eight_orders(setting, setting.scale)
     yield Measurement(
         "gpu-size", passed.what, (passed.ran.seconds,), "s", reach=600, better="lower",
-        note="empty cache; preset paper with all pairs of a mini-batch; report and figures included",
+        note="empty cache; preset paper with all pairs of a mini-batch; report and figures included; "
+        f"{passed.taken}",
     )  # fmt: skip
-    yield Measurement("gpu-size", "its main memory at the peak", (passed.ran.peak_bytes / 1e9,), "GB")

@@ -24,7 +24,7 @@ def measure(setting: Conditions) -> Iterator[Measurement]:
             "gpu-tenth", passed.what, (times[-1],), "s", reach=150 if part == PARTS[0] else None,
             better="lower",
             note="empty cache; preset paper with all pairs of a mini-batch; report and figures included; "
-            f"{passed.ran.peak_bytes / 1e9:.1f} GB of main memory at the peak",
+            f"{passed.taken}",
         )  # fmt: skip
     whole = foretell(images, times, WHOLE)
     yield Measurement(
