@@ -10,8 +10,10 @@ import pytest
 import torch
 from test_runner import arguments
 
+from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.cli import parser
 from cliqa_bench.errors import OutOfMemory, join_names
+from cliqa_bench.learning import scoring
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.reports import load
@@ -109,6 +111,26 @@ def test_images_without_a_score_are_named_and_no_others(source):
     assert named and named <= wrong, "of the first batch that has one"
 
 
+def test_scores_fetched_now_and_then_are_those_of_their_images(source):
+    def network(images):
+        return images.flatten(1)[:, :2]
+
+    wanted = score_images(network, source, "train", 2, "cpu")
+    for width in (2, None):
+        gathered = scoring._Gathered(source, "train", width)
+        for number, (positions, images) in enumerate(source.eval_batches("train", 1700)):
+            gathered.add(positions, network(to_float(images)))
+            if number % 3 == 2:
+                gathered.fetch()
+        np.testing.assert_array_equal(gathered.fetch(), wanted)
+        np.testing.assert_array_equal(gathered.fetch(), wanted)
+    gathered.add(np.array([1, 3]), torch.tensor([[0.0, 1.0], [float("nan"), 1.0]]))
+    gathered.add(np.array([0]), torch.tensor([[float("inf"), 1.0]]))
+    keys = source.keys("train")
+    with pytest.raises(FloatingPointError, match=f"tiny0, train images: .* for {keys[3]}, {keys[0]}$"):
+        gathered.fetch()
+
+
 # -- memory ----------------------------------------------------------------------------------------------
 
 SAYS = [
@@ -168,6 +190,7 @@ def test_another_error_is_no_lack_of_memory(source):
 LIMITED = """
 import resource, sys
 import numpy as np, torch
+from cliqa_bench.learning import scoring
 from cliqa_bench.learning import scoring
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.testing.tiny import tiny_sources

@@ -7,7 +7,7 @@ from torch import nn
 
 from cliqa_bench.backbones.staged import FeatureNet, Features, StagedNet
 from cliqa_bench.extensions import registry
-from cliqa_bench.models.folding import Scorer, foldable, folded
+from cliqa_bench.models.folding import Scorer, cast_weights, foldable, folded
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.models.views import TaskNorms
 
@@ -167,3 +167,26 @@ def test_bfloat16_scores_keep_their_digits():
         for scores in (Scorer(model)(images), model(images)):
             assert scores.dtype == torch.float32
             assert len(scores[:, 0].unique()) > 60
+
+
+@pytest.mark.parametrize("name", ["scnn", "resnet18", "two_stream"])
+@pytest.mark.parametrize("task_norms", [False, True])
+def test_weights_rounded_once_give_the_bits_of_weights_rounded_for_every_batch(name, task_norms):
+    model = model_of(name, task_norms)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    images = torch.rand(2, 3, 64, 64)
+    scorer = Scorer(model)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        plain = scorer(images)
+        cast_weights(scorer.nets, "bf16")
+        assert torch.equal(scorer(images), plain)
+    kinds = {type(m).__name__: m.weight.dtype for m in scorer.nets.modules() if hasattr(m, "weight")}
+    assert kinds["Conv2d"] == torch.bfloat16
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_in_float32_weights_stay_as_they_are():
+    scorer = Scorer(model_of("scnn", True))
+    cast_weights(scorer.nets, "fp32")
+    assert {p.dtype for p in scorer.parameters()} == {torch.float32}

@@ -54,6 +54,26 @@ def test_a_batch_depends_on_its_number_and_the_seed(monkeypatch):
     assert not torch.equal(first[0], later[0]) and not torch.equal(first[1], later[1])
 
 
+def test_what_others_make_is_what_is_made_here(monkeypatch):
+    alone = pretraining._pictures(TINY, "train", 5)
+    assert np.array_equal(pretraining._pictures(TINY, "train", 5, workers=3), alone)
+    monkeypatch.setattr(pretraining, "WORKERS", 3)
+    data = pretraining._DistortedBatches(TINY, alone, "train")
+    with pretraining._loaded(TINY, "train", 5, range(2, 6), CPU) as made:
+        for step, (images, labels) in zip(range(2, 6), made, strict=True):
+            wanted, of = data[step]
+            assert torch.equal(images, wanted)
+            assert torch.equal(labels, of)
+
+
+def test_a_gpu_has_all_cores_make_its_pictures(monkeypatch):
+    monkeypatch.undo()
+    for cores, wanted in ((1, 2), (2, 2), (7, 7), (64, pretraining.MOST_WORKERS)):
+        monkeypatch.setattr(pretraining, "cores", lambda cores=cores: cores)
+        assert pretraining._workers(torch.device("cuda:1")) == wanted
+        assert pretraining._workers(CPU) == pretraining.WORKERS == 2
+
+
 def test_killed_and_called_again_it_ends_with_the_same_bits(monkeypatch):
     monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)
     straight, resumed = (scnn.build("random", 1) for _ in range(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
 from cliqa_bench.benchmarks.pixels import resident
 from cliqa_bench.benchmarks.pixels.resident import ResidentImages
 from cliqa_bench.config import PRESETS
+from cliqa_bench.errors import OutOfMemory
+from cliqa_bench.execution.jobs import Job, jobs_of
+from cliqa_bench.execution.run import prepare
+from cliqa_bench.execution.worker import Worker
 from cliqa_bench.learning.minibatches import together
+from cliqa_bench.settings.resolve import resolve
 
 SHAPES = [(40, 60), (50, 33), (60, 40)] * 4
 CPU = torch.device("cpu")
@@ -105,3 +111,54 @@ def test_a_mini_batch_of_two_datasets_gathers_where_one_of_them_lies(source: Dec
 
     assert crops_of(first, elsewhere).device.type == "meta"
     assert torch.equal(crops_of(first, second), torch.cat([first.x, second.x]))
+
+
+def on_a_device(miniatures: Path, tmp_path: Path, said: list[str]) -> Worker:
+    """Returns a worker whose images of BID lie on its device."""
+    flags = {
+        "strategy": "jl",
+        "orders": "bid",
+        "data": str(miniatures),
+        "device": "cpu",
+        "out": str(tmp_path),
+    }
+    worker = Worker(prepare(resolve(flags), ""), {}, lambda images, text, part: None, said.append)
+    source = worker.source("bid")
+    worker._sources["bid"] = replace(source, cache=ResidentImages(source.cache, CPU))
+    return worker
+
+
+def test_a_job_that_finds_no_memory_begins_anew_without_the_images(
+    miniatures: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    worker = on_a_device(miniatures, tmp_path, said)
+    cache = worker.source("bid").cache
+    tried = []
+
+    def hungry(job: Job) -> None:
+        tried.append(cache.made_ahead)
+        if not cache.made_ahead:
+            raise OutOfMemory("memory is used up")
+
+    monkeypatch.setattr(worker, "_do", hungry)
+    worker.do(jobs_of(worker.plan)[0])
+    assert tried == [False, True]
+    assert said == ["memory of cpu is used up: images no longer stay there, and the job begins anew"]
+
+
+def test_a_job_that_finds_no_memory_without_them_fails(
+    miniatures: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    worker = on_a_device(miniatures, tmp_path, said)
+    assert worker.source("bid").cache.made_ahead is False
+
+    def hungry(job: Job) -> None:
+        raise OutOfMemory("memory is used up")
+
+    monkeypatch.setattr(worker, "_do", hungry)
+    for times in (1, 1):  # the second time there is nothing to give back
+        with pytest.raises(OutOfMemory):
+            worker.do(jobs_of(worker.plan)[0])
+        assert len(said) == times

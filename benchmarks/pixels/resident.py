@@ -1,7 +1,7 @@
 """Decoded images that lie on a GPU: crops and batches are cut there, and no pixel travels twice.
 
-A mini-batch of crops is a gather from one flat tensor, so that what a GPU works through in a few milliseconds
-need not be cut by a CPU in as many and sent. Which crops are cut is still drawn on the CPU: the pixels are the
+A mini-batch of crops is a gather from one flat tensor: what a GPU works through in a few milliseconds a CPU
+could not cut and send in as many. Which crops are cut is still drawn on the CPU: the pixels are the
 same as `ImageCache` gives.
 """
 
@@ -79,7 +79,7 @@ class ResidentImages(ImageCache):
         there = torch.from_numpy(drawn).to(self.device, non_blocking=True)
         out = torch.empty((len(indices), size, 3 * size), dtype=torch.uint8, device=self.device)
         for few, squares in zip(there.split(_GATHERED, dim=1), out.split(_GATHERED), strict=True):
-            torch.take(pixels, _places(*few, size), out=squares)
+            torch.take(pixels, _places(few, size), out=squares)
         return out.view(len(indices), size, size, 3).permute(0, 3, 1, 2)
 
     def _on_device(self) -> Tensor | None:
@@ -99,20 +99,21 @@ class ResidentImages(ImageCache):
         return there
 
 
-def _places(starts: Tensor, strides: Tensor, mirrored: Tensor, size: int) -> Tensor:
+def _places(squares: Tensor, size: int) -> Tensor:
     """Returns (B, size, 3 * size) int64: where the bytes of squares lie.
 
     Args:
-        starts: (B,) int64, where the first byte of each square lies.
-        strides: (B,) int64, bytes in a row of its image.
-        mirrored: (B,) int64, 1 where it is to be mirrored left to right, else 0.
-        size: Side of the squares.
+        squares: (3, B) int64: where the first byte of each lies, how many bytes a row of its image has, and 1
+            where it is to be mirrored left to right, else 0.
+        size: Their side.
     """
+    starts, strides, mirrored = squares
     along = torch.arange(size, device=starts.device)
     columns = torch.where(mirrored[:, None] > 0, along.flip(0), along)
     bytes_of = 3 * columns[:, :, None] + torch.arange(3, device=starts.device)  # (B, size, 3)
     rows = starts[:, None] + strides[:, None] * along
-    return rows[:, :, None] + bytes_of.flatten(1)[:, None]
+    places: Tensor = rows[:, :, None] + bytes_of.flatten(1)[:, None]
+    return places
 
 
 def _free_bytes(device: torch.device) -> float:

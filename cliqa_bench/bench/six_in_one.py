@@ -1,7 +1,7 @@
-"""All tasks of TSN-IQA trained in one pass: their convolutions are the same, only normalisation and heads differ.
+"""All tasks of TSN-IQA trained in one pass: the convolutions are the same, normalisation and heads are not.
 
-Both ways take the tasks' mini-batches as one of tasks times as many images, and give every task the statistics
-of its own images. They compute what as many trainings do.
+Both ways take the tasks' mini-batches as one, and give every task the statistics of its own images. They
+compute what as many trainings do.
 """
 
 from __future__ import annotations

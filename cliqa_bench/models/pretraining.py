@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,13 +34,21 @@ from cliqa_bench.progress import Tick, bar, track, warn
 from cliqa_bench.results.nodes import atomic_path, canonical, digest
 from cliqa_bench.results.weights import parse_weights, write_weights
 from cliqa_bench.seeds import rng_for, seed_for
+from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.locks import locked, sweep_lock
 from cliqa_bench.system.memory import trim_memory, tune_malloc
 from cliqa_bench.system.processes import attend_loader
 from cliqa_bench.system.signals import block_signals
 
+T = TypeVar("T")
+
 CHECKPOINT_EVERY = 100
+
 WORKERS = 2
+"""Processes that make mini-batches ahead while a CPU learns from them."""
+
+MOST_WORKERS = 16
+"""The same at most while a GPU does: it waits for pictures, and the cores have nothing else to do."""
 
 
 class _DistortedBatches(Dataset[tuple[Tensor, Tensor]]):
@@ -63,6 +71,18 @@ class _DistortedBatches(Dataset[tuple[Tensor, Tensor]]):
                 labels.append(label)
         images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
         return images, torch.tensor(labels)
+
+
+class _References(Dataset[Tensor]):
+    """The pristine pictures of a part, each painted from a number of its own."""
+
+    def __init__(self, config: PretrainConfig, part: str) -> None:
+        self.config, self.part = config, part
+
+    def __getitem__(self, number: int) -> Tensor:
+        size = (round(1.8 * self.config.size), round(1.4 * self.config.size))
+        seed = seed_for("pretrain", self.part, self.config.seed, number)
+        return torch.from_numpy(reference(seed, size))
 
 
 class _Classifier(nn.Module):
@@ -93,21 +113,40 @@ class _Whole(nn.Module):
         return out
 
 
-def _pictures(config: PretrainConfig, part: str, count: int) -> NDArray[np.uint8]:
-    size = (round(1.8 * config.size), round(1.4 * config.size))
-    seeds = (seed_for("pretrain", part, config.seed, i) for i in range(count))
-    return np.stack([reference(s, size) for s in track(seeds, count, f"pictures ({part})", "picture")])
+def _workers(device: torch.device) -> int:
+    """Returns how many processes make mini-batches; what they make does not depend on it."""
+    return max(WORKERS, min(MOST_WORKERS, cores())) if device.type == "cuda" else WORKERS
+
+
+def _pictures(config: PretrainConfig, part: str, count: int, workers: int = 0) -> NDArray[np.uint8]:
+    with _made_ahead(_References(config, part), range(count), workers) as made:
+        return np.stack([p.numpy() for p in track(made, count, f"pictures ({part})", "picture")])
 
 
 @contextlib.contextmanager
 def _loaded(
-    config: PretrainConfig, part: str, count: int, steps: range
+    config: PretrainConfig, part: str, count: int, steps: range, device: torch.device
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
     """Gives the mini-batches of these steps, made by other processes, which end with the context."""
-    data = _DistortedBatches(config, _pictures(config, part, count), part)
+    workers = _workers(device)
+    pictures = _pictures(config, part, count, workers if device.type == "cuda" else 0)
+    with _made_ahead(_DistortedBatches(config, pictures, part), steps, workers) as batches:
+        yield batches
+
+
+@contextlib.contextmanager
+def _made_ahead(data: Dataset[T], numbers: range, workers: int) -> Iterator[Iterator[T]]:
+    """Gives items of a dataset in turn, made by so many other processes, which end with the context.
+
+    Args:
+        data: Makes an item from its number.
+        numbers: Which items.
+        workers: How many processes; 0 for this one.
+    """
     loader = DataLoader(
-        data, batch_size=None, sampler=steps, num_workers=WORKERS, worker_init_fn=attend_loader
-    )
+        data, batch_size=None, sampler=numbers, num_workers=workers,
+        worker_init_fn=attend_loader if workers else None,
+    )  # fmt: skip
     batches: Any = None
     try:
         with block_signals():
@@ -161,7 +200,7 @@ def train(
     start = _resume(checkpoint, whole, adam)
     steps = range(start, config.steps)
     with (
-        _loaded(config, "train", config.pictures, steps) as batches,
+        _loaded(config, "train", config.pictures, steps, device) as batches,
         bar(config.steps, f"pre-train {backbone.title}", "step") as shown,
     ):
         shown.update(start)
@@ -213,7 +252,7 @@ def _step(
 def _accuracy(whole: nn.Module, config: PretrainConfig, device: torch.device) -> float:
     whole.eval()
     n = max(1, min(60, config.steps))
-    with _loaded(config, "test", max(1, config.pictures // 5), range(n)) as batches:
+    with _loaded(config, "test", max(1, config.pictures // 5), range(n), device) as batches:
         right = [
             (whole(to_float(images.to(device))).argmax(1).cpu() == labels).float().mean()
             for images, labels in track(batches, n, "test", "batch")

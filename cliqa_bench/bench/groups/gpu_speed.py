@@ -1,4 +1,4 @@
-"""Speed on a GPU: training and scoring against bare loops, all tasks in one pass against as many trainings."""
+"""Speed on a GPU: training and scoring against bare loops, all tasks in one pass against six trainings."""
 
 from __future__ import annotations
 
@@ -47,15 +47,14 @@ def measure(setting: Conditions) -> Iterator[Measurement]:
 
 def scoring(setting: Conditions, shape: tuple[int, int], n: int) -> Iterator[Measurement]:
     """Measures the scoring of six tasks and a gate, against seven bare passes and the published way."""
-    backbone = _backbone(setting)
     what = f"{shape[0]} x {shape[1]}"
-    limit = score_speed.against_limit(setting, backbone, [shape] * n, what)
-    yield replace(limit, row="gpu-speed", reach=0.95)
-    source = pictures_source(setting.folder / f"busy {what}", [shape] * n, "test")
-    ours = score_speed.OurScoring(backbone, source, setting)
+    source = pictures_source(setting.folder / f"limit {what}", [shape] * n, "test")
+    ours = score_speed.OurScoring(_backbone(setting), source, setting)
+    yield replace(score_speed.limit_row(ours, what), row="gpu-speed", reach=0.95)
     yield busy(setting, f"scoring, {what}", ours.score)
-    few = min(n, FEW)
-    yield replace(score_speed.against_published(setting, backbone, shape, few), row="gpu-speed")
+    del ours, source  # the other process needs memory, too
+    published = score_speed.against_published(setting, _backbone(setting), shape, min(n, FEW))
+    yield replace(published, row="gpu-speed")
 
 
 def busy(setting: Conditions, what: str, work: Callable[[], object]) -> Measurement:
@@ -126,16 +125,17 @@ class SixTrainings:
         self.batches: list[Batch] = [
             one for epoch in range(steps) for one in source.train_batches(self.training, epoch, 0, batch)
         ]
-        self.heads = [head.weight for head in tsn_model(backbone, TASKS).heads]
+        state = tsn_model(backbone, TASKS).own_state()
+        self.heads = [state[f"heads.{task}.weight"] for task in range(TASKS)]
         self.strategy = registry.load("strategies", "tsn")()
 
     def one(self, task: int) -> BareLoop:
         """Returns the loop of a task."""
         net, head = backbone_net(self.backbone), self.heads[task].detach().clone().to(self.device)
-        return BareLoop(net, [head], self.batches, self.strategy, self.training, self.device)  # type: ignore[list-item]
+        return BareLoop(net, [head], self.batches, self.strategy, self.training, self.device)
 
     def together(self, layout: Layout) -> SixInOne:
         """Returns the loop of all tasks."""
         rate = self.training.lr * self.strategy.main_rate
         net, same = backbone_net(self.backbone), [self.batches] * TASKS
-        return SixInOne(net, self.heads, same, self.training, rate, self.device, layout)  # type: ignore[arg-type]
+        return SixInOne(net, self.heads, same, self.training, rate, self.device, layout)

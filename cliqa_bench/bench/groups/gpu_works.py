@@ -243,8 +243,8 @@ def against_cpu(place: Place, words: Sequence[str]) -> str:
     apart = apart_by(found, srccs(theirs))
     took = f"{here:.1f} s, on the CPU {there:.1f} s"
     return (
-        f"{summary(found)}; apart from the CPU by {median(apart):.2g} in the middle and {max(apart):.2g} at most; "
-        f"{took}"
+        f"{summary(found)}; apart from the CPU by {median(apart):.2g} in the middle and "
+        f"{max(apart):.2g} at most; {took}"
     )
 
 
