@@ -42,7 +42,7 @@ def open_cache(dataset: Tiny, folder: Path, resize: int = 0, keys: list[str] | N
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
 
-    def counting(data: bytes, path: Path, *rest: float) -> NDArray[np.uint8]:
+    def counting(data: bytes, path: Path, *rest: Any) -> NDArray[np.uint8]:
         seen.append(path.name)
         return decode_bytes(data, path, *rest)
 

@@ -1,26 +1,46 @@
 """From an image file to pixels, by one stated rule for BMP, GIF, JPEG, JPEG 2000, PNG, TIFF and WebP files.
 
-1. The file must hold one still picture, whole, of 8 pixels a side at least and 64 megapixels at most, in the
-   format that its name says: a JPEG called .bmp is no copy of a release but was compressed again. (Of the
-   several pictures that some cameras put into one JPEG, "MPO", the first one is the photograph.)
+1. The file must hold one still picture, whole, of 8 pixels a side at least and 64 megapixels at most. In a
+   dataset it must be in the format that its name says: a JPEG called .bmp is no copy of a release but was
+   compressed again. (Of the several pictures that some cameras put into one JPEG, "MPO", the first one is the
+   photograph.) Text in a PNG file that takes too much memory is not read; it is no pixels.
 2. The EXIF orientation is applied, once. An orientation that makes no sense counts as none.
 3. Gray is repeated in the three channels; palettes are looked up; CMYK, YCbCr, LAB and HSV become RGB by
-   Pillow's formulas. Colour profiles are not applied (neither does the published code).
-4. Transparent pixels are laid over white, which is what a viewer shows.
-5. 16-bit gray becomes round(v / 257), so that 65535 is 255; of 16-bit colour Pillow keeps the upper byte.
-   32-bit integers are taken for 16-bit ones and refused outside 0..65535; floating-point pictures have no
-   agreed range and are refused.
+   Pillow's formulas. Colour profiles are not applied (neither does the published code) unless `Reading` says
+   so.
+4. Transparent pixels are laid over white, which is what a viewer shows. A BMP file whose alpha is 0
+   everywhere is opaque.
+5. 16-bit gray becomes round(v / 257), so that 65535 is 255, and 12-bit gray round(v * 255 / 4095); of 16-bit
+   colour Pillow keeps the upper byte. Signed numbers, those of 32 bits and floating-point ones have no agreed
+   range and are refused.
+
+`docs/pictures.md` has the table of all kinds of pixels.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.benchmarks.pixels.png import PNG_START, without_text
+from cliqa_bench.benchmarks.pixels.profiles import to_srgb
+from cliqa_bench.benchmarks.pixels.samples import (
+    gray_of_16_bits,
+    is_12_bit,
+    is_16_bit,
+    is_16_bit_colour,
+    nearly_black,
+    refuse_samples,
+    white_is_zero,
+    without_empty_alpha,
+)
 from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError
 
@@ -29,12 +49,23 @@ if TYPE_CHECKING:
 
 RULES = dict.fromkeys(
     (
-        *("bmp", "gif", "jpeg", "jpeg2000", "mpo", "png", "tiff", "webp"),  # how a format is decoded
+        *(
+            "avif",
+            "bmp",
+            "gif",
+            "heif",
+            "jpeg",
+            "jpeg2000",
+            "mpo",
+            "png",
+            "tiff",
+            "webp",
+        ),  # how it is decoded
         *("bilevel", "gray", "palette", "rgb", "cmyk", "ycbcr", "lab", "hsv"),  # how pixels become RGB
         *("16-bit gray", "16-bit colour", "transparent", "turned"),
     ),
     1,
-)
+) | dict.fromkeys(("12-bit gray", "BMP with alpha", "transparent 16-bit gray", "white is zero"), 2)
 """Version of each part of the rule above, see `rules_of`.
 
 Raise a part's version when it gives other pixels than before: what was decoded is decoded again, and a
@@ -46,25 +77,60 @@ MIN_SIDE = 8
 """Shortest side of a picture that is accepted, in pixels; there is nothing to see on fewer."""
 
 FORMATS = {
+    "AVIF": (".avif", ".avifs"),
     "BMP": (".bmp", ".dib"),
     "GIF": (".gif",),
-    "JPEG": (".jpg", ".jpeg", ".jpe"),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "JPEG2000": (".jp2", ".j2k", ".jpx"),
     "PNG": (".png",),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-"""Formats that are read, by Pillow's names -> their extensions; of the others, some start programs."""
+"""Formats that are read, by Pillow's names -> their extensions; of the others, some start programs.
+
+AVIF needs Pillow 11.3 or newer, HEIF the package pillow-heif.
+"""
+
+
+class Reading(NamedTuple):
+    """How a picture is read, where people differ.
+
+    Attributes:
+        any_name: Whether the content alone says what format a file has; else the name must agree.
+        srgb: Whether a picture with a colour profile is converted to sRGB; the published code does not look.
+    """
+
+    any_name: bool = False
+    srgb: bool = False
+
+
+RELEASED = Reading()
+"""For the published datasets: as their code reads them."""
+
+OWN = Reading(any_name=True, srgb=True)
+"""For pictures of one's own: as a viewer shows them."""
+
+Noted = Callable[[str], object]
+"""Told what a person should know of a picture that was read all the same, such as "is a JPEG file, not what
+its name says"; the same words for the same kind."""
 
 _ORIENTATION = 0x0112
 
 
-def decode(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
+def decode(
+    path: Path,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    reading: Reading = RELEASED,
+    noted: Noted | None = None,
+) -> NDArray[np.uint8]:
     """Reads an image file as RGB by the rule of this module.
 
     Args:
         path: The file.
         max_megapixels: Largest picture that is decoded, in 10^6 pixels.
+        reading: How it is read, where people differ.
+        noted: Told what should be known of it.
 
     Returns:
         (H, W, 3) uint8, contiguous.
@@ -73,7 +139,7 @@ def decode(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uin
         UserError: If the file is missing, empty, truncated, animated, too large or too small, in another
             format than its name says, or no picture that has a rule; the message names the file.
     """
-    return decode_bytes(read_bytes(path), path, max_megapixels)
+    return decode_bytes(read_bytes(path), path, max_megapixels, reading, noted)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -91,16 +157,28 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def decode_bytes(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
+def decode_bytes(
+    data: bytes,
+    path: Path,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    reading: Reading = RELEASED,
+    noted: Noted | None = None,
+) -> NDArray[np.uint8]:
     """Does what `decode` does with a file's bytes at hand; `path` is only named in errors."""
+    noted = noted or (lambda text: None)
     try:
-        with _opened(io.BytesIO(data), path) as image:
-            _refuse(image, path, max_megapixels)
+        with _opened_bytes(data, path, reading, noted) as image:
             if image.format == "PNG":  # decoding does not look at the checksums of the pixels
-                _opened(io.BytesIO(data), path).verify()
+                _opened_bytes(data, path, reading).verify()
+            refuse_samples(image, path)
+            _refuse(image, path, max_megapixels)
+            deep = is_16_bit(image) or is_16_bit_colour(image)
             image.load()
             # read after loading: Pillow turns TIFF files itself and then takes the tag away
-            return _to_rgb(image, path)
+            pixels = _to_rgb(image, path, reading, noted)
+            if deep and nearly_black(pixels):
+                noted("has 16 bits and uses the lowest 12 alone: it was read as nearly black")
+            return pixels
     except UserError:
         raise
     except MemoryError as error:
@@ -110,7 +188,21 @@ def decode_bytes(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS
         raise UserError(f"image {path} is damaged ({reason}); copy or unpack it again") from error
 
 
-def _opened(file: BinaryIO, path: Path) -> ImageFile.ImageFile:
+def _opened_bytes(
+    data: bytes, path: Path, reading: Reading = RELEASED, noted: Noted | None = None
+) -> ImageFile.ImageFile:
+    """Opens a picture; of a PNG file whose text takes too much memory, without its text."""
+    try:
+        return _opened(io.BytesIO(data), path, reading, noted)
+    except ValueError:
+        if not data.startswith(PNG_START):
+            raise
+        return _opened(io.BytesIO(without_text(data)), path, reading)
+
+
+def _opened(
+    file: BinaryIO, path: Path, reading: Reading = RELEASED, noted: Noted | None = None
+) -> ImageFile.ImageFile:
     """Opens a picture in one of `FORMATS`.
 
     Unlike `Image.open`, which asks every format that Pillow knows, and warns of large pictures (or refuses
@@ -118,20 +210,74 @@ def _opened(file: BinaryIO, path: Path) -> ImageFile.ImageFile:
     """
     from PIL import Image
 
-    Image.init()
     start = file.read(16)
     file.seek(0)
-    for name, extensions in FORMATS.items():
-        factory, accept = Image.OPEN[name]
+    name = _format(start)
+    if not name:
+        raise UserError(f"image {path} is in none of the formats {', '.join(FORMATS)}; {_advice(start)}")
+    suffix = path.suffix.lower()
+    if suffix in _EXTENSIONS and suffix not in FORMATS[name]:
+        if not reading.any_name:
+            raise UserError(f"image {path} is a {name} file, not what its name says; copy or unpack it again")
+        if noted is not None:
+            noted(f"is a {name} file, not what its name says")
+    try:
+        return Image.OPEN[name][0](file, str(path))
+    except SyntaxError as error:
+        if name != "TIFF":
+            raise
+        raise UserError(
+            f"image {path} has a kind of pixels that is not read ({error}); save it with 8 bits, or 16 "
+            "unsigned ones"
+        ) from error
+
+
+_EXTENSIONS = frozenset(extension for of_format in FORMATS.values() for extension in of_format)
+
+
+def _format(start: bytes) -> str:
+    """Returns the name in `FORMATS` of a file that starts so; "" for none that can be read here."""
+    from PIL import Image
+
+    _initialised()
+    for name in FORMATS:
+        accept = Image.OPEN[name][1] if name in Image.OPEN else None
         if accept is not None and accept(start) is True:
-            suffix = path.suffix.lower()
-            known = {e for es in FORMATS.values() for e in es}
-            if suffix in known and suffix not in extensions:
-                raise UserError(
-                    f"image {path} is a {name} file, not what its name says; copy or unpack it again"
-                )
-            return factory(file, str(path))
-    raise UserError(f"image {path} is in none of the formats {', '.join(FORMATS)}; copy or unpack it again")
+            return name
+    return ""
+
+
+@functools.cache
+def _initialised() -> None:
+    """Has Pillow, and pillow-heif where it is installed, tell what they read."""
+    from PIL import Image
+
+    Image.init()
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+
+
+def format_of(path: Path) -> str:
+    """Returns the name in `FORMATS` of a file, by its content; "" where it is none, or none to be read here.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return _format(file.read(16))
+
+
+def _advice(start: bytes) -> str:
+    """Says what to do about a file that is not read."""
+    if start[4:8] == b"ftyp":
+        brand = start[8:12]
+        if brand in (b"avif", b"avis"):
+            return "this AVIF file needs Pillow 11.3 or newer"
+        if brand[:3] in (b"hei", b"hev", b"mif", b"msf"):
+            return 'for HEIC files, install the extra: pip install "cliqa_bench[heif]"'
+    return "copy or unpack it again, or save it in one of them"
 
 
 def adaptive_size(width: int, height: int, side: int) -> tuple[int, int]:
@@ -194,8 +340,7 @@ def _refuse(image: Image.Image, path: Path, max_megapixels: float) -> None:
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise UserError(
-            f"image {path} has {width} x {height} pixels, expected {MIN_SIDE} a side or more; copy or unpack "
-            "it again"
+            f"image {path} has {width} x {height} pixels, expected {MIN_SIDE} a side or more; leave it out"
         )
     if width * height > max_megapixels * 1e6:
         raise UserError(
@@ -226,8 +371,8 @@ def rules_of(path: Path) -> list[str]:
     """
     try:
         data = path.read_bytes()
-        with _opened(io.BytesIO(data), path) as image:
-            rules = {(image.format or "").lower(), _mode_rule(image)}
+        with _opened_bytes(data, path) as image:
+            rules = {(image.format or "").lower(), _mode_rule(image), *_narrow_rules(image)}
             if _has_alpha(image):
                 rules.add("transparent")
             # Pillow decodes a PNG file to see whether notes follow its pixels
@@ -257,30 +402,35 @@ _MODE_RULES = {
 
 
 def _mode_rule(image: ImageFile.ImageFile) -> str:
-    if _is_16_bit(image):
+    if is_16_bit(image):
         return "16-bit gray"
-    raw = image.tile[0][3] if image.tile else ""
-    if "16" in str(raw[0] if isinstance(raw, tuple) else raw):
-        return "16-bit colour"
-    return _MODE_RULES.get(image.mode, "rgb")
+    return "16-bit colour" if is_16_bit_colour(image) else _MODE_RULES.get(image.mode, "rgb")
 
 
-def _is_16_bit(image: Image.Image) -> bool:
-    return image.mode == "I" or image.mode.startswith("I;16")
+def _narrow_rules(image: ImageFile.ImageFile) -> set[str]:
+    """Returns the rules of few pictures that a picture falls under."""
+    deep = is_16_bit(image)
+    found = {
+        "12-bit gray": is_12_bit(image),
+        "BMP with alpha": image.format == "BMP" and image.mode == "RGBA",
+        "transparent 16-bit gray": deep and "transparency" in image.info,
+        "white is zero": white_is_zero(image),
+    }
+    return {rule for rule, falls in found.items() if falls}
 
 
 def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
-def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _to_rgb(image: Image.Image, path: Path, reading: Reading, noted: Noted) -> NDArray[np.uint8]:
     from PIL import Image
 
-    image = _upright(image)
-    if _is_16_bit(image):
-        return _from_16_bit(image, path)
-    if image.mode == "F":
-        raise UserError(f"image {path} has floating-point pixels of unknown range; save it with 8 or 16 bits")
+    image = _upright(without_empty_alpha(image))
+    if is_16_bit(image):
+        return np.repeat(gray_of_16_bits(image, path)[:, :, None], 3, axis=2)
+    if reading.srgb:
+        image = to_srgb(image, noted)
     if _has_alpha(image):
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -312,12 +462,3 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         8: turn.ROTATE_90,
     }
     return turns.get(orientation) if isinstance(orientation, int) else None
-
-
-def _from_16_bit(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    values = np.asarray(image).astype(np.int64)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise UserError(f"image {path} has values from {low} to {high}; 16-bit gray needs 0 to 65535")
-    gray = ((values + 128) // 257).astype(np.uint8)
-    return np.repeat(gray[:, :, None], 3, axis=2)
