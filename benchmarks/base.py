@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -84,6 +84,7 @@ class Dataset(ABC):
         """
         self.root = self._unnested(Path(root))
         self.stray_links: list[Path] = []
+        self.twins: dict[str, list[str]] = {}  # lower-case path -> files that differ from it in case alone
 
     @classmethod
     def _unnested(cls, root: Path) -> Path:
@@ -243,7 +244,10 @@ class Dataset(ABC):
             elif entry.is_symlink() and (is_image or entry.is_dir()) and self._leaves(folder / entry.name):
                 self.stray_links.append(folder / entry.name)
             elif is_image:
-                found.setdefault((prefix + entry.name).lower(), prefix + entry.name)
+                relative = prefix + entry.name
+                first = found.setdefault(relative.lower(), relative)
+                if first != relative:
+                    self.twins.setdefault(relative.lower(), [first]).append(relative)
         for sub in folders if deep else ():
             self._list(sub, deep, found)
 
@@ -273,15 +277,53 @@ class Dataset(ABC):
         """
         relative = self._locate(key)
         if relative is None:
+            if key in (unclear := self._unclear([key])):
+                raise UserError(f"{self.title}: {unclear[key]}")
             raise UserError(f"{self.title}: image {key} is missing in {self.root}; {self.advice([key])}")
         return self.root / relative
 
     def _locate(self, key: str) -> str | None:
+        """Returns the file of an image; of files that differ in case alone, the one that is called so."""
+        files = self.files
         for candidate in self.candidates(key):
-            relative = self.files.get(candidate.lower())
+            twins = self.twins.get(candidate.lower())
+            if twins:
+                return candidate if candidate in twins else None
+            relative = files.get(candidate.lower())
             if relative is not None:
                 return relative
         return None
+
+    def _unclear(self, keys: Iterable[str]) -> dict[str, str]:
+        """Says of every image that several files could be it, and what to do."""
+        _ = self.files  # lists the folders
+        found = {}
+        for key in keys if self.twins else ():
+            for candidate in self.candidates(key):
+                twins = self.twins.get(candidate.lower())
+                if twins and self._locate(key) is None:
+                    found[key] = (
+                        f"image {key} could be {' or '.join(twins)}, which differ in case alone; give the "
+                        f"right one the name {candidate}"
+                    )
+        return found
+
+    def twin_faults(self) -> list[str]:
+        """Says of every rated image that files which differ in case alone could be it."""
+        return list(self._unclear(rating.key for rating in self._ratings).values())
+
+    def twin_notes(self) -> list[str]:
+        """Says of every rated image which files are called almost as it is, and are not read."""
+        _ = self.files  # lists the folders
+        if not self.twins:
+            return []
+        read = {relative for r in self._ratings if (relative := self._locate(r.key)) is not None}
+        return [
+            f"{name} is read, not {' or '.join(t for t in twins if t != name)}, which differs in case alone"
+            for twins in self.twins.values()
+            for name in twins
+            if name in read
+        ]
 
     def advice(self, missing: Sequence[str]) -> str:
         """Says what to do about images that are missing.
@@ -315,6 +357,8 @@ class Dataset(ABC):
             UserError: If images are missing: how many, and the first of them.
         """
         missing = self.missing_files(ratings)
+        if unclear := self._unclear(missing):
+            raise UserError(f"{self.title}: {next(iter(unclear.values()))}")
         if missing and (strays := self.link_faults()):
             raise UserError(f"{self.title}: {strays[0]}")
         if missing:

@@ -48,11 +48,13 @@ class DecodedFile(NamedTuple):
         size: (width, height) in pixels; None if the file cannot be read.
         digest: BLAKE2b of size and pixels.
         fault: Why it cannot be read, in one line; "" if it can.
+        notes: What should be known of it, see `pixels.decode.Noted`.
     """
 
     size: tuple[int, int] | None
     digest: bytes
     fault: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -203,6 +205,8 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
             row.notes.append(f"images are of the {dataset.variant} release, not those of the paper")
         row.problems += _some_of(dataset.link_faults(), "links that lead out of it")
     if row.ratings:
+        row.problems += _some_of(dataset.twin_faults(), "images whose files differ in case alone")
+        row.notes += _some_of(dataset.twin_notes(), "files whose names differ in case alone")
         row.missing = dataset.missing_files()
         row.unlabelled = dataset.unlabelled_files()
         with _noted(row, "of the split"), warnings.catch_warnings(record=True) as warned:
@@ -263,14 +267,15 @@ def picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedFile:
     """Decodes an image file and hashes its pixels; a fault is an answer, not an error."""
     from cliqa_bench.benchmarks.pixels.decode import decode
 
+    notes: list[str] = []
     try:
-        pixels = decode(path, max_megapixels)
+        pixels = decode(path, max_megapixels, noted=notes.append)
     except UserError as error:
         return DecodedFile(None, b"", str(error))
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{width}x{height}:".encode(), digest_size=16)
     digest.update(pixels.data)
-    return DecodedFile((width, height), digest.digest(), "")
+    return DecodedFile((width, height), digest.digest(), "", tuple(notes))
 
 
 def _judge(row: DatasetCheck) -> None:
@@ -281,6 +286,8 @@ def _judge(row: DatasetCheck) -> None:
         )
     faults = [picture.fault for picture in row.pictures.values() if picture.fault]
     row.problems += _some_of(faults, "images that cannot be read")
+    noted = [f"{key} {note}" for key, picture in row.pictures.items() for note in picture.notes]
+    row.notes += _some_of(noted, "such images")
     if row.split is not None:
         row.duplicates = duplicates(row.pictures, row.split)
     told = []

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import layouts
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -230,3 +231,57 @@ def test_a_broken_description_of_generated_data_is_one_problem(data: Path) -> No
     report = check.check_data(data, ["csiq", "bid"])
     assert [bool(row.problems) for row in report.rows] == [True, False]
     assert "generated.json" in report.render()
+
+
+def of_koniq(data: Path) -> tuple[Path, str]:
+    """Returns the folder of KonIQ's images, and the name of a rated one."""
+    (dataset,) = suites.find_datasets(data, ["koniq10k"]).values()
+    path = dataset.path(dataset.ratings()[3].key)
+    return path.parent, path.name
+
+
+def test_of_names_that_differ_in_case_the_exact_one_is_read(data: Path) -> None:
+    folder, name = of_koniq(data)
+    Image.new("RGB", (12, 9), "red").save(folder / "twin.png")
+    (folder / "twin.png").rename(folder / name.upper())
+    if (
+        not (folder / name).exists()
+        or len([p for p in folder.iterdir() if p.name.lower() == name.lower()]) < 2
+    ):
+        pytest.skip("this disk does not tell cases apart")
+    (dataset,) = suites.find_datasets(data, ["koniq10k"]).values()
+    assert dataset.path(dataset.ratings()[3].key).name == name
+    report, row = one(data, "koniq10k")
+    assert report.ok
+    (note,) = [note for note in row.notes if "differs in case alone" in note]
+    assert note.startswith(f"{folder.name}/{name} is read, not {folder.name}/{name.upper()}, ")
+
+
+def test_of_names_that_all_differ_none_is_guessed(data: Path) -> None:
+    folder, name = of_koniq(data)
+    stem, suffix = name.split(".")
+    (folder / name).rename(folder / name.upper())
+    shutil.copy(folder / name.upper(), folder / f"{stem}.{suffix.title()}")
+    if len([p for p in folder.iterdir() if p.name.lower() == name.lower()]) < 2:
+        pytest.skip("this disk does not tell cases apart")
+    (dataset,) = suites.find_datasets(data, ["koniq10k"]).values()
+    key = dataset.ratings()[3].key
+    said = f"image {key} could be .* or .*, which differ in case alone; give the right one the name .*{name}"
+    with pytest.raises(UserError, match=said):
+        dataset.path(key)
+    with pytest.raises(UserError, match=said):
+        dataset.verify_files()
+    report, row = one(data, "koniq10k")
+    assert not report.ok
+    assert [p for p in row.problems if "differ in case alone" in p]
+
+
+def test_what_should_be_known_of_a_picture_is_a_note(data: Path) -> None:
+    dark = Image.fromarray(np.full((9, 12), 4000, np.uint16))
+    (dataset,) = suites.find_datasets(data, ["csiq"]).values()
+    path = dataset.path(dataset.ratings()[0].key)
+    assert path.suffix == ".png"
+    dark.save(path)
+    _, row = one(data, "csiq")
+    said = f"{dataset.ratings()[0].key} has 16 bits and uses the lowest 12 alone: it was read as nearly black"
+    assert said in row.notes

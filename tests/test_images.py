@@ -81,12 +81,10 @@ def test_sixteen_bit_gray_is_scaled(tmp_path: Path) -> None:
 
 
 def test_integers_beyond_sixteen_bits_and_floats_are_refused(tmp_path: Path) -> None:
-    for low, high in ((-1, 70000), (-1, 5), (0, 65536)):
-        wide = Image.fromarray(np.tile(np.array([low, high], np.int32), (8, 4)))
-        with pytest.raises(UserError, match=rf"wide\.tif has values from {low} to {high}"):
+    for high in (5, 255, 65535, 70000):  # it could be 8 bits, or 16, or more
+        wide = Image.fromarray(np.tile(np.array([0, high], np.int32), (8, 4)))
+        with pytest.raises(UserError, match=r"wide\.tif has signed pixels of 32 bits, of unknown range"):
             decode(save(tmp_path / "wide.tif", wide))
-    most = Image.fromarray(np.tile(np.array([0, 65535], np.int32), (8, 4)))
-    assert np.unique(decode(save(tmp_path / "most.tif", most))).tolist() == [0, 255]
     with pytest.raises(UserError, match=r"float\.tif has floating-point"):
         decode(save(tmp_path / "float.tif", Image.fromarray(np.ones((8, 8), np.float32))))
 
@@ -157,7 +155,7 @@ def test_files_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"zero\.bmp is empty"):
         decode(tmp_path / "zero.bmp")
     (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(UserError, match=r"text\.png is in none of the formats BMP"):
+    with pytest.raises(UserError, match=r"text\.png is in none of the formats AVIF, BMP"):
         decode(tmp_path / "text.png")
     with pytest.raises(UserError, match=r"cannot read image .*none\.png: No such file"):
         decode(tmp_path / "none.png")
@@ -227,7 +225,8 @@ def test_no_flipped_bit_of_a_png_changes_a_pixel(tmp_path: Path) -> None:
 def test_any_cut_of_any_format_is_a_picture_or_a_user_error(tmp_path: Path) -> None:
     path = tmp_path / "fuzz"
     image = Image.fromarray(RGB)
-    for suffix in FORMATS:
+    Image.init()
+    for suffix in FORMATS.keys() & Image.SAVE.keys():
         buffer = io.BytesIO()
         image.save(buffer, suffix)
         data = bytearray(buffer.getvalue())

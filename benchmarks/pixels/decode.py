@@ -38,9 +38,9 @@ from cliqa_bench.benchmarks.pixels.samples import (
     is_16_bit_colour,
     nearly_black,
     refuse_samples,
-    white_is_zero,
     without_empty_alpha,
 )
+from cliqa_bench.benchmarks.pixels.tiff import without_negative
 from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError
 
@@ -167,16 +167,17 @@ def decode_bytes(
     """Does what `decode` does with a file's bytes at hand; `path` is only named in errors."""
     noted = noted or (lambda text: None)
     try:
+        data, negative = without_negative(data)
         with _opened_bytes(data, path, reading, noted) as image:
             if image.format == "PNG":  # decoding does not look at the checksums of the pixels
                 _opened_bytes(data, path, reading).verify()
             refuse_samples(image, path)
             _refuse(image, path, max_megapixels)
-            deep = is_16_bit(image) or is_16_bit_colour(image)
+            gray, colour = is_16_bit(image), is_16_bit_colour(image)
             image.load()
             # read after loading: Pillow turns TIFF files itself and then takes the tag away
-            pixels = _to_rgb(image, path, reading, noted)
-            if deep and nearly_black(pixels):
+            pixels = _to_rgb(image, path, reading, noted, negative)
+            if (gray or colour) and nearly_black(pixels, rounded=gray):
                 noted("has 16 bits and uses the lowest 12 alone: it was read as nearly black")
             return pixels
     except UserError:
@@ -370,9 +371,11 @@ def rules_of(path: Path) -> list[str]:
     The header tells them; no pixel is decoded, but those of a PNG file that has EXIF or XMP notes.
     """
     try:
-        data = path.read_bytes()
+        data, negative = without_negative(path.read_bytes())
         with _opened_bytes(data, path) as image:
             rules = {(image.format or "").lower(), _mode_rule(image), *_narrow_rules(image)}
+            if negative:
+                rules.add("white is zero")
             if _has_alpha(image):
                 rules.add("transparent")
             # Pillow decodes a PNG file to see whether notes follow its pixels
@@ -414,7 +417,6 @@ def _narrow_rules(image: ImageFile.ImageFile) -> set[str]:
         "12-bit gray": is_12_bit(image),
         "BMP with alpha": image.format == "BMP" and image.mode == "RGBA",
         "transparent 16-bit gray": deep and "transparency" in image.info,
-        "white is zero": white_is_zero(image),
     }
     return {rule for rule, falls in found.items() if falls}
 
@@ -423,12 +425,14 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
-def _to_rgb(image: Image.Image, path: Path, reading: Reading, noted: Noted) -> NDArray[np.uint8]:
+def _to_rgb(
+    image: Image.Image, path: Path, reading: Reading, noted: Noted, negative: bool
+) -> NDArray[np.uint8]:
     from PIL import Image
 
     image = _upright(without_empty_alpha(image))
     if is_16_bit(image):
-        return np.repeat(gray_of_16_bits(image, path)[:, :, None], 3, axis=2)
+        return np.repeat(gray_of_16_bits(image, path, negative)[:, :, None], 3, axis=2)
     if reading.srgb:
         image = to_srgb(image, noted)
     if _has_alpha(image):

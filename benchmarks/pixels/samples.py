@@ -17,7 +17,7 @@ from cliqa_bench.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_BITS, _SAMPLE_FORMAT = 258, 339
 """Tags of TIFF."""
 
 _SIGNED, _FLOAT = 2, 3
@@ -66,19 +66,19 @@ def is_12_bit(image: Image.Image) -> bool:
     return is_16_bit(image) and most(image) < 65535
 
 
-def white_is_zero(image: Image.Image) -> bool:
-    """Tells whether a 16-bit picture is a negative; of fewer bits Pillow turns it itself."""
-    return is_16_bit(image) and 0 in _tag(image, _PHOTOMETRIC)
-
-
 def most(image: Image.Image) -> int:
     """Returns the largest number that a gray picture of more than 8 bits can hold."""
     bits = max(_tag(image, _BITS), default=16)
     return int(2 ** min(bits, 16) - 1)
 
 
-def gray_of_16_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def gray_of_16_bits(image: Image.Image, path: Path, negative: bool = False) -> NDArray[np.uint8]:
     """Returns gray of more than 8 bits as (H, W) uint8, rounded, its transparent value as white.
+
+    Args:
+        image: The picture, loaded.
+        path: Its file, for messages.
+        negative: Whether 0 is white.
 
     Raises:
         UserError: If a value is outside the range of the file.
@@ -87,7 +87,7 @@ def gray_of_16_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     low, high, top = int(values.min()), int(values.max()), most(image)
     if low < 0 or high > top:
         raise UserError(f"image {path} has values from {low} to {high}; its gray needs 0 to {top}")
-    shown = top - values if white_is_zero(image) else values
+    shown = top - values if negative else values
     gray = (2 * 255 * shown + top) // (2 * top)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -95,13 +95,14 @@ def gray_of_16_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     return gray.astype(np.uint8)
 
 
-def nearly_black(pixels: NDArray[np.uint8]) -> bool:
+def nearly_black(pixels: NDArray[np.uint8], rounded: bool) -> bool:
     """Tells whether a picture of 16 bits uses the lowest 12 alone, as cameras and scanners write it.
 
     Args:
         pixels: What became of it, uint8.
+        rounded: Whether by rounding, as gray; else by the upper byte, as colour.
     """
-    return 0 < int(pixels.max()) <= FEW >> 8
+    return 0 < int(pixels.max()) <= (round(FEW / 257) if rounded else FEW >> 8)
 
 
 def without_empty_alpha(image: Image.Image) -> Image.Image:
