@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -440,19 +441,26 @@ def painted(mode: str) -> Image.Image:
     return Image.fromarray(np.repeat(np.rint(255 * RAMP).astype(np.uint8)[..., None], 3, 2)).convert(mode)
 
 
-@pytest.mark.parametrize("suffix", [".avif", ".bmp", ".gif", ".jpg", ".jp2", ".png", ".tif", ".webp"])
-@pytest.mark.parametrize("mode", [*READ, *REFUSED])
+def written() -> list[tuple[str, str]]:
+    """Returns mode and suffix of what Pillow writes here; of 16 bits, what it writes right."""
+    found = []
+    for mode in (*READ, *REFUSED):
+        for suffix in (".avif", ".bmp", ".gif", ".jpg", ".jp2", ".png", ".tif", ".webp"):
+            if mode.startswith("I") and suffix not in (".png", ".tif"):
+                continue
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                painted(mode).save(io.BytesIO(), Image.registered_extensions()[suffix])
+                found.append((mode, suffix))
+    return found
+
+
+@pytest.mark.parametrize(("mode", "suffix"), written())
 def test_every_mode_that_a_format_holds_is_read_right_or_refused(
     tmp_path: Path, mode: str, suffix: str
 ) -> None:
     path = tmp_path / f"a{suffix}"
-    if mode.startswith("I") and suffix not in (".png", ".tif"):
-        pytest.skip("Pillow writes something else")
-    try:
-        image = painted(mode)
-        image.save(path)
-    except (OSError, ValueError, KeyError):
-        pytest.skip("Pillow writes no such file")
+    image = painted(mode)
+    image.save(path)
     if mode in REFUSED and suffix == ".tif":
         with pytest.raises(UserError, match="of unknown range; save it with 8 bits"):
             decode(path)
