@@ -27,7 +27,7 @@ from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.avalanche_loggers import OfflineWandB, quality_evaluator
-from cliqa_bench.learning.avalanche_plugins import AfterWarmUp
+from cliqa_bench.learning.avalanche_plugins import CANNOT, AfterWarmUp, refuse_plugins
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.reports import load
@@ -406,6 +406,91 @@ def test_consolidating_moves_no_weight_and_leaves_the_model_in_evaluation_mode(s
     learner.train(experiences(sources[:1])[0], eval_streams=[])
     assert all(torch.equal(v, states[0][k]) for k, v in learner.model.state_dict().items())
     assert not any(module.training for module in learner.model.modules())
+
+
+MADE: dict[str, tuple[Any, ...]] = {
+    "BiCPlugin": (8,),
+    "CWRStarPlugin": (torch.nn.Sequential(torch.nn.Linear(2, 2)),),
+    "CoPEPlugin": (),
+    "FeatureDistillationPlugin": (),
+    "GenerativeReplayPlugin": (),
+    "LFLPlugin": (1.0,),
+    "LwFPlugin": (1, 2),
+    "RARPlugin": (4, 8),
+    "RWalkPlugin": (),
+    "SynapticIntelligencePlugin": (1.0,),
+}
+"""Plug-ins that cannot do their job -> what their constructors take."""
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("name", CANNOT)
+def test_plug_ins_that_cannot_do_their_job_are_refused_by_name(name, wrapped):
+    strategy = registry.load("strategies", "naive")()
+    plugin = getattr(plugins, name)(*MADE[name])
+    plugin = AfterWarmUp(plugin) if wrapped else plugin
+    with pytest.raises(UserError, match=f"Avalanche's {name} cannot learn scores of images: "):
+        Learner(model=new_model(strategy), strategy=strategy, training=TRAINING, plugins=[plugin])
+
+
+def test_a_plug_in_of_ones_own_is_not_refused_for_its_name():
+    class LwFPlugin(SupervisedPlugin):
+        pass
+
+    refuse_plugins([LwFPlugin(), AfterWarmUp(LwFPlugin()), plugins.EWCPlugin(1.0)])
+
+
+def validated_again(learner, source):
+    """Returns the validation SRCC of the model that is left."""
+    scores = score_images(lambda x: learner.model.score(x, 0)[:, None], source, "val", 1, "cpu")
+    return spearmanr(scores[:, 0], source.mos[source.indices("val")]).statistic
+
+
+class Mover(SupervisedPlugin):
+    """Moves something after the experience, as Avalanche's MASPlugin does by passing data through."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def after_training_exp(self, strategy, **kwargs):
+        if self.what == "statistics":
+            strategy.model.train()
+            strategy.model(torch.randn(4, 3, 32, 32))
+        elif self.what == "weights":
+            next(strategy.model.parameters()).data += 1
+
+
+@pytest.mark.parametrize(
+    ("what", "wrapped"), [("statistics", False), ("statistics", True), ("weights", False)]
+)
+def test_what_a_plug_in_moves_after_the_best_epoch_is_put_back_and_said(sources, capfd, what, wrapped):
+    mover = AfterWarmUp(Mover(what)) if wrapped else Mover(what)
+    strategy = registry.load("strategies", "naive")()
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=TRAINING, plugins=[mover])
+    learner.train(experiences(sources[:1])[0], eval_streams=[])
+    said = capfd.readouterr().err
+    assert "Mover moved " in said and "tensors of the model after its best epoch was chosen" in said
+    assert not any(module.training for module in learner.model.modules())
+    left = learner.model.own_state()
+    assert all(torch.equal(tensor, learner.best.weights[name]) for name, tensor in left.items())
+    assert validated_again(learner, sources[0]) == pytest.approx(learner.best.srcc, abs=1e-12)
+
+
+def test_what_moves_nothing_is_not_named(sources, capfd):
+    strategy = registry.load("strategies", "naive")()
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=TRAINING, plugins=[Mover("")])
+    learner.train(experiences(sources[:1])[0], eval_streams=[])
+    assert "moved" not in capfd.readouterr().err
+
+
+def test_avalanche_s_own_mas_leaves_what_was_validated(sources, capfd):
+    strategy = registry.load("strategies", "naive")()
+    mas = AfterWarmUp(plugins.MASPlugin(lambda_reg=1.0, alpha=0.5))
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=TRAINING, plugins=[mas])
+    learner.train(experiences(sources[:1])[0], eval_streams=[])
+    assert "MASPlugin moved " in capfd.readouterr().err
+    assert validated_again(learner, sources[0]) == pytest.approx(learner.best.srcc, abs=1e-12)
 
 
 def test_replay_replays(sources):

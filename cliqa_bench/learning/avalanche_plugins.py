@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.system.avalanche_import import importing_avalanche
 
@@ -19,6 +20,41 @@ with importing_avalanche():
 
 if TYPE_CHECKING:
     from cliqa_bench.learning.learner import Learner
+
+
+CANNOT: dict[str, str] = {
+    "BiCPlugin": "it corrects the logits of classes",
+    "CWRStarPlugin": "it copies the weights of classes in a last linear layer; our heads have none",
+    "CoPEPlugin": "it keeps a prototype for every class",
+    "FeatureDistillationPlugin": "it distils a network with two parts that Avalanche defines",
+    "GenerativeReplayPlugin": "it needs a network that generates images",
+    "LFLPlugin": "it needs a network with a method that Avalanche defines (get_features)",
+    "LwFPlugin": "its distillation compares probabilities of classes; with one output it is 0. Take the "
+    "strategy lwf",
+    "RARPlugin": "it attacks the classes that a network tells apart",
+    "RWalkPlugin": "it does not know parameters that come with a later experience, as our heads do",
+    "SynapticIntelligencePlugin": "on a CPU it compares the weights with themselves and does nothing. "
+    "Take cliqa_bench.learning.avalanche_plugins.SynapticIntelligencePlugin, which mends that, or the "
+    "strategy si",
+}
+"""Plug-ins of avalanche-lib 0.6.0 that do nothing or fail on scores of images -> why, and what to take."""
+
+
+def refuse_plugins(given: Iterable[object]) -> None:
+    """Refuses plug-ins of Avalanche that cannot do their job in the learner.
+
+    Args:
+        given: Plug-ins, or what is wrapped around one.
+
+    Raises:
+        UserError: Names the plug-in, the reason, and what to take instead where there is something.
+    """
+    for plugin in given:
+        cls = type(getattr(plugin, "plugin", plugin))
+        if cls.__module__.startswith("avalanche.") and cls.__name__ in CANNOT:
+            raise UserError(
+                f"Avalanche's {cls.__name__} cannot learn scores of images: {CANNOT[cls.__name__]}"
+            )
 
 
 def plugin_class(name: str) -> type[SupervisedPlugin]:

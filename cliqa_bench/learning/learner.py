@@ -25,6 +25,8 @@ from cliqa_bench.benchmarks.pairs import pair_labels, pairs_within
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
 from cliqa_bench.errors import join_names
+from cliqa_bench.learning.avalanche_plugins import refuse_plugins
+from cliqa_bench.learning.consolidation import consolidate
 from cliqa_bench.learning.losses import fidelity, pair_probability
 from cliqa_bench.learning.minibatches import EpochLoader
 from cliqa_bench.learning.scoring import score_images
@@ -139,6 +141,9 @@ class Learner(SupervisedTemplate):
         plugins: Further Avalanche plug-ins.
         evaluator: Avalanche's metrics and loggers, see `learning.avalanche_loggers`; None for none.
         seen: Sources of the experiences that the model has learned already.
+
+    Raises:
+        UserError: If a plug-in is one of Avalanche's that cannot do its job here.
     """
 
     def __init__(
@@ -154,6 +159,7 @@ class Learner(SupervisedTemplate):
         evaluator: EvaluationPlugin | None = None,
         seen: Sequence[DecodedDataset] = (),
     ) -> None:
+        refuse_plugins(plugins)
         self.strategy, self.training, self.seed = strategy, strategy.trained_under(training), seed
         self.tick: Tick = tick or (lambda images, text, part: None)
         self.seen = {source.name: source for source in seen}
@@ -452,8 +458,7 @@ class Learner(SupervisedTemplate):
         self.model.eval()
         if self.strategy.overrides("finish"):
             self._finish()
-        super()._after_training_exp(**kwargs)
-        self.model.eval()  # a plug-in that measures something may leave it training
+        consolidate(self, **kwargs)
         self.seen |= {source.name: source for source in self.experience.sources}
 
     def _finish(self) -> None:

@@ -1,0 +1,50 @@
+"""What plug-ins do after an experience: they may look at what was learned, and leave it as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cliqa_bench.errors import join_names
+from cliqa_bench.progress import warn
+
+if TYPE_CHECKING:
+    from cliqa_bench.learning.learner import Learner
+
+
+def consolidate(learner: Learner, **kwargs: Any) -> None:
+    """Calls every plug-in's `after_training_exp`, and puts back what one of them moves, which is said.
+
+    Avalanche's MASPlugin, for one, passes the data through the network in training mode: the running
+    statistics of normalisation move, and what is left is not what was validated.
+
+    Args:
+        learner: With the weights that stay, in evaluation mode, in which it is left.
+        **kwargs: Passed on.
+    """
+    model = learner.model
+    kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    for plugin in learner.plugins:
+        hook = getattr(plugin, "after_training_exp", None)
+        if hook is None:
+            continue
+        hook(learner, **kwargs)
+        model.eval()  # one that measures something may leave it training
+        if moved := _moved(model.state_dict(), kept):
+            model.load_state_dict(kept)
+            warn(
+                f"{_title(plugin)} moved {len(moved)} tensors of the model after its best epoch was chosen "
+                f"({join_names(moved[:3])}{', ...' if moved[3:] else ''}); they were put back"
+            )
+
+
+def _moved(now: dict[str, Tensor], before: dict[str, Tensor]) -> list[str]:
+    """Returns the tensors that have other bits, or other values where they are no numbers."""
+    return [name for name, tensor in now.items() if not torch.equal(tensor, before[name])]
+
+
+def _title(plugin: Any) -> str:
+    """Returns the name of a plug-in's class, of the one that is wrapped where one is."""
+    return type(getattr(plugin, "plugin", plugin)).__name__
