@@ -197,8 +197,8 @@ def test_images_are_opened_as_configured(
 
     monkeypatch.setattr(worker, "open_source", Opened)
     does = worker.Worker(plan, {}, lambda images, text, part: None, lambda text: None)
-    _, device = does.source("bid")  # type: ignore[misc]
-    assert device == torch.device("cpu")
+    found: Any = does.source("bid")
+    assert found[1] == torch.device("cpu")
     assert opened == [((plan.materials["bid"], 160), {"max_megapixels": 7.5})]
 
 
