@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_runner import arguments
 
-from cliqa_bench.benchmarks.pixels.cache import to_float
+from cliqa_bench.benchmarks.pixels.cache import MEAN, STD, to_float
 from cliqa_bench.cli import parser
 from cliqa_bench.errors import OutOfMemory, join_names
 from cliqa_bench.learning import scoring
@@ -112,17 +112,21 @@ def test_images_without_a_score_are_named_and_no_others(source):
     assert named and named <= wrong, "of the first batch that has one"
 
 
-def test_scores_fetched_now_and_then_are_those_of_their_images(source):
-    def network(images):
-        return images.flatten(1)[:, :2]
+def first_two(images):
+    """Returns the first two values of red, as they lie on the disk."""
+    return ((images[:, 0] * STD[0] + MEAN[0]) * 255).round().flatten(1)[:, :2]
 
-    wanted = score_images(network, source, "train", 2, "cpu")
+
+def test_scores_fetched_now_and_then_are_those_of_their_images(source):
+    pictures = [source.cache.image(int(i)) for i in source.indices("train")]
+    wanted = np.array([picture[0, :2, 0] for picture in pictures], np.float32)
     for width in (2, None):
         gathered = scoring._Gathered(source, "train", width)
         for number, (positions, images) in enumerate(source.eval_batches("train", 1700)):
-            gathered.add(positions, network(to_float(images)))
+            gathered.add(positions, first_two(to_float(images)))
             if number % 3 == 2:
                 gathered.fetch()
+                assert not gathered.waiting
         np.testing.assert_array_equal(gathered.fetch(), wanted)
         np.testing.assert_array_equal(gathered.fetch(), wanted)
     gathered.add(np.array([1, 3]), torch.tensor([[0.0, 1.0], [float("nan"), 1.0]]))
@@ -130,6 +134,21 @@ def test_scores_fetched_now_and_then_are_those_of_their_images(source):
     keys = source.keys("train")
     with pytest.raises(FloatingPointError, match=f"tiny0, train images: .* for {keys[3]}, {keys[0]}$"):
         gathered.fetch()
+
+
+@pytest.mark.parametrize("waiting", [1, 2, 1000])
+def test_the_last_scores_are_fetched_however_many_batches_wait(source, monkeypatch, waiting):
+    pictures = [source.cache.image(int(i)) for i in source.indices("train")]
+    monkeypatch.setattr(scoring, "pixels_in_batch", lambda device, precision: 1700)
+    monkeypatch.setattr(scoring, "batches_waiting", lambda device: waiting)
+    assert len(list(source.eval_batches("train", 1700))) % 2
+    found = score_images(first_two, source, "train", 2, "cpu")
+    np.testing.assert_array_equal(found, [picture[0, :2, 0] for picture in pictures])
+
+
+def test_a_gpu_is_waited_for_less_often_than_once_a_batch():
+    assert scoring.batches_waiting(torch.device("cpu")) == 1
+    assert scoring.batches_waiting(torch.device("cuda:1")) == scoring.WAITING > 1
 
 
 # -- memory ----------------------------------------------------------------------------------------------
@@ -217,8 +236,9 @@ print(float(abs(free - limited).max()), sizes)
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux to know the memory in use")
 def test_under_a_budget_of_memory_the_scores_are_the_same():
-    # a picture's layer has 4096 x 40 x 40 floats, 26 MB
-    budget = 100 << 20
+    # a picture's layer has 4096 x 40 x 48 floats, 31 MB; from 110 to 150 MB the same batches fit, with 100 a
+    # single picture sometimes does not: what is freed is not always given back
+    budget = 130 << 20
     env = {**os.environ, "MALLOC_ARENA_MAX": "1"}  # glibc sets 64 MB of addresses aside for a new thread
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(budget)],

@@ -186,6 +186,25 @@ def test_weights_rounded_once_give_the_bits_of_weights_rounded_for_every_batch(n
     assert next(model.parameters()).dtype == torch.float32
 
 
+def test_weights_that_a_copy_shares_stay_as_they_are():
+    torch.manual_seed(5)
+    net = StagedNet(nn.Identity(), [nn.Sequential(_Twice(), nn.Conv2d(4, 5, 1))]).eval()
+    copied = folded(net)
+    shared = [part for part in net.parameters() if any(part is other for other in copied.parameters())]
+    assert len(shared) == 6
+    before = [part.detach().clone() for part in shared]
+    images = torch.rand(2, 3, 8, 8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        plain = copied(images).final
+        cast_weights(copied, "bf16")
+        assert torch.equal(copied(images).final, plain)
+    for part, old in zip(shared, before, strict=True):
+        assert part.dtype == torch.float32
+        assert torch.equal(part, old)
+    kinds = {type(m): m.weight.dtype for m in copied.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))}
+    assert kinds == {nn.Conv2d: torch.bfloat16, nn.BatchNorm2d: torch.float32}
+
+
 def test_in_float32_weights_stay_as_they_are():
     scorer = Scorer(model_of("scnn", True))
     cast_weights(scorer.nets, "fp32")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from cliqa_bench.bench.fixtures import pictures_source
+from cliqa_bench.bench.fixtures import RESIZE, pictures_source
 from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
 from cliqa_bench.benchmarks.pixels import resident
+from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.resident import ResidentImages
 from cliqa_bench.config import PRESETS
 from cliqa_bench.errors import OutOfMemory
@@ -81,6 +82,37 @@ def test_where_there_is_no_room_they_stay_on_the_disk(
         images = ResidentImages(source.cache, CPU)
         assert images.made_ahead == stays
         assert torch.equal(images.images(np.array([0])), source.cache.images(np.array([0])))
+        monkeypatch.setattr(resident, "_free_bytes", lambda device: 1e12)
+        assert images.made_ahead == stays, "once for all: batches may be under way"
+
+
+@pytest.mark.parametrize("chunk", [999, 1000, 1 << 20])
+def test_what_is_sent_in_parts_arrives_whole(
+    source: DecodedDataset, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(resident, "_CHUNK", chunk)
+    images = ResidentImages(source.cache, CPU)
+    for i in range(len(source.cache)):
+        assert torch.equal(images.images(np.array([i])), source.cache.images(np.array([i])))
+
+
+def test_images_of_a_larger_file_are_found_in_it(source: DecodedDataset) -> None:
+    keys = source.cache.keys[7:5:-1]
+    few = ImageCache.open(source.dataset, keys, RESIZE, source.cache.path.parent)
+    assert few.path == source.cache.path
+    assert few.n_bytes > sum(3 * h * w for h, w in few.shapes.tolist())
+    images = ResidentImages(few, CPU)
+    for i in range(len(keys)):
+        assert torch.equal(images.images(np.array([i])), few.images(np.array([i])))
+        assert torch.equal(few.images(np.array([i])), source.cache.images(np.array([7 - i])))
+
+
+def test_room_is_what_nobody_takes_and_what_pytorch_keeps_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 8000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 600)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 250)
+    assert resident._free_bytes(torch.device("cuda")) == 1350
+    assert resident._free_bytes(CPU) == float("inf")
 
 
 def test_memory_given_back_is_not_taken_again(source: DecodedDataset) -> None:
@@ -134,16 +166,18 @@ def test_a_job_that_finds_no_memory_begins_anew_without_the_images(
     said: list[str] = []
     worker = on_a_device(miniatures, tmp_path, said)
     cache = worker.source("bid").cache
+    other = replace(worker.source("bid"), cache=ResidentImages(worker.source("bid").cache, CPU))
+    worker._sources["other"] = other
     tried = []
 
     def hungry(job: Job) -> None:
-        tried.append(cache.made_ahead)
+        tried.append((cache.made_ahead, other.cache.made_ahead))
         if not cache.made_ahead:
             raise OutOfMemory("memory is used up")
 
     monkeypatch.setattr(worker, "_do", hungry)
     worker.do(jobs_of(worker.plan)[0])
-    assert tried == [False, True]
+    assert tried == [(False, False), (True, True)], "all datasets give back what they have"
     assert said == ["memory of cpu is used up: images no longer stay there, and the job begins anew"]
 
 

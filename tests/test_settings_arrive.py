@@ -187,8 +187,18 @@ def test_images_are_opened_as_configured(
 ) -> None:
     plan = laid_out(miniatures, tmp_path, "--set", "training.resize=160", "--max-megapixels", "7.5")
     opened = []
-    monkeypatch.setattr(worker, "open_source", lambda *args, **more: opened.append((args, more)))
-    worker.Worker(plan, {}, lambda images, text, part: None, lambda text: None).source("bid")
+
+    class Opened:
+        def __init__(self, *args: Any, **more: Any) -> None:
+            opened.append((args, more))
+
+        def on(self, device: torch.device) -> Any:
+            return self, device
+
+    monkeypatch.setattr(worker, "open_source", Opened)
+    does = worker.Worker(plan, {}, lambda images, text, part: None, lambda text: None)
+    found: Any = does.source("bid")
+    assert found[1] == torch.device("cpu")
     assert opened == [((plan.materials["bid"], 160), {"max_megapixels": 7.5})]
 
 

@@ -32,6 +32,11 @@ def pixels_in_batch(device: torch.device, precision: str) -> int:
     return 4 * MAX_PIXELS if precision == "bf16" else MAX_PIXELS
 
 
+def batches_waiting(device: torch.device) -> int:
+    """Returns after how many batches their outputs are fetched."""
+    return 1 if device.type == "cpu" else WAITING
+
+
 def score_images(
     network: Callable[[Tensor], Tensor],
     source: DecodedDataset,
@@ -63,7 +68,7 @@ def score_images(
     applied = _Applied(network, device)
     keys = source.keys(subset)
     gathered = _Gathered(source, subset, width)
-    most = 1 if device.type == "cpu" else WAITING
+    most = batches_waiting(device)
     pixels = pixels_in_batch(device, precision)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for positions, images in source.eval_batches(subset, pixels):
