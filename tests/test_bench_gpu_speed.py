@@ -21,7 +21,7 @@ from cliqa_bench.bench.groups import device_control, gpu_size, gpu_speed, gpu_te
 from cliqa_bench.bench.groups.gpu_speed import TASKS, SixTrainings
 from cliqa_bench.bench.process import Ran
 from cliqa_bench.bench.real_size import REAL
-from cliqa_bench.bench.six_in_one import NORM_OF, Layout, SixInOne
+from cliqa_bench.bench.six_in_one import NORM_OF, Arrangement, SixInOne
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ gradients then differ by percents."""
 
 @pytest.mark.parametrize("layout", NORM_OF)
 def test_all_tasks_in_one_pass_learn_what_each_learns_alone(
-    setting: Conditions, float64: None, layout: Layout
+    setting: Conditions, float64: None, layout: Arrangement
 ) -> None:
     source = pictures_source(setting.folder / "six", [(40, 40)] * 4, "train")
     case = SixTrainings("scnn", source, setting, crop=32, batch=4, steps=3)

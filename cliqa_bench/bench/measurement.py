@@ -7,11 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cliqa_bench.progress import track
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def synchronised(call: Callable[[], object], device: torch.device) -> float:
 def wait_for(device: torch.device) -> None:
     """Waits until a GPU has done what it was told; a CPU has."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.synchronize(device)
 
 

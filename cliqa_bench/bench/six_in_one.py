@@ -20,7 +20,7 @@ from cliqa_bench.config import Training
 from cliqa_bench.learning.losses import fidelity, pair_probability
 from cliqa_bench.models.views import replace_module
 
-Layout = Literal["side by side", "interleaved"]
+Arrangement = Literal["side by side", "interleaved"]
 """Of the images of a mini-batch: all of a task's images side by side, or the tasks' images in turn."""
 
 
@@ -73,7 +73,7 @@ class NormInterleaved(NormSideBySide):
         return self.normalised(wide, *own).view(x.shape)
 
 
-NORM_OF: dict[Layout, type[NormSideBySide]] = {
+NORM_OF: dict[Arrangement, type[NormSideBySide]] = {
     "side by side": NormSideBySide,
     "interleaved": NormInterleaved,
 }
@@ -100,7 +100,7 @@ class SixInOne:
         training: Training,
         rate: float,
         device: torch.device,
-        layout: Layout,
+        layout: Arrangement,
     ) -> None:
         self.training, self.device, self.layout = training, device, layout
         self.net = _with_norms(net.requires_grad_(False), NORM_OF[layout], len(heads)).to(device).train()

@@ -13,7 +13,7 @@ from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.fixtures import backbone_net, pictures_source, tsn_model
 from cliqa_bench.bench.groups import score_speed, training
 from cliqa_bench.bench.measurement import Measurement, interleaved, synchronised
-from cliqa_bench.bench.six_in_one import NORM_OF, Layout, SixInOne
+from cliqa_bench.bench.six_in_one import NORM_OF, Arrangement, SixInOne
 from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
 from cliqa_bench.config import PRESETS
 from cliqa_bench.extensions import registry
@@ -80,7 +80,7 @@ def six_in_one(setting: Conditions, images: int, crop: int, steps: int) -> Itera
         for loop in six:
             loop.epoch()
 
-    layouts: tuple[Layout, ...] = tuple(NORM_OF)
+    layouts: tuple[Arrangement, ...] = tuple(NORM_OF)
     together = [case.together(layout).epoch for layout in layouts]
     sides = [partial(_rate, count, side, device) for side in (*together, apart)]
     *got, reference = interleaved(sides, setting.repeats, what="six in one")
@@ -134,7 +134,7 @@ class SixTrainings:
         net, head = backbone_net(self.backbone), self.heads[task].detach().clone().to(self.device)
         return BareLoop(net, [head], self.batches, self.strategy, self.training, self.device)
 
-    def together(self, layout: Layout) -> SixInOne:
+    def together(self, layout: Arrangement) -> SixInOne:
         """Returns the loop of all tasks."""
         rate = self.training.lr * self.strategy.main_rate
         net, same = backbone_net(self.backbone), [self.batches] * TASKS
