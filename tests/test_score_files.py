@@ -21,7 +21,7 @@ from cliqa_bench.benchmarks.pixels.decode import decode
 from cliqa_bench.cli.parser import main
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution import find_pictures as finding
-from cliqa_bench.execution import own_picture, score_files
+from cliqa_bench.execution import own_picture, score_files, score_pictures
 from cliqa_bench.execution.find_pictures import find_pictures
 from cliqa_bench.execution.own_picture import scored_size
 from cliqa_bench.models.gated import Scored
@@ -276,7 +276,7 @@ def test_pytorch_still_says_so_of_what_is_too_small() -> None:
         with pytest.raises(RuntimeError) as caught:
             layer(tiny)
         assert (
-            score_files._reason(caught.value, 8, 8)
+            score_pictures._reason(caught.value, 8, 8)
             == "8 x 8 pixels are too few for this backbone; leave it out"
         )
 
@@ -441,6 +441,16 @@ def test_what_changed_and_what_is_new_is_scored(tmp_path: Path, use: Use) -> Non
     use(Quick())
     assert score(folder, "--to", tmp_path / "whole.csv") == 0
     assert to.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_file_of_the_same_size_is_another_one(tmp_path: Path, use: Use) -> None:
+    path, to = tmp_path / "a.bmp", tmp_path / "x.csv"
+    for seed in range(2):
+        picture(path, seed)
+        os.utime(path, ns=(0, 10**18 + seed))
+        model = use(Quick())
+        assert score(path, "--to", to) == 0
+        assert model.images == 1
 
 
 def test_a_bad_picture_that_was_taken_away_leaves_no_row(tmp_path: Path, model: Quick) -> None:

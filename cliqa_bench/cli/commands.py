@@ -203,6 +203,7 @@ def _score(args: Namespace, command: str) -> int:
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench.execution import score_files, score_table
     from cliqa_bench.execution.find_pictures import find_pictures
+    from cliqa_bench.execution.score_pictures import Scoring
     from cliqa_bench.progress import say, warn
     from cliqa_bench.system.compute import resolve_device
 
@@ -214,7 +215,7 @@ def _score(args: Namespace, command: str) -> int:
     say(f"scoring with run {record.id}")
     scorer = score_files.load_scorer(out, record, device, args.tolerance)
     resize = score_files.resize_of(record)
-    scoring = score_files.Scoring(scorer, resize, device, precision, limit)
+    scoring = Scoring(scorer, resize, device, precision, limit)
     lines = score_table.Lines(form, [step.dataset for step in record.steps] if scorer.tasks > 1 else [])
     made = score_files.made_with(record, found.files, device, args.tolerance, precision, limit)
     tally = score_files.Tally()

@@ -33,7 +33,7 @@ _KINDS = 10
 """Most kinds that are named among what is left out."""
 
 
-class Found(NamedTuple):
+class FoundFiles(NamedTuple):
     """Files to score.
 
     Attributes:
@@ -53,7 +53,7 @@ class Found(NamedTuple):
         return f"left out: {', '.join(named)}" if named else ""
 
 
-def find_pictures(named: Sequence[Path]) -> Found:
+def find_pictures(named: Sequence[Path]) -> FoundFiles:
     """Finds files to score.
 
     Each named file is one of them, whatever it holds. Of a folder, and of the folders in it, all pictures
@@ -74,7 +74,7 @@ def find_pictures(named: Sequence[Path]) -> Found:
             raise UserError(f"no file or folder {path}")
         elif looked.is_new(os.path.realpath(path)):
             files.append(path)
-    found = Found(files, dict(looked.left_out))
+    found = FoundFiles(files, dict(looked.left_out))
     if not files:
         text = f" ({found.left_out_text()})" if found.left_out else ""
         raise UserError(f"no images in {', '.join(map(str, named))}{text}")
