@@ -191,34 +191,41 @@ def _score_arguments(add: Add) -> None:
     add("--precision", type=str, metavar="P", help=_PRECISION)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
-    add("--to", type=str, metavar="FILE", help="CSV file (default: the terminal)")
+    add("--to", type=str, metavar="FILE", help="table, .csv or .jsonl; is resumed (default: the terminal)")
 
 
 def _score(args: Namespace, command: str) -> int:
-    from cliqa_bench.progress import say
-    from cliqa_bench.results.nodes import write_text
     from cliqa_bench.settings.resolve import chosen_precision, device_name, megapixels
 
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
     limit = megapixels(args.max_megapixels)
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
-    from cliqa_bench.execution import score_files
+    from cliqa_bench.execution import score_files, score_table
+    from cliqa_bench.execution.find_pictures import find_pictures
+    from cliqa_bench.execution.score_pictures import Scoring
+    from cliqa_bench.progress import say, warn
     from cliqa_bench.system.compute import resolve_device
 
-    files = score_files.find_files([user_path(name) for name in args.images])
+    to = None if args.to is None else user_path(args.to)
+    form = ".csv" if to is None else score_table.check_form(to)
+    found = find_pictures([user_path(name) for name in args.images])
     out, device = user_path(args.runs), resolve_device(device_name(args.device))
     record = score_files.choose_run(out, args.run)
     say(f"scoring with run {record.id}")
     scorer = score_files.load_scorer(out, record, device, args.tolerance)
     resize = score_files.resize_of(record)
-    scored = score_files.score_files(scorer, files, resize, device, precision, limit)
-    text = score_files.as_csv(files, scored, [step.dataset for step in record.steps])
-    if args.to is None:
-        print(text, end="")
-    else:
-        write_text(user_path(args.to), text)
-    return 0
+    scoring = Scoring(scorer, resize, device, precision, limit)
+    lines = score_table.Lines(form, [step.dataset for step in record.steps] if scorer.tasks > 1 else [])
+    made = score_files.made_with(record, found.files, device, args.tolerance, precision, limit)
+    tally = score_files.Tally()
+    with score_table.opened(to, lines.header, made, found.files) as table:
+        score_files.score_files(scoring, found.files, table, lines, tally)
+    for text in filter(None, (found.left_out_text(), *tally.told())):
+        say(text)
+    if tally.failed:
+        warn(tally.summary())
+    return 1 if tally.failed else 0
 
 
 def _list_arguments(add: Add) -> None:

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.decoded import batches_by_shape
-from cliqa_bench.benchmarks.pixels.cache import to_float
-from cliqa_bench.benchmarks.pixels.decode import adaptive_resize, decode
-from cliqa_bench.config import MAX_MEGAPIXELS, PresetName
+from cliqa_bench._version import __version__
+from cliqa_bench.benchmarks.pixels.decode import decoder_version
+from cliqa_bench.config import PresetName
 from cliqa_bench.errors import UserError
+from cliqa_bench.execution.own_picture import most_pixels
 from cliqa_bench.execution.plan import gate_normalisation
-from cliqa_bench.learning.scoring import pixels_in_batch
+from cliqa_bench.execution.score_pictures import Scoring
+from cliqa_bench.execution.score_table import (
+    FileRow,
+    Lines,
+    Made,
+    Printed,
+    TableFile,
+    written_name,
+)
 from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered
 from cliqa_bench.models.folding import MergedHead, Scorer
-from cliqa_bench.models.gated import Gate, GatedScorer, Scored
+from cliqa_bench.models.gated import Gate, GatedScorer
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, PretrainConfig, pretraining
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.progress import bar
 from cliqa_bench.reports.rows import order_rank
-from cliqa_bench.results.nodes import csv_cell, read_json
+from cliqa_bench.results.nodes import read_json
 from cliqa_bench.results.records import RunRecord, read_records
 from cliqa_bench.settings.choice import load_backbone, load_strategy
 from cliqa_bench.settings.resolve import include
 from cliqa_bench.system.hardware import cores
-from cliqa_bench.system.memory import trim_memory, tune_malloc
+from cliqa_bench.system.memory import tune_malloc
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _WINDOW = 64
 """Images that are decoded before they are put into batches of one shape: what bounds the memory."""
 
@@ -125,86 +128,104 @@ def resize_of(record: RunRecord) -> int:
     return int((config.get("training") or {}).get("resize", 768))
 
 
-def score_files(
-    scorer: GatedScorer,
-    paths: Sequence[Path],
-    resize: int,
+def made_with(
+    record: RunRecord,
+    files: Sequence[Path],
     device: torch.device,
-    precision: str = "fp32",
-    max_megapixels: float = MAX_MEGAPIXELS,
-) -> Scored:
-    """Scores image files, in their order.
+    tolerance: float,
+    precision: str,
+    max_megapixels: float,
+) -> Made:
+    """Returns what decides scores: a table with others is not resumed.
 
     Args:
-        scorer: The model.
-        paths: The files, at least one.
-        resize: As in `pixels.decode.adaptive_size`.
-        device: Where the model is.
-        precision: "fp32", or "bf16" autocast.
-        max_megapixels: As in `pixels.decode.decode`.
+        record: The run.
+        files: What is scored; files named relative to a folder are others in another folder.
+        device: Where it is scored.
+        tolerance: As in `GatedScorer`.
+        precision: As in `Scoring`.
+        max_megapixels: As in `Scoring`.
+    """
+    resize = resize_of(record)
+    return {
+        "run": record.id,
+        "heads": [[node, column] for node, column in record.steps[-1].heads],
+        "version": __version__,
+        "device": device.type,
+        "tolerance": tolerance,
+        "precision": precision,
+        "max-megapixels": max_megapixels,
+        "resize": resize,
+        "pixels at most": most_pixels(resize),
+        "version of decoding": decoder_version(),
+        "folder": str(Path.cwd()) if any(not path.is_absolute() for path in files) else "",
+    }
 
-    Raises:
-        UserError: If an image is missing or refused; names it.
+
+class Tally:
+    """What came of the files: how many were scored, and what a person should know of them."""
+
+    def __init__(self) -> None:
+        self.files = self.failed = 0
+        self._first = ""
+        self._notes: dict[str, list[str]] = {}
+
+    def add(self, row: FileRow) -> None:
+        """Counts a row."""
+        self.files += 1
+        self.failed += bool(row.error)
+        self._first = self._first or row.error
+        escaped = [ESCAPED] if written_name(row.image) != row.image else []
+        for note in (*row.notes, *escaped):
+            self._notes.setdefault(note, []).append(written_name(row.image))
+
+    def told(self) -> list[str]:
+        """Returns a line for each kind of note."""
+        return [
+            f"{len(names):,} {'picture' if len(names) == 1 else 'pictures'}: {note} (first: {names[0]})"
+            for note, names in self._notes.items()
+        ]
+
+    def summary(self) -> str:
+        """Returns the line on what could not be scored; "" if everything could."""
+        if not self.failed:
+            return ""
+        return (
+            f"{self.files - self.failed:,} of {self.files:,} pictures scored; {self.failed:,} could not be, "
+            f"see column error; first: {self._first}"
+        )
+
+
+ESCAPED = "has a name with bytes that are no UTF-8, or control characters, written as backslash escapes"
+
+
+def score_files(
+    scoring: Scoring, files: Sequence[Path], table: Printed | TableFile, lines: Lines, tally: Tally
+) -> None:
+    """Scores image files, in their order, and writes their rows as they come.
+
+    A window of files is decoded, scored and written at a time. Windows lie where they lie in the list of all
+    files, whatever is known of them already: a file meets the same others in its batch when a command is
+    resumed, and gets the same bits.
+
+    Args:
+        scoring: Scores pictures.
+        files: What is to be scored.
+        table: Where rows go; those it has kept are not scored again.
+        lines: How rows are written.
+        tally: Counts them.
     """
     tune_malloc()
-    found: list[Scored] = []
-    bf16, pixels = precision == "bf16", pixels_in_batch(device, precision)
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, torch.bfloat16, enabled=bf16),
-        bar(len(paths), "score", "image") as shown,
-    ):
-        for images in _windows(paths, resize, max_megapixels):
-            found += _in_order(scorer, images, device, pixels)
-            trim_memory()
-            shown.update(len(images))
-    return Scored(
-        np.concatenate([part.scores for part in found]),
-        np.concatenate([part.weights for part in found]),
-        np.concatenate([part.heads for part in found]),
-    )
-
-
-def _windows(paths: Sequence[Path], resize: int, max_megapixels: float) -> Iterator[list[NDArray[np.uint8]]]:
-    def read(path: Path) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(adaptive_resize(decode(path, max_megapixels), resize))
-
-    with ThreadPoolExecutor(min(8, cores())) as pool:
-        for start in range(0, len(paths), _WINDOW):
-            yield list(pool.map(read, paths[start : start + _WINDOW]))
-
-
-def _in_order(
-    scorer: GatedScorer, images: list[NDArray[np.uint8]], device: torch.device, pixels: int
-) -> list[Scored]:
-    """Scores a window of images in batches of one shape, and puts them back into their order."""
-    out: list[Scored | None] = [None] * len(images)
-    for rows in batches_by_shape(np.array([image.shape[:2] for image in images]), pixels):
-        batch = torch.from_numpy(np.stack([images[row] for row in rows])).permute(0, 3, 1, 2)
-        scored = scorer(to_float(batch.to(device)))
-        for i, row in enumerate(rows):
-            one = slice(i, i + 1)
-            out[row] = Scored(scored.scores[one], scored.weights[one], scored.heads[one])
-    return [scored for scored in out if scored is not None]
-
-
-def find_files(named: Sequence[Path]) -> list[Path]:
-    """Returns image files, and those in folders, sorted by name within each.
-
-    Raises:
-        UserError: If one is missing, or there is none at all.
-    """
-    found: list[Path] = []
-    for path in named:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"no file or folder {path}")
-    if not found:
-        raise UserError(f"no images in {', '.join(map(str, named))}")
-    return found
+    with bar(len(files), "score", "image") as shown, ThreadPoolExecutor(min(8, cores())) as pool:
+        for start in range(0, len(files), _WINDOW):
+            window = files[start : start + _WINDOW]
+            todo = [path for path in window if str(path) not in table.kept]
+            rows = {row.image: row for row in scoring.rows(todo, lines, pool)} if todo else {}
+            whole = [rows.get(str(path)) or table.kept[str(path)] for path in window]
+            table.add(whole, new=bool(todo))
+            for row in whole:
+                tally.add(row)
+            shown.update(len(window))
 
 
 def choose_run(out: Path, run: str | None) -> RunRecord:
@@ -226,21 +247,3 @@ def choose_run(out: Path, run: str | None) -> RunRecord:
         said = f"begins {len(found)} runs" if found else "is no run"
         raise UserError(f"--run {run} {said} of {out}; there is: {', '.join(r.id for r in found or records)}")
     return found[0]
-
-
-def as_csv(paths: Sequence[Path], scored: Scored, tasks: Sequence[str]) -> str:
-    """Writes scores as CSV: image, score, then the weight and the score of each task's head, unrounded.
-
-    A head that was left out is an empty field.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    single = scored.heads.shape[1] == 1
-    names = [] if single else [f"{what}:{task}" for task in tasks for what in ("weight", "head")]
-    writer.writerow(["image", "score", *names])
-    for path, score, weights, heads in zip(paths, *scored, strict=True):
-        pairs = [] if single else [v for pair in zip(weights, heads, strict=True) for v in pair]
-        writer.writerow(
-            [csv_cell(str(path)), repr(float(score)), *("" if np.isnan(v) else repr(float(v)) for v in pairs)]
-        )
-    return text.getvalue()

@@ -77,10 +77,14 @@ class GatedScorer:
         self.heads, self.gate, self.tolerance = list(heads), gate, tolerance
         needed_heads(np.ones((1, 1)), tolerance)  # refuses a wrong one now and not with the first image
 
+    @property
+    def tasks(self) -> int:
+        """How many heads there are, one for each task."""
+        return len(self.heads[0].heads) if len(self.heads) == 1 else len(self.heads)
+
     def __call__(self, images: Tensor) -> Scored:
         """Scores images of one shape, (B, 3, H, W), ImageNet-normalised."""
-        together = len(self.heads) == 1
-        tasks = len(self.heads[0].heads) if together else len(self.heads)
+        together, tasks = len(self.heads) == 1, self.tasks
         if self.gate is None or tasks == 1:
             weights = np.zeros((len(images), tasks))
             weights[:, -1] = 1

@@ -1,0 +1,126 @@
+"""Pictures scored by a model, a window of them at a time: each has a score, or the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cliqa_bench.benchmarks.decoded import batches_by_shape
+from cliqa_bench.benchmarks.pixels.cache import to_float
+from cliqa_bench.config import MAX_MEGAPIXELS
+from cliqa_bench.errors import one_line
+from cliqa_bench.execution.own_picture import read_picture
+from cliqa_bench.execution.score_table import FileRow, Lines, stamp
+from cliqa_bench.learning.scoring import pixels_in_batch
+from cliqa_bench.models.gated import GatedScorer, Scored
+from cliqa_bench.system.memory import is_out_of_memory, trim_memory
+
+
+class Scoring:
+    """A model and how pictures are given to it.
+
+    Args:
+        scorer: The model.
+        resize: As in `pixels.decode.adaptive_size`.
+        device: Where the model is.
+        precision: "fp32", or "bf16" autocast.
+        max_megapixels: As in `pixels.decode.decode`.
+    """
+
+    def __init__(
+        self,
+        scorer: GatedScorer,
+        resize: int,
+        device: torch.device,
+        precision: str = "fp32",
+        max_megapixels: float = MAX_MEGAPIXELS,
+    ) -> None:
+        self._scorer, self._device = scorer, device
+        self._resize, self._precision, self._max_megapixels = resize, precision, max_megapixels
+        self._pixels = pixels_in_batch(device, precision)
+
+    def rows(self, files: Sequence[Path], lines: Lines, pool: Executor) -> list[FileRow]:
+        """Returns the rows of files; of a file that cannot be read or scored, with its error."""
+        stamps = [stamp(path) for path in files]
+        pictures = list(pool.map(lambda path: read_picture(path, self._resize, self._max_megapixels), files))
+        results = self._scored([picture.pixels for picture in pictures])
+        rows = []
+        for path, at, picture, result in zip(files, stamps, pictures, results, strict=True):
+            error = picture.error or (f"image {path}: {result}" if isinstance(result, str) else "")
+            numbers = _numbers(result) if isinstance(result, Scored) else []
+            line = lines.line(path, numbers, one_line(error))
+            rows.append(FileRow(str(path), *at, line, one_line(error), picture.notes))
+        trim_memory()
+        return rows
+
+    def _scored(self, images: Sequence[NDArray[np.uint8] | None]) -> list[Scored | str | None]:
+        """Scores images in batches of one shape; what went wrong with one of them stands in its place."""
+        found: list[Scored | str | None] = [None] * len(images)
+        good = [(place, image) for place, image in enumerate(images) if image is not None]
+        shapes = np.array([image.shape[:2] for _, image in good]).reshape(-1, 2)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
+        ):
+            for batch in batches_by_shape(shapes, self._pixels):
+                results = self._batch([good[i][1] for i in batch])
+                for i, result in zip(batch, results, strict=True):
+                    found[good[i][0]] = result
+        return found
+
+    def _batch(self, images: list[NDArray[np.uint8]]) -> list[Scored | str]:
+        """Scores images of one shape, in halves if they do not fit or one of them spoils the others."""
+        height, width = images[0].shape[:2]
+        try:
+            return self._at_once(images)
+        except Exception as error:
+            reason = _reason(error, width, height)
+            if not reason:
+                raise
+            full = is_out_of_memory(error)
+        if len(images) == 1:
+            return [reason]
+        half = len(images) // 2
+        if full:
+            self._pixels = half * height * width
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        return self._batch(images[:half]) + self._batch(images[half:])
+
+    def _at_once(self, images: list[NDArray[np.uint8]]) -> list[Scored | str]:
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        scored = self._scorer(to_float(batch.to(self._device)))
+        single = [slice(i, i + 1) for i in range(len(images))]
+        found = [Scored(scored.scores[i], scored.weights[i], scored.heads[i]) for i in single]
+        return [one if _is_finite(one) else "the model returned NaN or infinity" for one in found]
+
+
+_TOO_SMALL = ("Output size is too small", "Kernel size can't be greater than actual input size")
+"""What PyTorch says of a picture that has no pixel left after some layers."""
+
+
+def _reason(error: Exception, width: int, height: int) -> str:
+    """Returns why a picture cannot be scored; "" where the error is not about a picture."""
+    if is_out_of_memory(error):
+        return f"{width} x {height} pixels do not fit into memory; shrink it or take another --device"
+    if any(text in str(error) for text in _TOO_SMALL):
+        return f"{width} x {height} pixels are too few for this backbone; leave it out"
+    return str(error) or "FloatingPointError" if isinstance(error, FloatingPointError) else ""
+
+
+def _is_finite(one: Scored) -> bool:
+    """Tells whether a score is a number; a weight that is none would leave its head out without a word."""
+    return bool(np.isfinite(one.scores).all() and np.isfinite(one.weights).all())
+
+
+def _numbers(one: Scored) -> list[float]:
+    """Returns what is written of an image: its score, then of several heads each weight and score."""
+    if one.heads.shape[1] == 1:
+        return [float(one.scores[0])]
+    pairs = zip(one.weights[0], one.heads[0], strict=True)
+    return [float(one.scores[0]), *(float(x) for pair in pairs for x in pair)]
