@@ -176,7 +176,7 @@ def decode_bytes(
             gray, colour = is_16_bit(image), is_16_bit_colour(image)
             image.load()
             # read after loading: Pillow turns TIFF files itself and then takes the tag away
-            pixels = _to_rgb(image, path, reading, noted, negative)
+            pixels = _to_rgb(image, reading, noted, negative)
             if (gray or colour) and nearly_black(pixels, rounded=gray):
                 noted("has 16 bits and uses the lowest 12 alone: it was read as nearly black")
             return pixels
@@ -425,14 +425,12 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
-def _to_rgb(
-    image: Image.Image, path: Path, reading: Reading, noted: Noted, negative: bool
-) -> NDArray[np.uint8]:
+def _to_rgb(image: Image.Image, reading: Reading, noted: Noted, negative: bool) -> NDArray[np.uint8]:
     from PIL import Image
 
     image = _upright(without_empty_alpha(image))
     if is_16_bit(image):
-        return np.repeat(gray_of_16_bits(image, path, negative)[:, :, None], 3, axis=2)
+        return np.repeat(gray_of_16_bits(image, negative)[:, :, None], 3, axis=2)
     if reading.srgb:
         image = to_srgb(image, noted)
     if _has_alpha(image):
