@@ -135,10 +135,11 @@ def test_sixteen_bits_of_either_byte_order_and_either_end(tmp_path: Path, order:
     assert ("white is zero" in rules_of(path)) == negative
 
 
-def test_a_negative_is_its_eight_bit_sibling(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_negative_is_its_eight_bit_sibling(tmp_path: Path, order: str) -> None:
     eight = np.rint(255 * RAMP).astype(np.uint8)
-    sibling = decode(tiff(tmp_path / "8.tif", eight, photometric=0))
-    found = decode(tiff(tmp_path / "16.tif", eight.astype(np.uint16) * 257, photometric=0))
+    sibling = decode(tiff(tmp_path / "8.tif", eight, photometric=0, order=order))
+    found = decode(tiff(tmp_path / "16.tif", eight.astype(np.uint16) * 257, photometric=0, order=order))
     np.testing.assert_array_equal(found, sibling)
     np.testing.assert_array_equal(sibling[:, :, 0], 255 - eight)
 
