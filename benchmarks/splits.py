@@ -126,6 +126,45 @@ def seeded_split(ratings: Sequence[Rating], dataset_name: str, number: int) -> S
     return make_split(f"seeded-{number}", ratings, {r.key: where[unit_of(r)] for r in ratings})
 
 
+def _stated_split(
+    subset: dict[str, Subset], dataset: Dataset, ratings: Sequence[Rating], number: int
+) -> Split:
+    """Returns the split that the labels state; without a validation set, an eighth of the training set is it.
+
+    Args:
+        subset: Key of every image -> subset, as stated.
+        dataset: The dataset.
+        ratings: All its ratings.
+        number: Seeds the draw of a validation set, by reference content where there are references.
+
+    Raises:
+        UserError: If a subset is empty, or a reference is torn apart.
+    """
+    source = dataset.homepage
+    faults = [
+        UserError(
+            f"{source}: its split has no image for {part}; mend it, or do without its column (split=none)"
+        )
+        for part in ("train", "test")
+        if part not in subset.values()
+    ]
+    refuse(faults + _torn(source, ratings, subset))
+    if "val" in subset.values():
+        return make_split("column", ratings, subset)
+    train = [rating for rating in ratings if subset[rating.key] == "train"]
+    counts: dict[str, int] = {}
+    for rating in train:
+        counts[unit_of(rating)] = counts.get(unit_of(rating), 0) + 1
+    if len(counts) < 2:
+        raise UserError(f"{source}: its split has one content to train on and none to validate on; add some")
+    units = sorted(counts)
+    drawn = [units[i] for i in rng_for("validation", dataset.name, number).permutation(len(units))]
+    ends = np.cumsum([counts[unit] for unit in drawn])
+    validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(units) - 1)]}
+    chosen: dict[str, Subset] = {r.key: "val" for r in train if unit_of(r) in validation}
+    return make_split(f"column-val-{number}", ratings, {**subset, **chosen})
+
+
 def unit_of(rating: Rating) -> str:
     """Returns what may not be torn apart: the content of the reference, or else the image itself."""
     return rating.key if rating.group is None else content(rating.group)
@@ -143,7 +182,8 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
         spec: "1", "2", ... for a seeded split; "official" for that of the dataset's authors; else a path with
             published split files: the folder of the files, a folder of numbered splits, a dataset's folder
             with `splits2/<k>/` in it, or a folder with the datasets' folders. `PATH#3` takes split 3 (else 1)
-            where there are several.
+            where there are several. Where the labels state a split, that is taken, and a number seeds what
+            it leaves open.
         dataset: The dataset.
         ratings: Its ratings.
 
@@ -151,6 +191,9 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
         UserError: If there are no such files, or they do not fit the dataset, or it has no official split.
     """
     spec = spec.strip()
+    own = dataset.own_split()
+    if own is not None:
+        return _stated_split(own, dataset, ratings, int(spec) if re.fullmatch("[0-9]{1,9}", spec) else 1)
     if spec == OFFICIAL:
         return make_split(OFFICIAL, ratings, dataset.official_split())
     if re.fullmatch("-?[0-9]{1,9}", spec):
@@ -282,7 +325,7 @@ def _incomplete(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Su
     return faults + [UserError(f"{folder}: the subset {part} is empty; get it anew") for part in empty]
 
 
-def _torn(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
+def _torn(source: Path | str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
     """Says of each reference whose images are in more than one subset which two of them are."""
     first: dict[str, str] = {}
     faults: dict[str, UserError] = {}
@@ -293,7 +336,7 @@ def _torn(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset])
         other = first.setdefault(unit, rating.key)
         if subset[other] != subset[rating.key]:
             told = (
-                f"{folder}: reference {rating.group} is in two subsets: {other} in {subset[other]}, "
+                f"{source}: reference {rating.group} is in two subsets: {other} in {subset[other]}, "
                 f"{rating.key} in {subset[rating.key]}; take a split by references"
             )
             faults.setdefault(unit, UserError(told))

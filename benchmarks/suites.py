@@ -73,7 +73,7 @@ def dataset_name(word: str) -> str:
 
 
 def _spelt(word: str) -> str:
-    if user_code.is_file_name(word):
+    if user_code.is_file_name(word) or registry.in_family("datasets", word):
         return registry.check("datasets", word)
     return word if word in registry.names("datasets") else word.lower()
 
@@ -95,11 +95,14 @@ def find_folder(data_root: Path, cls: type[Dataset]) -> Path | None:
         cls: The dataset.
 
     Returns:
-        The folder, or None. Where several would do, the first of `cls.folders` wins.
+        The folder, or None. Where several would do, the first of `cls.folders` wins. A dataset that says
+        where it is, is there.
 
     Raises:
         UserError: If `data_root` is no folder.
     """
+    if cls.home is not None:
+        return cls.home
     there = _folders(data_root)
     for wanted in cls.folders:
         exact = next((p for p in there if p.name == wanted), None)
