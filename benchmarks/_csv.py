@@ -183,11 +183,13 @@ class TableDataset(Dataset):
     # -- pictures --------------------------------------------------------------------------------------------
 
     @cached_property
+    def _pictures(self) -> list[str]:
+        return [file for file in list_files(self.root) if Path(file).suffix.lower() in SUFFIX_KIND]
+
+    @cached_property
     def files(self) -> dict[str, str]:
         """See the base class; all pictures below the folder, whatever their suffix."""
-        return {
-            file.lower(): file for file in list_files(self.root) if Path(file).suffix.lower() in SUFFIX_KIND
-        }
+        return {file.lower(): file for file in self._pictures}
 
     def _locate(self, key: str) -> str | None:
         return self._paths.get(key)
@@ -195,7 +197,7 @@ class TableDataset(Dataset):
     def unlabelled_files(self) -> list[str]:
         """See the base class."""
         rated = {*self._paths.values()}
-        return [file for file in self.files.values() if file not in rated]
+        return [file for file in self._pictures if file not in rated]
 
     def advice(self, missing: Sequence[str]) -> str:
         """See the base class."""
@@ -203,7 +205,7 @@ class TableDataset(Dataset):
 
     def notes(self) -> list[str]:
         """See the base class."""
-        return [self._columns_told(), *self._matched.told(), *self._ratings_told(), *self._split_told()]
+        return [self._columns_told(), *self._matched.told(), *self._ratings_told()]
 
     def _columns_told(self) -> str:
         columns = self.columns
@@ -226,12 +228,6 @@ class TableDataset(Dataset):
                 "gives their mean rank; a subset whose labels are all equal has no SRCC"
             )
         return said
-
-    def _split_told(self) -> list[str]:
-        own = self.own_split()
-        if own is None or "val" in own.values():
-            return []
-        return [f"column {self.columns.split} has no val: an eighth of train is taken, seeded"]
 
 
 def _text(row: LabelRow, column: str) -> str:

@@ -215,8 +215,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
             warnings.simplefilter("always", UserWarning)
             row.split = resolve_split(split, dataset, row.ratings)
         row.notes += [one_line(str(warning.message)) for warning in warned]
-        with _noted(row, "of the notes"):
-            row.notes += dataset.notes() if row.split else []
+        row.notes += [*dataset.notes(), *([row.split.note] if row.split and row.split.note else [])]
     return row
 
 

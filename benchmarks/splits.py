@@ -57,11 +57,13 @@ class Split:
             files.
         subset: Image key -> subset, for every image, in rating order.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
+        note: What a person should know of how it was made; "" for nothing.
     """
 
     name: str
     subset: dict[str, Subset]
     fingerprint: str
+    note: str = ""
 
     def keys(self, subset: Subset) -> list[str]:
         """Returns the images of a subset, in rating order."""
@@ -75,14 +77,14 @@ class Split:
         return found
 
 
-def make_split(name: str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> Split:
+def make_split(name: str, ratings: Sequence[Rating], subset: Mapping[str, Subset], note: str = "") -> Split:
     """Puts a split together: brings it into rating order and computes its fingerprint."""
     ordered = {rating.key: subset[rating.key] for rating in ratings}
     lines = sorted(
         f"{r.key}\t{float(r.score)!r}\t{float(r.std)!r}\t{content(r.group or '')}\t{ordered[r.key]}"
         for r in ratings
     )
-    return Split(name, ordered, hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    return Split(name, ordered, hashlib.sha256("\n".join(lines).encode()).hexdigest(), note)
 
 
 def whole(ratings: Sequence[Rating]) -> Split:
@@ -162,7 +164,8 @@ def _stated_split(
     ends = np.cumsum([counts[unit] for unit in drawn])
     validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(units) - 1)]}
     chosen: dict[str, Subset] = {r.key: "val" for r in train if unit_of(r) in validation}
-    return make_split(f"column-val-{number}", ratings, {**subset, **chosen})
+    note = f"the split of the labels has no val: {len(chosen)} of {len(train)} train images are taken, seeded"
+    return make_split(f"column-val-{number}", ratings, {**subset, **chosen}, note)
 
 
 def unit_of(rating: Rating) -> str:

@@ -28,7 +28,7 @@ SUFFIX_KIND = {suffix: kind for kind, suffixes in FORMATS.items() for suffix in 
 _STEPS = ("", "with another Unicode form", "with another case", "with another suffix")
 """How much of a name is overlooked, from nothing on; each step overlooks what those before do, too."""
 
-Parts = tuple[str, ...]
+NameParts = tuple[str, ...]
 
 
 class _Place(NamedTuple):
@@ -40,7 +40,7 @@ class _Place(NamedTuple):
     """
 
     dropped: int
-    folder: Parts
+    folder: NameParts
 
 
 @dataclass
@@ -97,20 +97,20 @@ def match_names(base: Path, names: Sequence[str]) -> MatchedNames:
 
 
 def _best_place(base: Path, votes: Counter[_Place], n: int) -> _Place:
-    """Returns where most of the names are found; of equals the one that changes names least, or the base."""
+    """Returns where the names are found: where they are changed least, in the base or in one folder below it.
+
+    A place that has half of what the best has counts, too: where some pictures are missing, a folder that has
+    others of the same names, thumbnails for instance, must not be taken in silence.
+    """
     if not votes:
         return _Place(0, ())
-    most = max(votes.values())
-    best = [place for place, count in votes.items() if count == most]
-    best = [place for place in best if place.dropped == min(p.dropped for p in best)]
-    if _Place(best[0].dropped, ()) in best:
-        return _Place(best[0].dropped, ())
-    if len(best) > 1:
-        places = join_names(sorted(str(base.joinpath(*place.folder)) for place in best))
-        raise UserError(
-            f"{most} of {n} images are found in each of {places}; say which folder is meant: images=FOLDER"
-        )
-    return best[0]
+    good = [place for place, count in votes.items() if 2 * count >= max(votes.values())]
+    least = min(place.dropped for place in good)
+    good = sorted(place for place in good if place.dropped == least)
+    if good[0].folder and len(good) > 1:
+        places = join_names(f"{base.joinpath(*place.folder)} ({votes[place]} of {n})" for place in good)
+        raise UserError(f"images are found in {places}; say which folder is meant: images=FOLDER")
+    return good[0]
 
 
 def _refuse_borrowed(matched: MatchedNames) -> None:
@@ -151,11 +151,11 @@ class _Index:
     """The files below a folder, found by the last part of their names without case and suffix."""
 
     def __init__(self, base: Path) -> None:
-        self._files: dict[str, list[Parts]] = {}
+        self._files: dict[str, list[NameParts]] = {}
         for file in list_files(base):
             parts = tuple(file.split("/"))
             self._files.setdefault(_loose(parts[-1]), []).append(parts)
-        self._common: Parts = ()
+        self._common: NameParts = ()
 
     def votes(self, names: Sequence[str]) -> Counter[_Place]:
         """Counts how many of the names each place would give a file."""
@@ -176,7 +176,7 @@ class _Index:
     def match(self, name: str, place: _Place, matched: MatchedNames) -> None:
         """Looks for the file of one name, and notes what became of it."""
         wanted = _parts(name)[place.dropped :]
-        found: dict[int, list[Parts]] = {}
+        found: dict[int, list[NameParts]] = {}
         for file in self._files.get(_loose(wanted[-1]), ()):
             rest = file[len(place.folder) :]
             step = _step(rest, wanted) if file[: len(place.folder)] == place.folder else None
@@ -201,17 +201,17 @@ class _Index:
             matched.how.setdefault(how, []).append(name)
 
 
-def _common(folders: Sequence[Parts]) -> Parts:
+def _common(folders: Sequence[NameParts]) -> NameParts:
     """Returns the folders that all names begin with."""
     levels = zip(*folders, strict=False)  # as deep as the shortest
     return tuple(level[0] for level in itertools.takewhile(lambda level: len({*level}) == 1, levels))
 
 
-def _raw(name: str) -> Parts:
+def _raw(name: str) -> NameParts:
     return tuple(name.split("/"))
 
 
-def _parts(name: str) -> Parts:
+def _parts(name: str) -> NameParts:
     r"""Splits a name at / and \; what only says "here", "above" or "on this disk" is left out."""
     plain = posixpath.normpath(re.sub(r"^[A-Za-z]:(?=[\\/])", "", name).replace("\\", "/"))
     return tuple(part for part in plain.split("/") if part not in ("", ".", "..")) or (name,)
@@ -236,7 +236,7 @@ def _loose(name: str) -> str:
     return _split_suffix(_folded(name))[0]
 
 
-def _step(file: Parts, wanted: Parts) -> int | None:
+def _step(file: NameParts, wanted: NameParts) -> int | None:
     """Returns how much of a name must be overlooked to make it a file's (see `_STEPS`); None if it is not."""
     if file == wanted:
         return 0

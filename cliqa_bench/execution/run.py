@@ -213,7 +213,7 @@ def _check_writable(out: Path) -> None:
 def _say_notes(plan: Plan) -> None:
     """Says how tables of the user's were read."""
     for material in plan.materials.values():
-        for note in material.dataset.notes():
+        for note in filter(None, [*material.dataset.notes(), material.split.note]):
             say(f"{material.dataset.title}: {note}")
 
 

@@ -194,7 +194,9 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
     seeds = base.seeds if settings.get("seeds") is not None else paper_runs.SEEDS[base.preset]
     named = words(settings.get("backbones")) or paper_runs.BACKBONES[base.preset]
     backbones = [registry.check("backbones", name) for name in named]
-    base = replace(base, seeds=seeds, test_on=[] if test_on == ["none"] else _test_on(test_on, base.orders))
+    tests = [] if test_on == ["none"] else _test_on(test_on, base.orders)
+    tables = _tables_of([*base.orders.values(), tests])
+    base = replace(base, seeds=seeds, test_on=tests, tables=tables)
     # the weights of the package need no stand-in
     return [
         replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
