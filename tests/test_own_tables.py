@@ -249,6 +249,14 @@ def test_what_is_unclear_is_asked_in_one_line(tmp_path: Path, header: str, words
         assert word in told(error)
 
 
+@pytest.mark.parametrize("column", ["dmos", "DMOS", "dmos_realigned", "my DMOS"])
+def test_a_name_that_holds_dmos_is_asked_about(tmp_path: Path, column: str) -> None:
+    spec = table(tmp_path, f"image,{column}\na.png,3\n") + f"?score={column}"
+    with pytest.raises(UserError, match="may be of differences"):
+        opened(spec)
+    assert opened(f"{spec}&lower_is_better").ratings()[0].score == -3
+
+
 OPTIONS = [
     ("score=z", [7.0, 8.0]),
     ("score=Z", [7.0, 8.0]),
@@ -418,6 +426,13 @@ def test_several_ratings_of_a_picture_are_averaged_when_asked(tmp_path: Path) ->
         opened(f"{torn}?average").ratings()
 
 
+def test_a_std_beside_several_ratings_is_not_read(tmp_path: Path) -> None:
+    draw(tmp_path, ["a.png"])
+    spec = table(tmp_path, "image,mos,std\na.png,1,\na.png,3,x\n")
+    (rating,) = opened(f"{spec}?average").ratings()
+    assert (rating.score, rating.std) == (2.0, math.sqrt(2))
+
+
 # -- splits and labels ---------------------------------------------------------------------------------------
 
 
@@ -499,7 +514,11 @@ def test_labels_that_say_little_are_pointed_out(tmp_path: Path, labels: list[int
 @pytest.mark.parametrize("column", ["", ",split", ",group"])
 def test_one_picture_in_two_subsets_is_a_leak_whatever_the_split(tmp_path: Path, column: str) -> None:
     parts = ["train"] * 5 + ["val", "test", "test"]
-    cells = {"": [""] * 8, ",split": [f",{p}" for p in parts], ",group": [f",{n}" for n in range(8)]}
+    cells = {
+        "": [""] * 8,
+        ",split": [f",{p}" for p in parts],
+        ",group": [f",{n}" for n in range(8)],
+    }
     spec = numbered(tmp_path, f"mos{column}", [f"{n}{cell}" for n, cell in enumerate(cells[column])])
     name = registry.check("datasets", spec)
     (material,) = load_materials([name]).values()
@@ -510,7 +529,8 @@ def test_one_picture_in_two_subsets_is_a_leak_whatever_the_split(tmp_path: Path,
     with pytest.raises(UserError, match="are the same picture; leave one out"):
         _ = material.fingerprint
     (row,) = check_data(Path(), [name]).rows
-    assert row.duplicates and [p for p in row.problems if "equal pixels in different subsets" in p]
+    assert row.duplicates
+    assert [p for p in row.problems if "equal pixels in different subsets" in p]
     alike = dict.fromkeys((test, train), "one")
     text = "".join(f"{n:02}.png,{n},{alike.get(f'{n:02}.png', n)}\n" for n in range(8))
     (together,) = load_materials(
