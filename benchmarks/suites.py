@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from cliqa_bench.benchmarks.base import Dataset, folded
-from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
 
 _FORWARD = {
@@ -56,7 +56,7 @@ def parse_orders(text: str) -> dict[str, list[str]]:
             raise UserError(
                 f"orders {text!r} mix {word!r} with other names; give labels (I,III), datasets, or 'all'"
             )
-        raise unknown("order or dataset", word, ["all", *ORDERS, *names])
+        raise registry.unknown_dataset(word, "order or dataset", ["all", *ORDERS, *names])
     twice = next((name for i, name in enumerate(sequence) if name in sequence[:i]), None)
     if twice is not None:
         raise UserError(f"the order {text!r} names {twice} twice; a dataset is learned once")
@@ -75,7 +75,8 @@ def dataset_name(word: str) -> str:
 def _spelt(word: str) -> str:
     if user_code.is_file_name(word) or registry.in_family("datasets", word):
         return registry.check("datasets", word)
-    return word if word in registry.names("datasets") else word.lower()
+    # a file's name keeps its case, so that it is known for one
+    return word if word in registry.names("datasets") or Path(word).is_file() else word.lower()
 
 
 def dataset_class(name: str) -> type[Dataset]:

@@ -412,6 +412,13 @@ def test_pictures_lie_beside_the_table_or_below_or_where_it_is_said(tmp_path: Pa
     assert any(str(folder) in note for note in dataset.notes()) == (where == "below")
 
 
+def test_a_folder_in_front_may_be_another_below(tmp_path: Path) -> None:
+    draw(tmp_path / "pics", ["a.png", "b.png"])
+    dataset = opened(table(tmp_path, "image,mos\nimages/a.png,1\nimages/b.png,2\n"))
+    assert dataset.root == tmp_path / "pics" and [r.key for r in dataset.ratings()] == ["a.png", "b.png"]
+    assert f"the images are in {tmp_path / 'pics'}" in dataset.notes()
+
+
 def test_several_ratings_of_a_picture_are_averaged_when_asked(tmp_path: Path) -> None:
     draw(tmp_path, ["a.png", "b.png"])
     given = {"a.png": [1.0, 2.0, 4.5], "b.png": [3.0]}
@@ -720,6 +727,27 @@ def test_without_weights_of_resnet18_the_way_out_is_named(
     spec = numbered(tmp_path, "mos", [str(n) for n in range(10)])
     code, _, err = said_of(capsys, "plan", "--strategy", "tsn", "--orders", spec)
     assert code == 2 and "--backbone scnn" in err and "--preset quick" in err and len(err.splitlines()) == 1
+
+
+PLAN = ("plan", "--strategy", "tsn")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data", "check"),
+        ("data", "check", "--datasets"),
+        ("data", "ratings"),
+        (*PLAN, "--orders"),
+        (*PLAN, "--test-on"),
+    ],
+)
+def test_a_table_without_csv_in_front_is_told_how_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    path = table(tmp_path, "image,mos\na.png,1\n", "My.csv").removeprefix("csv:")
+    code, _, err = said_of(capsys, *words, path)
+    assert code == 2 and f'write "csv:{path}"' in err and len(err.splitlines()) == 1
 
 
 CATS = '''"""Cats."""

@@ -88,7 +88,7 @@ def match_names(base: Path, names: Sequence[str]) -> MatchedNames:
     votes = index.votes(names)
     place = _best_place(base, votes, len(names))
     matched = MatchedNames(base.joinpath(*place.folder))
-    if place.folder and not place.dropped:
+    if place.folder:
         matched.notes.append(f"the images are in {matched.root}")
     for name in names:
         index.match(name, place, matched)

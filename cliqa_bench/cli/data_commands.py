@@ -74,6 +74,8 @@ def check(args: Namespace, command: str) -> int:
     if registry.in_family("datasets", args.dir or ""):
         chosen.append(registry.check("datasets", args.dir))
         args.dir = None
+    elif args.dir and user_path(args.dir).is_file():
+        registry.check("datasets", args.dir)
     # tables of one's own lie where they say
     root = _data(args.dir, chosen) if not chosen or without_home(chosen) else Path()
 

@@ -150,7 +150,10 @@ def check(kind: PluginKind, name: str) -> str:
         found = _find(kind, family, name)
         return _remember(kind, found) if hasattr(found, "source") else name
     if name not in (known := names(kind)):
-        raise errors.unknown(_ROOMS[kind].noun, name, [*known, *families(kind)])
+        listed = [*known, *families(kind)]
+        if kind == "datasets":
+            raise unknown_dataset(name, _ROOMS[kind].noun, listed)
+        raise errors.unknown(_ROOMS[kind].noun, name, listed)
     _check_clash(kind, name)
     return name
 
@@ -165,6 +168,15 @@ def _check_clash(kind: PluginKind, name: str) -> None:
     if len(owners) > 1:
         noun = _ROOMS[kind].noun
         raise errors.UserError(f"two of the name {name!r}: {noun} of {' and of '.join(owners)}; rename one")
+
+
+def unknown_dataset(word: str, noun: str, known: Sequence[str]) -> errors.UserError:
+    """Builds the error for a dataset that does not exist; for a file, how a table is written."""
+    if Path(word).is_file():
+        return errors.UserError(
+            f'{word} is a file; to use a table of ratings as a dataset, write "csv:{word}"'
+        )
+    return errors.unknown(noun, word, known)
 
 
 def importable(kind: PluginKind, given: Sequence[str]) -> tuple[list[str], list[str]]:
