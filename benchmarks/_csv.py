@@ -78,7 +78,10 @@ class TableDataset(Dataset):
         """
         rows = [row for row in self.table.rows if not row.broken and row.has(self.columns.image)]
         names = [name for row in rows if (name := _text(row, self.columns.image))]
-        self._matched: MatchedNames = match_names(Path(root), names)
+        try:
+            self._matched: MatchedNames = match_names(Path(root), names)
+        except UserError as error:
+            raise UserError(f"{self.options.path}: {error}") from error
         super().__init__(self._matched.root)
         self._paths = {_key(file): file for file in self._matched.files.values()}
 

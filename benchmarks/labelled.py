@@ -109,7 +109,10 @@ def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, D
     """
     if data is None and os.environ.get("CLIQA_DATA"):
         data = user_path(os.environ["CLIQA_DATA"])
-    return find_datasets(data or miniatures(without_home(names)), names)
+    below = without_home(names)
+    if data is None and below:
+        data = miniatures(below)
+    return find_datasets(data or Path(), names)
 
 
 def load_materials(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import random
 import shutil
 import sys
 import unicodedata
@@ -63,8 +64,12 @@ def numbered(folder: Path, header: str, rows: Sequence[str]) -> str:
     return table(folder, "\n".join([f"image,{header}", *lines]) + "\n")
 
 
+def told_all(error: UserError) -> str:
+    return " | ".join(str(single) for single in error.each)
+
+
 def told(error: pytest.ExceptionInfo[UserError]) -> str:
-    return " | ".join(str(single) for single in error.value.each)
+    return told_all(error.value)
 
 
 # -- kinds of files ------------------------------------------------------------------------------------------
@@ -174,6 +179,41 @@ def test_what_is_no_table_of_ratings_is_refused_by_row_and_column(tmp_path: Path
     with pytest.raises(UserError) as error:
         opened(f"csv:{tmp_path / 'my.csv'}").ratings()
     assert words in told(error) and str(tmp_path / "my.csv") in told(error)
+
+
+PIECES = (
+    b",",
+    b";",
+    b'"',
+    b"\n",
+    b"\0",
+    b"\x1f",
+    b"\xff\xfe",
+    b"{",
+    b"[" * 999,
+    b"9" * 400,
+    b"a" * 5000,
+    b"..\\",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_table_is_read_or_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    draw(tmp_path, list(SCORES))
+    rng = random.Random(kind)
+    for number in range(60):
+        data = bytearray(KINDS[kind])
+        for _ in range(rng.randint(1, 3)):
+            start = rng.randrange(len(data))
+            data[start : start + rng.randint(0, 20)] = rng.choice((*PIECES, b"", bytes([rng.randrange(256)])))
+        (tmp_path / "my.dat").write_bytes(data or b"x")
+        options = ("", "?average", "?lower_is_better&std=none")[number % 3]
+        try:
+            dataset = opened(f"csv:{tmp_path / 'my.dat'}{options}")
+            dataset.ratings()
+            assert dataset.notes() and dataset.missing_files() is not None
+        except UserError as error:
+            assert "\n" not in told_all(error)
 
 
 def test_all_faults_of_a_table_are_told(tmp_path: Path) -> None:
@@ -376,7 +416,7 @@ def test_what_could_be_two_pictures_is_refused_by_name(tmp_path: Path, case: str
     spec = table(tmp_path, "image,mos\n" + "".join(f"{n},{i}\n" for i, n in enumerate(names)))
     with pytest.raises(UserError) as error:
         opened(spec).ratings()
-    assert words in told(error)
+    assert words in told(error) and told(error).startswith(str(tmp_path / "my.csv"))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b.png", "x/a.png", "a"])

@@ -82,7 +82,8 @@ def match_names(base: Path, names: Sequence[str]) -> MatchedNames:
         UserError: If two folders have the pictures, or there are too many files.
     """
     names = list(dict.fromkeys(names))
-    if all((base / name).is_file() and _parts(name) == _raw(name) for name in names):
+    # a name that no file can have is none: unlike a Path, this says so
+    if all(os.path.isfile(base / name) and _parts(name) == _raw(name) for name in names):  # noqa: PTH113
         return MatchedNames(base, {name: name for name in names})
     index = _Index(base)
     votes = index.votes(names)

@@ -82,7 +82,8 @@ class LabelRow:
         if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
             raise self.fault(column, expected)
         try:
-            number = float(value)
+            # strip takes away separators of ASCII that float does not
+            number = float(value.strip() if isinstance(value, str) else value)
         except OverflowError:  # a whole number that no float can hold
             raise self.fault(column, expected) from None
         if not (math.isfinite(number) and low <= number <= high):

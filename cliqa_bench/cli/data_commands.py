@@ -77,7 +77,7 @@ def check(args: Namespace, command: str) -> int:
     elif args.dir and user_path(args.dir).is_file():
         registry.check("datasets", args.dir)
     # tables of one's own lie where they say
-    root = _data(args.dir, chosen) if not chosen or without_home(chosen) else Path()
+    root = _data(args.dir) if not chosen or without_home(chosen) else Path()
 
     report = check_data(root, chosen or None, args.split, limit)
     print(report.render())
