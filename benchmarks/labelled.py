@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
 from cliqa_bench.benchmarks.suites import dataset_class, find_datasets
 from cliqa_bench.errors import UserError, refuse
 from cliqa_bench.paths import user_path
+from cliqa_bench.progress import say
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.types import Rating
 
@@ -80,6 +81,13 @@ def _refuse_leaks(material: LabelledDataset, hashes: Sequence[str]) -> None:
                 )
             )
     refuse(faults)
+
+
+def say_notes(materials: Iterable[LabelledDataset]) -> None:
+    """Says what a person should know of how labels, splits and pictures were read."""
+    for material in materials:
+        for note in filter(None, [*material.dataset.notes(), material.split.note]):
+            say(f"{material.dataset.title}: {note}")
 
 
 def miniatures(names: Sequence[str] | None = None) -> Path:

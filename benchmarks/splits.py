@@ -159,10 +159,10 @@ def _stated_split(
         counts[unit_of(rating)] = counts.get(unit_of(rating), 0) + 1
     if len(counts) < 2:
         raise UserError(f"{source}: its split has one content to train on and none to validate on; add some")
-    units = sorted(counts)
-    drawn = [units[i] for i in rng_for("validation", dataset.name, number).permutation(len(units))]
+    contents = sorted(counts)
+    drawn = [contents[i] for i in rng_for("validation", dataset.name, number).permutation(len(contents))]
     ends = np.cumsum([counts[unit] for unit in drawn])
-    validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(units) - 1)]}
+    validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(contents) - 1)]}
     chosen: dict[str, Subset] = {r.key: "val" for r in train if unit_of(r) in validation}
     note = f"the split of the labels has no val: {len(chosen)} of {len(train)} train images are taken, seeded"
     return make_split(f"column-val-{number}", ratings, {**subset, **chosen}, note)

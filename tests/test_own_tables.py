@@ -760,6 +760,19 @@ def test_plan_takes_a_table_and_names_work_without_its_path(
     assert code == 0 and node in out
 
 
+def test_a_table_is_a_benchmark_of_avalanche_s_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cliqa_bench.benchmarks.streams import iqa_benchmark
+
+    spec = numbered(tmp_path, "mos", [str(n) for n in range(5)])
+    for n in range(5):
+        Image.new("RGB", (96, 96), (50 * n, 9, 9)).save(tmp_path / f"{n:02}.png")
+    benchmark = iqa_benchmark(spec, preset="quick")
+    assert [experience.dataset_name for experience in benchmark.train_stream] == ["csv-my"]
+    assert "my: score: mos, higher is better" in capsys.readouterr().err
+
+
 def test_without_weights_of_resnet18_the_way_out_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ import yaml
 from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.decoded import open_source
 from cliqa_bench.benchmarks.generated.make import default_root, made
-from cliqa_bench.benchmarks.labelled import load_materials, without_home
+from cliqa_bench.benchmarks.labelled import load_materials, say_notes, without_home
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.hashes import is_known
 from cliqa_bench.config import RunConfig
@@ -132,7 +132,7 @@ def _run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) 
     for number, config in enumerate(configs, 1):
         plan = prepare(config, command, decode=True)
         if number == 1:
-            _say_notes(plan)
+            say_notes(plan.materials.values())
         place = f"{number}/{len(configs)}: " if len(configs) > 1 else ""
         print(place + _headline(plan, len(plan.missing().train)), flush=True)
         outcome = _do(plan)
@@ -210,13 +210,6 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"--out {out}: this folder is not writable; choose another")
 
 
-def _say_notes(plan: Plan) -> None:
-    """Says how tables of the user's were read."""
-    for material in plan.materials.values():
-        for note in filter(None, [*material.dataset.notes(), material.split.note]):
-            say(f"{material.dataset.title}: {note}")
-
-
 def _headline(plan: Plan, n_train: int) -> str:
     kind = "generated miniatures" if any(m.generated for m in plan.materials.values()) else "real data"
     experiences = sum(len(record.steps) for record in plan.records)
@@ -249,7 +242,7 @@ def plan(config: RunConfig) -> str:
             "less than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
         )
     laid_out = prepare(config, " ".join(sys.argv))
-    _say_notes(laid_out)
+    say_notes(laid_out.materials.values())
     train, _, answers, _ = laid_out.missing()
     rows = []
     for work in laid_out.train.values():
