@@ -9,6 +9,7 @@ from typing import cast
 from cliqa_bench.benchmarks.base import Dataset, folded
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
+from cliqa_bench.paths import is_file
 
 _FORWARD = {
     "I": ("live", "csiq", "bid", "clive", "koniq10k", "kadid10k"),
@@ -76,7 +77,7 @@ def _spelt(word: str) -> str:
     if user_code.is_file_name(word) or registry.in_family("datasets", word):
         return registry.check("datasets", word)
     # a file's name keeps its case, so that it is known for one
-    return word if word in registry.names("datasets") or Path(word).is_file() else word.lower()
+    return word if word in registry.names("datasets") or is_file(word) else word.lower()
 
 
 def dataset_class(name: str) -> type[Dataset]:

@@ -803,6 +803,12 @@ def test_a_table_without_csv_in_front_is_told_how_it_is_written(
     assert code == 2 and f'write "csv:{path}"' in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("flag", ["--orders", "--test-on"])
+def test_a_name_that_no_file_can_have_is_unknown(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    code, _, err = said_of(capsys, *PLAN, flag, "x" * 5000)
+    assert code == 2 and "unknown" in err and len(err.splitlines()) == 1
+
+
 CATS = '''"""Cats."""
 
 from cliqa_bench.benchmarks.base import Dataset, Entry

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from cliqa_bench.benchmarks.pixels.decode import FORMATS
 from cliqa_bench.errors import UserError, join_names
+from cliqa_bench.paths import is_file
 
 MOST_FILES = 500_000
 """Files below a folder that are looked at; the pictures of no rated dataset are more."""
@@ -82,8 +83,7 @@ def match_names(base: Path, names: Sequence[str]) -> MatchedNames:
         UserError: If two folders have the pictures, or there are too many files.
     """
     names = list(dict.fromkeys(names))
-    # a name that no file can have is none: unlike a Path, this says so
-    if all(os.path.isfile(base / name) and _parts(name) == _raw(name) for name in names):  # noqa: PTH113
+    if all(is_file(base / name) and _parts(name) == _raw(name) for name in names):
         return MatchedNames(base, {name: name for name in names})
     index = _Index(base)
     votes = index.votes(names)

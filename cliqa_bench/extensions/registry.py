@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from cliqa_bench import errors
 from cliqa_bench.extensions import user_code
+from cliqa_bench.paths import is_file
 
 PluginKind = Literal["strategies", "datasets", "backbones"]
 
@@ -172,7 +173,7 @@ def _check_clash(kind: PluginKind, name: str) -> None:
 
 def unknown_dataset(word: str, noun: str, known: Sequence[str]) -> errors.UserError:
     """Builds the error for a dataset that does not exist; for a file, how a table is written."""
-    if Path(word).is_file():
+    if is_file(word):
         return errors.UserError(
             f'{word} is a file; to use a table of ratings as a dataset, write "csv:{word}"'
         )
