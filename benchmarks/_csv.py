@@ -197,6 +197,10 @@ class TableDataset(Dataset):
     def _locate(self, key: str) -> str | None:
         return self._paths.get(key)
 
+    def files_without_labels(self) -> list[str]:
+        """See the base class: those that the table names, for there may be any others beside it."""
+        return list(self._paths.values())
+
     def unlabelled_files(self) -> list[str]:
         """See the base class."""
         rated = {*self._paths.values()}

@@ -394,6 +394,10 @@ class Dataset(ABC):
         rated = self._ratings if ratings is None else ratings
         return [rating.key for rating in rated if self._locate(rating.key) is None]
 
+    def files_without_labels(self) -> list[str]:
+        """Returns the images to look at where the labels are broken, relative to the root."""
+        return list(self.files.values())
+
     def unlabelled_files(self) -> list[str]:
         """Returns the image files that no label names and that are no known extras, relative to the root."""
         named = {c.lower() for rating in self._ratings for c in self.candidates(rating.key)}

@@ -260,7 +260,7 @@ def _images(row: DatasetCheck) -> list[tuple[str, Path]]:
         return []
     if not row.ratings:
         with contextlib.suppress(UserError):  # a folder that cannot be read: told by now
-            return [(path, row.dataset.root / path) for path in row.dataset.files.values()]
+            return [(path, row.dataset.root / path) for path in row.dataset.files_without_labels()]
         return []
     missing = set(row.missing)
     return [(r.key, row.dataset.path(r.key)) for r in row.ratings if r.key not in missing]

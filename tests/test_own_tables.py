@@ -744,6 +744,19 @@ def test_data_check_and_ratings_take_a_table(tmp_path: Path, capsys: pytest.Capt
         and "05.png is in none of the formats" in out
     )
     assert "1 images without a label are left out: extra.jfif" in out
+    assert f"not fit for use: see the problems of {tmp_path}" in out
+
+
+def test_where_labels_are_broken_the_pictures_of_the_table_are_looked_at_and_no_others(
+    tmp_path: Path,
+) -> None:
+    draw(tmp_path, ["a.png", "b.png", "c.png"])
+    for name in ("b.png", "c.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    name = registry.check("datasets", table(tmp_path, "image,mos\na.png,x\nb.png,2\n"))
+    (row,) = check_data(tmp_path, [name]).rows
+    assert sorted(row.pictures) == ["a.png", "b.png"] and row.unreadable == ["b.png"]
+    assert "row 2, column 'mos' holds 'x'" in row.problems[0]
 
 
 def test_plan_takes_a_table_and_names_work_without_its_path(

@@ -70,6 +70,7 @@ def check(args: Namespace, command: str) -> int:
     chosen = [registry.check("datasets", name) for name in words(args.datasets)]
     from cliqa_bench.benchmarks.check import check_data
     from cliqa_bench.benchmarks.labelled import without_home
+    from cliqa_bench.benchmarks.suites import dataset_class
 
     if registry.in_family("datasets", args.dir or ""):
         chosen.append(registry.check("datasets", args.dir))
@@ -77,7 +78,8 @@ def check(args: Namespace, command: str) -> int:
     elif args.dir and user_path(args.dir).is_file():
         registry.check("datasets", args.dir)
     # tables of one's own lie where they say
-    root = _data(args.dir) if not chosen or without_home(chosen) else Path()
+    home = dataset_class(chosen[0]).home if chosen and not without_home(chosen) else None
+    root = home or _data(args.dir)
 
     report = check_data(root, chosen or None, args.split, limit)
     print(report.render())
