@@ -10,11 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from cliqa_bench.errors import UserError, refuse
+from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading
+from cliqa_bench.errors import UserError, join_names, refuse
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.types import Rating, Subset
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".webp"})
+
+_FACTS = ("title", "folders", "label_files", "image_folders", "homepage", "n_images", "direction")
+"""What a class must state."""
 
 
 class Entry(NamedTuple):
@@ -52,6 +56,8 @@ class Dataset(ABC):
         n_pairs_files: Training pairs in the published pair lists; None where none is published.
         labels_digest: `digest_of` the ratings of the release, where they are known; tells a digit that was
             changed and scores that were shuffled, which nothing else in a label file tells.
+        home: Where it is looked for, whatever folder holds the other datasets; None: in that folder.
+        reading: How its pictures are read, where people differ.
         root: The dataset's own folder.
     """
 
@@ -69,12 +75,32 @@ class Dataset(ABC):
     n_pairs_paper: ClassVar[int | None] = None
     n_pairs_files: ClassVar[int | None] = None
     labels_digest: ClassVar[str | None] = None
+    home: ClassVar[Path | None] = None
+    reading: ClassVar[Reading] = RELEASED
 
     def __init_subclass__(cls) -> None:
         """Names the dataset after its file, unless it says its name."""
         super().__init_subclass__()
         if "name" not in vars(cls):
             cls.name = cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def check_declared(cls) -> None:
+        """Refuses a class that does not state what is read of it.
+
+        Raises:
+            UserError: Names all that is lacking.
+        """
+        lacking = [fact for fact in _FACTS if not hasattr(cls, fact)]
+        if lacking:
+            raise UserError(
+                f"the dataset {cls.name} ({cls.__qualname__}) does not state {join_names(lacking)}; see "
+                "docs/adding_a_dataset.md"
+            )
+        if cls.direction not in ("higher", "lower"):
+            raise UserError(
+                f"the dataset {cls.name}: direction must be higher or lower, not {cls.direction!r}"
+            )
 
     def __init__(self, root: Path) -> None:
         """Opens a dataset; nothing but folder names is read before it is needed.
@@ -156,9 +182,21 @@ class Dataset(ABC):
             entries, faults = [row for row in error.whole if isinstance(row, Entry)], [*error.each]
         else:
             faults += self._miscounted(entries)
-        faults += _rated_twice(entries)
+        faults += self._rated_twice(entries)
         refuse(faults)
         return [rating for _, rating in entries]
+
+    def _rated_twice(self, entries: Sequence[Entry]) -> list[UserError]:
+        """Returns a fault for every image that is rated again."""
+        seen: dict[str, str] = {}
+        faults = []
+        for where, rating in entries:
+            first = seen.setdefault(rating.key.lower(), where)
+            if first != where:
+                faults.append(
+                    UserError(f"{where} rates {rating.key} a second time, the first is {first}; get it anew")
+                )
+        return faults
 
     def _miscounted(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for a number of images or of references that is not the release's."""
@@ -172,6 +210,20 @@ class Dataset(ABC):
             shown = f"{len(groups)} references, expected {self.expected_groups}"
             told.append(f"rates images of {shown}; get it anew")
         return [UserError(f"{source} {line}") for line in told]
+
+    def own_split(self) -> dict[str, Subset] | None:
+        """Returns the split that the labels themselves state: key of every image -> subset; None for none.
+
+        No other takes its place. Without images for validation, some of those for training are taken.
+
+        Raises:
+            UserError: If it is broken.
+        """
+        return None
+
+    def notes(self) -> list[str]:
+        """Returns what a person should know of how labels and pictures were read, a line each."""
+        return []
 
     def official_split(self) -> dict[str, Subset]:
         """Returns the split that the authors published with the labels: key of every image -> subset.
@@ -342,6 +394,10 @@ class Dataset(ABC):
         rated = self._ratings if ratings is None else ratings
         return [rating.key for rating in rated if self._locate(rating.key) is None]
 
+    def files_without_labels(self) -> list[str]:
+        """Returns the images to look at where the labels are broken, relative to the root."""
+        return list(self.files.values())
+
     def unlabelled_files(self) -> list[str]:
         """Returns the image files that no label names and that are no known extras, relative to the root."""
         named = {c.lower() for rating in self._ratings for c in self.candidates(rating.key)}
@@ -375,19 +431,6 @@ class Dataset(ABC):
         """
         known = None if self.generated else self.labels_digest
         return known is None or digest_of(ratings) == known
-
-
-def _rated_twice(entries: Sequence[Entry]) -> list[UserError]:
-    """Returns a fault for every image that is rated again."""
-    seen: dict[str, str] = {}
-    faults = []
-    for where, rating in entries:
-        first = seen.setdefault(rating.key.lower(), where)
-        if first != where:
-            faults.append(
-                UserError(f"{where} rates {rating.key} a second time, the first is {first}; get it anew")
-            )
-    return faults
 
 
 def digest_of(ratings: Sequence[Rating]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliqa_bench.benchmarks.base import Dataset, content
+from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading
 from cliqa_bench.benchmarks.splits import Split, resolve_split
 from cliqa_bench.benchmarks.suites import ORDERS, dataset_class, find_folder
 from cliqa_bench.config import MAX_MEGAPIXELS
@@ -214,6 +215,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
             warnings.simplefilter("always", UserWarning)
             row.split = resolve_split(split, dataset, row.ratings)
         row.notes += [one_line(str(warning.message)) for warning in warned]
+        row.notes += [*dataset.notes(), *([row.split.note] if row.split and row.split.note else [])]
     return row
 
 
@@ -237,12 +239,13 @@ def _decode_all(rows: Sequence[DatasetCheck], max_megapixels: float) -> None:
     """Decodes every image that exists; Pillow works outside Python's lock, so threads do."""
     jobs = [(row, key, path) for row in rows for key, path in _images(row)]
 
-    def decoded(path: Path) -> DecodedFile:
-        return picture(path, max_megapixels)
+    def decoded(job: tuple[DatasetCheck, str, Path]) -> DecodedFile:
+        row, _, path = job
+        return picture(path, max_megapixels, row.cls.reading)
 
     with ThreadPoolExecutor(cores()) as pool, bar(len(jobs), "decoding", "image") as shown:
         try:
-            pictures = pool.map(decoded, [path for _, _, path in jobs])
+            pictures = pool.map(decoded, jobs)
             for (row, key, _), found in zip(jobs, pictures, strict=True):
                 row.pictures[key] = found
                 shown.update()
@@ -257,19 +260,19 @@ def _images(row: DatasetCheck) -> list[tuple[str, Path]]:
         return []
     if not row.ratings:
         with contextlib.suppress(UserError):  # a folder that cannot be read: told by now
-            return [(path, row.dataset.root / path) for path in row.dataset.files.values()]
+            return [(path, row.dataset.root / path) for path in row.dataset.files_without_labels()]
         return []
     missing = set(row.missing)
     return [(r.key, row.dataset.path(r.key)) for r in row.ratings if r.key not in missing]
 
 
-def picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedFile:
+def picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS, reading: Reading = RELEASED) -> DecodedFile:
     """Decodes an image file and hashes its pixels; a fault is an answer, not an error."""
     from cliqa_bench.benchmarks.pixels.decode import decode
 
     notes: list[str] = []
     try:
-        pixels = decode(path, max_megapixels, noted=notes.append)
+        pixels = decode(path, max_megapixels, reading, noted=notes.append)
     except UserError as error:
         return DecodedFile(None, b"", str(error))
     height, width = pixels.shape[:2]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset
+from cliqa_bench.benchmarks.pixels.decode import reading_changes
 from cliqa_bench.benchmarks.pixels.hashes import changed_rules, content_hashes
 from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
-from cliqa_bench.benchmarks.suites import find_datasets
+from cliqa_bench.benchmarks.suites import dataset_class, find_datasets
+from cliqa_bench.errors import UserError, refuse
 from cliqa_bench.paths import user_path
+from cliqa_bench.progress import say
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.types import Rating
 
@@ -48,11 +51,43 @@ class LabelledDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over labels, split, image files, and the rules of decoding that have changed."""
+        """SHA-256 (hex) over labels, split, image files, how they are read, and changed rules of decoding.
+
+        Raises:
+            UserError: If files of one's own are the same in different subsets.
+        """
         hashes = content_hashes(self.dataset.root, self.paths, self.dataset.title)
+        if self.dataset.home is not None:  # of the published sets, `data check` knows
+            _refuse_leaks(self, hashes)
         images = sorted((r.key, h) for r, h in zip(self.ratings, hashes, strict=True))
         rules = changed_rules(self.dataset.root, self.paths, self.dataset.title)
-        return digest([self.name, self.split.fingerprint, images, *([rules] if rules else [])], length=64)
+        reading = reading_changes(self.dataset.reading)
+        more = [part for part in (rules, reading) if part]
+        return digest([self.name, self.split.fingerprint, images, *more], length=64)
+
+
+def _refuse_leaks(material: LabelledDataset, hashes: Sequence[str]) -> None:
+    """Refuses files of equal content in different subsets: what is tested must not have been learned."""
+    first: dict[str, str] = {}
+    faults = []
+    for rating, content in zip(material.ratings, hashes, strict=True):
+        other, key = first.setdefault(content, rating.key), rating.key
+        there, here = material.split.subset[other], material.split.subset[key]
+        if here != there:
+            faults.append(
+                UserError(
+                    f"{material.dataset.title}: {other} ({there}) and {key} ({here}) are the same picture; "
+                    "leave one out, put both into one subset, or give both one group"
+                )
+            )
+    refuse(faults)
+
+
+def say_notes(materials: Iterable[LabelledDataset]) -> None:
+    """Says what a person should know of how labels, splits and pictures were read."""
+    for material in materials:
+        for note in filter(None, [*material.dataset.notes(), material.split.note]):
+            say(f"{material.dataset.title}: {note}")
 
 
 def miniatures(names: Sequence[str] | None = None) -> Path:
@@ -62,6 +97,11 @@ def miniatures(names: Sequence[str] | None = None) -> Path:
     root = default_root()
     make_miniatures(root, names=names)
     return root
+
+
+def without_home(names: Sequence[str]) -> list[str]:
+    """Returns the datasets that lie in the folder of all, where tables of one's own do not."""
+    return [name for name in names if dataset_class(name).home is None]
 
 
 def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, Dataset]:
@@ -77,7 +117,10 @@ def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, D
     """
     if data is None and os.environ.get("CLIQA_DATA"):
         data = user_path(os.environ["CLIQA_DATA"])
-    return find_datasets(data or miniatures(names), names)
+    below = without_home(names)
+    if data is None and below:
+        data = miniatures(below)
+    return find_datasets(data or Path(), names)
 
 
 def load_materials(

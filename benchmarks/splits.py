@@ -57,11 +57,13 @@ class Split:
             files.
         subset: Image key -> subset, for every image, in rating order.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
+        note: What a person should know of how it was made; "" for nothing.
     """
 
     name: str
     subset: dict[str, Subset]
     fingerprint: str
+    note: str = ""
 
     def keys(self, subset: Subset) -> list[str]:
         """Returns the images of a subset, in rating order."""
@@ -75,14 +77,14 @@ class Split:
         return found
 
 
-def make_split(name: str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> Split:
+def make_split(name: str, ratings: Sequence[Rating], subset: Mapping[str, Subset], note: str = "") -> Split:
     """Puts a split together: brings it into rating order and computes its fingerprint."""
     ordered = {rating.key: subset[rating.key] for rating in ratings}
     lines = sorted(
         f"{r.key}\t{float(r.score)!r}\t{float(r.std)!r}\t{content(r.group or '')}\t{ordered[r.key]}"
         for r in ratings
     )
-    return Split(name, ordered, hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    return Split(name, ordered, hashlib.sha256("\n".join(lines).encode()).hexdigest(), note)
 
 
 def whole(ratings: Sequence[Rating]) -> Split:
@@ -126,6 +128,46 @@ def seeded_split(ratings: Sequence[Rating], dataset_name: str, number: int) -> S
     return make_split(f"seeded-{number}", ratings, {r.key: where[unit_of(r)] for r in ratings})
 
 
+def _stated_split(
+    subset: dict[str, Subset], dataset: Dataset, ratings: Sequence[Rating], number: int
+) -> Split:
+    """Returns the split that the labels state; without a validation set, an eighth of the training set is it.
+
+    Args:
+        subset: Key of every image -> subset, as stated.
+        dataset: The dataset.
+        ratings: All its ratings.
+        number: Seeds the draw of a validation set, by reference content where there are references.
+
+    Raises:
+        UserError: If a subset is empty, or a reference is torn apart.
+    """
+    source = dataset.homepage
+    faults = [
+        UserError(
+            f"{source}: its split has no image for {part}; mend it, or do without its column (split=none)"
+        )
+        for part in ("train", "test")
+        if part not in subset.values()
+    ]
+    refuse(faults + _torn(source, ratings, subset))
+    if "val" in subset.values():
+        return make_split("column", ratings, subset)
+    train = [rating for rating in ratings if subset[rating.key] == "train"]
+    counts: dict[str, int] = {}
+    for rating in train:
+        counts[unit_of(rating)] = counts.get(unit_of(rating), 0) + 1
+    if len(counts) < 2:
+        raise UserError(f"{source}: its split has one content to train on and none to validate on; add some")
+    contents = sorted(counts)
+    drawn = [contents[i] for i in rng_for("validation", dataset.name, number).permutation(len(contents))]
+    ends = np.cumsum([counts[unit] for unit in drawn])
+    validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(contents) - 1)]}
+    chosen: dict[str, Subset] = {r.key: "val" for r in train if unit_of(r) in validation}
+    note = f"the split of the labels has no val: {len(chosen)} of {len(train)} train images are taken, seeded"
+    return make_split(f"column-val-{number}", ratings, {**subset, **chosen}, note)
+
+
 def unit_of(rating: Rating) -> str:
     """Returns what may not be torn apart: the content of the reference, or else the image itself."""
     return rating.key if rating.group is None else content(rating.group)
@@ -143,7 +185,8 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
         spec: "1", "2", ... for a seeded split; "official" for that of the dataset's authors; else a path with
             published split files: the folder of the files, a folder of numbered splits, a dataset's folder
             with `splits2/<k>/` in it, or a folder with the datasets' folders. `PATH#3` takes split 3 (else 1)
-            where there are several.
+            where there are several. Where the labels state a split, that is taken, and a number seeds what
+            it leaves open.
         dataset: The dataset.
         ratings: Its ratings.
 
@@ -151,6 +194,9 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
         UserError: If there are no such files, or they do not fit the dataset, or it has no official split.
     """
     spec = spec.strip()
+    own = dataset.own_split()
+    if own is not None:
+        return _stated_split(own, dataset, ratings, int(spec) if re.fullmatch("[0-9]{1,9}", spec) else 1)
     if spec == OFFICIAL:
         return make_split(OFFICIAL, ratings, dataset.official_split())
     if re.fullmatch("-?[0-9]{1,9}", spec):
@@ -282,7 +328,7 @@ def _incomplete(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Su
     return faults + [UserError(f"{folder}: the subset {part} is empty; get it anew") for part in empty]
 
 
-def _torn(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
+def _torn(source: Path | str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
     """Says of each reference whose images are in more than one subset which two of them are."""
     first: dict[str, str] = {}
     faults: dict[str, UserError] = {}
@@ -293,7 +339,7 @@ def _torn(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset])
         other = first.setdefault(unit, rating.key)
         if subset[other] != subset[rating.key]:
             told = (
-                f"{folder}: reference {rating.group} is in two subsets: {other} in {subset[other]}, "
+                f"{source}: reference {rating.group} is in two subsets: {other} in {subset[other]}, "
                 f"{rating.key} in {subset[rating.key]}; take a split by references"
             )
             faults.setdefault(unit, UserError(told))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset, open_source
-from cliqa_bench.benchmarks.labelled import load_materials
+from cliqa_bench.benchmarks.labelled import load_materials, say_notes
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.benchmarks.suites import parse_orders
 from cliqa_bench.config import PRESETS, PresetName, Training
@@ -225,6 +225,7 @@ def iqa_benchmark(
         raise UserError(f"a benchmark has one order, not {len(orders)} ({', '.join(orders)}); name one")
     (names,) = orders.values()
     materials = load_materials(names, data, split)
+    say_notes(materials.values())
     if preset is None:
         preset = "quick" if all(m.generated for m in materials.values()) else "paper"
     if preset not in PRESETS:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import cast
 
 from cliqa_bench.benchmarks.base import Dataset, folded
-from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
+from cliqa_bench.paths import is_file
 
 _FORWARD = {
     "I": ("live", "csiq", "bid", "clive", "koniq10k", "kadid10k"),
@@ -56,7 +57,7 @@ def parse_orders(text: str) -> dict[str, list[str]]:
             raise UserError(
                 f"orders {text!r} mix {word!r} with other names; give labels (I,III), datasets, or 'all'"
             )
-        raise unknown("order or dataset", word, ["all", *ORDERS, *names])
+        raise registry.unknown_dataset(word, "order or dataset", ["all", *ORDERS, *names])
     twice = next((name for i, name in enumerate(sequence) if name in sequence[:i]), None)
     if twice is not None:
         raise UserError(f"the order {text!r} names {twice} twice; a dataset is learned once")
@@ -73,9 +74,10 @@ def dataset_name(word: str) -> str:
 
 
 def _spelt(word: str) -> str:
-    if user_code.is_file_name(word):
+    if user_code.is_file_name(word) or registry.in_family("datasets", word):
         return registry.check("datasets", word)
-    return word if word in registry.names("datasets") else word.lower()
+    # a file's name keeps its case, so that it is known for one
+    return word if word in registry.names("datasets") or is_file(word) else word.lower()
 
 
 def dataset_class(name: str) -> type[Dataset]:
@@ -95,11 +97,14 @@ def find_folder(data_root: Path, cls: type[Dataset]) -> Path | None:
         cls: The dataset.
 
     Returns:
-        The folder, or None. Where several would do, the first of `cls.folders` wins.
+        The folder, or None. Where several would do, the first of `cls.folders` wins. A dataset that says
+        where it is, is there.
 
     Raises:
         UserError: If `data_root` is no folder.
     """
+    if cls.home is not None:
+        return cls.home
     there = _folders(data_root)
     for wanted in cls.folders:
         exact = next((p for p in there if p.name == wanted), None)

@@ -163,6 +163,8 @@ class RunConfig:
         jobs: Number of processes that work side by side, or "auto"; changes no result.
         threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
             None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
+        tables: Tables of the user's that are datasets, as `csv:PATH?OPTIONS`, the path absolute; orders and
+            `test_on` have the short names that they go by.
         max_megapixels: Largest image that is decoded, in 10^6 pixels; changes no result.
         deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
@@ -182,6 +184,7 @@ class RunConfig:
     out: Path = Path("runs")
     test_on: list[str] = field(default_factory=list)
     include: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None
     deterministic: bool = False

@@ -26,6 +26,11 @@ def user_path(name: str | os.PathLike[str]) -> Path:
     return path
 
 
+def is_file(name: str | os.PathLike[str]) -> bool:
+    """Tells whether there is such a file; unlike a Path, no for a name that no file can have."""
+    return os.path.isfile(name)  # noqa: PTH113
+
+
 def cache_root() -> Path:
     """Returns `$CLIQA_CACHE`, or `~/.cache/cliqa_bench` where that is not set; nothing is created.
 

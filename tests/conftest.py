@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cliqa_bench.extensions import user_code
+from cliqa_bench.extensions import registry, user_code
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: said before PyTorch comes and takes all cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,6 +48,7 @@ def same_signals() -> Iterator[None]:
 def files_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets the strategies, datasets and backbones that a test included: later tests list what there is."""
     monkeypatch.setattr(user_code, "_files", dict(user_code._files))
+    monkeypatch.setattr(registry, "_sourced", dict(registry._sourced))
 
 
 def _signals() -> tuple[object, ...]:

@@ -172,7 +172,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     first = {row[0]: row for row in rows}
     kinds = [name for kind in registry._ROOMS for name in registry.names(kind)]
-    assert first.keys() == {*kinds, "timm:NAME", "avalanche:NAME", *ORDERS, *READOUTS}
+    assert first.keys() == {*kinds, "timm:NAME", "avalanche:NAME", "csv:FILE", *ORDERS, *READOUTS}
     assert first["resnet18"][1:3] == ["10,112", "98,304"]
     assert first["live"][1:4] == ["LIVE", "779", "images"]
     assert "https://database.mmsp-kn.de/kadid-10k-database.html" in first["kadid10k"]
@@ -191,7 +191,7 @@ def test_help_shows_every_flag(name: str, capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert out.startswith(f"usage: cliqa-bench {name}")
     flags = [f for f in build_parser()[1][name]._option_string_actions if f.startswith("--")]
-    assert [flag for flag in flags if flag not in out] in ([], ["--training", "--params"])
+    assert [flag for flag in flags if flag not in out] in ([], ["--training", "--params", "--tables"])
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

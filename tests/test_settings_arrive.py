@@ -154,7 +154,7 @@ FLAGS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "log": (("--log", "csv"), set()),
     "max_megapixels": (("--max-megapixels", "7.5"), set()),
 }
-ELSEWHERE = {"data", "weights", "include", "out"}
+ELSEWHERE = {"data", "weights", "include", "tables", "out"}
 """Paths: what lies there is named by its content, which the tests of planner, backbones and addons show."""
 
 

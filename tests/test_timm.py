@@ -38,7 +38,7 @@ def test_without_timm_the_line_says_what_to_install(monkeypatch):
 
 def test_the_family_is_described_without_timm():
     assert registry.families("backbones") == ["timm:NAME"]
-    assert registry.families("datasets") == []
+    assert registry.families("datasets") == ["csv:FILE"]
     assert registry.describe("backbones", "timm:NAME").startswith("Any model of the library timm")
 
 

@@ -16,6 +16,7 @@ import mmap
 import os
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,18 +26,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.pixels.decode import (
+    Reading,
     adaptive_resize,
     adaptive_size,
     decode_bytes,
     decoder_version,
     image_size,
     read_bytes,
+    reading_changes,
 )
 from cliqa_bench.benchmarks.pixels.hashes import remember
 from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
-from cliqa_bench.progress import bar
+from cliqa_bench.progress import bar, say
 from cliqa_bench.results.nodes import atomic_path, digest
 from cliqa_bench.system.locks import locked, sweep_lock
 
@@ -254,7 +257,8 @@ class _Build:
         max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         # one dataset in two places is two caches: they must not take turns in overwriting each other
-        place = digest([str(dataset.root.resolve()), resize])
+        self.reading = reading_changes(dataset.reading)
+        place = digest([str(dataset.root.resolve()), resize, *([self.reading] if self.reading else [])])
         self.path = (folder or cache_root() / "decoded") / f"{dataset.name}-{resize}-{place}.images"
         self.dataset = dataset
         self.keys = keys
@@ -264,7 +268,7 @@ class _Build:
 
     @functools.cached_property
     def made_by(self) -> dict[str, Any]:
-        return _made_by(self.resize)
+        return _made_by(self.resize, self.reading)
 
     def current(self) -> ImageCache | None:
         """Returns the finished cache if it has every image as its file is now."""
@@ -284,13 +288,20 @@ class _Build:
         old = {} if pixels is None else self._fresh(index)
         missing = [key for key in self.keys if key not in old]
         self._check_space()
+        noted: list[tuple[Path, str]] = []
         offset, images = 0, []
         with (
             atomic_path(self.path) as temporary,
             temporary.open("wb") as file,
             bar(len(self.keys), f"decode {self.dataset.title}", "image") as shown,
             contextlib.closing(
-                _decoded([self.files[k] for k in missing], self.resize, self.max_megapixels)
+                _decoded(
+                    [self.files[k] for k in missing],
+                    self.resize,
+                    self.max_megapixels,
+                    self.dataset.reading,
+                    noted,
+                )
             ) as new,
         ):
             for key in self.keys:
@@ -307,6 +318,8 @@ class _Build:
                 shown.update()
             body = json.dumps({"made_by": self.made_by, "images": images}).encode()
             file.write(body + _TAIL.pack(len(body), _MARK))
+        if self.reading:  # of the published sets, `data check` tells
+            _say_noted(self.dataset.title, noted)
         remember(self.dataset.root, {self.files[i.key]: (i.bytes, i.mtime_ns, i.hash) for i in images})
         cache = self.current()
         if cache is None:
@@ -332,7 +345,7 @@ class _Build:
         sizes = []
         for key in self.keys[:: max(1, len(self.keys) // _SAMPLED_SIZES)]:
             with contextlib.suppress(UserError):  # decoding will say it better
-                sizes.append(adaptive_size(*image_size(self.files[key]), self.resize))
+                sizes.append(adaptive_size(*image_size(self.files[key], self.dataset.reading), self.resize))
         return int(np.mean([w * h * 3 for w, h in sizes]) * len(self.keys)) if sizes else 0
 
     def _check_space(self) -> None:
@@ -346,11 +359,20 @@ class _Build:
             )
 
 
-def _made_by(resize: Any) -> dict[str, Any]:
+def _say_noted(title: str, noted: Sequence[tuple[Path, str]]) -> None:
+    """Says what should be known of pictures, a line for each kind, with the first of them."""
+    counts = Counter(text for _, text in noted)
+    for text, n in counts.items():
+        first = min(path.name for path, other in noted if other == text)
+        say(f"{title}: {first} {text}" + (f"; so it is with {n - 1} more" if n > 1 else ""))
+
+
+def _made_by(resize: Any, reading: Any) -> dict[str, Any]:
     """Returns what the pixels of a cache file depend on beside the images."""
     import PIL
 
-    return {"format": _VERSION, "decoder": decoder_version(), "pillow": PIL.__version__, "resize": resize}
+    made = {"format": _VERSION, "decoder": decoder_version(), "pillow": PIL.__version__, "resize": resize}
+    return {**made, "reading": reading} if reading else made
 
 
 def outdated(path: Path) -> str:
@@ -359,24 +381,26 @@ def outdated(path: Path) -> str:
     made = index.get("made_by") if isinstance(index, dict) else None
     if pixels is None or not isinstance(made, dict):
         return ""
-    today = _made_by(made.get("resize"))
+    today = _made_by(made.get("resize"), made.get("reading"))
     other = [f"{name} {made.get(name)} (now {now})" for name, now in today.items() if made.get(name) != now]
     return f"decoded with {', '.join(other)}" if other else ""
 
 
 def _decoded(
-    paths: list[Path], resize: int, max_megapixels: float
+    paths: list[Path], resize: int, max_megapixels: float, reading: Reading, noted: list[tuple[Path, str]]
 ) -> Generator[tuple[NDArray[np.uint8], tuple[int, int, str]], None, None]:
     """Decodes images in parallel and gives them in order, with few of them in memory at a time.
 
-    Threads do: Pillow's decoders let go of the interpreter lock.
+    Threads do: Pillow's decoders let go of the interpreter lock. What should be known of a file is added to
+    `noted`.
     """
 
     def decode_one(path: Path) -> tuple[NDArray[np.uint8], tuple[int, int, str]]:
         size, mtime = _file_facts(path)
         data = read_bytes(path)
         hashed = hashlib.blake2b(data, digest_size=16).hexdigest()
-        pixels = adaptive_resize(decode_bytes(data, path, max_megapixels), resize)
+        decoded = decode_bytes(data, path, max_megapixels, reading, lambda text: noted.append((path, text)))
+        pixels = adaptive_resize(decoded, resize)
         return np.ascontiguousarray(pixels), (size, mtime, hashed)
 
     workers = min(8, os.cpu_count() or 1)

@@ -111,6 +111,12 @@ RELEASED = Reading()
 OWN = Reading(any_name=True, srgb=True)
 """For pictures of one's own: as a viewer shows them."""
 
+
+def reading_changes(reading: Reading) -> dict[str, bool]:
+    """Returns how a reading differs from that of the published datasets; it goes into names of pixels."""
+    return {name: value for name, value in reading._asdict().items() if value != getattr(RELEASED, name)}
+
+
 Noted = Callable[[str], object]
 """Told what a person should know of a picture that was read all the same, such as "is a JPEG file, not what
 its name says"; the same words for the same kind."""
@@ -321,14 +327,18 @@ def adaptive_resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, reading: Reading = RELEASED) -> tuple[int, int]:
     """Returns an image's width and height as its header states them: nothing is decoded or turned.
+
+    Args:
+        path: The file.
+        reading: How it is read, where people differ.
 
     Raises:
         UserError: If there is no header to read.
     """
     try:
-        with path.open("rb") as file, _opened(file, path) as image:
+        with path.open("rb") as file, _opened(file, path, reading) as image:
             return image.size
     except UserError:
         raise
@@ -372,7 +382,7 @@ def rules_of(path: Path) -> list[str]:
     """
     try:
         data, negative = without_negative(path.read_bytes())
-        with _opened_bytes(data, path) as image:
+        with _opened_bytes(data, path, Reading(any_name=True)) as image:
             rules = {(image.format or "").lower(), _mode_rule(image), *_narrow_rules(image)}
             if negative:
                 rules.add("white is zero")

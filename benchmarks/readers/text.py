@@ -32,12 +32,14 @@ class LabelRow:
         number: Row number as an editor or a spreadsheet shows it, from 1.
         cells: Lower-case column name -> text, number or None (an empty cell).
         broken: What is wrong with the row as a whole; reading any cell of it raises this.
+        advice: What to do about a fault.
     """
 
     path: Path
     number: int
     cells: Mapping[str, object]
     broken: str = ""
+    advice: str = "get the file anew"
 
     @property
     def where(self) -> str:
@@ -47,10 +49,10 @@ class LabelRow:
     def fault(self, column: str, expected: str) -> UserError:
         """Builds the error for a cell that is not what it should be."""
         if self.broken:
-            return UserError(f"{self.where} {self.broken}; get the file anew")
+            return UserError(f"{self.where} {self.broken}; {self.advice}")
         value = self.cells.get(column.lower())
         shown = "is empty" if value is None or value == "" else f"holds {value!r}"
-        return UserError(f"{self.where}, column {column!r} {shown}, expected {expected}; get the file anew")
+        return UserError(f"{self.where}, column {column!r} {shown}, expected {expected}; {self.advice}")
 
     def text(self, column: str) -> str:
         """Returns a cell as text; a whole number loses its decimal point (CSIQ's image `1600`).
@@ -80,7 +82,8 @@ class LabelRow:
         if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
             raise self.fault(column, expected)
         try:
-            number = float(value)
+            # strip takes away separators of ASCII that float does not
+            number = float(value.strip() if isinstance(value, str) else value)
         except OverflowError:  # a whole number that no float can hold
             raise self.fault(column, expected) from None
         if not (math.isfinite(number) and low <= number <= high):

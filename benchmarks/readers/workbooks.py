@@ -24,6 +24,10 @@ MAX_CELLS = 1 << 22
 """Cells that a sheet may have, empty ones included; the largest of the authors' has 80,000."""
 
 
+WORKBOOK_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How .xlsx and .xls files begin."""
+
+
 class _NoValue:
     """A cell that holds something else than a value: it is no text, no number, and not empty."""
 
@@ -71,6 +75,15 @@ def read_sheet(path: Path, columns: Sequence[str], sheet: str | None = None) -> 
     return rows
 
 
+def read_rows(path: Path) -> list[Sequence[Any]]:
+    """Returns all rows of a workbook's first sheet, whatever they hold.
+
+    Raises:
+        UserError: If the workbook cannot be read or is too large.
+    """
+    return list(_bounded(path, _sheet_rows(path, None)))
+
+
 def _bounded(path: Path, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
     """Gives the rows of a sheet until there are more cells than any label file has."""
     cells = 0
@@ -90,7 +103,7 @@ def _sheet_rows(path: Path, sheet: str | None) -> Iterator[Sequence[Any]]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if size > MAX_BYTES:
         raise UserError(f"{path} has {size} bytes, a label file at most {MAX_BYTES}; get the file anew")
-    if start not in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
+    if start not in WORKBOOK_STARTS:
         raise UserError(f"{path} is neither an .xlsx nor an .xls workbook; get the file anew")
     try:
         yield from (_xlsx_rows if start == b"PK\x03\x04" else _xls_rows)(path, sheet)

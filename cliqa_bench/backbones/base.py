@@ -87,7 +87,10 @@ class Backbone(ABC):
             return file
         file, remedy = cls.usual_weights()
         if not file.is_file():
-            raise UserError(f"no weights of {cls.title} at {file}: {remedy}")
+            raise UserError(
+                f"no weights of {cls.title} at {file}: {remedy}; or take the backbone whose weights are in "
+                "the package: --backbone scnn, and for small pictures or a small machine --preset quick"
+            )
         return file
 
     @classmethod

@@ -79,6 +79,7 @@ def _run_arguments(add: Add) -> None:
     # sections of a YAML file; on the command line --set does it
     add("--training", type=dict[str, Any], help=argparse.SUPPRESS)
     add("--params", type=dict[str, dict[str, Any]], help=argparse.SUPPRESS)
+    add("--tables", type=tuple[str, ...], help=argparse.SUPPRESS)
 
 
 def _run(args: Namespace, command: str) -> int:

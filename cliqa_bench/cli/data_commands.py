@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from cliqa_bench.paths import user_path
+from cliqa_bench.progress import say
 
 Add = Callable[..., Any]
 
@@ -46,7 +47,7 @@ def make(args: Namespace, command: str) -> int:
 
 def check_arguments(add: Add) -> None:
     """Adds the flags of `data check`."""
-    add("dir", type=str, nargs="?", metavar="DIR", help=DATA)
+    add("dir", type=str, nargs="?", metavar="DIR", help=f"{DATA}; or a table of your own: csv:FILE")
     add(
         "--datasets",
         type=str,
@@ -67,8 +68,18 @@ def check(args: Namespace, command: str) -> int:
     include(args.include)
     limit = megapixels(args.max_megapixels)
     chosen = [registry.check("datasets", name) for name in words(args.datasets)]
-    root = _data(args.dir)
     from cliqa_bench.benchmarks.check import check_data
+    from cliqa_bench.benchmarks.labelled import without_home
+    from cliqa_bench.benchmarks.suites import dataset_class
+
+    if registry.in_family("datasets", args.dir or ""):
+        chosen.append(registry.check("datasets", args.dir))
+        args.dir = None
+    elif args.dir and user_path(args.dir).is_file():
+        registry.check("datasets", args.dir)
+    # tables of one's own lie where they say
+    home = dataset_class(chosen[0]).home if chosen and not without_home(chosen) else None
+    root = home or _data(args.dir)
 
     report = check_data(root, chosen or None, args.split, limit)
     print(report.render())
@@ -77,21 +88,26 @@ def check(args: Namespace, command: str) -> int:
 
 def ratings_arguments(add: Add) -> None:
     """Adds the flags of `data ratings`."""
-    add("name", type=str, metavar="NAME", help="a dataset; see 'list'")
+    add("name", type=str, metavar="NAME", help="a dataset, see 'list'; or a table of your own: csv:FILE")
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--split", type=str, metavar="N|DIR", help="also fill the column 'subset': " + SPLIT.split(" (")[0])
+    add("--include", type=str, metavar="FILES", help=INCLUDE)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def ratings(args: Namespace, command: str) -> int:
     """Prints a dataset's ratings as CSV."""
     from cliqa_bench.extensions import registry
+    from cliqa_bench.settings.resolve import include
 
+    include(args.include)
     name = registry.check("datasets", args.name)
     from cliqa_bench.benchmarks.splits import ratings_csv, resolve_split
     from cliqa_bench.benchmarks.suites import find_datasets
 
     dataset = find_datasets(_data(args.data, [name]), [name])[name]
+    for note in dataset.notes():
+        say(f"{dataset.title}: {note}")
     ratings = dataset.ratings()
     split = resolve_split(args.split, dataset, ratings) if args.split else None
     print(ratings_csv(dataset, ratings, split), end="")
@@ -102,11 +118,15 @@ def sheet_arguments(add: Add) -> None:
     """Adds the flags of `data sheet`."""
     add("dir", type=str, nargs="?", metavar="DIR", help=DATA)
     add("--out", type=str, default="sheets", metavar="DIR", help="folder of the sheets (default: sheets)")
+    add("--include", type=str, metavar="FILES", help=INCLUDE)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def sheet(args: Namespace, command: str) -> int:
     """Draws contact sheets."""
+    from cliqa_bench.settings.resolve import include
+
+    include(args.include)
     from cliqa_bench.benchmarks.generated.contact import contact_sheet
 
     out = user_path(args.out)
@@ -121,7 +141,7 @@ def _data(given: str | None, names: list[str] | None = None) -> Path:
 
     root = data_root(given)
     if root is None:
-        from cliqa_bench.benchmarks.labelled import miniatures
+        from cliqa_bench.benchmarks.labelled import miniatures, without_home
 
-        root = miniatures(names)
+        root = miniatures(None if names is None else without_home(names))
     return root

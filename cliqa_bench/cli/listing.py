@@ -68,4 +68,6 @@ def _datasets() -> list[list[str]]:
         label = f"authors' label: {dataset.direction} is better"
         home = registry.file_of("datasets", name) or dataset.homepage
         rows.append([name, dataset.title, f"{dataset.n_images:,} images", label, str(home)])
+    for name in registry.families("datasets"):
+        rows.append([name, "-", "-", "-", registry.describe("datasets", name)])
     return rows

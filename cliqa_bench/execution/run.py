@@ -17,7 +17,7 @@ import yaml
 from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.decoded import open_source
 from cliqa_bench.benchmarks.generated.make import default_root, made
-from cliqa_bench.benchmarks.labelled import load_materials
+from cliqa_bench.benchmarks.labelled import load_materials, say_notes, without_home
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.hashes import is_known
 from cliqa_bench.config import RunConfig
@@ -131,6 +131,8 @@ def _run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) 
     skipped = 0
     for number, config in enumerate(configs, 1):
         plan = prepare(config, command, decode=True)
+        if number == 1:
+            say_notes(plan.materials.values())
         place = f"{number}/{len(configs)}: " if len(configs) > 1 else ""
         print(place + _headline(plan, len(plan.missing().train)), flush=True)
         outcome = _do(plan)
@@ -233,13 +235,14 @@ def plan(config: RunConfig) -> str:
         UserError: As `prepare`.
     """
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
-    names += config.test_on
+    names = without_home([*names, *config.test_on])
     if config.data is None and not made(default_root(), names):
         return (
             f"the generated miniatures of {', '.join(names)} are not there yet: run makes them first, in "
             "less than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
         )
     laid_out = prepare(config, " ".join(sys.argv))
+    say_notes(laid_out.materials.values())
     train, _, answers, _ = laid_out.missing()
     rows = []
     for work in laid_out.train.values():

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from cliqa_bench import errors
 from cliqa_bench.extensions import user_code
+from cliqa_bench.paths import is_file
 
 PluginKind = Literal["strategies", "datasets", "backbones"]
 
@@ -35,8 +36,9 @@ class _Room:
         base: The base class, defined in the sub-package's `base.py`.
         shared: Whether helper modules lie in the same folder; then only a file with a line
             `class ...(<base>)` counts.
-        families: Prefixes of names that a library defines; `_<prefix>.py` has a function `find` that returns
-            the class of a name, or raises a UserError.
+        families: How names are written that a library or a file of the user's defines ("timm:NAME");
+            `_<prefix>.py` has a function `find` that returns the class of what follows the colon, or raises a
+            UserError. A class with a `source`, that is, the whole word, goes by its own name from then on.
     """
 
     noun: str
@@ -47,9 +49,9 @@ class _Room:
 
 
 _ROOMS: dict[PluginKind, _Room] = {
-    "strategies": _Room("strategy", "strategies", "Strategy", shared=False, families=("avalanche",)),
-    "datasets": _Room("dataset", "benchmarks", "Dataset", shared=True),
-    "backbones": _Room("backbone", "backbones", "Backbone", shared=True, families=("timm",)),
+    "strategies": _Room("strategy", "strategies", "Strategy", shared=False, families=("avalanche:NAME",)),
+    "datasets": _Room("dataset", "benchmarks", "Dataset", shared=True, families=("csv:FILE",)),
+    "backbones": _Room("backbone", "backbones", "Backbone", shared=True, families=("timm:NAME",)),
 }
 _PACKAGE = Path(__file__).parents[1]
 
@@ -75,7 +77,8 @@ def names(kind: PluginKind) -> list[str]:
     Those of installed packages and of files that were included stand among them.
     """
     own = [path.stem for path in _files(kind)]
-    return sorted({*own, *user_code.installed(kind), *_included(kind)})
+    sourced = [name for room, name in _sourced if room == kind]
+    return sorted({*own, *user_code.installed(kind), *_included(kind), *sourced})
 
 
 def _included(kind: PluginKind) -> list[str]:
@@ -90,13 +93,19 @@ def kinds_of(name: str) -> list[PluginKind]:
 
 def families(kind: PluginKind) -> list[str]:
     """Returns how the names of a kind's families are written: ["timm:NAME"]."""
-    return [f"{family}:NAME" for family in _ROOMS[kind].families]
+    return list(_ROOMS[kind].families)
 
 
 def _family(kind: PluginKind, name: str) -> str | None:
     """Returns the file's name of the family that a name belongs to, if it belongs to one."""
-    family, colon, _ = name.partition(":")
-    return f"_{family}" if colon and family in _ROOMS[kind].families else None
+    prefix, colon, _ = name.partition(":")
+    prefixes = [family.partition(":")[0] for family in _ROOMS[kind].families]
+    return f"_{prefix}" if colon and prefix in prefixes else None
+
+
+def in_family(kind: PluginKind, name: str) -> bool:
+    """Tells whether a name is one of a kind's families, whether or not it exists."""
+    return _family(kind, name) is not None
 
 
 def _find(kind: PluginKind, family: str, name: str) -> type[Any]:
@@ -105,23 +114,48 @@ def _find(kind: PluginKind, family: str, name: str) -> type[Any]:
     return found
 
 
+_sourced: dict[tuple[PluginKind, str], type[Any]] = {}
+"""Classes with a `source` that were found, by the names that they go by."""
+
+
+def _remember(kind: PluginKind, found: type[Any]) -> str:
+    """Returns the name that a class with a `source` goes by, in this process and from now on."""
+    held = _sourced.setdefault((kind, found.name), found)
+    if held.source != found.source:
+        raise errors.UserError(
+            f"{held.source} and {found.source} have one name, {found.name}; add name=OTHER to the options "
+            "of one"
+        )
+    _sourced[kind, found.name] = found
+    return str(found.name)
+
+
+def sources(kind: PluginKind) -> list[str]:
+    """Returns the whole words, such as "csv:/data/my.csv", of what goes by a name of its own."""
+    return [found.source for (room, _), found in _sourced.items() if room == kind]
+
+
 def check(kind: PluginKind, name: str) -> str:
     """Returns the name if it exists; for a name of a family its library is asked, and imported.
 
-    The path of a file is included, and gives its name.
+    The path of a file is included, and gives its name; so does a word of a family that has a `source`.
 
     Raises:
         UserError: If it does not; names the nearest match and what exists. If two have one name.
     """
-    if user_code.is_file_name(name):
+    family = _family(kind, name)
+    if family is None and user_code.is_file_name(name):
         name = user_code.include(name)
         _the_class(kind, user_code.included()[name].module)
-    if family := _family(kind, name):
-        _find(kind, family, name)
-    elif name not in (known := names(kind)):
-        raise errors.unknown(_ROOMS[kind].noun, name, [*known, *families(kind)])
-    else:
-        _check_clash(kind, name)
+    if family:
+        found = _find(kind, family, name)
+        return _remember(kind, found) if hasattr(found, "source") else name
+    if name not in (known := names(kind)):
+        listed = [*known, *families(kind)]
+        if kind == "datasets":
+            raise unknown_dataset(name, _ROOMS[kind].noun, listed)
+        raise errors.unknown(_ROOMS[kind].noun, name, listed)
+    _check_clash(kind, name)
     return name
 
 
@@ -135,6 +169,15 @@ def _check_clash(kind: PluginKind, name: str) -> None:
     if len(owners) > 1:
         noun = _ROOMS[kind].noun
         raise errors.UserError(f"two of the name {name!r}: {noun} of {' and of '.join(owners)}; rename one")
+
+
+def unknown_dataset(word: str, noun: str, known: Sequence[str]) -> errors.UserError:
+    """Builds the error for a dataset that does not exist; for a file, how a table is written."""
+    if is_file(word):
+        return errors.UserError(
+            f'{word} is a file; to use a table of ratings as a dataset, write "csv:{word}"'
+        )
+    return errors.unknown(noun, word, known)
 
 
 def importable(kind: PluginKind, given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -174,8 +217,17 @@ def load(kind: PluginKind, name: str) -> type[Any]:
     Raises:
         UserError: If there is no such file, or it does not define exactly one such class.
     """
+    found = _load(kind, name)
+    if kind == "datasets":
+        found.check_declared()
+    return found
+
+
+def _load(kind: PluginKind, name: str) -> type[Any]:
     if family := _family(kind, name):
         return _find(kind, family, name)
+    if sourced := _sourced.get((kind, name)):
+        return sourced
     name = check(kind, name)
     if name in _included(kind):
         return _named(_the_class(kind, user_code.included()[name].module), name)
@@ -260,6 +312,8 @@ def describe(kind: PluginKind, name: str) -> str:
     A name of a family is described by the family's file, whether or not the name exists; what is not ours
     says where it is from.
     """
+    if sourced := _sourced.get((kind, name)):
+        return f"the table {sourced.homepage}"
     if not (family := _family(kind, name)):
         name = check(kind, name)
     if not family and (entry := user_code.installed(kind).get(name)):

@@ -78,6 +78,11 @@ def include(path: str | Path) -> str:
     name = file.stem
     if not file.is_file():
         raise UserError(f"no file {file}; give the path of a Python file")
+    if not is_file_name(file.name):
+        raise UserError(
+            f"{file} is not a Python file (.py); a table of ratings is a dataset as it is: "
+            f'--orders "csv:{path}", --test-on, data check'
+        )
     if not name.isidentifier():
         raise UserError(f"{file}: its name is used as a name; call it like my_method.py")
     held = _files.get(name)

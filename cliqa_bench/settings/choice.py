@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cliqa_bench.config import RunConfig
 from cliqa_bench.extensions import registry
-from cliqa_bench.settings.resolve import include, typed_fields
+from cliqa_bench.settings.resolve import include, recall_tables, typed_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +51,7 @@ def choose(config: RunConfig) -> Choice:
         UserError: If a name is unknown, a hyper-parameter is out of range, or weights are missing.
     """
     include(config.include)  # in a process of its own, nothing is included yet
+    recall_tables(config.tables)
     backbone = load_backbone(config.backbone)
     strategies = tuple(load_strategy(name, config.params.get(name, {})) for name in config.strategy)
     datasets = {name for order in config.orders.values() for name in order} | set(config.test_on)

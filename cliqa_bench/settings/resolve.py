@@ -139,6 +139,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         UserError: If something is missing, unknown, or of the wrong type.
     """
     include(settings.get("include"))
+    recall_tables(settings.get("tables") or ())
     strategy = _strategies(settings.get("strategy"))
     orders = _orders(settings.get("orders") or "I")
     data = data_root(settings.get("data"))
@@ -161,6 +162,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         out=user_path(settings.get("out") or "runs"),
         test_on=test_on,
         include=[str(file.path) for file in user_code.included().values()],
+        tables=_tables_of([*orders.values(), test_on]),
         jobs=_jobs(settings.get("jobs")),
         threads=_threads(settings.get("threads")),
         deterministic=bool(settings.get("deterministic")),
@@ -192,7 +194,9 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
     seeds = base.seeds if settings.get("seeds") is not None else paper_runs.SEEDS[base.preset]
     named = words(settings.get("backbones")) or paper_runs.BACKBONES[base.preset]
     backbones = [registry.check("backbones", name) for name in named]
-    base = replace(base, seeds=seeds, test_on=[] if test_on == ["none"] else _test_on(test_on, base.orders))
+    tests = [] if test_on == ["none"] else _test_on(test_on, base.orders)
+    tables = _tables_of([*base.orders.values(), tests])
+    base = replace(base, seeds=seeds, test_on=tests, tables=tables)
     # the weights of the package need no stand-in
     return [
         replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
@@ -210,6 +214,23 @@ def include(files: str | Iterable[str] | None) -> None:
         name = user_code.include(file)
         if not registry.kinds_of(name):
             raise UserError(f"{file} defines no strategy, dataset or backbone")
+
+
+def recall_tables(sources: Iterable[str]) -> None:
+    """Makes tables of the user's known by the names that a configuration has for them.
+
+    Raises:
+        UserError: If one cannot be read any more.
+    """
+    for source in sources:
+        registry.check("datasets", source)
+
+
+def _tables_of(named: Iterable[Sequence[str]]) -> list[str]:
+    """Returns the tables among the datasets that are named, each once."""
+    every = dict.fromkeys(name for names in named for name in names)
+    found = (getattr(suites.dataset_class(name), "source", None) for name in every)
+    return [source for source in found if source]
 
 
 def config_dict(config: RunConfig) -> dict[str, Any]:
@@ -244,9 +265,11 @@ def _orders(value: str | Sequence[str]) -> dict[str, list[str]]:
 
 def _preset(value: str | None, data: Path | None, orders: Mapping[str, list[str]]) -> PresetName:
     if value is None:
-        if data is None:
-            return "quick"
         needed = dict.fromkeys(name for sequence in orders.values() for name in sequence)
+        if data is None and any(suites.dataset_class(name).home is None for name in needed):
+            return "quick"  # there are miniatures among them
+        if data is None:
+            return "paper"
         found = suites.find_datasets(data, list(needed)).values()
         return "quick" if all(dataset.generated for dataset in found) else "paper"
     for preset in PRESETS:
