@@ -235,10 +235,23 @@ def test_a_black_picture_is_no_news(tmp_path: Path) -> None:
 BGRA = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 
 
+def opens(path: Path) -> bool:
+    """Tells whether Pillow knows a header (10.1 not that of 56 bytes); one that it does not is refused."""
+    try:
+        Image.open(path).close()
+    except OSError:
+        with pytest.raises(UserError, match="Unsupported BMP header type"):
+            decode(path)
+        return False
+    return True
+
+
 @pytest.mark.parametrize("header", [56, 108, 124])
 def test_an_alpha_that_is_empty_throughout_is_none(tmp_path: Path, header: int) -> None:
     pixels = np.dstack([COLOUR[:, :, ::-1], np.zeros((16, 24), np.uint8)])
     path = bmp(tmp_path / "a.bmp", pixels, header, BGRA)
+    if not opens(path):
+        return
     with Image.open(path) as image:
         assert image.mode == "RGBA", "Pillow takes the mask for one"
     np.testing.assert_array_equal(decode(path), COLOUR)
@@ -258,6 +271,8 @@ def test_an_alpha_that_says_something_is_heard(tmp_path: Path, header: int) -> N
     alpha = np.zeros((16, 24), np.uint8)
     alpha[4:] = 255
     path = bmp(tmp_path / "a.bmp", np.dstack([COLOUR[:, :, ::-1], alpha]), header, BGRA)
+    if not opens(path):
+        return
     found = decode(path)
     assert (found[:4] == 255).all()
     np.testing.assert_array_equal(found[4:], COLOUR[4:])
@@ -447,10 +462,15 @@ def written() -> list[tuple[str, str]]:
     found = []
     for mode in (*READ, *REFUSED):
         for suffix in (".avif", ".bmp", ".gif", ".jpg", ".jp2", ".png", ".tif", ".webp"):
-            if mode.startswith("I") and suffix not in (".png", ".tif"):
+            right = (".png", ".tif") if mode.startswith("I;") else (".tif",)
+            if mode.startswith("I") and suffix not in right:
+                continue
+            if (mode, suffix) == ("YCbCr", ".jp2"):  # Pillow 10.1 writes it without saying what it is
                 continue
             with contextlib.suppress(OSError, ValueError, KeyError):
-                painted(mode).save(io.BytesIO(), Image.registered_extensions()[suffix])
+                file = io.BytesIO()
+                painted(mode).save(file, Image.registered_extensions()[suffix])
+                Image.open(file).load()  # 10.1 does not read its own YCbCr in TIFF
                 found.append((mode, suffix))
     return found
 
