@@ -287,6 +287,6 @@ def find(text: str) -> type[Dataset]:
 
 
 def _plain(title: str) -> str:
-    """Returns a title as it can stand in a file's name and on a command line."""
+    """Returns a title that can be used in a file name and on a command line."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", title)[:_LONGEST_NAME].strip("-.")
     return plain or hashlib.sha256(title.encode("utf-8", "surrogateescape")).hexdigest()[:8]

@@ -318,10 +318,15 @@ def adaptive_resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     Returns:
         (H', W', 3) uint8; the argument itself where nothing is to be done.
     """
+    height, width = pixels.shape[:2]
+    return resized(pixels, adaptive_size(width, height, side))
+
+
+def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Returns an image (H, W, 3) uint8 of another (width, height); the argument itself if that is its own."""
     from PIL import Image
 
     height, width = pixels.shape[:2]
-    size = adaptive_size(width, height, side)
     if size == (width, height):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))

@@ -77,7 +77,7 @@ def match_names(base: Path, names: Sequence[str]) -> MatchedNames:
 
     Args:
         base: The folder of the table, or of the pictures; they may also lie in one of the folders below.
-        names: As they stand in the table.
+        names: As written in the table.
 
     Raises:
         UserError: If two folders have the pictures, or there are too many files.

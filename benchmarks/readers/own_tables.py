@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cliqa_bench.benchmarks.readers.text import MAX_TEXT_BYTES, LabelRow
+from cliqa_bench.benchmarks.readers.text import LabelRow, read_bounded
 from cliqa_bench.benchmarks.readers.workbooks import HEADER_SEARCH_ROWS, WORKBOOK_STARTS, read_rows
 from cliqa_bench.errors import UserError
 
@@ -102,14 +102,7 @@ def read_own_table(path: Path, has_columns: HasColumns) -> OwnTable:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TEXT_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"cannot read the table {path}: {error.strerror or error}") from error
-    if len(data) > MAX_TEXT_BYTES:
-        raise UserError(f"{path} has more than {MAX_TEXT_BYTES >> 20} MB; is it a table of ratings?")
-    return data
+    return read_bounded(path, f"the table {path}", "; is it a table of ratings?")
 
 
 # -- text ----------------------------------------------------------------------------------------------------

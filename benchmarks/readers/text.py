@@ -138,21 +138,34 @@ def _row(path: Path, number: int, names: Sequence[str], cells: Sequence[str], ex
     return LabelRow(path, number, {}, f"has {len(cells)} cells, {expected}")
 
 
+def read_bounded(path: Path, named: str, if_larger: str) -> bytes:
+    """Returns the bytes of a file of labels.
+
+    Args:
+        path: The file.
+        named: What it is called where it cannot be read.
+        if_larger: The end of the message about a file that is larger than `MAX_TEXT_BYTES`.
+
+    Raises:
+        UserError: If it cannot be read or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {named}: {error.strerror or error}") from error
+    if len(data) > MAX_TEXT_BYTES:
+        raise UserError(f"{path} has more than {MAX_TEXT_BYTES >> 20} MB{if_larger}")
+    return data
+
+
 def read_text(path: Path) -> str:
     """Returns the text of a file: UTF-8, without byte-order mark, lines ended by LF whatever ended them.
 
     Raises:
         UserError: If it cannot be read, is larger than `MAX_TEXT_BYTES`, or is no text.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TEXT_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(data) > MAX_TEXT_BYTES:
-        raise UserError(
-            f"{path} has more than {MAX_TEXT_BYTES >> 20} MB, which no label file has; get it anew"
-        )
+    data = read_bounded(path, str(path), ", which no label file has; get it anew")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

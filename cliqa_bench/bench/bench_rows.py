@@ -1,8 +1,8 @@
 """The groups of rows, and where each is measured.
 
 A group is a module in `groups` with a function `measure(setting) -> Iterator[Measurement | Failed]`. It gives
-its rows one by one, so that what was measured stays if a later row fails; a `Failed` instead of a row is one
-check that went wrong, after which the group goes on.
+its rows one by one, so that what was measured stays if a later row fails; a `Failed` in place
+of a row reports one check that failed, and the group continues.
 """
 
 from __future__ import annotations

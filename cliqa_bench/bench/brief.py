@@ -1,4 +1,4 @@
-"""The command line with a report of numbers alone, for runs whose figures and pages nobody looks at.
+"""The command line with a report that holds numbers only, for runs that need no figures and no pages.
 
 `python -m cliqa_bench.bench.brief` takes the words of `python -m cliqa_bench`. Ctrl-C reaches it even where a
 shell script started the benchmark in the background, which has it ignored by all that is started.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.pixels.decode import MIN_SIDE, OWN, adaptive_size, decode
+from cliqa_bench.benchmarks.pixels.decode import MIN_SIDE, OWN, adaptive_size, decode, resized
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.find_pictures import RAW
 
@@ -84,8 +84,6 @@ def read_picture(path: Path, resize: int, max_megapixels: float) -> OwnPicture:
 
 
 def _shrunk(pixels: NDArray[np.uint8], path: Path, resize: int, notes: list[str]) -> NDArray[np.uint8]:
-    from PIL import Image
-
     height, width = pixels.shape[:2]
     size = scored_size(width, height, resize)
     if size == (width, height):
@@ -94,4 +92,4 @@ def _shrunk(pixels: NDArray[np.uint8], path: Path, resize: int, notes: list[str]
         raise UserError(f"image {path} has {width} x {height} pixels, too narrow to be shrunk; cut it")
     if size != adaptive_size(width, height, resize):
         notes.append(f"is narrow, and was shrunk to {most_pixels(resize) / 1e6:.1f} megapixels")
-    return np.ascontiguousarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    return np.ascontiguousarray(resized(pixels, size))

@@ -404,7 +404,7 @@ def deterministic(place: Place) -> str:
 
 
 def spread(place: Place) -> str:
-    """Tells how far runs with the same seed lie apart where nobody asked for the same bits."""
+    """Measures how much runs with the same seed differ without `--deterministic`."""
     outs = [place.folder() for _ in range(2 if place.toy else 5)]
     for out in outs:
         place.run(out, "--strategy", "tsn", "--orders", TWO)
