@@ -296,6 +296,7 @@ def test_among_ones_own_pictures_the_content_says_the_format(tmp_path: Path, suf
     assert decode(path, reading=OWN, noted=said.append).shape == COLOUR.shape
     assert said == ["is a JPEG file, not what its name says"]
     assert format_of(path) == "JPEG"
+    assert rules_of(path) == ["jpeg", "rgb"]
     path.write_bytes(b"no picture at all")
     assert format_of(path) == ""
     with pytest.raises(UserError, match="in none of the formats"):
