@@ -490,8 +490,8 @@ def test_every_mode_that_a_format_holds_is_read_right_or_refused(
     lossy = suffix in (".avif", ".jpg", ".webp", ".jp2", ".gif")
     wanted = gray(RAMP) if mode.startswith("I;16") else np.asarray(image.convert("RGB"))
     apart = np.abs(decode(path, reading=OWN).astype(int) - wanted)
-    # a wrong range, end or palette moves the mean by tens
-    assert apart.mean() <= 12 if lossy else apart.max() <= 1
+    # the largest mean seen is 4.0 (RGBA as GIF); a wrong range, end or palette moves it by tens
+    assert apart.mean() <= 12 if lossy else not apart.any()
 
 
 def test_more_samples_than_a_colour_needs_are_refused_or_left_out(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def made_miniatures() -> Iterator[None]:
 
 
 def run_tests(
-    copy: Path, tests: Sequence[str], *flags: str, own_data: bool = False
+    copy: Path, tests: Sequence[str], *flags: str, own_data: bool = False, seconds: float | None = SECONDS
 ) -> tuple[int | None, str]:
     """Runs tests in a copy of the checkout; returns pytest's exit code (None: too slow) and its output.
 
@@ -165,7 +165,7 @@ def run_tests(
             env=environment,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         return None, ""
@@ -220,7 +220,7 @@ def check_unchanged(changes: Sequence[Change], jobs: int) -> str:
     if not tests:
         return ""
     with copied_checkout() as copy:
-        code, output = run_tests(copy, tests, "-n", str(jobs))
+        code, output = run_tests(copy, tests, "-n", str(jobs), seconds=None)
     return "" if code == 0 else f"the tests fail on the unchanged code:\n{output[-2000:]}"
 
 
