@@ -162,7 +162,7 @@ def check_data(
     """Reads all labels and decodes all images below a folder, in one pass, whatever is wrong with some.
 
     Problems are: a dataset that is not there, labels or split files that are broken (every row of them that
-    is), images that are missing or cannot be decoded, links that lead out of the dataset, and equal pixels in
+    is), counts, ranges, means or a direction of scores that are not those of the release, images that are missing or cannot be decoded, links that lead out of the dataset, and equal pixels in
     more than one of train, val and test. Images without a label are counted and are no problem: some releases
     ship them.
 
@@ -196,6 +196,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
     with _noted(row, "of the labels"):
         row.found += " (generated)" if dataset.generated else ""
         row.ratings = dataset.ratings()
+        row.problems += dataset.score_faults(row.ratings)
         if not dataset.as_released(row.ratings):
             row.problems.append(
                 "the labels are not those of the release, though they look alike: a number was changed, or "

