@@ -474,8 +474,8 @@ class Dataset(ABC):
             return []
         turned = abs(_place_of_mean(found) + _place_of_mean(facts) - 1) <= SCORE_TOLERANCE
         return [
-            f"scores run from {found.low:.5g} to {found.high:.5g}, mean {found.mean:.5g}; those of the release "
-            f"from {facts.low:.5g} to {facts.high:.5g}, mean {facts.mean:.5g}"
+            f"scores run from {found.low:.5g} to {found.high:.5g}, mean {found.mean:.5g}; those of the "
+            f"release from {facts.low:.5g} to {facts.high:.5g}, mean {facts.mean:.5g}"
             + (": they are upside down" if turned else "")
             + f"; get the label files anew from {self.homepage}"
         ]

@@ -162,9 +162,9 @@ def check_data(
     """Reads all labels and decodes all images below a folder, in one pass, whatever is wrong with some.
 
     Problems are: a dataset that is not there, labels or split files that are broken (every row of them that
-    is), counts, ranges, means or a direction of scores that are not those of the release, images that are missing or cannot be decoded, links that lead out of the dataset, and equal pixels in
-    more than one of train, val and test. Images without a label are counted and are no problem: some releases
-    ship them.
+    is), a count, range, mean or direction of scores that is not the release's, images that are missing or
+    cannot be decoded, links that lead out of the dataset, and equal pixels in more than one of train, val and
+    test. Images without a label are counted and are no problem: some releases ship them.
 
     Args:
         root: The folder that holds the datasets.

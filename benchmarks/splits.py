@@ -53,8 +53,8 @@ class Split:
     """A split of one dataset.
 
     Attributes:
-        name: What it is called in results: "seeded-1"; "official", or "official-val-1" where the authors leave
-            validation to others; "tsn-1" and "liqe-1" for published files.
+        name: What it is called in results: "seeded-1"; "official", or "official-val-1" where the authors
+            leave validation to others; "tsn-1" and "liqe-1" for published files.
         subset: Image key -> subset, for every image, in rating order.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
         note: What a person should know of how it was made; "" for nothing.
@@ -154,7 +154,9 @@ def _stated_split(
     if "val" in subset.values():
         return make_split("column", ratings, subset)
     chosen, note = _draw_validation(f"{source}: its split", subset, dataset, ratings, number)
-    return make_split(f"column-val-{number}", ratings, {**subset, **chosen}, f"the split of the labels {note}")
+    return make_split(
+        f"column-val-{number}", ratings, {**subset, **chosen}, f"the split of the labels {note}"
+    )
 
 
 def _draw_validation(
@@ -197,17 +199,13 @@ def _official_split(dataset: Dataset, ratings: Sequence[Rating]) -> Split:
             images than the release's.
     """
     subset = dataset.official_split()
-    whose, advice = f"{dataset.title}: its official split", f"get its files anew from {dataset.homepage}"
-    faults = _torn(whose, ratings, subset)
-    left_out = [rating.key for rating in ratings if rating.key not in subset]
-    if left_out:
-        faults.append(UserError(f"{whose} leaves out {len(left_out)} images, first {left_out[0]}; {advice}"))
+    whose = f"{dataset.title}: its official split"
+    faults = _incomplete(whose, ratings, subset, ("train", "test")) + _torn(whose, ratings, subset)
     found = tuple(sum(part == of for part in subset.values()) for of in SUBSETS)
     expected = None if dataset.generated else dataset.official_counts
     if expected is not None and expected != found:
-        faults.append(
-            UserError(f"{whose} has {_counts(found)} images (train/val/test), not {_counts(expected)}; {advice}")
-        )
+        sizes = f"{_counts(found)} images (train/val/test), not {_counts(expected)}"
+        faults.append(UserError(f"{whose} has {sizes}; get its files anew from {dataset.homepage}"))
     refuse(faults)
     if "val" in subset.values():
         return make_split(OFFICIAL, ratings, subset)
@@ -368,15 +366,21 @@ def _score(path: Path, row: int, cell: str) -> float:
         ) from error
 
 
-def _incomplete(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
+def _incomplete(
+    source: Path | str,
+    ratings: Sequence[Rating],
+    subset: Mapping[str, Subset],
+    parts: Sequence[Subset] = SUBSETS,
+) -> list[UserError]:
+    """Says of a split that it leaves images out, and which of the subsets have none."""
     faults = []
     left_out = [rating.key for rating in ratings if rating.key not in subset]
     if left_out:
         faults.append(
-            UserError(f"{folder}: {len(left_out)} images are in no subset, first {left_out[0]}; get it anew")
+            UserError(f"{source}: {len(left_out)} images are in no subset, first {left_out[0]}; get it anew")
         )
-    empty = [part for part in SUBSETS if part not in subset.values()]
-    return faults + [UserError(f"{folder}: the subset {part} is empty; get it anew") for part in empty]
+    empty = [part for part in parts if part not in subset.values()]
+    return faults + [UserError(f"{source}: the subset {part} is empty; get it anew") for part in empty]
 
 
 def _torn(source: Path | str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts, find_file
-from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
-from cliqa_bench.benchmarks.tid2013 import entry
-from cliqa_bench.errors import UserError, read_all
+from cliqa_bench.benchmarks.tid2013 import entry, read_pairs
+from cliqa_bench.errors import read_all
 
 TYPES, LEVELS = 17, 4
 """Its types are the first 17 of TID2013."""
@@ -38,23 +35,19 @@ class Tid2008(Dataset):
     n_images = 1700
     n_groups = 25
     direction = "higher"
-    rule = "the MOS of mos_with_names.txt, 0 to 9, unchanged; std = mos_std.txt, the deviation of the MOS itself"
+    rule = (
+        "the MOS of mos_with_names.txt, 0 to 9, unchanged; std = mos_std.txt, the deviation of the MOS itself"
+    )
     score_facts = ScoreFacts(0, 7.7143, 4.4796)
 
     def entries(self) -> list[Entry]:
         """Reads `mos_with_names.txt`, and `mos_std.txt` where it is there, line by line."""
-        labels = self.label_file(*self.label_files)
-        rows = read_lines(labels, ("mos", "name"))
-        stds: Sequence[LabelRow | None] = [None] * len(rows)
-        if find_file(self.root, STDS) is not None:
-            stds = read_lines(self.label_file(STDS), ("std",))
-        if len(stds) != len(rows):
-            raise UserError(
-                f"{self.label_file(STDS)} has {len(stds)} values, {labels} rates {len(rows)} images; get both "
-                "anew"
-            )
-        return read_all(zip(rows, stds, strict=True), lambda both: entry(*both, TYPES, LEVELS))
+        stds = self.label_file(STDS) if find_file(self.root, STDS) else None
+        both = read_pairs(self.label_file(*self.label_files), stds)
+        return read_all(both, lambda rows: entry(*rows, TYPES, LEVELS))
 
     def notes(self) -> list[str]:
         """See the base class."""
-        return [] if find_file(self.root, STDS) else [f"no {STDS}: the deviations of the scores are not known"]
+        return (
+            [] if find_file(self.root, STDS) else [f"no {STDS}: the deviations of the scores are not known"]
+        )

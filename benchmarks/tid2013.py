@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
@@ -67,13 +68,25 @@ class Tid2013(Dataset):
 
     def entries(self) -> list[Entry]:
         """Reads `mos_with_names.txt`, and beside it, line by line, `mos_std.txt`."""
-        labels, stds_file = self.label_file(*self.label_files), self.label_file("mos_std.txt")
-        rows, stds = read_lines(labels, ("mos", "name")), read_lines(stds_file, ("std",))
-        if len(stds) != len(rows):
-            raise UserError(
-                f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; get both anew"
-            )
-        return read_all(zip(rows, stds, strict=True), lambda both: entry(*both, len(DISTORTIONS), 5))
+        both = read_pairs(self.label_file(*self.label_files), self.label_file("mos_std.txt"))
+        return read_all(both, lambda rows: entry(*rows, len(DISTORTIONS), 5))
+
+
+def read_pairs(labels: Path, stds_file: Path | None) -> list[tuple[LabelRow, LabelRow | None]]:
+    """Reads the rows of `mos_with_names.txt`, each with that of `mos_std.txt`, if there is such a file.
+
+    Raises:
+        UserError: If a file cannot be read, or they have different numbers of rows.
+    """
+    rows = read_lines(labels, ("mos", "name"))
+    if stds_file is None:
+        return [(row, None) for row in rows]
+    stds = read_lines(stds_file, ("std",))
+    if len(stds) != len(rows):
+        raise UserError(
+            f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; get both anew"
+        )
+    return list(zip(rows, stds, strict=True))
 
 
 def entry(row: LabelRow, std: LabelRow | None, n_types: int, n_levels: int) -> Entry:
