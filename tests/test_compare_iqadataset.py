@@ -18,7 +18,7 @@ def write_tables(folder: Path) -> None:
     ]
     (folder / "UHD-IQA.txt").write_text("\n".join(["dis_img_path,dis_type,score", *uhdiqa, ""]))
     livemd = [
-        f"LIVE_MD/To_Release/Part_{n}/{sub}/cows_blur{i}.bmp,x,LIVE_MD/To_Release/Ref_Images/cows.bmp,{10 * n + i}.5"
+        f"LIVE_MD/Part_{n}/{sub}/cows_blur{i}.bmp,x,LIVE_MD/Ref_Images/cows.bmp,{10 * n + i}.5"
         for n, sub in ((1, "blurjpeg"), (2, "blurnoise"))
         for i in (1, 2)
     ]
