@@ -140,7 +140,7 @@ def csiq(root: Path, rows: Rows) -> None:
 
 
 def clive(root: Path, rows: Rows) -> None:
-    """Seven images for practice come first; the image that the table lacks gets a score between the others."""
+    """Seven images for practice come first; the image that the table lacks gets a score of our own."""
     practice = [f"t{i}.bmp" for i in range(1, 8)]
     scores = {name_of(row): float(row["score"]) for row in rows}
     names = [*practice, "100.bmp", *scores]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import layouts
@@ -68,6 +69,19 @@ def test_counts_and_directions_of_the_real_sets() -> None:
     }
     for name, counts in split.items():
         assert sum(counts) == REAL[name][0]
+
+
+def test_the_page_for_owners_states_what_the_classes_do() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs/archives.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| (.*?) \| (.*?) \|", page, re.MULTILINE)
+    assert {name for name, *_ in rows} == set(REAL)
+    for name, images, folders, told in rows:
+        cls = suites.dataset_class(name)
+        assert int(images.replace(",", "")) == cls.n_images
+        assert set(re.findall("`(.*?)`", folders)) <= set(cls.folders)
+        assert ("official split" in told) == (cls.official_counts is not None)
+        if cls.official_counts:
+            assert " / ".join(f"{n:,}" for n in cls.official_counts if n) in told
 
 
 def test_missing_pictures_of_flive_are_told_by_their_source(tmp_path: Path) -> None:
