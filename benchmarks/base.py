@@ -76,7 +76,7 @@ class Dataset(ABC):
         labels_digest: `digest_of` the ratings of the release, where they are known; tells a digit that was
             changed and scores that were shuffled, which nothing else in a label file tells.
         score_facts: Range and mean of the release's scores, in our direction; None where they are not known.
-        official_counts: Images for train, val and test in the authors' split; None where there is none.
+        official_counts: Images for train, val and test in the authors' split; None if they published none.
         home: Where it is looked for, whatever folder holds the other datasets; None: in that folder.
         reading: How its pictures are read, where people differ.
         root: The dataset's own folder.

@@ -17,8 +17,8 @@ FILES: dict[Subset, str] = {"train": "Train (Images and MOS).csv", "test": "Test
 class Biq2021(Dataset):
     """BIQ2021.
 
-    Two label files are the authors' split into training and test set; validation is left to whoever trains,
-    so that an eighth of the training set is drawn for it. Names hold blanks and brackets: `ss03 (7805).jpg`.
+    Two label files are the authors' split into training and test set; they leave validation to the user, so
+    that an eighth of the training set is drawn for it. Names hold blanks and brackets: `ss03 (7805).jpg`.
 
     Source: the authors' repository, which holds labels and pictures.
     """
@@ -48,7 +48,7 @@ class Biq2021(Dataset):
         return read_all(read_csv(self.label_file(FILES[part]), ("Image Name", "MOS")), entry)
 
     def official_split(self) -> dict[str, Subset]:
-        """See the base class; there is no validation set."""
+        """See the base class; without a validation set."""
         return {entry.rating.key: part for part in FILES for entry in self._entries_of(part)}
 
 
