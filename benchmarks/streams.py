@@ -222,7 +222,7 @@ def iqa_benchmark(
     """
     orders = parse_orders(order if isinstance(order, str) else ",".join(order))
     if len(orders) != 1:
-        raise UserError(f"a benchmark has one order, not {len(orders)} ({', '.join(orders)}); name one")
+        raise UserError(f"a benchmark has one order, not {len(orders)} ({', '.join(orders):.200}); name one")
     (names,) = orders.values()
     materials = load_materials(names, data, split)
     say_notes(materials.values())

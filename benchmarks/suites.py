@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
 from cliqa_bench.benchmarks.base import Dataset, folded
+from cliqa_bench.benchmarks.order_designs import WORDS, design_orders, is_design, split_design
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
 from cliqa_bench.paths import is_file
@@ -32,17 +33,25 @@ def parse_orders(text: str) -> dict[str, list[str]]:
     """Reads what `--orders` says.
 
     Args:
-        text: "all"; labels ("I", "I,III", any case); or one sequence of dataset names ("bid,live,kadid10k").
+        text: "all"; labels ("I", "I,III", any case); one sequence of dataset names ("bid,live,kadid10k"); or
+            a design ("every", "sample:24", "williams") of the paper's six datasets or of those named after a
+            colon ("every:live,csiq,bid").
 
     Returns:
-        Label (of an explicit sequence: the sequence itself, comma-separated) -> dataset names.
+        Label (of an explicit sequence: the sequence itself, comma-separated; of a design's sequence that is
+        one of the paper's: its number) -> dataset names.
 
     Raises:
-        UserError: If a label or name does not exist, a dataset is named twice, or both kinds are mixed.
+        UserError: If a label or name does not exist, a dataset is named twice, both kinds are mixed, or a
+            design has too few or too many orders.
     """
+    if is_design(text):
+        return _designed(text)
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
-        raise UserError("no orders given: say 'all', labels such as I,III, or a sequence such as bid,live")
+        raise UserError(
+            "no orders given: say 'all', 'every', labels such as I,III, or a sequence such as bid,live"
+        )
     if [word.lower() for word in words] == ["all"]:
         return {label: list(order) for label, order in ORDERS.items()}
     labels = [word.upper() for word in words if word.upper() in ORDERS]
@@ -57,11 +66,40 @@ def parse_orders(text: str) -> dict[str, list[str]]:
             raise UserError(
                 f"orders {text!r} mix {word!r} with other names; give labels (I,III), datasets, or 'all'"
             )
-        raise registry.unknown_dataset(word, "order or dataset", ["all", *ORDERS, *names])
+        raise registry.unknown_dataset(word, "order or dataset", ["all", *WORDS, *ORDERS, *names])
+    _check_once(text, sequence)
+    return {",".join(sequence): sequence}
+
+
+def spelt_design(text: str) -> str:
+    """Returns a design with the names of its datasets: "every" becomes "every:live,csiq,...".
+
+    Raises:
+        UserError: As `parse_orders`.
+    """
+    design, datasets = _read_design(text)
+    return f"{design}:{','.join(datasets)}"
+
+
+def _read_design(text: str) -> tuple[str, list[str]]:
+    design, named = split_design(text)
+    datasets = [dataset_name(word.strip()) for word in named.split(",") if word.strip()] or list(ORDERS["I"])
+    _check_once(text, datasets)
+    return design, datasets
+
+
+def _designed(text: str) -> dict[str, list[str]]:
+    """Reads a design: its orders, those of the paper under their numbers."""
+    design, datasets = _read_design(text)
+    numbers = {order: label for label, order in ORDERS.items()}
+    orders = design_orders(design, datasets)
+    return {numbers.get(order) or ",".join(order): list(order) for order in orders}
+
+
+def _check_once(text: str, sequence: Sequence[str]) -> None:
     twice = next((name for i, name in enumerate(sequence) if name in sequence[:i]), None)
     if twice is not None:
         raise UserError(f"the order {text!r} names {twice} twice; a dataset is learned once")
-    return {",".join(sequence): sequence}
 
 
 def dataset_name(word: str) -> str:

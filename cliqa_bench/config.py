@@ -168,6 +168,7 @@ class RunConfig:
         max_megapixels: Largest image that is decoded, in 10^6 pixels; changes no result.
         deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
+        orders_as: How `orders` was asked for, where that is shorter ("every:live,csiq,bid"); [] where not.
     """
 
     strategy: list[str]
@@ -190,3 +191,4 @@ class RunConfig:
     deterministic: bool = False
     log: LogName | None = None
     max_megapixels: float = MAX_MEGAPIXELS
+    orders_as: list[str] = field(default_factory=list)

@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import pytest
 
 from cliqa_bench._version import __version__
+from cliqa_bench.benchmarks.order_designs import WORDS
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.cli.commands import COMMANDS
 from cliqa_bench.cli.listing import READOUT_TEXTS
@@ -172,7 +173,16 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     first = {row[0]: row for row in rows}
     kinds = [name for kind in registry._ROOMS for name in registry.names(kind)]
-    assert first.keys() == {*kinds, "timm:NAME", "avalanche:NAME", "csv:FILE", *ORDERS, *READOUTS}
+    assert first.keys() == {
+        *kinds,
+        "timm:NAME",
+        "avalanche:NAME",
+        "csv:FILE",
+        *ORDERS,
+        "all",
+        *WORDS,
+        *READOUTS,
+    }
     assert first["resnet18"][1:3] == ["10,112", "98,304"]
     assert first["live"][1:4] == ["LIVE", "779", "images"]
     assert "https://database.mmsp-kn.de/kadid-10k-database.html" in first["kadid10k"]

@@ -154,8 +154,9 @@ FLAGS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "log": (("--log", "csv"), set()),
     "max_megapixels": (("--max-megapixels", "7.5"), set()),
 }
-ELSEWHERE = {"data", "weights", "include", "tables", "out"}
-"""Paths: what lies there is named by its content, which the tests of planner, backbones and addons show."""
+ELSEWHERE = {"data", "weights", "include", "tables", "out", "orders_as"}
+"""Paths: what lies there is named by its content, which the tests of planner, backbones and addons show.
+`orders_as` repeats `orders` in fewer words (test_order_designs)."""
 
 
 @pytest.mark.parametrize("name", FLAGS)

@@ -20,7 +20,10 @@ from cliqa_bench.paths import user_path
 
 Handler = Callable[[Namespace, str], int]
 
-_ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' between several (default: I)"
+_ORDERS = (
+    "I..VIII, 'all', sequences such as bid,live,kadid10k, 'every', 'sample:24' or 'williams' (of some "
+    "datasets: every:live,csiq,bid); put ';' between several (default: I)"
+)
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"

@@ -30,13 +30,26 @@ def listing() -> str:
                 "backbones (--backbone), what TSN-IQA adds per task (parameters, centroid values)",
                 _backbones(),
             ),
-            ("orders (--orders)", [[label, ", ".join(names)] for label, names in suites.ORDERS.items()]),
+            ("orders (--orders)", _orders()),
             (
                 "readouts (rows of the tables, chosen while reading)",
                 [[n, READOUT_TEXTS[n]] for n in READOUTS],
             ),
         )
     )
+
+
+DESIGN_TEXTS = {
+    "all": "the paper's eight, I to VIII",
+    "every": "all orders of the six; of others: every:live,csiq,bid",
+    "sample:N": "N of them drawn with a seed, the same each time; a larger N goes on with the same draw",
+    "williams": "a Williams square: each dataset in each place and after each other equally often",
+}
+
+
+def _orders() -> list[list[str]]:
+    rows = [[label, ", ".join(names)] for label, names in suites.ORDERS.items()]
+    return [*rows, *([word, text] for word, text in DESIGN_TEXTS.items())]
 
 
 def _strategies() -> list[list[str]]:

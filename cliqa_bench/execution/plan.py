@@ -109,7 +109,10 @@ class Missing(NamedTuple):
 
 @dataclass
 class Plan:
-    """Everything a configuration asks for; nodes are listed once, parents before children."""
+    """Everything a configuration asks for; nodes are listed once, parents before children.
+
+    `answers_of` finds the answers by the id of the node that gives them and the test set.
+    """
 
     choice: Choice
     materials: dict[str, LabelledDataset]
@@ -118,6 +121,7 @@ class Plan:
     answers: dict[str, AnswerWork] = field(default_factory=dict)
     pictures: dict[str, PictureWork] = field(default_factory=dict)
     records: list[RunRecord] = field(default_factory=list)
+    answers_of: dict[tuple[str, str], AnswerWork] = field(default_factory=dict)
 
     @property
     def config(self) -> RunConfig:
@@ -162,23 +166,24 @@ def make_plan(choice: Choice, materials: dict[str, LabelledDataset], facts: dict
     """
     config, backbone, weights = choice.config, choice.backbone, choice.weights
     plan = Plan(choice, materials)
+    for strategy in choice.strategies:
+        _check_gate(strategy, backbone)
+    _check_rows(choice.strategies)
     for strategy, seed, (label, order) in itertools.product(
         choice.strategies, config.seeds, config.orders.items()
     ):
-        _check_gate(strategy, backbone)
         rows = strategy.table_rows()
-        _check_rows(plan, strategy)
         steps = list(_train_nodes(plan, strategy, weights, order, seed))
         gates = {d: _gate_node(plan, strategy, weights, d, seed) for d in order} if "gate" in rows else {}
         plan.records.append(_record(plan, strategy, seed, label, order, steps, gates, facts))
     return plan
 
 
-def _check_rows(plan: Plan, strategy: Strategy) -> None:
-    for record in plan.records:
-        same = set(record.rows.values()) & set(strategy.table_rows().values())
-        if same and record.strategy != strategy.name:
-            both = f"{record.strategy} and {strategy.name} both have the row {min(same)!r}"
+def _check_rows(strategies: Sequence[Strategy]) -> None:
+    for one, other in itertools.combinations(strategies, 2):
+        same = set(one.table_rows().values()) & set(other.table_rows().values())
+        if same and one.name != other.name:
+            both = f"{one.name} and {other.name} both have the row {min(same)!r}"
             raise UserError(f"{both} in the tables; rename it in the rows of one of them")
 
 
@@ -279,9 +284,14 @@ def gate_normalisation(backbone: type[Backbone], strategy: Strategy) -> GateNorm
 
 
 def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
+    """Returns what a node says about a test set; orders share it, and it is named once."""
+    known = plan.answers_of.get((of.node.id, test))
+    if known is not None:
+        return known
     spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, plan.materials[test].fingerprint]}
     node = Node(plan.config.out, "answers", f"{of.node.id}-on-{test}", spec)
-    return plan.answers.setdefault(node.id, AnswerWork(node, of, test))
+    work = plan.answers.setdefault(node.id, AnswerWork(node, of, test))
+    return plan.answers_of.setdefault((of.node.id, test), work)
 
 
 def _picture_node(plan: Plan, test: str) -> PictureWork:

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser
 
 from cliqa_bench import errors
 from cliqa_bench.benchmarks import suites
+from cliqa_bench.benchmarks.order_designs import is_design
 from cliqa_bench.config import (
     MAX_MEGAPIXELS,
     PRESET_BACKBONE,
@@ -141,7 +142,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     include(settings.get("include"))
     recall_tables(settings.get("tables") or ())
     strategy = _strategies(settings.get("strategy"))
-    orders = _orders(settings.get("orders") or "I")
+    orders, orders_as = _orders(settings.get("orders") or "I")
     data = data_root(settings.get("data"))
     preset = _preset(settings.get("preset"), data, orders)
     training, params = _assignments(settings, strategy)
@@ -168,6 +169,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         deterministic=bool(settings.get("deterministic")),
         log=_log(settings.get("log")),
         max_megapixels=megapixels(settings.get("max_megapixels")),
+        orders_as=orders_as,
     )
 
 
@@ -236,7 +238,7 @@ def _tables_of(named: Iterable[Sequence[str]]) -> list[str]:
 def config_dict(config: RunConfig) -> dict[str, Any]:
     """Returns a configuration as JSON with the keys of a `--config` file: reading it repeats the run."""
     body = asdict(config)
-    body["orders"] = list(config.orders)
+    body["orders"] = body.pop("orders_as") or list(config.orders)
     body["data"] = None if config.data is None else str(config.data)
     body["out"] = str(config.out)
     plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
@@ -253,14 +255,18 @@ def _strategies(value: str | Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(registry.check("strategies", name) for name in named))
 
 
-def _orders(value: str | Sequence[str]) -> dict[str, list[str]]:
+def _orders(value: str | Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Returns the orders, and how they were asked for if that is shorter: no run record lists 720."""
     if not isinstance(value, str):
         # a list of a YAML file: labels and whole sequences, or the datasets of one sequence
         value = (";" if any("," in part for part in value) else ",").join(value)
     orders: dict[str, list[str]] = {}
+    asked: list[str] = []
     for part in value.split(";"):
-        orders.update(suites.parse_orders(part))
-    return orders
+        found = suites.parse_orders(part)
+        orders.update(found)
+        asked += [suites.spelt_design(part)] if is_design(part) else found
+    return orders, asked if len(asked) < len(orders) else []
 
 
 def _preset(value: str | None, data: Path | None, orders: Mapping[str, list[str]]) -> PresetName:
