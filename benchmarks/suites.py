@@ -1,4 +1,4 @@
-"""The paper's eight task orders, and where a folder of data keeps the datasets."""
+"""What `--orders` says, and where a folder of data keeps the datasets."""
 
 from __future__ import annotations
 
@@ -7,26 +7,10 @@ from pathlib import Path
 from typing import cast
 
 from cliqa_bench.benchmarks.base import Dataset, folded
-from cliqa_bench.benchmarks.order_designs import WORDS, design_orders, is_design, split_design
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
+from cliqa_bench.order_designs import ORDERS, WORDS, design_orders, is_design, split_design
 from cliqa_bench.paths import is_file
-
-_FORWARD = {
-    "I": ("live", "csiq", "bid", "clive", "koniq10k", "kadid10k"),
-    "II": ("live", "bid", "csiq", "clive", "kadid10k", "koniq10k"),
-    "III": ("live", "csiq", "kadid10k", "bid", "clive", "koniq10k"),
-    "IV": ("bid", "clive", "koniq10k", "live", "csiq", "kadid10k"),
-}
-
-ORDERS: dict[str, tuple[str, ...]] = {
-    **_FORWARD,
-    **{
-        label: tuple(reversed(order))
-        for label, order in zip(("V", "VI", "VII", "VIII"), _FORWARD.values(), strict=True)
-    },
-}
-"""Label -> datasets in the order of learning (TSN-IQA, Table V; V to VIII are I to IV reversed)."""
 
 
 def parse_orders(text: str) -> dict[str, list[str]]:

@@ -28,6 +28,14 @@ from cliqa_bench.reports.tables.cost import (
 )
 from cliqa_bench.reports.tables.cross import shape_srcc, shape_weights, srcc_rows, weight_rows
 from cliqa_bench.reports.tables.design import design_rows, seed_rows, shape_design, shape_seeds
+from cliqa_bench.reports.tables.order_study_tables import (
+    rank_rows,
+    sampling_rows,
+    shape_ranks,
+    shape_sampling,
+    shape_shares,
+    share_rows,
+)
 from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.reports.tables.similarity import (
     correlation_rows,
@@ -102,6 +110,18 @@ PARTS: tuple[ReportPart, ...] = (
     ReportPart(
         "first_task", "effect of the first task", first_task_rows, shape_first_task,
         f"{_RUN}tsn", in_order=False,
+    ),
+    ReportPart(
+        "order_ranks", "where the paper's orders lie among all", rank_rows, shape_ranks,
+        f"{_RUN}tsn", in_order=False,
+    ),
+    ReportPart(
+        "order_variance", "what the variance over all orders is made of", share_rows, shape_shares,
+        f"{_RUN}lwf --orders every", in_order=False,
+    ),
+    ReportPart(
+        "order_sampling", "what a few orders tell of all", sampling_rows, shape_sampling,
+        f"{_RUN}lwf --orders every", in_order=False,
     ),
     ReportPart("intervals", "bootstrap intervals", interval_rows, shape_intervals, f"{_RUN}all"),
     ReportPart(

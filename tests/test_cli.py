@@ -15,13 +15,13 @@ from unittest.mock import Mock
 import pytest
 
 from cliqa_bench._version import __version__
-from cliqa_bench.benchmarks.order_designs import WORDS
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.cli.commands import COMMANDS
 from cliqa_bench.cli.listing import READOUT_TEXTS
 from cliqa_bench.cli.parser import build_parser, main
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
+from cliqa_bench.order_designs import WORDS
 from cliqa_bench.readouts import READOUTS
 from cliqa_bench.reports import report
 

@@ -12,15 +12,15 @@ import pytest
 from scipy import stats
 
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.benchmarks.order_designs import (
+from cliqa_bench.errors import UserError
+from cliqa_bench.execution.run import prepare
+from cliqa_bench.order_designs import (
     design_orders,
     is_design,
     sample_orders,
     split_design,
     williams,
 )
-from cliqa_bench.errors import UserError
-from cliqa_bench.execution.run import prepare
 from cliqa_bench.settings.resolve import config_dict, resolve
 
 FOUR = ["live", "csiq", "bid", "clive"]

@@ -19,7 +19,6 @@ from jsonargparse import ArgumentParser
 
 from cliqa_bench import errors
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.benchmarks.order_designs import is_design
 from cliqa_bench.config import (
     MAX_MEGAPIXELS,
     PRESET_BACKBONE,
@@ -32,6 +31,7 @@ from cliqa_bench.config import (
 )
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
+from cliqa_bench.order_designs import is_design
 from cliqa_bench.paths import user_path
 from cliqa_bench.settings import paper_runs
 from cliqa_bench.system.hardware import Precision, quickest_precision

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.reports.audit import recomputed_orders
+from cliqa_bench.reports.audit.recomputed_orders import OrderRecomputation
 from cliqa_bench.reports.measure import is_joint, setting_of
 from cliqa_bench.reports.rows import TABLES, RunGroup, TidyRow
 from cliqa_bench.results.nodes import read_answers
@@ -95,10 +97,11 @@ class Recomputation:
 
     def __init__(self, out: Path, group: RunGroup) -> None:
         self._out = out
-        self._group = group
+        self.group = group
         self._files: dict[str, dict[str, NDArray[Any]] | None] = {}
         self._known: dict[tuple[str, bytes, bytes], float] = {}
         self._cells: dict[tuple[str, str], dict[Key, float]] = {}
+        self._orders = OrderRecomputation(self)
 
     def value(self, row: TidyRow) -> tuple[float, float] | None:
         """Returns mean and standard deviation (ddof=1) over the seeds of the number that a row is about.
@@ -109,8 +112,10 @@ class Recomputation:
         Raises:
             UserError: If an answer file is broken.
         """
+        if row.table in recomputed_orders.COVERED:
+            return self._orders.value(row)
         seeds: dict[int, tuple[RunRecord, str]] = {}
-        for record in self._group.records:  # the newest first
+        for record in self.group.records:  # the newest first
             order = "" if is_joint(record) else record.order
             for readout, method in record.rows.items():
                 line = (setting_of(record, readout), record.backbone, method, record.variant, order)
@@ -119,12 +124,13 @@ class Recomputation:
         key = (row.metric, row.length, row.train_dataset, row.test_dataset)
         if row.table not in COVERED or "logistic" in row.metric or not seeds:
             return None
-        values = [self._of_run(*seeds[seed]).get(key, NAN) for seed in sorted(seeds)]
+        values = [self.of_run(*seeds[seed]).get(key, NAN) for seed in sorted(seeds)]
         if not all(map(math.isfinite, values)):
             return NAN, NAN
         return statistics.fmean(values), float(np.std(values, ddof=1)) if len(values) > 1 else NAN
 
-    def _of_run(self, record: RunRecord, readout: str) -> dict[Key, float]:
+    def of_run(self, record: RunRecord, readout: str) -> dict[Key, float]:
+        """Returns every number of a run under a readout."""
         if (record.id, readout) not in self._cells:
             self._cells[record.id, readout] = self._measure(record, readout)
         return self._cells[record.id, readout]
@@ -134,8 +140,8 @@ class Recomputation:
         tests = list(dict.fromkeys([*record.sequence, *record.tests]))
         names = [record.titles[test] for test in tests]
         steps, tasks = len(record.steps), len(record.sequence)
-        told = [[self._predict(record, readout, t, test) for test in tests] for t in range(steps)]
-        srcc = [[self._agree("SRCC", cell) for cell in line] for line in told]
+        told = [[self.predict(record, readout, t, test) for test in tests] for t in range(steps)]
+        srcc = [[self.agree("SRCC", cell) for cell in line] for line in told]
         joint = is_joint(record)
         cells: dict[Key, float] = {}
         for t in range(steps):
@@ -143,15 +149,15 @@ class Recomputation:
             cells.update({("SRCC", length, train, name): srcc[t][k] for k, name in enumerate(names)})
         train, last = ("All", "") if joint else (names[steps - 1], steps)
         for metric in ("PLCC", "KRCC"):
-            final = {name: self._agree(metric, told[-1][k]) for k, name in enumerate(names)}
+            final = {name: self.agree(metric, told[-1][k]) for k, name in enumerate(names)}
             cells.update({(metric, last, train, name): value for name, value in final.items()})
         if joint:
             return cells | {("mSRCC", "", "All", ""): statistics.fmean(srcc[0][:tasks])}
-        same = [[self._between(told[t][k], told[k][k]) for k in range(t)] for t in range(steps)]
+        same = [[self.between(told[t][k], told[k][k]) for k in range(t)] for t in range(steps)]
         cells.update({("S", t + 1, names[t], names[k]): same[t][k] for t in range(steps) for k in range(t)})
         return cells | _indices(srcc, same) | _transfer(srcc)
 
-    def _predict(self, record: RunRecord, readout: str, step: int, test: str) -> tuple[Floats, Floats] | None:
+    def predict(self, record: RunRecord, readout: str, step: int, test: str) -> tuple[Floats, Floats] | None:
         """Returns MOS and scores, each (n,), or None where answers are missing or nothing is defined."""
         parts = [self._load(record.answers.get(n, {}).get(test)) for n, _ in record.steps[step].heads]
         present = [part for part in parts if part is not None]
@@ -185,10 +191,12 @@ class Recomputation:
             self._files[node] = read_answers(folder / "answers.npz") if done else None
         return self._files[node]
 
-    def _agree(self, method: str, cell: tuple[Floats, Floats] | None) -> float:
+    def agree(self, method: str, cell: tuple[Floats, Floats] | None) -> float:
+        """Returns the correlation of a prediction with the opinions, nan where there is none."""
         return NAN if cell is None else self._correlation(method, cell[1], cell[0])
 
-    def _between(self, one: tuple[Floats, Floats] | None, other: tuple[Floats, Floats] | None) -> float:
+    def between(self, one: tuple[Floats, Floats] | None, other: tuple[Floats, Floats] | None) -> float:
+        """Returns the SRCC of two predictions, nan where one is missing."""
         return NAN if one is None or other is None else self._correlation("SRCC", one[1], other[1])
 
     def _correlation(self, method: str, x: Floats, y: Floats) -> float:

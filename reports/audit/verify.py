@@ -13,6 +13,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.reports.audit import bundle
 from cliqa_bench.reports.audit.integrity import Problem, check_files
 from cliqa_bench.reports.audit.recomputed import Recomputation
+from cliqa_bench.reports.audit.recomputed_orders import TOLERANCES
 from cliqa_bench.reports.parts import collect, lasting
 from cliqa_bench.reports.rows import TidyRow, group_records
 from cliqa_bench.results.nodes import csv_cell
@@ -148,18 +149,18 @@ def _differences(
     for pair in computed:
         for column, right in zip(("value", "std"), pair, strict=True):
             text = cells[TIDY_COLUMNS.index(column)]
-            if not _same(text, right):
+            if not _same(text, right, TOLERANCES.get(row.table, TOLERANCE)):
                 what = f"{column} of {_words(row)} is {text or 'empty'}, computed from the answers it is "
                 shown = repr(right) if math.isfinite(right) else "undefined"
                 problems.setdefault(column, Problem(where, what + shown, _RENEW))
     return list(problems.values())
 
 
-def _same(text: str, right: float) -> bool:
+def _same(text: str, right: float, tolerance: float) -> bool:
     """Whether a cell holds a number, or is empty where there is none."""
     if text == "" or not math.isfinite(right):
         return text == "" and math.isnan(right)
     # `float` also takes blanks around a number and underscores in it, which other readers do not
-    return _NUMBER.fullmatch(text) is not None and abs(float(text) - right) <= TOLERANCE * max(
+    return _NUMBER.fullmatch(text) is not None and abs(float(text) - right) <= tolerance * max(
         1.0, abs(right)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,20 +13,23 @@ from cliqa_bench.reports.figures.style import generated_sentence, method_styles,
 from cliqa_bench.reports.methods import drawn_methods
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.reports.tables.all_orders import OrderStudy, order_studies
+from cliqa_bench.reports.tables.order_study import paper_places
 from cliqa_bench.results.records import AnswerReader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BINS = 40
+BINS = 60
 
 
 def orders_caption(numbers: Tidy) -> str:
     """Returns the caption of the distribution over all orders."""
     return (
-        "mPSI over all orders of the datasets, exact from one training per dataset. Histograms, each scaled "
-        "to its own height; below them the range, the quartiles and the median. Diamond: order "
-        f"{numbers.group.main_order}." + generated_sentence(numbers.group.generated)
+        "mPSI over the orders of the datasets: over all, exact from one training per dataset, or, of a "
+        "method whose training depends on the order, over the n that were run. Histograms, each scaled to "
+        "its own height; below them every order as a stroke, the quartiles and the median. Diamonds and "
+        "numerals: the paper's orders, restricted to these datasets."
+        + generated_sentence(numbers.group.generated)
     )
 
 
@@ -58,16 +62,18 @@ def draw_orders(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]
     with styled():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(5.2, 1.1 + 0.55 * len(studies)), layout="constrained")
+        figure = Figure(figsize=(6.2, 0.9 + 0.68 * len(studies)), layout="constrained")
         panel = figure.subplots()
         lowest = min(float(s.values["mPSI"].min()) for s in studies)
         highest = max(float(s.values["mPSI"].max()) for s in studies)
-        room = 0.02 * (highest - lowest or 1.0)
+        room = 0.04 * (highest - lowest or 1.0)
         bins = np.linspace(lowest - room, highest + room, BINS + 1)
         styles = method_styles(study.method.label for study in studies)
+        panel.set_xlim(bins[0], bins[-1])
         for i, study in enumerate(studies):
             _ridge(panel, study, len(studies) - 1 - i, bins, styles[study.method.label]["color"])
-        panel.set_yticks(range(len(studies)), [_name(study) for study in reversed(studies)])
+        panel.set_yticks(range(len(studies)), [_counted(study) for study in reversed(studies)])
+        panel.set_ylim(-0.45, len(studies) - 0.4)
         panel.tick_params(axis="y", length=0)
         panel.spines["left"].set_visible(False)
         panel.set_xlabel("mPSI")
@@ -81,7 +87,7 @@ def draw_first_task(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[P
 
     Args, returns and raises as of `draw_orders`.
     """
-    studies = _complete(numbers, reader)
+    studies = [study for study in _complete(numbers, reader) if study.whole]
     if not studies:
         return []
     with styled():
@@ -110,8 +116,14 @@ def draw_first_task(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[P
 
 
 def _complete(numbers: Tidy, reader: AnswerReader) -> list[OrderStudy]:
-    """Returns the studies to draw: without a missing number, the task-agnostic ones first."""
+    """Returns the studies to draw: without a missing number, the task-agnostic ones first.
+
+    They are of the main datasets, unless of others more methods are there.
+    """
     found = [s for s in order_studies(numbers.group, reader) if np.isfinite(s.values["mPSI"]).all()]
+    counts = Counter(tuple(study.names) for study in found)
+    chosen = max(counts, key=lambda names: counts[names], default=())
+    found = [study for study in found if tuple(study.names) == chosen]
     shown = drawn_methods(study.method for study in found)
     kept = [study for study in found if study.method in shown]
     return sorted(kept, key=lambda study: study.method.setting != "Task-Agnostic")
@@ -121,21 +133,66 @@ def _name(study: OrderStudy) -> str:
     return plain(study.method.label, 28)
 
 
+def _counted(study: OrderStudy) -> str:
+    return f"{_name(study)}\nn = {len(study.permutations)}"
+
+
 def _foot(studies: Sequence[OrderStudy]) -> str:
-    return f"all {len(studies[0].permutations)} orders, backbone {studies[0].method.backbone}"
+    study = studies[0]
+    return f"orders of {', '.join(study.titles)}: {study.total} in all; backbone {study.method.backbone}"
 
 
 def _ridge(panel: Axes, study: OrderStudy, level: int, bins: np.ndarray, colour: str) -> None:
-    """Draws one method's histogram on its own line, with a box below."""
+    """Draws one method's histogram on its own line; below it every order, a box, and the paper's orders."""
     values = study.values["mPSI"]
     counts, _ = np.histogram(values, bins)
     panel.stairs(
-        level + 0.72 * counts / counts.max(), bins, baseline=level, fill=True, color=colour, alpha=0.55
+        level + 0.5 * counts / counts.max(), bins, baseline=level, fill=True, color=colour, alpha=0.55
     )
-    panel.stairs(level + 0.72 * counts / counts.max(), bins, baseline=level, color=colour, linewidth=0.8)
-    low, q1, median, q3, high = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
-    y = level - 0.1
-    panel.plot([low, high], [y, y], color="black", linewidth=0.8)
+    panel.stairs(level + 0.5 * counts / counts.max(), bins, baseline=level, color=colour, linewidth=0.8)
+    q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
+    y = level - 0.09
+    panel.plot(
+        values, np.full(len(values), y), "|", color="0.35", markersize=5, markeredgewidth=0.5, alpha=0.6
+    )
     panel.plot([q1, q3], [y, y], color="black", linewidth=3, solid_capstyle="butt")
     panel.plot([median], [y], "|", color="white", markersize=5, markeredgewidth=1.2)
-    panel.plot([values[0]], [y], "D", color="white", markeredgecolor="black", markersize=4)
+    _mark_paper(panel, study, y, bins[-1] - bins[0])
+
+
+def _mark_paper(panel: Axes, study: OrderStudy, y: float, width: float) -> None:
+    """Marks the paper's orders and writes their numerals below, pushed apart where they would touch."""
+    labels: dict[float, list[str]] = {}
+    for label, place in paper_places(study).items():
+        labels.setdefault(round(float(study.values["mPSI"][place]), 6), []).append(label)
+    values = sorted(labels)
+    texts = ["I\N{EN DASH}VIII" if len(labels[value]) == 8 else ", ".join(labels[value]) for value in values]
+    halves = [0.0065 * width * (len(text) + 1) for text in texts]
+    for value, text, place in zip(values, texts, apart(values, halves, panel.get_xlim()), strict=True):
+        panel.plot([value, place], [y, y - 0.17], color="0.5", linewidth=0.5, zorder=1)
+        panel.plot([value], [y], "D", color="white", markeredgecolor="black", markersize=3.5, zorder=4)
+        panel.text(place, y - 0.24, text, ha="center", va="center", fontsize=6)
+
+
+def apart(values: Sequence[float], halves: Sequence[float], limits: tuple[float, float]) -> list[float]:
+    """Returns places for labels near ascending values, in their order, so that none touch.
+
+    Args:
+        values: Where they should be.
+        halves: Half of the width of each.
+        limits: Left and right end of what is free; where it is too short for all, they go beyond its left.
+    """
+    right, left = list(values), list(values)  # pushed to the right, and to the left: half way none touch
+    for i in range(1, len(values)):
+        right[i] = max(right[i], right[i - 1] + halves[i - 1] + halves[i])
+    for i in range(len(values) - 2, -1, -1):
+        left[i] = min(left[i], left[i + 1] - halves[i + 1] - halves[i])
+    places = [(one + other) / 2 for one, other in zip(left, right, strict=True)]
+    start, end = limits
+    for i, half in enumerate(halves):
+        start = max(start + half, places[i])
+        places[i], start = start, start + half
+    for i in range(len(values) - 1, -1, -1):
+        end = min(end - halves[i], places[i])
+        places[i], end = end, end - halves[i]
+    return places

@@ -1,14 +1,16 @@
-"""Robustness over all task orders, exact, from one training per dataset.
+"""Robustness over all task orders: exact from one training per dataset, or from the orders that were trained.
 
 Where training depends on no earlier dataset (TSN-IQA, SL), a model after some experiences is the set of the
 heads learned so far, however they were ordered. So one ranking of each set's predictions on each test set is
-enough: every order, 720 of six datasets, is then a look-up.
+enough: every order, 720 of six datasets, is then a look-up. Of other methods, the orders count that runs are
+there of (`--orders every` asks for all).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from weakref import WeakKeyDictionary
@@ -19,8 +21,16 @@ from numpy.typing import NDArray
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import SUMMARY, is_joint
-from cliqa_bench.reports.methods import Method, RunReadout, joined_note, make_row, sources
-from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
+from cliqa_bench.reports.methods import (
+    Method,
+    RunReadout,
+    joined_note,
+    make_row,
+    matrices_of,
+    method_of,
+    sources,
+)
+from cliqa_bench.reports.rows import GENERATED, SETTINGS, RunGroup, TidyRow, order_rank
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
@@ -29,25 +39,57 @@ MOST_TASKS = 7
 """Of more datasets there are too many orders to go through all of them (40,320 of eight)."""
 
 
+FEWEST = 4
+"""Of fewer orders that were trained, if these are not all, nothing is told: they are no distribution."""
+
+
 @dataclass(frozen=True)
 class OrderStudy:
     """What a method reaches in every order of the same datasets.
 
     Attributes:
         method: The method.
-        titles: Titles of the T datasets, in the group's main order.
-        permutations: (T!, T) int, every order as indices into `titles`, the main order first.
-        values: mSRCC, mPI, mSI, mPSI -> (T!,) float64, means over the seeds; nan where an answer is missing.
-        seeds: How many seeds.
+        names: The T datasets, in the group's main order.
+        titles: Their titles.
+        permutations: (N, T) int, orders as indices into `titles`, in lexicographic order: all T! of them (the
+            main order first) where they are exact, else those that runs are there of.
+        each: mSRCC, mPI, mSI, mPSI -> (seeds, N) float64; nan where an answer is missing.
+        values: The same -> (N,) float64, means over the seeds.
         generated: Whether any of the data is generated.
+        exact: Whether one training per dataset gives every order.
+        main: Whether the datasets are those of the group's main order.
     """
 
     method: Method
+    names: list[str]
     titles: list[str]
     permutations: NDArray[np.int64]
+    each: dict[str, Floats]
     values: dict[str, Floats]
-    seeds: int
     generated: bool
+    exact: bool = True
+    main: bool = True
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds."""
+        return len(self.each["mPSI"])
+
+    @property
+    def total(self) -> int:
+        """How many orders of the datasets there are."""
+        return math.factorial(len(self.names))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every order is there, finished or not."""
+        return len(self.permutations) == self.total
+
+    @property
+    def scope(self) -> str:
+        """Which orders these are: "all 720", "24 of 720"; of other datasets than the main ones, which."""
+        orders = f"all {self.total}" if self.whole else f"{len(self.permutations)} of {self.total}"
+        return orders if self.main else f"{orders} of {', '.join(self.titles)}"
 
     def name(self, order: int) -> str:
         """Returns the datasets of an order, in the order of learning."""
@@ -55,7 +97,7 @@ class OrderStudy:
 
     @property
     def first_task(self) -> Floats:
-        """(T, (T-1)!) mPSI of the orders that begin with each dataset."""
+        """(T, (T-1)!) mPSI of the orders that begin with each dataset, where all are there."""
         begins = self.permutations[:, 0]
         return np.stack([self.values["mPSI"][begins == task] for task in range(len(self.titles))])
 
@@ -91,27 +133,104 @@ def order_studies(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
 
 
 def study_orders(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
-    """Measures every order of the main order's datasets, for each method that does not depend on the order.
+    """Measures the orders of the main order's datasets, and of others of which several orders were run.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
-    main = group.main_record
-    if len(main.sequence) > MOST_TASKS:
-        return []
-    datasets = set(main.sequence)
+    return [
+        study
+        for main, datasets in _studied(group).items()
+        for study in [
+            *_exact_studies(group, reader, list(datasets), main == 0),
+            *_trained_studies(group, reader, list(datasets), main == 0),
+        ]
+    ]
+
+
+def _studied(group: RunGroup) -> dict[int, tuple[str, ...]]:
+    """Returns the sets of datasets that are studied, each in one order, numbered; the main ones are 0."""
+    main = tuple(group.main_record.sequence)
+    runs = sorted((order_rank(record.order), tuple(record.sequence)) for record in group.records)
+    orders: dict[frozenset[str], list[tuple[str, ...]]] = {frozenset(main): [main]}
+    for _, sequence in runs:
+        found = orders.setdefault(frozenset(sequence), [])
+        if sequence not in found[:2]:  # of how many there are, only whether it is one counts
+            found.append(sequence)
+    sets = [each[0] for each in orders.values() if each[0] == main or len(each) > 1]
+    return {i: each for i, each in enumerate(sets) if len(each) <= MOST_TASKS}
+
+
+def _exact_studies(
+    group: RunGroup, reader: AnswerReader, datasets: list[str], main: bool
+) -> Iterable[OrderStudy]:
+    """Yields the methods that do not depend on the order, in every order."""
 
     def wanted(record: RunRecord) -> bool:
-        return set(record.sequence) == datasets and is_order_free(record, reader)
+        return set(record.sequence) == set(datasets) and is_order_free(record, reader)
 
-    studies = []
-    permutations = np.array(list(itertools.permutations(range(len(main.sequence)))))
+    permutations = np.array(list(itertools.permutations(range(len(datasets)))))
     for method, by_seed in sources(group, wanted).items():
-        each = [every_order(source, main.sequence, permutations, reader) for source in by_seed.values()]
-        means = {m: np.array([fmean(v) for v in zip(*(e[m] for e in each), strict=True)]) for m in SUMMARY}
-        titles = [main.titles.get(name, name) for name in main.sequence]
-        studies.append(OrderStudy(method, titles, permutations, means, len(by_seed), group.generated))
-    return studies
+        each = [every_order(source, datasets, permutations, reader) for source in by_seed.values()]
+        yield _study(group, method, datasets, permutations, each, exact=True, main=main)
+
+
+def _trained_studies(
+    group: RunGroup, reader: AnswerReader, datasets: list[str], main: bool
+) -> Iterable[OrderStudy]:
+    """Yields the methods that depend on the order, in the orders that runs are there of.
+
+    Only seeds count that all of these orders have: means over others could not be compared.
+    """
+    for method, orders in _trained_runs(group, reader, datasets).items():
+        if len(orders) < min(FEWEST, math.factorial(len(datasets))):
+            continue
+        permutations = np.array(sorted([datasets.index(name) for name in order] for order in orders))
+        runs = [orders[tuple(datasets[k] for k in row)] for row in permutations]
+        seeds = sorted(set.intersection(*map(set, runs))) or sorted(set.union(*map(set, runs)))
+        each = []
+        for seed in seeds:
+            found = [_measured(run.get(seed), reader) for run in runs]
+            each.append({m: np.array([getattr(summary, m) for summary in found]) for m in SUMMARY})
+        yield _study(group, method, datasets, permutations, each, exact=False, main=main)
+
+
+_Runs = dict[tuple[str, ...], dict[int, RunReadout]]
+
+
+def _trained_runs(group: RunGroup, reader: AnswerReader, datasets: list[str]) -> dict[Method, _Runs]:
+    """Returns the newest run of each method, order and seed."""
+    found: dict[Method, _Runs] = {}
+    for record in group.records:  # the newest first
+        if set(record.sequence) != set(datasets) or is_joint(record) or is_order_free(record, reader):
+            continue
+        for readout in record.rows:
+            source = RunReadout(record, readout)
+            orders = found.setdefault(method_of(source), {})
+            orders.setdefault(tuple(record.sequence), {}).setdefault(record.seed, source)
+    ranked = sorted(found, key=lambda method: (SETTINGS.index(method.setting), *method[1:]))
+    return {method: found[method] for method in ranked}
+
+
+def _measured(source: RunReadout | None, reader: AnswerReader) -> metrics.Summary:
+    if source is None:
+        return metrics.Summary(*[math.nan] * len(SUMMARY))
+    return metrics.summary(*matrices_of(reader, source))
+
+
+def _study(
+    group: RunGroup,
+    method: Method,
+    datasets: list[str],
+    permutations: NDArray[np.int64],
+    each: list[dict[str, Floats]],
+    **more: bool,
+) -> OrderStudy:
+    titles = {name: title for record in group.records for name, title in record.titles.items()}
+    means = {m: np.array([fmean(v) for v in zip(*(e[m] for e in each), strict=True)]) for m in SUMMARY}
+    by_seed = {m: np.stack([e[m] for e in each]) for m in SUMMARY}
+    named = [titles.get(name, name) for name in datasets]
+    return OrderStudy(method, datasets, named, permutations, by_seed, means, group.generated, **more)
 
 
 def every_order(
@@ -200,6 +319,7 @@ def _read(source: RunReadout, answers: Answers, mask: int, test: int) -> Floats 
 
 # --------------------------------------------------------------------------------------------------- rows
 
+FINISHED = "orders"
 STATISTICS = ("mean", "std", "minimum", "lower quartile", "median", "upper quartile", "maximum")
 
 
@@ -217,14 +337,18 @@ def describe(values: Floats) -> dict[str, float]:
 def order_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the distribution of the four summary numbers over all orders, and the extreme orders.
 
-    The metric of a row is "mPSI: median" and the like; `order` is "all 720". For "mPSI: worst order" and
-    "mPSI: best order", `order` names the datasets and the value is that of the order.
+    The metric of a row is "mPSI: median" and the like; `order` is "all 720", or "24 of 720" where there are
+    runs of so many; "mPSI: orders" says how many of them are finished, and until all are, the others are nan.
+    For "mPSI: worst order" and "mPSI: best order", `order` names the datasets and the value is that of the
+    order.
     """
     rows: list[TidyRow] = []
     for study in order_studies(group, reader):
-        note, table = _note(study), "orders"
-        every = f"all {len(study.permutations)}"
+        note, table = note_of(study), "orders"
+        every = study.scope
         for metric in SUMMARY:
+            finished = float(np.isfinite(study.values[metric]).sum())
+            rows.append(make_row(table, study.method, every, f"{metric}: {FINISHED}", finished, note))
             for statistic, value in describe(study.values[metric]).items():
                 rows.append(make_row(table, study.method, every, f"{metric}: {statistic}", value, note))
         values = study.values["mPSI"]
@@ -242,19 +366,19 @@ def first_task_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the mean of mPSI over all orders that begin with each dataset, with their spread (ddof=0)."""
     rows = []
     for study in order_studies(group, reader):
-        for title, values in zip(study.titles, study.first_task, strict=True):
+        for title, values in zip(study.titles, study.first_task, strict=True) if study.whole else ():
             told = describe(values)
-            row = make_row(
-                "first_task", study.method, f"all {len(study.permutations)}", "mPSI: mean", told["mean"]
-            )
+            row = make_row("first_task", study.method, study.scope, "mPSI: mean", told["mean"])
             rows.append(
                 row._replace(
-                    length=len(study.titles), train_dataset=title, std=told["std"], note=_note(study)
+                    length=len(study.titles), train_dataset=title, std=told["std"], note=note_of(study)
                 )
             )
     return rows
 
 
-def _note(study: OrderStudy) -> str:
+def note_of(study: OrderStudy) -> str:
+    """Returns what there is to say of a study's numbers."""
     seeds = f"means over n={study.seeds} seeds" if study.seeds > 1 else ""
-    return joined_note("exact, from one training per dataset", seeds, GENERATED if study.generated else "")
+    made = "exact, from one training per dataset" if study.exact else "each order trained"
+    return joined_note(made, seeds, GENERATED if study.generated else "")

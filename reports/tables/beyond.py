@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import drawn_methods, label_of, namer, row_method, unique
 from cliqa_bench.reports.rows import TidyRow
-from cliqa_bench.reports.tables.all_orders import STATISTICS
+from cliqa_bench.reports.tables.all_orders import FINISHED, STATISTICS
 from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue
 from cliqa_bench.reports.tables.statistics import ALPHA, LEVEL, TESTED
 from cliqa_bench.reports.tables.transfer import MEASURES
@@ -23,18 +23,23 @@ def _section(
     columns: Sequence[str],
     best: dict[str, PickBest],
     digits: int = DIGITS,
+    whole: Sequence[str] = (),
 ) -> Section:
-    """Sorts rows into a section; `best` says of which columns the extreme is bold, as printed, ties too."""
+    """Sorts rows into a section; `best` says of which columns the extreme is bold, as printed, ties too.
+
+    The columns of `whole` hold whole numbers.
+    """
     name = namer(rows)
     cells = {(name(row), column(row)): row for row in rows}
     names = unique(map(name, rows))
     body: list[tuple[str, list[TableValue]]] = [(n, []) for n in names]
     for head in columns:
         found = [cells.get((n, head)) for n in names]
+        places = 0 if head in whole else digits
         values = [
-            TableValue() if row is None else TableValue(row.value, row.std, digits=digits) for row in found
+            TableValue() if row is None else TableValue(row.value, row.std, digits=places) for row in found
         ]
-        printed = [round(v.mean, digits) for v in values]
+        printed = [round(v.mean, places) for v in values]
         finite = [p for p in printed if math.isfinite(p)]
         top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
         for (_, line), value, shown in zip(body, values, printed, strict=True):
@@ -45,22 +50,27 @@ def _section(
 def shape_orders(rows: list[TidyRow]) -> Table:
     """A section per metric, a column per statistic over all task orders."""
     heads = dict(zip(STATISTICS, ("Mean", "Std", "Min", "Q1", "Median", "Q3", "Max"), strict=True))
+    heads[FINISHED] = "Orders"
 
     def column(row: TidyRow) -> str:
         return heads.get(row.metric.partition(": ")[2], "")
 
     best: dict[str, PickBest] = dict.fromkeys(heads.values(), max)
     best["Std"] = min
+    del best["Orders"]
     sections = []
     for metric in SUMMARY:
-        for setting in unique(row.setting for row in rows):
-            some = [r for r in rows if r.setting == setting and r.metric.startswith(f"{metric}: ")]
-            sections.append(_section(f"{metric}, {setting}", some, column, [*heads.values()], best))
+        own = [r for r in rows if r.metric.startswith(f"{metric}: ") and column(r)]
+        for setting, scope in unique((row.setting, row.order) for row in own):
+            some = [row for row in own if (row.setting, row.order) == (setting, scope)]
+            label = f"{metric}, {setting}, {scope}"
+            sections.append(_section(label, some, column, [*heads.values()], best, whole=("Orders",)))
     caption = (
-        f"Robustness over {rows[0].order} orders of the same datasets, exact from one training per dataset: "
-        "mean, standard deviation (ddof = 0: no order is left out), extremes and quartiles of the summary "
-        "numbers. Methods whose training depends on the order cannot stand here. Best results of each "
-        f"section in bold (of Std, the smallest).{_extremes(rows)}"
+        "Robustness over orders of the same datasets: mean, standard deviation (ddof = 0), extremes and "
+        "quartiles of the summary numbers, over all orders and exact from one training per dataset, or, of "
+        "methods whose training depends on the order, over those that were run. Orders says how many are "
+        "finished; until all of a section are, there is a dash. Best results of each section in bold (of "
+        f"Std, the smallest).{_extremes(rows)}"
     )
     return Table("orders", caption, ("Metric", "Method"), [*heads.values()], sections)
 
@@ -84,18 +94,15 @@ def _extremes(rows: list[TidyRow]) -> str:
 def shape_first_task(rows: list[TidyRow]) -> Table:
     """A section per setting, a column per dataset that is learned first."""
     columns = unique(row.train_dataset for row in rows)
-    sections = [
-        _section(
-            setting,
-            [r for r in rows if r.setting == setting],
-            lambda row: row.train_dataset,
-            columns,
-            dict.fromkeys(columns, max),
-        )
-        for setting in unique(row.setting for row in rows)
-    ]
+    sections = []
+    for setting, scope in unique((row.setting, row.order) for row in rows):
+        some = [row for row in rows if (row.setting, row.order) == (setting, scope)]
+        others = scope.partition(" of ")[2]  # where they are not the main datasets
+        label = f"{setting}, {others}" if others else setting
+        best: dict[str, PickBest] = dict.fromkeys(columns, max)
+        sections.append(_section(label, some, lambda row: row.train_dataset, columns, best))
     caption = (
-        f"First-task effect: mean of mPSI over those of {rows[0].order} orders that begin with each dataset, "
+        "First-task effect: mean of mPSI over those of all orders that begin with each dataset, "
         "± their standard deviation (ddof = 0: no order is left out). Best results of each section in bold."
     )
     return Table("first_task", caption, ("Setting", "Method"), columns, sections)

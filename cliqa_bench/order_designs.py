@@ -1,4 +1,4 @@
-"""Designs of task orders: every order, a seeded sample of them, and Williams squares.
+"""Designs of task orders: the paper's eight, every order, a seeded sample, and Williams squares.
 
 A Williams square (Williams, 1949) of n datasets is the smallest set of orders in which each dataset stands in
 each place and after each other dataset equally often: n orders for an even n, 2n for an odd one.
@@ -13,6 +13,22 @@ from collections.abc import Iterator, Sequence
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import rng_for
+
+_FORWARD = {
+    "I": ("live", "csiq", "bid", "clive", "koniq10k", "kadid10k"),
+    "II": ("live", "bid", "csiq", "clive", "kadid10k", "koniq10k"),
+    "III": ("live", "csiq", "kadid10k", "bid", "clive", "koniq10k"),
+    "IV": ("bid", "clive", "koniq10k", "live", "csiq", "kadid10k"),
+}
+
+ORDERS: dict[str, tuple[str, ...]] = {
+    **_FORWARD,
+    **{
+        label: tuple(reversed(order))
+        for label, order in zip(("V", "VI", "VII", "VIII"), _FORWARD.values(), strict=True)
+    },
+}
+"""Label -> datasets in the order of learning (TSN-IQA, Table V; V to VIII are I to IV reversed)."""
 
 MOST_EVERY = 7
 """Of more datasets there are more orders (40,320 of eight) than anybody would train."""

@@ -1,0 +1,321 @@
+"""The order study once more, by a plain path: each order by itself, sums in Python, deletion by deleting.
+
+Nothing of the report's look-up of orders, of its least squares or of its jackknife is used; which random
+samples are tried is part of the definition, and the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from cliqa_bench.order_designs import ORDERS, williams
+from cliqa_bench.reports.measure import SUMMARY, is_joint, setting_of
+from cliqa_bench.reports.rows import TidyRow
+from cliqa_bench.reports.tables.order_study import ALIKE, LEVEL, TIES, drawn_samples
+from cliqa_bench.results.records import RunRecord, Step
+from cliqa_bench.types import Floats
+
+if TYPE_CHECKING:
+    from cliqa_bench.reports.audit.recomputed import Recomputation
+
+COVERED = ("orders", "first_task", "order_ranks", "order_variance", "order_sampling")
+TOLERANCES = {"order_variance": 1e-9}
+"""Where more than rounding of a sum may differ: a share divides it by how far orders differ (above 1e-6)."""
+
+NAN = math.nan
+_SCOPE = re.compile(r"(?:among )?(?:all [0-9]+|[0-9]+ of [0-9]+)(?: of (.+))?")
+
+Order = tuple[str, ...]
+Values = dict[Order, list[dict[str, float]]]
+"""Order -> a mapping for each seed: metric -> value."""
+
+
+class _About(NamedTuple):
+    """What a row is about."""
+
+    method: tuple[str, ...]
+    datasets: Order
+    exact: bool
+
+
+class OrderRecomputation:
+    """Computes the numbers of the order study.
+
+    Args:
+        plain: Measures single runs.
+    """
+
+    def __init__(self, plain: Recomputation) -> None:
+        self._plain = plain
+        self._known: dict[_About, Values] = {}
+        self._shares: dict[tuple[_About, str], dict[str, tuple[float, float]]] = {}
+
+    def value(self, row: TidyRow) -> tuple[float, float] | None:
+        """Returns value and std of a row; None if it is not clear of which datasets it is."""
+        datasets = self._datasets(row)
+        if datasets is None:
+            return None
+        about = _About(tuple(row[1:5]), datasets, "each order trained" not in row.note)
+        if about not in self._known:
+            self._known[about] = self._exact(about) if about.exact else self._trained(about)
+        values = self._known[about]
+        metric, _, what = row.metric.partition(": ")
+        if row.table == "order_variance":
+            return self._share(about, metric, what)
+        means = {order: _mean([seed[metric] for seed in each]) for order, each in values.items()}
+        if row.table == "first_task":
+            begins = self._names()[row.train_dataset]
+            some = [value for order, value in means.items() if order[0] == begins]
+            return _statistic(some, "mean"), _statistic(some, "std")
+        if row.table == "order_ranks":
+            return _rank(means, [name for name in ORDERS[row.order] if name in datasets]), NAN
+        if row.table == "order_sampling":
+            return _error(means, datasets, *what.split(": ")), NAN
+        return _statistic(list(means.values()), what), NAN
+
+    def _share(self, about: _About, metric: str, factor: str) -> tuple[float, float]:
+        if (about, metric) not in self._shares:
+            self._shares[about, metric] = _shares(self._known[about], len(about.datasets), metric)
+        return self._shares[about, metric].get(factor, (NAN, NAN))
+
+    def _names(self) -> dict[str, str]:
+        """Title -> name of every dataset."""
+        records = self._plain.group.records
+        return {title: name for record in records for name, title in record.titles.items()}
+
+    def _datasets(self, row: TidyRow) -> Order | None:
+        among = (part for part in row.note.split("; ") if part.startswith("among "))
+        text = next(among, row.order)
+        scope = _SCOPE.fullmatch(text)
+        if scope and scope[1] is None:
+            return tuple(self._plain.group.main_record.sequence)
+        names = self._names()
+        titles = (scope[1] if scope else text).split(", ")
+        found = tuple(names[title] for title in titles if title in names)
+        if scope is None and set(found) == set(self._plain.group.main_record.sequence):
+            return tuple(self._plain.group.main_record.sequence)
+        return found if len(found) == len(titles) else None
+
+    def _runs(self, about: _About) -> list[tuple[RunRecord, str]]:
+        """Returns the runs of a method on these datasets, and how they are read, the newest first."""
+        return [
+            (record, readout)
+            for record in self._plain.group.records
+            for readout, name in record.rows.items()
+            if set(record.sequence) == set(about.datasets) and not is_joint(record)
+            if (setting_of(record, readout), record.backbone, name, record.variant) == about.method
+        ]
+
+    def _trained(self, about: _About) -> Values:
+        runs: dict[Order, dict[int, tuple[RunRecord, str]]] = {}
+        for record, readout in self._runs(about):
+            runs.setdefault(tuple(record.sequence), {}).setdefault(record.seed, (record, readout))
+        shared = set.intersection(*map(set, runs.values())) or set.union(*map(set, runs.values()))
+        nothing = dict.fromkeys(SUMMARY, NAN)
+        return {
+            order: [self._summary(*by_seed[s]) if s in by_seed else nothing for s in sorted(shared)]
+            for order, by_seed in sorted(
+                runs.items(), key=lambda run: list(map(about.datasets.index, run[0]))
+            )
+        }
+
+    def _summary(self, record: RunRecord, readout: str) -> dict[str, float]:
+        cells = self._plain.of_run(record, readout)
+        return {metric: cells[metric, len(record.steps), "", ""] for metric in SUMMARY}
+
+    def _exact(self, about: _About) -> Values:
+        seeds: dict[int, tuple[RunRecord, str]] = {}
+        for record, readout in self._runs(about):
+            seeds.setdefault(record.seed, (record, readout))
+        by_seed = [_AnyOrder(self._plain, *seeds[seed]) for seed in sorted(seeds)]
+        orders = itertools.permutations(about.datasets)
+        return {order: [seed.summary(order) for seed in by_seed] for order in orders}
+
+
+class _AnyOrder:
+    """One run, as if it had learned its datasets in any order."""
+
+    def __init__(self, plain: Recomputation, record: RunRecord, readout: str) -> None:
+        self._plain, self._record, self._readout = plain, record, readout
+        self._told: dict[tuple[frozenset[str], str], tuple[Floats, Floats] | None] = {}
+
+    def summary(self, order: Order) -> dict[str, float]:
+        """Returns mSRCC, mPI, mSI and mPSI of an order."""
+        plain, steps = self._plain, len(order)
+        told = [[self._predict(order[: t + 1], test) for test in order[: t + 1]] for t in range(steps)]
+        own = [plain.agree("SRCC", told[t][t]) for t in range(steps)]
+        last = [plain.agree("SRCC", cell) for cell in told[-1]]
+        same = [[plain.between(told[t][k], told[k][k]) for k in range(t)] for t in range(steps)]
+        stable = [_mean(row) if row else 1.0 for row in same]
+        both = [(p + s) / 2 for p, s in zip(own, stable, strict=True)]
+        found = {"mSRCC": last, "mPI": own, "mSI": stable, "mPSI": both}
+        return {metric: _mean(values) for metric, values in found.items()}
+
+    def _predict(self, learned: Order, test: str) -> tuple[Floats, Floats] | None:
+        alone = self._readout == "last"
+        key = (frozenset(learned[-1:] if alone else learned), test)
+        if key not in self._told:
+            self._told[key] = self._read(learned, test)
+        return self._told[key]
+
+    def _read(self, learned: Order, test: str) -> tuple[Floats, Floats] | None:
+        found = self._plain.predict(self._in_order(learned), self._readout, len(learned) - 1, test)
+        if self._readout != "gate-hard" or found is None:
+            return found
+        again = self._plain.predict(self._in_order(learned[::-1]), self._readout, len(learned) - 1, test)
+        assert again is not None
+        return found[0], np.where(found[1] == again[1], found[1], NAN)  # equal weights: the order decides
+
+    def _in_order(self, learned: Order) -> RunRecord:
+        record = self._record
+        head = {step.dataset: step.heads[-1] for step in record.steps}
+        several = len(record.steps[-1].heads) > 1
+        steps = [
+            Step(name, [head[n] for n in (learned[: t + 1] if several else (name,))])
+            for t, name in enumerate(learned)
+        ]
+        return replace(record, sequence=list(learned), steps=steps)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _statistic(values: list[float], what: str) -> float:
+    """Returns a statistic of all orders by its name in the table."""
+    if what == "orders":
+        return float(sum(map(math.isfinite, values)))
+    if not all(map(math.isfinite, values)):
+        return NAN
+    quartiles = ("lower quartile", "median", "upper quartile")
+    if what in quartiles:
+        cuts = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+        return cuts[quartiles.index(what)]
+    of: dict[str, Callable[[list[float]], float]] = {
+        "mean": statistics.fmean, "std": statistics.pstdev, "minimum": min, "maximum": max,
+        "worst order": min, "best order": max,
+    }  # fmt: skip
+    return float(of[what](values))
+
+
+def _rank(means: dict[Order, float], order: list[str]) -> float:
+    from scipy import stats
+
+    rounded = {each: round(value, TIES) for each, value in means.items()}
+    return float(stats.percentileofscore(list(rounded.values()), rounded[tuple(order)], kind="mean"))
+
+
+# -- how well few orders do ----------------------------------------------------------------------------------
+
+
+def _error(means: dict[Order, float], datasets: Order, design: str, name: str) -> float:
+    """Returns the bias or the RMSE of a design's mean or spread."""
+    whole = list(means.values())
+    n = len(whole)
+    of_spread = name.endswith("spread")
+    goal = statistics.pstdev(whole) if of_spread else statistics.fmean(whole)
+    size = int(design.removeprefix("random ")) if design.startswith("random ") else 0
+    if size and not of_spread:
+        variance = statistics.variance(whole) / size * (1 - size / n)
+        return math.sqrt(variance) if name.startswith("RMSE") else 0.0
+    if size:
+        samples = [[whole[i] for i in sample] for sample in drawn_samples(n, size).tolist()]
+    elif design == "Williams square":
+        samples = [
+            [means[tuple(letters[i] for i in row)] for row in williams(len(datasets))]
+            for letters in itertools.permutations(datasets)
+        ]
+    else:
+        eight = {tuple(name for name in order if name in datasets) for order in ORDERS.values()}
+        samples = [[means[order] for order in sorted(eight)]]
+    off = [
+        (_spread(sample, n) if of_spread else math.fsum(sample) / len(sample)) - goal for sample in samples
+    ]
+    if name.startswith("bias"):
+        return math.fsum(off) / len(off)
+    return math.sqrt(math.fsum(o * o for o in off) / len(off))
+
+
+def _spread(sample: list[float], n: int) -> float:
+    middle = math.fsum(sample) / len(sample)
+    squares = math.fsum((value - middle) ** 2 for value in sample)
+    return math.sqrt(squares / (len(sample) - 1) * (n - 1) / n)
+
+
+# -- shares of the variance ----------------------------------------------------------------------------------
+
+_MODELS = ("first", "last", "first and last", "neighbour")
+
+
+def _shares(values: Values, tasks: int, metric: str) -> dict[str, tuple[float, float]]:
+    """Returns the shares, each with half of its interval: the same sums again without each order."""
+    from scipy import stats
+
+    table = np.array([[seed[metric] for seed in each] for each in values.values()])  # (N, seeds)
+    n = len(table)
+    if not np.isfinite(table).all() or table.max() - table.min() <= ALIKE:
+        return {}
+    whole = _without(table, tasks, None)
+    each = [_without(table, tasks, i) for i in range(n)] if n > 2 else []
+    halves = {}
+    for factor in whole:
+        error = math.sqrt((n - 1) * statistics.pvariance([one[factor] for one in each])) if each else NAN
+        halves[factor] = error * float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
+    saturated = [model for model in _MODELS if np.linalg.matrix_rank(_indicators(tasks, model)) == n]
+    empty = [*saturated, *(["rest of the order"] if "neighbour" in saturated else [])]
+    empty += ["seed", "order x seed"] if table.shape[1] == 1 else []
+    return {factor: (whole[factor], halves[factor]) for factor in whole if factor not in empty}
+
+
+def _without(table: Floats, tasks: int, left_out: int | None) -> dict[str, float]:
+    """Returns the shares of the sum of squares about the mean, without an order."""
+    some = table if left_out is None else np.delete(table, left_out, axis=0)
+    some = some - some.mean()
+    n, seeds = some.shape
+    total, means = float((some**2).sum()), some.mean(axis=1)
+    orders, by_seed = seeds * float((means**2).sum()), n * float((some.mean(axis=0) ** 2).sum())
+    fitted = {}
+    for model in _MODELS:
+        x = _indicators(tasks, model)
+        b = (x if left_out is None else np.delete(x, left_out, axis=0)).T @ means
+        fitted[model] = seeds * float(b @ _inverse(tasks, model, left_out) @ b)
+    parts = {
+        **fitted,
+        "neighbour": fitted["neighbour"] - fitted["first and last"],
+        "rest of the order": orders - fitted["neighbour"],
+        "seed": by_seed,
+        "order x seed": total - orders - by_seed,
+    }
+    return {factor: part / total for factor, part in parts.items()}
+
+
+@functools.lru_cache(maxsize=16)
+def _indicators(tasks: int, model: str) -> Floats:
+    """Returns a column of zeros and ones for everything that an order can begin or end with or contain."""
+    told = {
+        "first": lambda order: {("first", order[0])},
+        "last": lambda order: {("last", order[-1])},
+        "first and last": lambda order: {("first", order[0]), ("last", order[-1])},
+        "neighbour": lambda order: set(itertools.pairwise(order)),
+    }[model]
+    sets = [told(order) for order in itertools.permutations(range(tasks))]
+    columns = sorted(set.union(*sets), key=repr)
+    return np.array([[1.0, *(float(column in own) for column in columns)] for own in sets])
+
+
+@functools.lru_cache(maxsize=30_000)
+def _inverse(tasks: int, model: str, left_out: int | None) -> Floats:
+    """Returns the pseudo-inverse of X'X without an order; all methods and metrics need the same ones."""
+    x = _indicators(tasks, model)
+    if left_out is not None:
+        x = np.delete(x, left_out, axis=0)
+    return np.asarray(np.linalg.pinv(x.T @ x, rcond=1e-10, hermitian=True))

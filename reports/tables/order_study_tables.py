@@ -1,0 +1,158 @@
+"""The tables of the order study: percentile ranks, shares of the variance, what few orders tell of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cliqa_bench.order_designs import ORDERS
+from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.methods import joined_note, make_row, namer, unique
+from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.tables.all_orders import OrderStudy, note_of, order_studies
+from cliqa_bench.reports.tables.order_study import (
+    ERRORS,
+    PAPER,
+    SHARES,
+    by_chance,
+    is_finished,
+    paper_places,
+    percentile_rank,
+    tried_designs,
+    variance_shares,
+)
+from cliqa_bench.reports.tables.shapes import Section, Table, build
+from cliqa_bench.results.records import AnswerReader
+
+_RESTRICTED = "the paper's orders restricted to these datasets"
+
+
+def rank_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
+    """Returns where the paper's orders lie among all, as percentile ranks, of every finished study."""
+    rows = []
+    for study in order_studies(group, reader):
+        if not (study.whole and is_finished(study)):
+            continue
+        for metric in SUMMARY:
+            values = study.values[metric]
+            for label, place in paper_places(study).items():
+                rank = percentile_rank(values, float(values[place]))
+                row = make_row("order_ranks", study.method, label, f"{metric}: percentile rank", rank)
+                whole = (
+                    study.scope if len(study.names) == len(ORDERS["I"]) else f"{study.scope}, {_RESTRICTED}"
+                )
+                rows.append(_complete(row, study, f"among {whole}"))
+    return rows
+
+
+def _complete(row: TidyRow, study: OrderStudy, *notes: str) -> TidyRow:
+    return row._replace(length=len(study.names), note=joined_note(*notes, note_of(study)))
+
+
+def share_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
+    """Returns the shares of the variance of every finished study; `std` is half of the 95 % interval."""
+    rows = []
+    for study in order_studies(group, reader):
+        if not (study.whole and is_finished(study)):
+            continue
+        for metric in SUMMARY:
+            for factor, (share, half) in variance_shares(study.each[metric]).items():
+                row = make_row("order_variance", study.method, study.scope, f"{metric}: {factor}", share)
+                note = "std: half of the 95 % jackknife interval over orders"
+                rows.append(_complete(row._replace(std=half), study, note))
+    return rows
+
+
+def sampling_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
+    """Returns how well the paper's eight, a Williams square and random samples tell what all orders give."""
+    rows = []
+    for study in order_studies(group, reader):
+        if not (study.whole and is_finished(study)):
+            continue
+        for tried in tried_designs(study):
+            for metric in SUMMARY:
+                for name, value in zip(ERRORS, tried.errors[metric], strict=True):
+                    about = f"{metric}: {tried.design}: {name}"
+                    row = make_row("order_sampling", study.method, study.scope, about, value)
+                    rows.append(_complete(row, study, f"{tried.size} orders", tried.how))
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------- shapes
+
+
+def _sections(
+    rows: Sequence[TidyRow],
+    column: Callable[[TidyRow], str],
+    columns: list[str],
+    digits: int,
+    kinds: Sequence[str] = ("",),
+    spread: bool = False,
+) -> list[Section]:
+    """A section per metric, kind (what follows it in `metric`), setting and set of datasets."""
+    sections = []
+    for metric in SUMMARY:
+        for kind in kinds:
+            begin = f"{metric}: {kind}"
+            own = [row for row in rows if row.metric.startswith(begin)]
+            for setting, scope in unique((row.setting, _scope(row)) for row in own):
+                some = [row for row in own if (row.setting, _scope(row)) == (setting, scope)]
+                label = ", ".join(filter(None, (metric, kind.removesuffix(": "), setting, scope)))
+                places = dict.fromkeys(columns, digits)
+                sections.append(build(label, some, namer(rows), column, columns, spread, places, best=()))
+    return sections
+
+
+def _scope(row: TidyRow) -> str:
+    """Returns which datasets a row is of, if not of the main ones; "" if it is of those."""
+    among = next((part for part in row.note.split("; ") if part.startswith("among ")), row.order)
+    return among.partition(" of ")[2] if among.startswith(("all ", "among all ")) else ""
+
+
+def shape_ranks(rows: list[TidyRow]) -> Table:
+    """A section per metric, a column per order of the paper."""
+    columns = sorted(unique(row.order for row in rows), key=order_rank)
+    fewer = f" Here they are {_RESTRICTED}; some are alike." if _RESTRICTED in rows[0].note else ""
+    caption = (
+        "Where the paper's orders lie among all orders of the same datasets: percentile ranks, "
+        f"0 being the worst order and 100 the best, ties counted half.{fewer}"
+    )
+    sections = _sections(rows, lambda row: row.order, columns, digits=1)
+    return Table("order_ranks", caption, ("Metric", "Method"), columns, sections)
+
+
+_HEADS = ("First", "Last", "First and last", "Neighbour", "Rest", "Seed", "Order x seed")
+
+
+def shape_shares(rows: list[TidyRow]) -> Table:
+    """A section per metric, a column per factor."""
+    heads = dict(zip(SHARES, _HEADS, strict=True))
+    tasks = rows[0].length
+    chance = by_chance(tasks) if isinstance(tasks, int) else {}
+    told = ", ".join(f"{heads[factor].lower()} {share:.2f}" for factor, share in chance.items())
+    caption = (
+        "Shares of the variance over all orders and seeds: of the dataset that is learned first, of the last "
+        "one, of both, of which dataset follows which (beyond the first and the last), of the rest of the "
+        "order, of the seed, and of what seed and order do together; the last five add up to 1. ± half of "
+        "the 95 % interval of a jackknife over orders, which covers neither the choice of images nor, of one "
+        f"seed, chance in training. Numbers that have nothing to do with the order would give: {told}."
+    )
+    sections = _sections(rows, lambda row: heads[row.metric.partition(": ")[2]], [*_HEADS], 3, spread=True)
+    return Table("order_variance", caption, ("Metric", "Method"), [*_HEADS], sections)
+
+
+def shape_sampling(rows: list[TidyRow]) -> Table:
+    """A section per metric and design, a column per error."""
+    designs = unique(row.metric.split(": ")[1] for row in rows)
+    heads = [name[0].upper() + name[1:] for name in ERRORS]
+    sizes = {row.metric.split(": ")[1]: row.note.partition(" orders")[0] for row in rows}
+    told = ", ".join(f"{design} {sizes[design]}" for design in designs if not design.startswith("random"))
+    caption = (
+        "How well a few orders tell the mean and the spread over all orders: bias and root mean square error "
+        f"of {PAPER}, of a Williams square under every assignment of the datasets, and of random samples of "
+        f"so many orders. Orders of each: {told}. The spread is the standard deviation."
+    )
+    ends = dict(zip(ERRORS, heads, strict=True))
+    sections = _sections(
+        rows, lambda row: ends[row.metric.split(": ")[2]], heads, 4, [f"{design}: " for design in designs]
+    )
+    return Table("order_sampling", caption, ("Metric", "Method"), heads, sections)
