@@ -37,10 +37,8 @@ def rank_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
             for label, place in paper_places(study).items():
                 rank = percentile_rank(values, float(values[place]))
                 row = make_row("order_ranks", study.method, label, f"{metric}: percentile rank", rank)
-                whole = (
-                    study.scope if len(study.names) == len(ORDERS["I"]) else f"{study.scope}, {_RESTRICTED}"
-                )
-                rows.append(_complete(row, study, f"among {whole}"))
+                fewer = "" if len(study.names) == len(ORDERS["I"]) else _RESTRICTED
+                rows.append(_complete(row, study, f"among {study.scope}", fewer))
     return rows
 
 
