@@ -9,7 +9,8 @@ from typing import cast
 from cliqa_bench.benchmarks.base import Dataset, folded
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
-from cliqa_bench.order_designs import ORDERS, WORDS, design_orders, is_design, split_design
+from cliqa_bench.order_designs import ORDERS as ORDERS  # also read from here
+from cliqa_bench.order_designs import WORDS, design_orders, is_design, split_design
 from cliqa_bench.paths import is_file
 
 

@@ -18,23 +18,20 @@ from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.decoded import open_source
 from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.labelled import load_materials, say_notes, without_home
-from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.hashes import is_known
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.clean import at_work
+from cliqa_bench.execution.estimate import counted, estimate, left_to_do, size_of
 from cliqa_bench.execution.jobs import jobs_of, processes
 from cliqa_bench.execution.plan import Plan, images_of, make_plan
 from cliqa_bench.execution.scheduler import Outcome, run_jobs
-from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
-from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import clean_partial, read_json, write_text
 from cliqa_bench.results.records import write_record
 from cliqa_bench.settings.choice import choose
 from cliqa_bench.settings.resolve import config_dict
 from cliqa_bench.terminal import text_table
-from cliqa_bench.types import Subset
 
 PACKAGES = (
     "torch",
@@ -46,9 +43,6 @@ PACKAGES = (
     "pillow",
     "safetensors",
 )
-
-GMACS_PER_SECOND = 30.0
-"""Speed of one CPU core that `plan` assumes; a guess, and called one."""
 
 
 def versions() -> dict[str, str]:
@@ -181,6 +175,7 @@ def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
     jobs = jobs_of(plan, pixels)
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
+    say(left_to_do(plan))
     say(f"loading PyTorch and Avalanche {where}(some seconds)")
     return run_jobs(plan, rebuild_plan, {"versions": versions(), "code": plan.choice.code}, jobs, n, ready)
 
@@ -215,14 +210,10 @@ def _headline(plan: Plan, n_train: int) -> str:
     experiences = sum(len(record.steps) for record in plan.records)
     names = ", ".join(plan.config.strategy)
     return (
-        f"{_count(len(plan.records), 'run')} of {names} on {plan.backbone.title}, {kind}: "
-        f"{_count(experiences, 'experience')}, {_count(len(plan.train), 'training')}, "
+        f"{counted(len(plan.records), 'run')} of {names} on {plan.backbone.title}, {kind}: "
+        f"{counted(experiences, 'experience')}, {counted(len(plan.train), 'training')}, "
         f"{len(plan.train) - n_train} already there"
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
 def plan(config: RunConfig) -> str:
@@ -250,66 +241,9 @@ def plan(config: RunConfig) -> str:
         rows.append((f"train/{work.node.id}", f"{images_of(laid_out, work):,}", state))
     for gate in laid_out.gates.values():
         state = "done" if gate.node.done else "to fit"
-        rows.append((f"gate/{gate.node.id}", f"{_size(laid_out, gate.dataset, 'train'):,}", state))
-    images = sum(_size(laid_out, work.test, "test") for work in laid_out.answers.values())
+        rows.append((f"gate/{gate.node.id}", f"{size_of(laid_out, gate.dataset, 'train'):,}", state))
+    images = sum(size_of(laid_out, work.test, "test") for work in laid_out.answers.values())
     todo = len(answers)
     rows.append(("answers/", f"{images:,}", f"{len(laid_out.answers) - todo} done, {todo} to do"))
     table = text_table(rows, ("node", "images", "state"), right={1})
-    return "\n".join([_headline(laid_out, len(train)), "", table, "", *_estimate(laid_out)])
-
-
-def _size(laid_out: Plan, name: str, subset: Subset) -> int:
-    return len(laid_out.materials[name].split.keys(subset))
-
-
-def _estimate(laid_out: Plan) -> list[str]:
-    """Estimates time, from multiply-adds, and disk space of what is missing."""
-    train, gates, answers, _ = laid_out.missing()
-    config, backbone = laid_out.config, laid_out.backbone
-    # forward and backward cost about twice a forward pass when only normalisation learns
-    crops = 2 * sum(images_of(laid_out, work) for work in train) * config.training.crop**2
-    whole = sum(_size(laid_out, g.dataset, "train") for g in gates)
-    whole += sum(_size(laid_out, a.test, "test") for a in answers)
-    side = config.training.resize or 1024
-    gmacs = (crops + whole * side * side) * backbone.gmacs / 224**2
-    lines = []
-    if gates and not _has_gate_net(laid_out):
-        b = DISTORTION_BN[config.preset]
-        first = 2 * b.steps * b.batch * b.size**2 * backbone.gmacs / 224**2
-        gmacs += first
-        lines.append(f"first, once: distortion-aware BN of {backbone.title}, about {_time(_seconds(first))}")
-    n_bytes = {
-        name: ImageCache.missing_bytes(m.dataset, [r.key for r in m.ratings], config.training.resize)
-        for name, m in laid_out.materials.items()
-        if train or gates or answers
-    }
-    decoded = sum(n_bytes.values())
-    if decoded:
-        lines.append(f"first, once: decoded images, {decoded / 1e9:.2f} GB in {cache_root()}")
-    node = 8 * backbone.task_parameters() + 400 * sum(backbone.stage_sizes)
-    disk = len(train) * node + len(answers) * 20_000
-    lines.append(
-        f"left to do: {_count(len(train), 'training')}, {_count(len(gates), 'gate')}, "
-        f"{_count(len(answers), 'answer file')}; roughly {_time(_seconds(gmacs))} on this machine's CPU "
-        f"(a guess from multiply-adds), {disk / 1e6:.1f} MB in {config.out}"
-    )
-    return lines
-
-
-def _has_gate_net(laid_out: Plan) -> bool:
-    backbone = laid_out.backbone
-    weights = backbone.weights_id(laid_out.config.weights)
-    return (
-        backbone.gate_net == "own"
-        or distortion_bn_file(backbone.name, weights, DISTORTION_BN[laid_out.config.preset]).is_file()
-    )
-
-
-def _seconds(gmacs: float) -> float:
-    return gmacs / GMACS_PER_SECOND / (os.cpu_count() or 1)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return "\n".join([_headline(laid_out, len(train)), "", table, "", *estimate(laid_out)])

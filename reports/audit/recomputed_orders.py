@@ -13,7 +13,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -301,7 +301,7 @@ def _without(table: Floats, tasks: int, left_out: int | None) -> dict[str, float
 @functools.lru_cache(maxsize=16)
 def _indicators(tasks: int, model: str) -> Floats:
     """Returns a column of zeros and ones for everything that an order can begin or end with or contain."""
-    told = {
+    told: Callable[[tuple[int, ...]], set[Any]] = {
         "first": lambda order: {("first", order[0])},
         "last": lambda order: {("last", order[-1])},
         "first and last": lambda order: {("first", order[0]), ("last", order[-1])},

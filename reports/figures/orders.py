@@ -163,8 +163,8 @@ def _ridge(panel: Axes, study: OrderStudy, level: int, bins: np.ndarray, colour:
 def _mark_paper(panel: Axes, study: OrderStudy, y: float, width: float) -> None:
     """Marks the paper's orders and writes their numerals below, pushed apart where they would touch."""
     labels: dict[float, list[str]] = {}
-    for label, place in paper_places(study).items():
-        labels.setdefault(round(float(study.values["mPSI"][place]), 6), []).append(label)
+    for label, order in paper_places(study).items():
+        labels.setdefault(round(float(study.values["mPSI"][order]), 6), []).append(label)
     values = sorted(labels)
     texts = ["I\N{EN DASH}VIII" if len(labels[value]) == 8 else ", ".join(labels[value]) for value in values]
     halves = [0.0065 * width * (len(text) + 1) for text in texts]

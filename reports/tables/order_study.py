@@ -123,12 +123,12 @@ class _Fit(NamedTuple):
     @property
     def free(self) -> int:
         """Degrees of freedom beside the mean."""
-        return self.basis.shape[1] - 1
+        return int(self.basis.shape[1]) - 1
 
     @property
     def saturated(self) -> bool:
         """Whether it has as many parameters as there are orders."""
-        return self.basis.shape[0] == self.basis.shape[1]
+        return bool(self.basis.shape[0] == self.basis.shape[1])
 
 
 @functools.lru_cache(maxsize=32)
@@ -201,7 +201,7 @@ def _of_all(far: Floats) -> Floats:
 
 def _of_orders(far: Floats) -> Floats:
     """The same between the orders."""
-    return far.shape[0] * _of_all(far.mean(axis=0, keepdims=True))
+    return np.asarray(far.shape[0] * _of_all(far.mean(axis=0, keepdims=True)))
 
 
 def _of_seeds(far: Floats) -> Floats:
@@ -210,7 +210,7 @@ def _of_seeds(far: Floats) -> Floats:
     whole = far.sum(axis=1, keepdims=True)
     means = np.hstack([whole / n, (whole - far) / (n - 1)])
     sizes = np.concatenate([[n], np.full(n, n - 1)])
-    return sizes * np.sum((means - means.mean(axis=0)) ** 2, axis=0)
+    return np.asarray(sizes * np.sum((means - means.mean(axis=0)) ** 2, axis=0))
 
 
 def _left_over(far: Floats, fit: _Fit) -> Floats:
