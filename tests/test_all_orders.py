@@ -151,10 +151,8 @@ def test_a_missing_answer_is_a_dash_and_no_mean_of_the_rest(tmp_path: Path) -> N
     record = recorded.record_tsn(tmp_path)
     (tmp_path / "answers" / record.answers["train-bid-0"]["live"] / "done.json").unlink()
     rows = order_rows(RunGroup("", [record]), AnswerReader(tmp_path))
-    told = [row for row in rows if not row.metric.endswith(": orders")]  # how many are finished
-    assert told and all(math.isnan(row.value) for row in told)
-    assert not [row for row in rows if row.metric.endswith(" order")]
-    assert all(row.value < 24 for row in rows if row not in told)
+    assert rows and all(math.isnan(row.value) for row in rows)
+    assert not [row for row in rows if "order" in row.metric]
 
 
 def test_equal_weights_leave_the_hard_gate_undefined(tmp_path: Path) -> None:

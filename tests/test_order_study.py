@@ -368,6 +368,20 @@ def test_verify_notices_numbers_of_the_study_that_were_changed(tmp_path: Path) -
     assert len(problems) == 4 and all("computed from the answers" in problem for problem in problems)
 
 
+def test_a_report_of_a_release_without_the_study_is_whole(tmp_path: Path) -> None:
+    recorded.record_tsn(tmp_path)
+    write_report(tmp_path, ("csv",), figures=False)
+    path = tmp_path / "report" / "results.csv"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("order_")), encoding="utf-8")
+    verified = verify(tmp_path)
+    assert not [problem for problem in verified.problems if "results.csv" in str(problem)]
+    assert any("without the order study" in note for note in verified.notes)
+    some = [line for line in lines if not line.startswith("order_ranks")]
+    path.write_text("".join(some), encoding="utf-8")
+    assert [problem for problem in verify(tmp_path).problems if "order_ranks" in str(problem)]
+
+
 # -- the figure ----------------------------------------------------------------------------------------------
 
 

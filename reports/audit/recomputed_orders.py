@@ -20,6 +20,7 @@ import numpy as np
 from cliqa_bench.order_designs import ORDERS, williams
 from cliqa_bench.reports.measure import SUMMARY, is_joint, setting_of
 from cliqa_bench.reports.rows import TidyRow
+from cliqa_bench.reports.tables.all_orders import TRAINED
 from cliqa_bench.reports.tables.order_study import ALIKE, LEVEL, TIES, drawn_samples
 from cliqa_bench.results.records import RunRecord, Step
 from cliqa_bench.types import Floats
@@ -64,7 +65,7 @@ class OrderRecomputation:
         datasets = self._datasets(row)
         if datasets is None:
             return None
-        about = _About(tuple(row[1:5]), datasets, "each order trained" not in row.note)
+        about = _About(tuple(row[1:5]), datasets, TRAINED not in row.note.split("; "))
         if about not in self._known:
             self._known[about] = self._exact(about) if about.exact else self._trained(about)
         values = self._known[about]

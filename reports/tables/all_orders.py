@@ -320,6 +320,9 @@ def _read(source: RunReadout, answers: Answers, mask: int, test: int) -> Floats 
 # --------------------------------------------------------------------------------------------------- rows
 
 FINISHED = "orders"
+TRAINED = "each order trained"
+"""Note on what does not follow from one training per dataset."""
+
 STATISTICS = ("mean", "std", "minimum", "lower quartile", "median", "upper quartile", "maximum")
 
 
@@ -338,7 +341,7 @@ def order_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the distribution of the four summary numbers over all orders, and the extreme orders.
 
     The metric of a row is "mPSI: median" and the like; `order` is "all 720", or "24 of 720" where there are
-    runs of so many; "mPSI: orders" says how many of them are finished, and until all are, the others are nan.
+    runs of so many; then "mPSI: orders" says how many are finished, and until all are, the others are nan.
     For "mPSI: worst order" and "mPSI: best order", `order` names the datasets and the value is that of the
     order.
     """
@@ -347,8 +350,9 @@ def order_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         note, table = note_of(study), "orders"
         every = study.scope
         for metric in SUMMARY:
-            finished = float(np.isfinite(study.values[metric]).sum())
-            rows.append(make_row(table, study.method, every, f"{metric}: {FINISHED}", finished, note))
+            if not study.exact:
+                finished = float(np.isfinite(study.values[metric]).sum())
+                rows.append(make_row(table, study.method, every, f"{metric}: {FINISHED}", finished, note))
             for statistic, value in describe(study.values[metric]).items():
                 rows.append(make_row(table, study.method, every, f"{metric}: {statistic}", value, note))
         values = study.values["mPSI"]
@@ -380,5 +384,5 @@ def first_task_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 def note_of(study: OrderStudy) -> str:
     """Returns what there is to say of a study's numbers."""
     seeds = f"means over n={study.seeds} seeds" if study.seeds > 1 else ""
-    made = "exact, from one training per dataset" if study.exact else "each order trained"
+    made = "exact, from one training per dataset" if study.exact else TRAINED
     return joined_note(made, seeds, GENERATED if study.generated else "")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import drawn_methods, label_of, namer, row_method, unique
 from cliqa_bench.reports.rows import TidyRow
-from cliqa_bench.reports.tables.all_orders import FINISHED, STATISTICS
+from cliqa_bench.reports.tables.all_orders import FINISHED, STATISTICS, TRAINED
 from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue
 from cliqa_bench.reports.tables.statistics import ALPHA, LEVEL, TESTED
 from cliqa_bench.reports.tables.transfer import MEASURES
@@ -61,6 +61,7 @@ def shape_orders(rows: list[TidyRow]) -> Table:
     sections = []
     for metric in SUMMARY:
         own = [r for r in rows if r.metric.startswith(f"{metric}: ") and column(r)]
+        own += [_all_finished(row, metric) for row in own if row.metric == f"{metric}: mean" and _exact(row)]
         for setting, scope in unique((row.setting, row.order) for row in own):
             some = [row for row in own if (row.setting, row.order) == (setting, scope)]
             label = f"{metric}, {setting}, {scope}"
@@ -73,6 +74,16 @@ def shape_orders(rows: list[TidyRow]) -> Table:
         f"Std, the smallest).{_extremes(rows)}"
     )
     return Table("orders", caption, ("Metric", "Method"), [*heads.values()], sections)
+
+
+def _exact(row: TidyRow) -> bool:
+    return TRAINED not in row.note.split("; ")
+
+
+def _all_finished(row: TidyRow, metric: str) -> TidyRow:
+    """Returns how many orders there are, where all follow from one training per dataset."""
+    total = 0.0 if math.isnan(row.value) else float(row.order.split()[1])
+    return row._replace(metric=f"{metric}: {FINISHED}", value=total)
 
 
 def _extremes(rows: list[TidyRow]) -> str:

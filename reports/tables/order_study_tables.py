@@ -26,12 +26,16 @@ from cliqa_bench.results.records import AnswerReader
 _RESTRICTED = "the paper's orders restricted to these datasets"
 
 
+def _studies(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
+    """Returns the finished studies of all orders; of two datasets there are too few to study."""
+    found = order_studies(group, reader)
+    return [study for study in found if len(study.names) > 2 and study.whole and is_finished(study)]
+
+
 def rank_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns where the paper's orders lie among all, as percentile ranks, of every finished study."""
     rows = []
-    for study in order_studies(group, reader):
-        if not (study.whole and is_finished(study)):
-            continue
+    for study in _studies(group, reader):
         for metric in SUMMARY:
             values = study.values[metric]
             for label, place in paper_places(study).items():
@@ -49,9 +53,7 @@ def _complete(row: TidyRow, study: OrderStudy, *notes: str) -> TidyRow:
 def share_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns the shares of the variance of every finished study; `std` is half of the 95 % interval."""
     rows = []
-    for study in order_studies(group, reader):
-        if not (study.whole and is_finished(study)):
-            continue
+    for study in _studies(group, reader):
         for metric in SUMMARY:
             for factor, (share, half) in variance_shares(study.each[metric]).items():
                 row = make_row("order_variance", study.method, study.scope, f"{metric}: {factor}", share)
@@ -63,9 +65,7 @@ def share_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 def sampling_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns how well the paper's eight, a Williams square and random samples tell what all orders give."""
     rows = []
-    for study in order_studies(group, reader):
-        if not (study.whole and is_finished(study)):
-            continue
+    for study in _studies(group, reader):
         for tried in tried_designs(study):
             for metric in SUMMARY:
                 for name, value in zip(ERRORS, tried.errors[metric], strict=True):
