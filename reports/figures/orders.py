@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BINS = 60
+FEW, FEW_BINS = 100, 25
+"""Of fewer orders there are fewer bins: else each would be a peak of its own."""
 
 
 def orders_caption(numbers: Tidy) -> str:
@@ -67,7 +69,8 @@ def draw_orders(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]
         lowest = min(float(s.values["mPSI"].min()) for s in studies)
         highest = max(float(s.values["mPSI"].max()) for s in studies)
         room = 0.04 * (highest - lowest or 1.0)
-        bins = np.linspace(lowest - room, highest + room, BINS + 1)
+        few = max(len(study.permutations) for study in studies) < FEW
+        bins = np.linspace(lowest - room, highest + room, (FEW_BINS if few else BINS) + 1)
         styles = method_styles(study.method.label for study in studies)
         panel.set_xlim(bins[0], bins[-1])
         for i, study in enumerate(studies):
