@@ -1,8 +1,8 @@
 """The order study of docs/orders.md: its runs, then the tables, with time and disk. Not part of the suite.
 
-In the checkout's root: `python tests/order_study.py OUT [--seeds 0,1] [--minutes 30]`. It trains LwF in all 24
-orders of four datasets (64 trainings), and TSN-IQA and SL, whose orders follow from one training per dataset, on
-the generated miniatures with the preset `quick`. After so many minutes it stops; the same command resumes.
+In the checkout's root: `python tests/order_study.py OUT [--seeds 0,1] [--minutes 30]`. It trains LwF in all
+24 orders of four datasets (64 trainings), and TSN-IQA and SL, whose orders follow from one training per
+dataset, on the generated miniatures with the preset `quick`. After so many minutes it stops; the same command resumes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def main() -> int:
         began = time.monotonic()
         code = sit(words, end - began)
         took = (time.monotonic() - began) / 60
-        print(f"{strategy}: exit code {code} after {took:.1f} min; {megabytes(given.out):.0f} MB in {given.out}")
+        size = f"{megabytes(given.out):.0f} MB in {given.out}"
+        print(f"{strategy}: exit code {code} after {took:.1f} min; {size}")
         if code:
             return code
     for name in TABLES:

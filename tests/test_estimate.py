@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from cliqa_bench.execution import estimate
 from cliqa_bench.execution.estimate import left_to_do, time_text
 from cliqa_bench.execution.plan import Plan, images_of
 from cliqa_bench.execution.run import prepare
-from cliqa_bench.results.nodes import Node
+from cliqa_bench.results.nodes import Node, read_json
 from cliqa_bench.settings.resolve import resolve
 
 
@@ -80,8 +81,12 @@ def test_not_all_of_many_nodes_are_looked_at(
         finish(work.node, 10, seconds=1.0)
     monkeypatch.setattr(estimate, "MOST_LOOKED_AT", 3)
     looked: list[Path] = []
-    read_json = estimate.read_json
-    monkeypatch.setattr(estimate, "read_json", lambda path: looked.append(path) or read_json(path))
+
+    def watched(path: Path) -> Any:
+        looked.append(path)
+        return read_json(path)
+
+    monkeypatch.setattr(estimate, "read_json", watched)
     left_to_do(plan)
     assert len(looked) == 3
 
