@@ -2,7 +2,8 @@
 
 In the checkout's root: `python tests/order_study.py OUT [--seeds 0,1] [--minutes 30]`. It trains LwF in all
 24 orders of four datasets (64 trainings), and TSN-IQA and SL, whose orders follow from one training per
-dataset, on the generated miniatures with the preset `quick`. After so many minutes it stops; the same command resumes.
+dataset, on the generated miniatures with the preset `quick`. After so many minutes it stops; the same command
+resumes.
 """
 
 from __future__ import annotations
