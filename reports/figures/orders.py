@@ -13,7 +13,7 @@ from cliqa_bench.reports.figures.style import generated_sentence, method_styles,
 from cliqa_bench.reports.methods import drawn_methods
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.reports.tables.all_orders import OrderStudy, order_studies
-from cliqa_bench.reports.tables.order_study import paper_places
+from cliqa_bench.reports.tables.order_study import ALIKE, paper_places
 from cliqa_bench.results.records import AnswerReader
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ def _mark_paper(panel: Axes, study: OrderStudy, y: float, width: float) -> None:
     """Marks the paper's orders and writes their numerals below, pushed apart where they would touch."""
     labels: dict[float, list[str]] = {}
     for label, order in paper_places(study).items():
-        labels.setdefault(round(float(study.values["mPSI"][order]), 6), []).append(label)
+        value = float(study.values["mPSI"][order])
+        same = next((other for other in labels if abs(other - value) < ALIKE), value)
+        labels.setdefault(same, []).append(label)
     values = sorted(labels)
     texts = ["I\N{EN DASH}VIII" if len(labels[value]) == 8 else ", ".join(labels[value]) for value in values]
     halves = [0.0065 * width * (len(text) + 1) for text in texts]
