@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from cliqa_bench.benchmarks.pixels.decode import OWN, RELEASED, decode, format_of, rules_of
+from cliqa_bench.benchmarks.pixels.decode import (
+    OWN,
+    RELEASED,
+    _initialised,
+    decode,
+    format_of,
+    rules_of,
+)
 from cliqa_bench.errors import UserError
 
 RAMP = np.linspace(0, 1, 16 * 24).reshape(16, 24)
@@ -499,3 +507,22 @@ def test_more_samples_than_a_colour_needs_are_refused_or_left_out(tmp_path: Path
     path = tiff(tmp_path / "five.tif", five, photometric=2)
     with pytest.raises(UserError, match=r"five\.tif (has a kind of pixels that is not read|is damaged)"):
         decode(path)
+
+
+def test_pillow_does_not_warn_of_damaged_notes_beside_the_pixels(tmp_path: Path) -> None:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x010E] = "a name" * 10
+    Image.new("RGB", (16, 12), "red").save(file, "JPEG", exif=exif)
+    data = bytearray(file.getvalue())
+    count = data.find(b"Exif\0\0") + 6 + 8
+    data[count : count + 2] = b"\xff\xff"  # so many notes
+    path = tmp_path / "damaged.jpg"
+    path.write_bytes(data)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        Image.open(path).getexif().get(0x0112)
+        assert warned, "else this tests nothing"
+        del warned[:]
+        _initialised.cache_clear()
+        assert decode(path).shape == (12, 16, 3)
+    assert not warned

@@ -106,10 +106,10 @@ def ratings(args: Namespace, command: str) -> int:
     from cliqa_bench.benchmarks.suites import find_datasets
 
     dataset = find_datasets(_data(args.data, [name]), [name])[name]
-    for note in dataset.notes():
-        say(f"{dataset.title}: {note}")
     ratings = dataset.ratings()
     split = resolve_split(args.split, dataset, ratings) if args.split else None
+    for note in filter(None, [*dataset.notes(), split.note if split else ""]):
+        say(f"{dataset.title}: {note}")
     print(ratings_csv(dataset, ratings, split), end="")
     return 0
 
