@@ -142,10 +142,15 @@ def test_data_check_without_a_folder_checks_the_miniatures(fake: Any, tmp_path: 
     check.assert_called_once_with(tmp_path, None, "1", 64.0)
 
 
-def test_data_sheet(fake: Any, tmp_path: Path) -> None:
-    draw = fake("cliqa_bench.benchmarks.generated.contact", contact_sheet=None)["contact_sheet"]
+def test_data_sheet(fake: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live, bid = Mock(title="LIVE", generated=None), Mock(title="BID", generated={"n_images": 1})
+    shown = {Path("there/live.png"): live, Path("there/bid.png"): bid}
+    draw = fake("cliqa_bench.benchmarks.generated.contact", contact_sheet=shown)["contact_sheet"]
     assert main(["data", "sheet", str(tmp_path), "--out", "there"]) == 0
     draw.assert_called_once_with(tmp_path, Path("there"))
+    assert capsys.readouterr().out.splitlines() == [
+        "there/live.png: LIVE, real data", "there/bid.png: BID, a generated miniature"
+    ]  # fmt: skip
 
 
 def test_pretrain(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,8 +130,9 @@ def sheet(args: Namespace, command: str) -> int:
     from cliqa_bench.benchmarks.generated.contact import contact_sheet
 
     out = user_path(args.out)
-    contact_sheet(_data(args.dir), out)
-    print(f"contact sheets are in {out}")
+    for path, dataset in contact_sheet(_data(args.dir), out).items():
+        kind = "real data" if dataset.generated is None else "a generated miniature"
+        print(f"{path}: {dataset.title}, {kind}")
     return 0
 
 

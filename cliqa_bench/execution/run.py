@@ -211,7 +211,9 @@ def _check_writable(out: Path) -> None:
 
 
 def _headline(plan: Plan, n_train: int) -> str:
-    kind = "generated miniatures" if any(m.generated for m in plan.materials.values()) else "real data"
+    kind = " and ".join(
+        dict.fromkeys("generated miniatures" if m.generated else "real data" for m in plan.materials.values())
+    )
     experiences = sum(len(record.steps) for record in plan.records)
     names = ", ".join(plan.config.strategy)
     return (
