@@ -6,6 +6,7 @@ built by `build`.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 from textwrap import shorten
@@ -108,7 +109,8 @@ class Backbone(ABC):
         import torch
 
         path = cls.weights_file(weights)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch on how a file was written
             torch.manual_seed(seed)
             try:
                 net = cls.network(path)
