@@ -38,6 +38,9 @@ class TimmBackbone(Backbone):
     options: ClassVar[dict[str, Any]]
     blocks: ClassVar[list[int]]
     norm_parameters: ClassVar[int]
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "R. Wightman: PyTorch Image Models. GitHub, 2019, doi:10.5281/zenodo.4414861"
+    )
 
     @classmethod
     def usual_weights(cls) -> tuple[Path, str]:

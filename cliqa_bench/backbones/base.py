@@ -36,6 +36,7 @@ class Backbone(ABC):
             needs nothing else.
         gate_stages: Stages that the gate reads unless a strategy names others, counted from 1; the paper's
             are the last two.
+        citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
         gate_net: Which normalisation the gate's features use: the backbone's "own" (it was pre-trained on
             distortions), or a "distortion-bn" that `pretrain` makes (the paper's distortion-aware BN).
     """
@@ -50,6 +51,7 @@ class Backbone(ABC):
     fixed_gmacs: ClassVar[float] = 0.0
     gate_stages: ClassVar[tuple[int, ...]] = (3, 4)
     gate_net: ClassVar[GateNet] = "distortion-bn"
+    citation: ClassVar[str | tuple[str, ...]] = ""
 
     def __init_subclass__(cls) -> None:
         """Names the backbone after its file."""

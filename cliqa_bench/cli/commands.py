@@ -243,6 +243,17 @@ def _list(args: Namespace, command: str) -> int:
     return 0
 
 
+def _cite_arguments(add: Add) -> None:
+    add("out", type=str, nargs="?", metavar="OUT", help="folder of results (default: the suite alone)")
+
+
+def _cite(args: Namespace, command: str) -> int:
+    from cliqa_bench.cli.citing import citing
+
+    print(citing(None if args.out is None else user_path(args.out)))
+    return 0
+
+
 def _test_arguments(add: Add) -> None:
     add("strategy", type=str, metavar="STRATEGY", help="a name of 'list', or a Python file of your own")
     add(
@@ -352,6 +363,7 @@ COMMANDS: dict[str, Command] = {
         "draw pictures of each dataset, ordered by label", data_commands.sheet_arguments, data_commands.sheet
     ),
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
+    "cite": Command("print what to cite for runs, as BibTeX", _cite_arguments, _cite),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
     "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),
