@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.pixels.decode import OWN
+from cliqa_bench.benchmarks.pixels.decode import OWN, Reading
 from cliqa_bench.benchmarks.readers.image_names import (
     SUFFIX_KIND,
     MatchedNames,
@@ -68,7 +68,7 @@ class TableDataset(Dataset):
     label_files = ()
     image_folders = ("",)
     citation = ""
-    reading = OWN
+    reading: Reading = OWN
 
     def __init__(self, root: Path) -> None:
         """Opens a table; of the pictures, only names are looked at.

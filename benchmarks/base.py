@@ -76,7 +76,7 @@ class Dataset(ABC):
     n_pairs_files: ClassVar[int | None] = None
     labels_digest: ClassVar[str | None] = None
     home: ClassVar[Path | None] = None
-    reading: ClassVar[Reading] = RELEASED
+    reading: Reading = RELEASED
 
     def __init_subclass__(cls) -> None:
         """Names the dataset after its file, unless it says its name."""

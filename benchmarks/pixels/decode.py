@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.pixels.png import PNG_START, without_text
-from cliqa_bench.benchmarks.pixels.profiles import to_srgb
+from cliqa_bench.benchmarks.pixels.profiles import has_other_profile, to_srgb
 from cliqa_bench.benchmarks.pixels.samples import (
     gray_of_16_bits,
     is_12_bit,
@@ -427,6 +427,16 @@ def rules_of(path: Path) -> list[str]:
             return sorted(rules & RULES.keys())
     except Exception:  # as in decode_bytes, which will say it better
         return []
+
+
+def is_converted(path: Path) -> bool:
+    """Tells, by its header, whether a picture has other pixels where it is read with `Reading.srgb`."""
+    try:
+        data, _ = without_negative(path.read_bytes())
+        with _opened_bytes(data, path, Reading(any_name=True)) as image:
+            return has_other_profile(image)
+    except Exception:  # as in decode_bytes, which will say it better
+        return False
 
 
 _PNG_NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")

@@ -24,6 +24,7 @@ _ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' betwe
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
+_SRGB = "convert colour profiles of the datasets to sRGB (default: ignore them, as the published code does)"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _NUMBERS = str | int | tuple[int, ...]
 _WORDS = str | tuple[str, ...]
@@ -52,6 +53,7 @@ def _where_and_how(add: Add) -> None:
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--srgb", action="store_true", help=_SRGB)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")

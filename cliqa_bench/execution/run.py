@@ -75,7 +75,7 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     """
     choice = choose(config)
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
-    materials = load_materials(names, config.data, config.split, config.test_on)
+    materials = load_materials(names, config.data, config.split, config.test_on, config.srgb)
     facts: dict[str, Any] = {
         "command": command,
         "config": config_dict(config),

@@ -171,6 +171,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         out=user_path(given("out") or "runs"),
         include=[str(file.path) for file in user_code.included().values()],
         tables=_tables_of([*orders.values(), resolved["test_on"]]),
+        srgb=bool(given("srgb")),
         deterministic=bool(given("deterministic")),
         **resolved,
     )
