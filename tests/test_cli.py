@@ -80,6 +80,18 @@ def test_the_exit_code_is_the_commands(fake: Any) -> None:
     assert main(["run", "--strategy", "tsn"]) == 3
 
 
+def test_a_run_writes_the_report_that_is_asked_for(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fake("cliqa_bench.execution.run", run=0, run_all=0)
+    assert main(["run", "--strategy", "tsn", "--format", "csv,md", "--no-figures"]) == 0
+    assert run["run"].call_args[1] == {"formats": ["csv", "md"], "figures": False}
+    assert main(["run", "--strategy", "tsn"]) == 0
+    assert run["run"].call_args[1] == {"formats": [], "figures": True}
+    assert main(["paper", "--weights", "random", "--no-figures"]) == 0
+    assert run["run_all"].call_args[1] == {"formats": [], "figures": False}
+    assert main(["run", "--strategy", "tsn", "--format", "docx"]) == 2
+    assert "unknown format 'docx'" in capsys.readouterr().err and run["run"].call_count == 2
+
+
 def test_plan_prints(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake("cliqa_bench.execution.run", plan="six nodes")
     assert main(["plan", "--strategy", "tsn", "--orders", "all"]) == 0

@@ -66,7 +66,33 @@ def _where_and_how(add: Add) -> None:
     )
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
+    _report_form(add)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
+
+
+def _report_form(add: Add) -> None:
+    """Adds what a report consists of."""
+    add(
+        "--format",
+        type=_WORDS,
+        metavar="NAMES",
+        help="of the report, of csv,md,tex,html (default: all)",
+    )
+    add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
+
+
+def _report_formats(args: Namespace) -> list[str]:
+    """Returns the formats that were asked for, none for all.
+
+    Raises:
+        UserError: If one is unknown.
+    """
+    from cliqa_bench.reports import report
+    from cliqa_bench.settings.resolve import words
+
+    formats = words(args.format)
+    report.check_formats(formats)
+    return formats
 
 
 def _run_arguments(add: Add) -> None:
@@ -91,9 +117,10 @@ def _run(args: Namespace, command: str) -> int:
     settings = args.as_dict()
     good, broken = registry.importable("strategies", words(settings["strategy"]))
     config = resolve({**settings, "strategy": good} if good else settings)
+    formats = _report_formats(args)
     from cliqa_bench.execution.run import run
 
-    return run(config, command, broken)
+    return run(config, command, broken, formats=formats, figures=args.figures)
 
 
 def _paper_arguments(add: Add) -> None:
@@ -109,9 +136,10 @@ def _paper(args: Namespace, command: str) -> int:
     from cliqa_bench.settings.resolve import paper_configs
 
     configs = paper_configs(args.as_dict())
+    formats = _report_formats(args)
     from cliqa_bench.execution.run import run_all
 
-    return run_all(configs, command)
+    return run_all(configs, command, formats=formats, figures=args.figures)
 
 
 def _plan(args: Namespace, command: str) -> int:
@@ -126,8 +154,7 @@ def _plan(args: Namespace, command: str) -> int:
 
 def _report_arguments(add: Add) -> None:
     add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
-    add("--format", type=_WORDS, metavar="NAMES", help="of csv,md,tex,html (default: all)")
-    add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
+    _report_form(add)
     add("--published", action="store_true", help="put the paper's values beside ours")
     add("--published-only", action="store_true", help="write the paper's tables alone; needs no runs")
 
