@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.pixels.decode import OWN
+from cliqa_bench.benchmarks.pixels.decode import OWN, Reading
 from cliqa_bench.benchmarks.readers.image_names import (
     SUFFIX_KIND,
     MatchedNames,
@@ -68,7 +68,7 @@ class TableDataset(Dataset):
     label_files = ()
     image_folders = ("",)
     citation = ""
-    reading = OWN
+    reading: Reading = OWN
 
     def __init__(self, root: Path) -> None:
         """Opens a table; of the pictures, only names are looked at.
@@ -212,7 +212,14 @@ class TableDataset(Dataset):
 
     def notes(self) -> list[str]:
         """See the base class."""
-        return [self._columns_told(), *self._matched.told(), *self._ratings_told()]
+        return [*self._sheet_told(), self._columns_told(), *self._matched.told(), *self._ratings_told()]
+
+    def _sheet_told(self) -> list[str]:
+        first, *others = self.table.sheets or ("",)
+        if not others or "sheet" in self.options.values:
+            return []
+        other = self.options.shown(sheet=others[0])
+        return [f"the sheet {first!r} is read, the first of {1 + len(others)} (else: {other})"]
 
     def _columns_told(self) -> str:
         columns = self.columns
@@ -260,7 +267,8 @@ def find(text: str) -> type[Dataset]:
         UserError: If the table cannot be read, or it is not clear which of its columns are meant.
     """
     options = parse_options(text)
-    table = read_own_table(options.path, lambda header: has_columns(header, options))
+    sheet = options.values.get("sheet")
+    table = read_own_table(options.path, lambda header: has_columns(header, options), sheet)
     columns = choose_columns(table.header, options)
     for column in (columns.score, columns.std):
         if column is not None:

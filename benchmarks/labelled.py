@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.pixels.decode import reading_changes
-from cliqa_bench.benchmarks.pixels.hashes import changed_rules, content_hashes
+from cliqa_bench.benchmarks.pixels.hashes import any_converted, changed_rules, content_hashes
 from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
 from cliqa_bench.benchmarks.suites import dataset_class, find_datasets
 from cliqa_bench.errors import UserError, refuse
@@ -124,7 +124,11 @@ def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, D
 
 
 def load_materials(
-    names: Sequence[str], data: Path | None = None, split: str = "1", test_only: Sequence[str] = ()
+    names: Sequence[str],
+    data: Path | None = None,
+    split: str = "1",
+    test_only: Sequence[str] = (),
+    srgb: bool = False,
 ) -> dict[str, LabelledDataset]:
     """Loads the labels and splits of datasets, and sees that the images are there.
 
@@ -133,6 +137,8 @@ def load_materials(
         data: As in `open_datasets`.
         split: "1", "2", ... or a path, see `resolve_split`.
         test_only: Further datasets, all of whose images are test images.
+        srgb: Whether published datasets, too, are read as sRGB. One without a picture that this changes keeps
+            its fingerprint.
 
     Raises:
         UserError: If a dataset is missing or incomplete, or its labels or split files are broken.
@@ -142,5 +148,7 @@ def load_materials(
         ratings = dataset.ratings()
         dataset.verify_files(ratings)
         whose = whole(ratings) if name in test_only else resolve_split(split, dataset, ratings)
-        materials[name] = LabelledDataset(dataset, ratings, whose)
+        material = materials[name] = LabelledDataset(dataset, ratings, whose)
+        if srgb and any_converted(dataset.root, material.paths, dataset.title):
+            dataset.reading = dataset.reading._replace(srgb=True)
     return materials

@@ -166,6 +166,8 @@ class RunConfig:
         tables: Tables of the user's that are datasets, as `csv:PATH?OPTIONS`, the path absolute; orders and
             `test_on` have the short names that they go by.
         max_megapixels: Largest image that is decoded, in 10^6 pixels; changes no result.
+        srgb: Whether the colour profiles of published datasets are converted to sRGB, as those of one's own
+            pictures are; the published code ignores them.
         deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
     """
@@ -187,6 +189,7 @@ class RunConfig:
     tables: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None
+    srgb: bool = False
     deterministic: bool = False
     log: LogName | None = None
     max_megapixels: float = MAX_MEGAPIXELS

@@ -11,7 +11,7 @@ from cliqa_bench.reports import render
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.parts import ReportPart, empty_parts, what_it_shows
-from cliqa_bench.reports.rows import GENERATED, SETTINGS, RunGroup, Tidy, TidyRow, order_rank
+from cliqa_bench.reports.rows import SETTINGS, RunGroup, Tidy, TidyRow, order_rank
 from cliqa_bench.reports.tables.shapes import Table, table_title
 from cliqa_bench.terminal import text_table
 
@@ -33,8 +33,8 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
     body = [[*line, *(render.number(found[line].get(m, math.nan)) for m in SUMMARY)] for line in found]
     n = len(numbers.group.records)
     lines = [f"{n} {'run' if n == 1 else 'runs'} ({numbers.group.description})"]
-    if numbers.group.generated:
-        lines.append(GENERATED)
+    if numbers.group.caution:
+        lines.append(numbers.group.caution)
     if body:
         lines += ["", text_table(body, heads, right=range(len(heads) - len(SUMMARY), len(heads))), ""]
     if empty := ", ".join(table_title(part.number).removeprefix("Table ") for part in empty_parts(numbers)):
@@ -92,8 +92,8 @@ def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: 
     """
     group = numbers.group
     lines = ["# Report", "", f"{len(group.records)} runs, {group.description}."]
-    if group.generated:
-        lines += ["", f"{GENERATED.capitalize()}."]
+    if group.caution:
+        lines += ["", f"{group.caution[0].upper()}{group.caution[1:]}."]
     lines += ["", "`results.csv` holds every number, unrounded.", ""]
     if "report.html" in files:
         lines += ["[report.html](report.html) shows all of it in a browser, to sort and to explore.", ""]

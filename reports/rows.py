@@ -7,6 +7,7 @@ import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from cliqa_bench.config import Training, named
@@ -23,7 +24,10 @@ from cliqa_bench.reports.measure import (
 from cliqa_bench.results.nodes import canonical, digest
 from cliqa_bench.results.records import AnswerReader, RunRecord
 
-GENERATED = "generated miniatures: not comparable with published numbers"
+NOT_COMPARABLE = "not comparable with published numbers"
+GENERATED = f"generated miniatures: {NOT_COMPARABLE}"
+"""What is said of numbers where all data is generated; see `RunGroup.caution`."""
+
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
 TABLES = ("III", "IV", "V", "VI", "Fig. 4", "")
 """Where the numbers stand that runs are measured in; further tables are parts of the report."""
@@ -68,10 +72,28 @@ class RunGroup:
     records: list[RunRecord] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def generated(self) -> bool:
-        """Whether any of the data is generated."""
-        return any(record.generated for record in self.records)
+    @cached_property
+    def _by_kind(self) -> dict[str, list[str]]:
+        """Kind of data -> titles of its datasets, in the order of the runs; no kind without any."""
+        found: dict[str, list[str]] = {"generated miniatures": [], "real data": []}
+        for record in self.records:
+            # a record of an earlier version says of all its datasets together what they are
+            told = record.facts.get("generated")
+            made = told if isinstance(told, list) else record.tests if record.generated else []
+            for name in record.tests:
+                kind = "generated miniatures" if name in made else "real data"
+                found[kind].append(record.titles.get(name, name))
+        return {kind: list(dict.fromkeys(titles)) for kind, titles in found.items() if titles}
+
+    @cached_property
+    def caution(self) -> str:
+        """What is to be said of every number if any of the data is generated, else ""; no full stop."""
+        if "generated miniatures" not in self._by_kind:
+            return ""
+        if len(self._by_kind) == 1:
+            return GENERATED
+        kinds = " beside ".join(f"{kind} ({', '.join(titles)})" for kind, titles in self._by_kind.items())
+        return f"{kinds}: {NOT_COMPARABLE}"
 
     @property
     def main_order(self) -> str:
@@ -92,7 +114,7 @@ class RunGroup:
     def description(self) -> str:
         """Preset, split and data in a few words."""
         facts = self.records[0].facts
-        data = "generated miniatures" if self.generated else "real data"
+        data = " and ".join(self._by_kind)
         return f"preset {facts.get('preset', '?')}, split {facts.get('split', '?')}, {data}, group {self.id}"
 
 
@@ -241,10 +263,15 @@ def _rows(
         complete = all(math.isfinite(v) for v in values)
         value = statistics.fmean(values) if complete else math.nan
         std = statistics.stdev(values) if complete and n > 1 else math.nan
-        notes = [cell.note, f"n={n} seeds" if n > 1 else "", GENERATED if group.generated else ""]
+        notes = [cell.note, f"n={n} seeds" if n > 1 else "", group.caution]
         note = "; ".join(part for part in notes if part)
         for table in [""] if elsewhere else _tables(group, line, cell, steps):
             yield TidyRow(table, *line, cell.length, cell.train, cell.test, cell.metric, value, std, note)
+
+
+def caution_in(note: str) -> str:
+    """Returns the `RunGroup.caution` that a row's note holds; "" for none."""
+    return next((part for part in note.split("; ") if part.endswith(NOT_COMPARABLE)), "")
 
 
 def _gaps(done: list[tuple[RunRecord, RunNumbers]]) -> list[str]:

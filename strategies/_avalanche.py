@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from cliqa_bench.models.quality import QualityModel
 
+AVALANCHE = "V. Lomonaco et al.: Avalanche: an end-to-end library for continual learning. CVPR Workshops 2021"
+
 
 def _rows(name: str) -> dict[str, str]:
     return {
@@ -53,6 +55,7 @@ class Naive(Strategy):
     """One dataset after the other, without any remedy."""
 
     rows: ClassVar[dict[str, str]] = _rows("Naive")
+    citation: ClassVar[str | tuple[str, ...]] = AVALANCHE
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Cumulative(AllHeads):
 
     cumulative: ClassVar[bool] = True
     rows: ClassVar[dict[str, str]] = _rows("Cumulative")
+    citation: ClassVar[str | tuple[str, ...]] = AVALANCHE
 
     @property
     def memory_size(self) -> int:
@@ -82,6 +86,7 @@ class JointTraining(Strategy):
     """All datasets of an order are learned at once, with one head."""
 
     rows: ClassVar[dict[str, str]] = {"last": "JointTraining (Avalanche)"}
+    citation: ClassVar[str | tuple[str, ...]] = AVALANCHE
 
     @property
     def depends_on(self) -> Dependence:
@@ -104,6 +109,7 @@ class Plugin(Strategy):
     """
 
     resumable: ClassVar[bool] = False
+    citation: ClassVar[str | tuple[str, ...]] = AVALANCHE
     plugin: ClassVar[type[Any]]
     arguments: ClassVar[tuple[str, ...]]
 

@@ -89,7 +89,7 @@ def record_tsn(
     sequence: list[str] | None = None,
     seed: int = 0,
     images: int = IMAGES,
-    generated: bool = True,
+    generated: bool | list[str] = True,
     **facts: object,
 ) -> RunRecord:
     """Records a run of several heads with gates; orders share their nodes."""
@@ -136,7 +136,7 @@ def _record(
     order: str,
     sequence: list[str],
     seed: int,
-    generated: bool,
+    generated: bool | list[str],
     facts: dict[str, object],
     answers: dict[str, dict[str, str]],
     gates: dict[str, str],
@@ -157,12 +157,13 @@ def _record(
         answers=answers,
         tau=32.0,
         stages=[3, 4],
-        generated=generated,
+        generated=bool(generated),
         facts={
             "preset": "quick",
             "split": "1",
             "fingerprints": {name: f"print-of-{name}" for name in sequence},
             "asked": "2024-01-01T00:00:00+00:00",
+            **({"generated": generated} if isinstance(generated, list) else {}),
             **facts,
         },
     )

@@ -31,7 +31,7 @@ NEEDED = ("image", "score")
 NONE = "none"
 """Says of a column that is not needed that it is not to be read."""
 
-_OTHERS = ("images", "name")
+_OTHERS = ("images", "name", "sheet")
 LOWER, HIGHER, AVERAGE = "lower_is_better", "higher_is_better", "average"
 _FLAGS = (LOWER, HIGHER, AVERAGE)
 
@@ -42,7 +42,8 @@ class TableOptions:
 
     Attributes:
         path: The table, absolute.
-        values: What a column is -> its name; "images" -> the pictures' folder; "name" -> the dataset's title.
+        values: What a column is -> its name; "images" -> the pictures' folder; "name" -> the dataset's title;
+            "sheet" -> which sheet of a workbook is read.
         flags: Options without a value.
     """
 

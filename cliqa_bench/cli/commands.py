@@ -24,6 +24,7 @@ _ORDERS = "I..VIII, 'all', or sequences such as bid,live,kadid10k; put ';' betwe
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
+_SRGB = "convert colour profiles of the datasets to sRGB (default: ignore them, as the published code does)"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _NUMBERS = str | int | tuple[int, ...]
 _WORDS = str | tuple[str, ...]
@@ -52,6 +53,7 @@ def _where_and_how(add: Add) -> None:
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--srgb", action="store_true", help=_SRGB)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
@@ -64,7 +66,33 @@ def _where_and_how(add: Add) -> None:
     )
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
+    _report_form(add)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
+
+
+def _report_form(add: Add) -> None:
+    """Adds what a report consists of."""
+    add(
+        "--format",
+        type=_WORDS,
+        metavar="NAMES",
+        help="of the report, of csv,md,tex,html (default: all)",
+    )
+    add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
+
+
+def _report_formats(args: Namespace) -> list[str]:
+    """Returns the formats that were asked for, none for all.
+
+    Raises:
+        UserError: If one is unknown.
+    """
+    from cliqa_bench.reports import report
+    from cliqa_bench.settings.resolve import words
+
+    formats = words(args.format)
+    report.check_formats(formats)
+    return formats
 
 
 def _run_arguments(add: Add) -> None:
@@ -89,9 +117,10 @@ def _run(args: Namespace, command: str) -> int:
     settings = args.as_dict()
     good, broken = registry.importable("strategies", words(settings["strategy"]))
     config = resolve({**settings, "strategy": good} if good else settings)
+    formats = _report_formats(args)
     from cliqa_bench.execution.run import run
 
-    return run(config, command, broken)
+    return run(config, command, broken, formats=formats, figures=args.figures)
 
 
 def _paper_arguments(add: Add) -> None:
@@ -107,9 +136,10 @@ def _paper(args: Namespace, command: str) -> int:
     from cliqa_bench.settings.resolve import paper_configs
 
     configs = paper_configs(args.as_dict())
+    formats = _report_formats(args)
     from cliqa_bench.execution.run import run_all
 
-    return run_all(configs, command)
+    return run_all(configs, command, formats=formats, figures=args.figures)
 
 
 def _plan(args: Namespace, command: str) -> int:
@@ -124,8 +154,7 @@ def _plan(args: Namespace, command: str) -> int:
 
 def _report_arguments(add: Add) -> None:
     add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
-    add("--format", type=_WORDS, metavar="NAMES", help="of csv,md,tex,html (default: all)")
-    add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
+    _report_form(add)
     add("--published", action="store_true", help="put the paper's values beside ours")
     add("--published-only", action="store_true", help="write the paper's tables alone; needs no runs")
 
@@ -243,6 +272,17 @@ def _list(args: Namespace, command: str) -> int:
     return 0
 
 
+def _cite_arguments(add: Add) -> None:
+    add("out", type=str, nargs="?", metavar="OUT", help="folder of results (default: the suite alone)")
+
+
+def _cite(args: Namespace, command: str) -> int:
+    from cliqa_bench.cli.citing import citing
+
+    print(citing(None if args.out is None else user_path(args.out)))
+    return 0
+
+
 def _test_arguments(add: Add) -> None:
     add("strategy", type=str, metavar="STRATEGY", help="a name of 'list', or a Python file of your own")
     add(
@@ -352,6 +392,7 @@ COMMANDS: dict[str, Command] = {
         "draw pictures of each dataset, ordered by label", data_commands.sheet_arguments, data_commands.sheet
     ),
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
+    "cite": Command("print what to cite for runs, as BibTeX", _cite_arguments, _cite),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
     "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),

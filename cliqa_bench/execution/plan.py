@@ -353,6 +353,7 @@ def _record(
         facts={
             **facts,
             "fingerprints": fingerprints,
+            "generated": [name for name in tests if plan.materials[name].generated],
             "origins": _origins(plan, strategy, tests),
             "cost": cost(plan.backbone, strategy, len(steps)),
             "pictures": {test: _picture_node(plan, test).node.id for test in tests},

@@ -75,7 +75,7 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     """
     choice = choose(config)
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
-    materials = load_materials(names, config.data, config.split, config.test_on)
+    materials = load_materials(names, config.data, config.split, config.test_on, config.srgb)
     facts: dict[str, Any] = {
         "command": command,
         "config": config_dict(config),
@@ -93,13 +93,22 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     return make_plan(choice, materials, facts)
 
 
-def run(config: RunConfig, command: str, failed: Sequence[str] = ()) -> int:
+def run(
+    config: RunConfig,
+    command: str,
+    failed: Sequence[str] = (),
+    *,
+    formats: Sequence[str] = (),
+    figures: bool = True,
+) -> int:
     """Trains what is missing, answers what is unanswered, and writes the report.
 
     Args:
         config: What to run.
         command: The command line that would do it again.
         failed: What has failed before, a line each.
+        formats: What the report is written as, see `write_report`; none for all.
+        figures: Whether to draw the figures.
 
     Returns:
         The exit code: 1 where something failed and the rest went on.
@@ -107,23 +116,34 @@ def run(config: RunConfig, command: str, failed: Sequence[str] = ()) -> int:
     Raises:
         UserError: If data, names or weights are wrong, or the output folder cannot be written.
     """
-    return run_all([config], command, failed)
+    return run_all([config], command, failed, formats=formats, figures=figures)
 
 
-def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = ()) -> int:
+def run_all(
+    configs: Sequence[RunConfig],
+    command: str,
+    failed: Sequence[str] = (),
+    *,
+    formats: Sequence[str] = (),
+    figures: bool = True,
+) -> int:
     """Does several runs into one output folder, one after the other, and writes one report; see `run`.
 
     Args:
         configs: What to run, all with the same `out`.
         command: The command line that would do it again.
         failed: What has failed before, a line each.
+        formats: As in `run`.
+        figures: As in `run`.
     """
     _check_writable(configs[0].out)
     with at_work(configs[0].out):
-        return _run_all(configs, command, failed)
+        return _run_all(configs, command, failed, formats, figures)
 
 
-def _run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) -> int:
+def _run_all(
+    configs: Sequence[RunConfig], command: str, failed: Sequence[str], formats: Sequence[str], figures: bool
+) -> int:
     clean_partial(configs[0].out)
     for line in failed:
         warn(f"left out: {line}")
@@ -138,10 +158,10 @@ def _run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) 
         outcome = _do(plan)
         failed += [f"{job.title}: {reason}" for job, reason in outcome.failed.items()]
         skipped += len(outcome.skipped)
-    from cliqa_bench.reports.report import write_report
+    from cliqa_bench.reports.report import FORMATS, write_report
 
     if not failed or any((configs[0].out / "runs").glob("*.json")):  # else not even the first job was done
-        print(write_report(configs[0].out).summary)
+        print(write_report(configs[0].out, formats or FORMATS, figures).summary)
     if not failed:
         return 0
     for line in failed:
@@ -211,7 +231,9 @@ def _check_writable(out: Path) -> None:
 
 
 def _headline(plan: Plan, n_train: int) -> str:
-    kind = "generated miniatures" if any(m.generated for m in plan.materials.values()) else "real data"
+    kind = " and ".join(
+        dict.fromkeys("generated miniatures" if m.generated else "real data" for m in plan.materials.values())
+    )
     experiences = sum(len(record.steps) for record in plan.records)
     names = ", ".join(plan.config.strategy)
     return (

@@ -140,34 +140,40 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     """
     include(settings.get("include"))
     recall_tables(settings.get("tables") or ())
-    strategy = _strategies(settings.get("strategy"))
-    orders = _orders(settings.get("orders") or "I")
-    data = data_root(settings.get("data"))
-    preset = _preset(settings.get("preset"), data, orders)
-    training, params = _assignments(settings, strategy)
-    backbone = registry.check("backbones", settings.get("backbone") or PRESET_BACKBONE[preset])
-    test_on = _test_on(settings.get("test_on"), orders)
+    given, gather = settings.get, errors.Gather()
+    orders = gather(_orders, given("orders") or "I")
+    data = gather(data_root, given("data"))
+    preset = gather(_preset, given("preset"), data, orders)
+    strategy = gather(_strategies, given("strategy"))
+    assigned = gather(_assignments, settings, strategy)
+    resolved: dict[str, Any] = {
+        "backbone": gather(
+            registry.check, "backbones", given("backbone") or gather(PRESET_BACKBONE.get, preset)
+        ),
+        "weights": gather(_weights, given("weights")),
+        "seeds": gather(_seeds, given("seeds")),
+        "split": gather(_split, given("split")),
+        "training": gather(_training, preset, settings, assigned),
+        "device": gather(device_name, given("device")),
+        "test_on": gather(_test_on, given("test_on"), orders),
+        "jobs": gather(_jobs, given("jobs")),
+        "threads": gather(_threads, given("threads")),
+        "log": gather(_log, given("log")),
+        "max_megapixels": gather(megapixels, given("max_megapixels")),
+    }
+    gather.refuse()
     return RunConfig(
         strategy=strategy,
         orders=orders,
         data=data,
-        backbone=backbone,
-        weights=_weights(settings.get("weights")),
-        seeds=_seeds(settings.get("seeds")),
-        split=_split(settings.get("split")),
         preset=preset,
-        training=_training(preset, settings, training),
-        params=params,
-        device=device_name(settings.get("device")),
-        out=user_path(settings.get("out") or "runs"),
-        test_on=test_on,
+        params=assigned[1],
+        out=user_path(given("out") or "runs"),
         include=[str(file.path) for file in user_code.included().values()],
-        tables=_tables_of([*orders.values(), test_on]),
-        jobs=_jobs(settings.get("jobs")),
-        threads=_threads(settings.get("threads")),
-        deterministic=bool(settings.get("deterministic")),
-        log=_log(settings.get("log")),
-        max_megapixels=megapixels(settings.get("max_megapixels")),
+        tables=_tables_of([*orders.values(), resolved["test_on"]]),
+        srgb=bool(given("srgb")),
+        deterministic=bool(given("deterministic")),
+        **resolved,
     )
 
 
@@ -343,9 +349,11 @@ def chosen_precision(name: str, device: str) -> Precision:
     return quickest_precision(device)
 
 
-def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[str, Any]) -> Training:
+def _training(
+    preset: PresetName, settings: Mapping[str, Any], assigned: tuple[Mapping[str, Any], Params]
+) -> Training:
     """Returns the preset's protocol with the precision and the fields that were asked for."""
-    protocol, wanted = PRESETS[preset], settings.get("precision")
+    protocol, wanted, changed = PRESETS[preset], settings.get("precision"), assigned[0]
     if wanted is not None:
         precision = chosen_precision(wanted, device_name(settings.get("device")))
         protocol = replace(protocol, precision=precision)

@@ -86,7 +86,7 @@ def draw_stability(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Pa
 
 def _end(numbers: Tidy) -> str:
     seeds = "" if len({r.seed for r in numbers.group.records}) < 2 else " Means over the seeds."
-    return seeds + generated_sentence(numbers.group.generated)
+    return seeds + generated_sentence(numbers.group.caution)
 
 
 def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: Path) -> list[Path]:
@@ -104,7 +104,7 @@ def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: 
         return []
     with styled():
         figure = _figure(matrices, down, across, stairs=metric == "SRCC")
-        put_foot(figure, f"order {order}, backbone {methods[0].backbone}", numbers.group.generated)
+        put_foot(figure, f"order {order}, backbone {methods[0].backbone}", numbers.group.caution)
         return save(figure, path.parent, path.name)
 
 

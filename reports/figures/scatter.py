@@ -60,7 +60,7 @@ def scatter_caption(numbers: Tidy) -> str:
     return (
         f"Predictions{name} against MOS after the last experience, with the four-parameter logistic fit "
         "(none where the predictions rank the wrong way); PLCC and RMSE are those after the fit."
-        + generated_sentence(numbers.group.generated)
+        + generated_sentence(numbers.group.caution)
     )
 
 
@@ -101,7 +101,7 @@ def draw_scatter(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path
             panel.set_visible(False)
         figure.supylabel("MOS (each dataset's own unit)", fontsize=8)
         figure.suptitle(plain(_title(source), 60, 1), fontsize=9)
-        put_foot(figure, f"order {record.order}, seed {record.seed}", numbers.group.generated)
+        put_foot(figure, f"order {record.order}, seed {record.seed}", numbers.group.caution)
         return save(figure, folder, "fig_scatter")
 
 

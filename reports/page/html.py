@@ -19,7 +19,7 @@ from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.page.explorer import base_rows, explorer, readouts, to_json
 from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
-from cliqa_bench.reports.rows import GENERATED, Tidy, TidyRow, order_rank
+from cliqa_bench.reports.rows import Tidy, TidyRow, order_rank
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, section
 from cliqa_bench.results.nodes import canonical
 from cliqa_bench.results.records import RunRecord
@@ -102,7 +102,7 @@ def html_report(
         policy=_policy(style, script),
         data=Markup(to_json(explorer(numbers))),
         group=group,
-        generated=GENERATED if group.generated else "",
+        generated=group.caution,
         facts=_facts(numbers),
         metrics=SUMMARY,
         summary=_summary(numbers),

@@ -20,7 +20,7 @@ from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import SUMMARY, is_joint
 from cliqa_bench.reports.methods import Method, RunReadout, joined_note, make_row, sources
-from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
@@ -39,7 +39,7 @@ class OrderStudy:
         permutations: (T!, T) int, every order as indices into `titles`, the main order first.
         values: mSRCC, mPI, mSI, mPSI -> (T!,) float64, means over the seeds; nan where an answer is missing.
         seeds: How many seeds.
-        generated: Whether any of the data is generated.
+        caution: See `RunGroup.caution`.
     """
 
     method: Method
@@ -47,7 +47,7 @@ class OrderStudy:
     permutations: NDArray[np.int64]
     values: dict[str, Floats]
     seeds: int
-    generated: bool
+    caution: str
 
     def name(self, order: int) -> str:
         """Returns the datasets of an order, in the order of learning."""
@@ -110,7 +110,7 @@ def study_orders(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
         each = [every_order(source, main.sequence, permutations, reader) for source in by_seed.values()]
         means = {m: np.array([fmean(v) for v in zip(*(e[m] for e in each), strict=True)]) for m in SUMMARY}
         titles = [main.titles.get(name, name) for name in main.sequence]
-        studies.append(OrderStudy(method, titles, permutations, means, len(by_seed), group.generated))
+        studies.append(OrderStudy(method, titles, permutations, means, len(by_seed), group.caution))
     return studies
 
 
@@ -257,4 +257,4 @@ def first_task_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 def _note(study: OrderStudy) -> str:
     seeds = f"means over n={study.seeds} seeds" if study.seeds > 1 else ""
-    return joined_note("exact, from one training per dataset", seeds, GENERATED if study.generated else "")
+    return joined_note("exact, from one training per dataset", seeds, study.caution)

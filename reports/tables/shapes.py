@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
 
 DIGITS = 3
 
@@ -117,8 +117,8 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
         }
         sentences.append(f"Seeds {', '.join(map(str, seeds))}{known.get(number, '')}.")
     sentences.append(f"{group.description[0].upper()}{group.description[1:]}.")
-    if group.generated:
-        sentences.append(f"{GENERATED[0].upper()}{GENERATED[1:]}.")
+    if group.caution:
+        sentences.append(f"{group.caution[0].upper()}{group.caution[1:]}.")
     return " ".join(sentences)
 
 

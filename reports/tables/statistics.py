@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.reports.methods import Method, joined_note, make_row, matrices_of, predict, sources
-from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import Floats
@@ -177,7 +177,7 @@ def interval_rows(group: RunGroup, reader: AnswerReader, resamples: int = RESAMP
     for method, by_test in known.items():
         n = seeds[method]
         over = f"over images and n={n} seeds" if n > 1 else "over images; one seed"
-        note = joined_note(f"paired bootstrap {over}, B={resamples}", GENERATED if group.generated else "")
+        note = joined_note(f"paired bootstrap {over}, B={resamples}", group.caution)
         rivals = {m: mean_of(list(found.values())) for m, found in known.items() if m[:2] == method[:2]}
         finite = [m for m in rivals if math.isfinite(rivals[m].value)]
         best = max(finite, key=lambda m: rivals[m].value, default=method)
@@ -258,7 +258,7 @@ def significance_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
             continue
         common = sorted(values[one].keys() & values[other].keys())
         few = too_few(len(common))
-        note = joined_note(few or f"n={len(common)} seeds", GENERATED if group.generated else "")
+        note = joined_note(few or f"n={len(common)} seeds", group.caution)
         for metric in TESTED:
             pairs = [(getattr(values[one][s], metric), getattr(values[other][s], metric)) for s in common]
             p = math.nan if few else sign_flip_p([a - b for a, b in pairs])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.reports.methods import joined_note, make_row, matrices_of, sources
-from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.results.records import AnswerReader
 
 MEASURES: dict[str, Callable[[NDArray[np.float64]], float]] = {
@@ -34,7 +34,7 @@ def transfer_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
             continue
         matrices = [matrices_of(reader, source)[0] for source in seeds.values()]
         several = f"n={len(seeds)} seeds" if len(seeds) > 1 else ""
-        note = joined_note(several, GENERATED if group.generated else "")
+        note = joined_note(several, group.caution)
         for metric, measure in MEASURES.items():
             values = [measure(agreement) for agreement in matrices]
             std = statistics.stdev(values) if len(values) > 1 and np.isfinite(values).all() else np.nan

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cliqa_bench import metrics
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import Method, RunReadout, joined_note, make_row, matrices_of, sources
-from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
+from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.results.records import AnswerReader
 
 Seeds = dict[int, RunReadout]
@@ -42,7 +42,7 @@ def over_seeds(
     complete = bool(values) and all(math.isfinite(v) for v in values)
     several = f"n={len(values)} seeds" if len(values) > 1 else ""
     mean = statistics.fmean(values) if complete else math.nan
-    told = joined_note(note, several, GENERATED if group.generated else "")
+    told = joined_note(note, several, group.caution)
     row = make_row(table, method, group.main_order, metric, mean, told)
     return row._replace(std=statistics.stdev(values) if complete and len(values) > 1 else math.nan)
 
