@@ -27,8 +27,9 @@ from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.avalanche_loggers import OfflineWandB, quality_evaluator
-from cliqa_bench.learning.avalanche_plugins import CANNOT, AfterWarmUp, refuse_plugins
+from cliqa_bench.learning.avalanche_plugins import AfterWarmUp
 from cliqa_bench.learning.learner import Learner
+from cliqa_bench.learning.refused_plugins import CANNOT, refuse_plugins
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.reports import load
 from cliqa_bench.settings.resolve import resolve
@@ -39,7 +40,10 @@ from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 NEEDED: dict[str, dict[str, Any]] = {
     "EWCPlugin": {"ewc_lambda": 1e4},
     "SynapticIntelligencePlugin": {"si_lambda": 1.0},
+    "MASPlugin": {"lambda_reg": 10.0},
     "ReplayPlugin": {"mem_size": 8},
+    "AGEMPlugin": {"patterns_per_experience": 6, "sample_size": 8},
+    "GEMPlugin": {"patterns_per_experience": 6, "memory_strength": 0.5},
 }
 ONLINE = ("EWCPlugin", {"ewc_lambda": 1e4, "mode": "online", "decay_factor": 0.5})
 
@@ -121,7 +125,21 @@ def test_arguments_come_from_flags_and_from_the_file():
     ("settings", "message"),
     [
         ({"strategy": "avalanche:EWC"}, "unknown strategy of Avalanche 'EWC' .did you mean 'EWCPlugin'"),
-        ({"strategy": "avalanche:LwFPlugin"}, "unknown strategy of Avalanche 'LwFPlugin'"),
+        ({"strategy": "avalanche:EvaluationPlugin"}, "unknown strategy of Avalanche 'EvaluationPlugin'"),
+        ({"strategy": "avalanche:LwFPlugin"}, "LwFPlugin cannot learn scores .* Take the strategy lwf"),
+        ({"strategy": "avalanche:LFL"}, "LFLPlugin cannot learn scores .* method that Avalanche defines"),
+        ({"strategy": "avalanche:RWalkPlugin"}, "RWalkPlugin cannot learn scores .* as our heads do"),
+        ({"strategy": "avalanche:CWRStar"}, "CWRStarPlugin cannot learn scores .* our heads have none"),
+        ({"strategy": "avalanche:AGEM"}, "unknown strategy of Avalanche 'AGEM' .did you mean 'AGEMPlugin'"),
+        (
+            {
+                "strategy": "avalanche:GEMPlugin",
+                "set": [
+                    f"avalanche:GEMPlugin.{s}" for s in ("patterns_per_experience=1", "memory_strength=0")
+                ],
+            },
+            "GEMPlugin: patterns_per_experience must be at least 2",
+        ),
         ({"strategy": "avalanche:EWCPlugin"}, r"EWCPlugin.ewc_lambda has no default; give it: --set aval"),
         ({"set": ["avalanche:EWCPlugin.lambda=1"]}, "unknown key of avalanche:EWCPlugin 'lambda'"),
         ({"set": ["avalanche:EWCPlugin.ewc_lambda=much"]}, "ewc_lambda must be a number, not 'much'"),
@@ -408,26 +426,30 @@ def test_consolidating_moves_no_weight_and_leaves_the_model_in_evaluation_mode(s
     assert not any(module.training for module in learner.model.modules())
 
 
-MADE: dict[str, tuple[Any, ...]] = {
-    "BiCPlugin": (8,),
-    "CWRStarPlugin": (torch.nn.Sequential(torch.nn.Linear(2, 2)),),
-    "CoPEPlugin": (),
-    "FeatureDistillationPlugin": (),
-    "GenerativeReplayPlugin": (),
-    "LFLPlugin": (1.0,),
-    "LwFPlugin": (1, 2),
-    "RARPlugin": (4, 8),
-    "RWalkPlugin": (),
-    "SynapticIntelligencePlugin": (1.0,),
+def scheduler():
+    return torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0), 1)
+
+
+MADE: dict[str, dict[str, Any]] = {
+    "AGEMPlugin": {"patterns_per_experience": 4, "sample_size": 4},
+    "BiCPlugin": {"mem_size": 8},
+    "CWRStarPlugin": {"model": torch.nn.Sequential(torch.nn.Linear(2, 2))},
+    "EarlyStoppingPlugin": {"patience": 1, "val_stream_name": "val_stream"},
+    "GEMPlugin": {"patterns_per_experience": 4, "memory_strength": 0.5},
+    "LFLPlugin": {"lambda_e": 1.0},
+    "LRSchedulerPlugin": {"scheduler": scheduler()},
+    "MIRPlugin": {"batch_size_mem": 4},
+    "RARPlugin": {"batch_size_mem": 4},
+    "SynapticIntelligencePlugin": {"si_lambda": 1.0},
 }
-"""Plug-ins that cannot do their job -> what their constructors take."""
+"""Plug-ins that cannot do their job -> what their constructors must be given."""
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("name", CANNOT)
 def test_plug_ins_that_cannot_do_their_job_are_refused_by_name(name, wrapped):
     strategy = registry.load("strategies", "naive")()
-    plugin = getattr(plugins, name)(*MADE[name])
+    plugin = getattr(plugins, name)(**MADE.get(name, {}))
     plugin = AfterWarmUp(plugin) if wrapped else plugin
     with pytest.raises(UserError, match=f"Avalanche's {name} cannot learn scores of images: "):
         Learner(model=new_model(strategy), strategy=strategy, training=TRAINING, plugins=[plugin])
