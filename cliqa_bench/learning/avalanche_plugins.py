@@ -112,8 +112,8 @@ class AGEMPlugin(plugins.AGEMPlugin):
         """
         if self.sample_size < 2 * (n := len(self.buffers) + 1):
             raise UserError(
-                f"AGEMPlugin: a sample_size of {self.sample_size} has no pair of each of {n} datasets; give it "
-                f"at least {2 * n}"
+                f"AGEMPlugin: a sample_size of {self.sample_size} has no pair of each of {n} datasets; "
+                f"give it at least {2 * n}"
             )
         super().update_memory(dataset, num_workers, **kwargs)
 
@@ -171,7 +171,8 @@ def project(
     L = np.linalg.cholesky(P)
     least = np.full(len(memories), margin)
     weights = least + nnls(L.T, -np.linalg.solve(L, memories @ gradient + P @ least))[0]
-    return gradient + weights @ memories
+    projected: NDArray[np.float64] = gradient + weights @ memories
+    return projected
 
 
 def _gradient(learner: Learner, memory: Sequence[Tensor]) -> Tensor:
