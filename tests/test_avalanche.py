@@ -632,8 +632,8 @@ def test_gem_s_gradient_goes_against_no_memory(sources):
     projected = [(G, before, after) for G, before, after in steps if (G @ before < 0).any()]
     assert projected
     for G, before, after in projected:
-        weights = np.linalg.lstsq(G.T, after - before)[0]
-        # the problem has 0.001 on its diagonal: that much of a memory's weight may be left of what goes against
+        weights = np.linalg.lstsq(G.T, after - before, rcond=None)[0]
+        # the problem has 0.001 on its diagonal: so much of a memory's weight may still go against it
         assert (G @ after).min() > -1.01e-3 * weights.max()
 
 
