@@ -77,7 +77,8 @@ class AGEMPlugin(plugins.AGEMPlugin):
 
     Avalanche's puts the images of all memories into one loss under the newest head: scores of different
     datasets, in different units, would be compared, and earlier heads not be protected. It also puts the
-    network into training mode for good, so that statistics move which the protocol holds still (`bn_adapts`).
+    network into training mode for good, so that statistics move which the protocol holds still (`bn_adapts`);
+    here the network is in evaluation mode for the memory.
 
     Args:
         patterns_per_experience: Images of each experience in the memory.
@@ -176,11 +177,18 @@ def project(
 
 
 def _gradient(learner: Learner, memory: Sequence[Tensor]) -> Tensor:
-    """Returns the gradient (p,) of a memory's loss, and leaves none behind; 0 for what does not learn."""
+    """Returns the gradient (p,) of a memory's loss; 0 for what does not learn.
+
+    It leaves no trace: no gradient, and no image of an earlier dataset in the statistics of normalisation.
+    """
+    training = [module for module in learner.model.net.modules() if module.training]
+    learner.model.net.eval()
     learner.optimizer.zero_grad()
     learner.memory_loss(memory).backward()
     parts = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.model.parameters()]
     learner.optimizer.zero_grad()
+    for module in training:
+        module.training = True
     return torch.cat([part.reshape(-1) for part in parts])
 
 
