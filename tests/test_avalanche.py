@@ -683,6 +683,27 @@ def test_a_gradient_that_does_not_lie_in_rows_is_projected(sources):
     assert len(plugin.buffers) == 2
 
 
+@pytest.mark.parametrize("name", ["AGEMPlugin", "GEMPlugin"])
+def test_a_memory_moves_no_statistics(sources, name):
+    """Nor the mode of a network that is training."""
+    learner, plugin = new_learner(name)
+    looked = []
+
+    class Looks(SupervisedPlugin):
+        def before_training_iteration(self, strategy, **kwargs):
+            net = strategy.model.net
+            before = {n: b.clone() for n, b in net.named_buffers()}
+            modes = [m.training for m in net.modules()]
+            plugin.before_training_iteration(strategy)
+            assert all(torch.equal(b, before[n]) for n, b in net.named_buffers())
+            assert [m.training for m in net.modules()] == modes
+            looked.append(any(modes) and strategy.task > 0)
+
+    learner.plugins.insert(0, Looks())
+    learner.train(experiences(sources[:2]), eval_streams=[])
+    assert any(looked)
+
+
 def test_agem_needs_a_pair_of_each_dataset(sources):
     learner, _ = new_learner("AGEMPlugin", patterns_per_experience=4, sample_size=3)
     first, second, _ = experiences(sources)
@@ -709,7 +730,18 @@ def test_early_stopping_stops(sources, monkeypatch, patience, epochs):
     assert all(torch.equal(tensor, learner.best.weights[name]) for name, tensor in left.items())
 
 
-def test_early_stopping_waits_for_an_epoch():
+def test_early_stopping_waits_for_an_epoch_after_the_warm_up(sources, monkeypatch):
+    """The first of two warm-up epochs is the best, and stays the best."""
+    monkeypatch.setattr(Learner, "validate", lambda learner: -float(learner.epoch))
+    strategy = registry.load("strategies", "naive")()
+    training = replace(TRAINING, warmup_epochs=2, epochs=3)
+    stopping = [EarlyStoppingPlugin(1)]
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=training, plugins=stopping)
+    learner.train(experiences(sources[:1], training)[0], eval_streams=[])
+    assert [h["stage"] for h in learner.history] == ["warm-up", "warm-up", "main"]
+
+
+def test_early_stopping_s_patience_is_an_epoch_at_least():
     with pytest.raises(UserError, match="patience must be at least 1, not 0"):
         EarlyStoppingPlugin(0)
 
