@@ -197,8 +197,8 @@ def find(name: str) -> type[Strategy]:
         made = TEMPLATES[name]
     elif name in PLUGINS:
         made = _from_plugin(name, PLUGINS[name])
-    elif (known := name.removesuffix("Plugin") + "Plugin") in CANNOT and known not in PLUGINS:
-        raise refusal(known)
+    elif known := [n for n in (name, f"{name}Plugin") if n in CANNOT and n not in PLUGINS]:
+        raise refusal(known[0])
     else:
         raise errors.unknown("strategy of Avalanche", name, [*TEMPLATES, *PLUGINS])
     made.name = f"avalanche:{name}"

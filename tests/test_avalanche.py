@@ -128,6 +128,10 @@ def test_arguments_come_from_flags_and_from_the_file():
         ({"strategy": "avalanche:EWC"}, "unknown strategy of Avalanche 'EWC' .did you mean 'EWCPlugin'"),
         ({"strategy": "avalanche:EvaluationPlugin"}, "unknown strategy of Avalanche 'EvaluationPlugin'"),
         ({"strategy": "avalanche:LwFPlugin"}, "LwFPlugin cannot learn scores .* Take the strategy lwf"),
+        (
+            {"strategy": "avalanche:NCMOracle"},
+            "NCMOracle cannot learn scores .* mean features of every class",
+        ),
         ({"strategy": "avalanche:LFL"}, "LFLPlugin cannot learn scores .* method that Avalanche defines"),
         ({"strategy": "avalanche:RWalkPlugin"}, "RWalkPlugin cannot learn scores .* as our heads do"),
         ({"strategy": "avalanche:CWRStar"}, "CWRStarPlugin cannot learn scores .* our heads have none"),
@@ -812,7 +816,7 @@ def test_templates_without_a_plug_in_are_our_own_strategies(sources, theirs, our
 
 # -- runs ----------------------------------------------------------------------------------------------------
 
-NAMES = ("EWCPlugin", "SynapticIntelligencePlugin", "ReplayPlugin", "AGEMPlugin", "Cumulative")
+NAMES = ("EWCPlugin", "ReplayPlugin", "AGEMPlugin", "Cumulative")
 ORDERS = "bid,live,csiq;bid,csiq"
 NODES = 4  # bid; live and csiq after it; csiq after both
 
@@ -825,7 +829,7 @@ def run(miniatures, out, orders, *more):
             "--out", str(out),
             "--set", "training.epochs=1", "--set", "training.warmup_epochs=1", "--set", "training.crop=32",
             "--set", "training.resize=64", "--set", "avalanche:EWCPlugin.ewc_lambda=10",
-            "--set", "avalanche:SynapticIntelligencePlugin.si_lambda=1", "--jobs", "1",
+            "--jobs", "1",
             "--set", "avalanche:ReplayPlugin.mem_size=10",
             "--set", "avalanche:AGEMPlugin.patterns_per_experience=6",
             "--set", "avalanche:AGEMPlugin.sample_size=6", *more,
