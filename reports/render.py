@@ -45,9 +45,13 @@ def number(value: float, digits: int = DIGITS) -> str:
 
 
 def plain(value: TableValue) -> str:
-    """Returns a value as printed, with its spread where it has one."""
-    spread = f" ± {number(value.std, value.digits)}" if math.isfinite(value.std) else ""
-    return number(value.mean, value.digits) + spread
+    """Returns a value as printed, with its spread and its interval where it has them."""
+    text = number(value.mean, value.digits)
+    if math.isfinite(value.std):
+        text += f" ± {number(value.std, value.digits)}"
+    if math.isfinite(value.low):
+        text += f" [{number(value.low, value.digits)}, {number(value.high, value.digits)}]"
+    return text
 
 
 # ------------------------------------------------------------------------------------------------ Markdown
