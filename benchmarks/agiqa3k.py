@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
@@ -31,6 +31,8 @@ class Agiqa3k(Dataset):
     n_groups = 300
     direction = "higher"
     rule = "the column mos_quality, 0 to 5, unchanged; std = std_quality"
+    labels_digest = "7eb9b98a0f08fe20"
+    score_facts = ScoreFacts(0, 4.48874, 2.50042)
 
     def entries(self) -> list[Entry]:
         """Reads `data.csv`, whose prompts are quoted and hold commas."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,24 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".tif", ".t
 
 _FACTS = ("title", "folders", "label_files", "image_folders", "homepage", "n_images", "direction")
 """What a class must state."""
+
+
+class ScoreFacts(NamedTuple):
+    """What is known of the scores of a release, over all its rated images.
+
+    Attributes:
+        low: The least `Rating.score`.
+        high: The greatest.
+        mean: Their mean.
+    """
+
+    low: float
+    high: float
+    mean: float
+
+
+SCORE_TOLERANCE = 2e-3
+"""How far scores may be from `ScoreFacts`, as a share of their range: the facts are rounded."""
 
 
 class Entry(NamedTuple):
@@ -56,6 +75,8 @@ class Dataset(ABC):
         n_pairs_files: Training pairs in the published pair lists; None where none is published.
         labels_digest: `digest_of` the ratings of the release, where they are known; tells a digit that was
             changed and scores that were shuffled, which nothing else in a label file tells.
+        score_facts: Range and mean of the release's scores, in our direction; None where they are not known.
+        official_counts: Images for train, val and test in the authors' split; None if they published none.
         home: Where it is looked for, whatever folder holds the other datasets; None: in that folder.
         reading: How its pictures are read, where people differ.
         root: The dataset's own folder.
@@ -75,6 +96,8 @@ class Dataset(ABC):
     n_pairs_paper: ClassVar[int | None] = None
     n_pairs_files: ClassVar[int | None] = None
     labels_digest: ClassVar[str | None] = None
+    score_facts: ClassVar[ScoreFacts | None] = None
+    official_counts: ClassVar[tuple[int, int, int] | None] = None
     home: ClassVar[Path | None] = None
     reading: ClassVar[Reading] = RELEASED
 
@@ -431,6 +454,36 @@ class Dataset(ABC):
         """
         known = None if self.generated else self.labels_digest
         return known is None or digest_of(ratings) == known
+
+    def score_faults(self, ratings: Sequence[Rating]) -> list[str]:
+        """Compares range, mean and direction of the scores with those of the release, where they are known.
+
+        Args:
+            ratings: What `ratings` returned.
+
+        Returns:
+            What is wrong, in one line; nothing for generated data.
+        """
+        facts = None if self.generated or not ratings else self.score_facts
+        if facts is None:
+            return []
+        scores = [rating.score for rating in ratings]
+        found = ScoreFacts(min(scores), max(scores), math.fsum(scores) / len(scores))
+        margin = SCORE_TOLERANCE * (facts.high - facts.low)
+        if all(abs(ours - theirs) <= margin for ours, theirs in zip(found, facts, strict=True)):
+            return []
+        turned = abs(_place_of_mean(found) + _place_of_mean(facts) - 1) <= SCORE_TOLERANCE
+        return [
+            f"scores run from {found.low:.5g} to {found.high:.5g}, mean {found.mean:.5g}; those of the "
+            f"release from {facts.low:.5g} to {facts.high:.5g}, mean {facts.mean:.5g}"
+            + (": they are upside down" if turned else "")
+            + f"; get the label files anew from {self.homepage}"
+        ]
+
+
+def _place_of_mean(facts: ScoreFacts) -> float:
+    """Returns where the mean lies between the least (0) and the greatest score (1)."""
+    return (facts.mean - facts.low) / (facts.high - facts.low) if facts.high > facts.low else math.nan
 
 
 def digest_of(ratings: Sequence[Rating]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow
 from cliqa_bench.benchmarks.readers.workbooks import read_sheet
 from cliqa_bench.errors import read_all
@@ -43,6 +43,7 @@ class Bid(Dataset):
     n_images = 586
     direction = "higher"
     rule = "average grade (column 2), 0 to 5, unchanged; std = that of the single grades (n - 1)"
+    score_facts = ScoreFacts(0.16381, 4.91975, 2.953)
     n_pairs_paper = 11204
     n_pairs_files = 10000
 

@@ -162,9 +162,9 @@ def check_data(
     """Reads all labels and decodes all images below a folder, in one pass, whatever is wrong with some.
 
     Problems are: a dataset that is not there, labels or split files that are broken (every row of them that
-    is), images that are missing or cannot be decoded, links that lead out of the dataset, and equal pixels in
-    more than one of train, val and test. Images without a label are counted and are no problem: some releases
-    ship them.
+    is), a count, range, mean or direction of scores that is not the release's, images that are missing or
+    cannot be decoded, links that lead out of the dataset, and equal pixels in more than one of train, val and
+    test. Images without a label are counted and are no problem: some releases ship them.
 
     Args:
         root: The folder that holds the datasets.
@@ -196,6 +196,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
     with _noted(row, "of the labels"):
         row.found += " (generated)" if dataset.generated else ""
         row.ratings = dataset.ratings()
+        row.problems += dataset.score_faults(row.ratings)
         if not dataset.as_released(row.ratings):
             row.problems.append(
                 "the labels are not those of the release, though they look alike: a number was changed, or "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.matlab import read_mat, strings, vector
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import Rating
@@ -32,6 +32,7 @@ class Clive(Dataset):
     n_images = 1162
     direction = "higher"
     rule = "MOS, 0 to 100, unchanged; std = that of the single opinions"
+    score_facts = ScoreFacts(3.42, 92.432, 55.4013)
     n_pairs_paper = 24604
     n_pairs_files = 20000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow
 from cliqa_bench.benchmarks.readers.workbooks import read_sheet
 from cliqa_bench.errors import read_all
@@ -44,6 +44,7 @@ class Csiq(Dataset):
     n_groups = 30
     direction = "lower"
     rule = "1 - dmos, in full precision; std = dmos_std"
+    score_facts = ScoreFacts(0, 1, 0.649256)
     n_pairs_paper = 8786
     n_pairs_files = 8000
     labels_digest = "c2115e3738d85af2"

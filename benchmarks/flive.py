@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
+from cliqa_bench.benchmarks.readers.subsets import place_images
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
-from cliqa_bench.errors import UserError, read_all, refuse
+from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating, Subset
 
 
@@ -35,6 +36,9 @@ class Flive(Dataset):
     n_images = 39810
     direction = "higher"
     rule = "the column mos, 0 to 100, unchanged; no std is published"
+    labels_digest = "be0b182361a179aa"
+    score_facts = ScoreFacts(0, 94.3332, 72.1325)
+    official_counts = (30256, 7727, 1827)
 
     test_files: ClassVar[tuple[str, ...]] = ("labels640.csv", "database/labels640.csv")
     train_files: ClassVar[tuple[str, ...]] = ("labels=640_padded.csv", "database/labels=640_padded.csv")
@@ -53,19 +57,11 @@ class Flive(Dataset):
             UserError: If a file is missing or broken, names an unknown picture or one twice, or a picture of
                 the other sources is in neither.
         """
-        known = {rating.key.lower(): rating.key for rating in self.ratings()}
-        placed: dict[str, Subset] = {}
-        faults: list[UserError] = []
-        for files, columns in ((self.test_files, ()), (self.train_files, ("is_valid",))):
-            for row in read_csv(self.label_file(*files), ("name_image", *columns)):
-                try:
-                    key = known.get(f"database/{row.text('name_image')}".lower())
-                    if key is None or key in placed:
-                        raise row.fault("name_image", "a picture of labels_image.csv that has no subset yet")
-                    placed[key] = _train_or_val(row) if columns else "test"
-                except UserError as error:
-                    faults.append(error)
-        refuse(faults)
+        known = {r.key.removeprefix("database/").lower(): r.key for r in self.ratings()}
+        tests = read_csv(self.label_file(*self.test_files), ("name_image",))
+        others = read_csv(self.label_file(*self.train_files), ("name_image", "is_valid"))
+        placed = place_images(tests, "name_image", known, lambda row: "test")
+        placed = place_images(others, "name_image", known, _train_or_val, placed)
         rest = [key for key in known.values() if key not in placed]
         left_out = [key for key in rest if not key.startswith("database/EE371R/")]
         if left_out:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
 from cliqa_bench.errors import read_all
 from cliqa_bench.types import Rating
@@ -60,6 +60,7 @@ class Kadid10k(Dataset):
     n_groups = 81
     direction = "higher"
     rule = "the column dmos, 1 to 5, unchanged; std = the column var, which is a standard deviation"
+    score_facts = ScoreFacts(1, 4.93, 3.03263)
     n_pairs_paper = 140071
     n_pairs_files = None
     labels_digest = "473d8bd67d3fc02f"

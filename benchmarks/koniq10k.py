@@ -6,13 +6,17 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
+from cliqa_bench.benchmarks.readers.subsets import place_images, read_set
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
 from cliqa_bench.errors import read_all
-from cliqa_bench.types import Rating
+from cliqa_bench.types import Rating, Subset
 
 SIZES = ("1024x768", "512x384")
 """Folders of the releases that can be read; the first is the one of the paper."""
+
+SETS_FILES = ("koniq10k_distributions_sets.csv", "metadata/koniq10k_distributions_sets.csv")
+"""Where the file lies that also says which image is in which set."""
 
 VOTES = ("c1", "c2", "c3", "c4", "c5")
 
@@ -39,8 +43,7 @@ class Koniq10k(Dataset):
     label_files = (
         "koniq10k_scores_and_distributions.csv",
         "koniq10k_scores_and_distributions/koniq10k_scores_and_distributions.csv",
-        "koniq10k_distributions_sets.csv",
-        "metadata/koniq10k_distributions_sets.csv",
+        *SETS_FILES,
     )
     image_folders = SIZES
     citation = (
@@ -51,6 +54,8 @@ class Koniq10k(Dataset):
     n_images = 10073
     direction = "higher"
     rule = "mean of the votes, 1 to 5 (not the MOS of 0 to 100); std = SD, on the same scale"
+    score_facts = ScoreFacts(1.09615, 4.31, 3.16199)
+    official_counts = (7058, 1000, 2015)
     n_pairs_paper = 139274
     n_pairs_files = None
 
@@ -69,6 +74,18 @@ class Koniq10k(Dataset):
         """Reads either csv."""
         rows = read_csv(self.label_file(*self.label_files), ("image_name", *VOTES, "MOS", "SD"))
         return read_all(rows, lambda row: Entry(row.where, rating(row)))
+
+    def official_split(self) -> dict[str, Subset]:
+        """Reads the column `set` of `koniq10k_distributions_sets.csv`, from the authors' repository.
+
+        The split of the TSN-IQA paper is another: it is random, and mixes the three sets.
+
+        Raises:
+            UserError: If the file is missing or broken, or names other images than the labels.
+        """
+        rows = read_csv(self.label_file(*SETS_FILES), ("image_name", "set"))
+        known = {rating.key.rsplit("/", 1)[-1].lower(): rating.key for rating in self.ratings()}
+        return place_images(rows, "image_name", known, lambda row: read_set(row, "set"))
 
     def candidates(self, key: str) -> Sequence[str]:
         """All images are read at one size."""

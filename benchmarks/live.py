@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.base import Dataset, Entry, content, find_file
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts, content, find_file
 from cliqa_bench.benchmarks.readers.matlab import read_mat, strings, vector
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import Rating
@@ -59,6 +59,7 @@ class Live(Dataset):
     n_groups = 29
     direction = "lower"
     rule = "max(dmos_new) - dmos_new, the maximum over all 779 distorted images; std = dmos_std"
+    score_facts = ScoreFacts(0, 114.4147, 63.193447)
     n_pairs_paper = 7780
     n_pairs_files = 7000
     labels_digest = "d797c0a82e00621d"

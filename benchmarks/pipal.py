@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from cliqa_bench.benchmarks.base import Dataset, Entry, find_file
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts, find_file
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
 from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
@@ -34,6 +34,7 @@ class Pipal(Dataset):
     n_groups = 200
     direction = "higher"
     rule = "the Elo rating, about 900 to 1850, unchanged; no std is published"
+    score_facts = ScoreFacts(916.7136, 1835.9856, 1448.96)
 
     def entries(self) -> list[Entry]:
         """Reads the label file of every reference."""

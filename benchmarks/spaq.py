@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow
 from cliqa_bench.benchmarks.readers.workbooks import read_sheet
 from cliqa_bench.errors import read_all
@@ -33,6 +33,7 @@ class Spaq(Dataset):
     n_images = 11125
     direction = "higher"
     rule = "the column MOS, 0 to 100, unchanged; no std is published"
+    score_facts = ScoreFacts(2, 96, 50.3179)
 
     def entries(self) -> list[Entry]:
         """Reads the workbook of scores and attributes."""

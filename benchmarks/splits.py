@@ -13,7 +13,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,8 +53,8 @@ class Split:
     """A split of one dataset.
 
     Attributes:
-        name: What it is called in results: "seeded-1", "official", or "tsn-1" and "liqe-1" for published
-            files.
+        name: What it is called in results: "seeded-1"; "official", or "official-val-1" where the authors
+            leave validation to others; "tsn-1" and "liqe-1" for published files.
         subset: Image key -> subset, for every image, in rating order.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
         note: What a person should know of how it was made; "" for nothing.
@@ -153,19 +153,68 @@ def _stated_split(
     refuse(faults + _torn(source, ratings, subset))
     if "val" in subset.values():
         return make_split("column", ratings, subset)
+    chosen, note = _draw_validation(f"{source}: its split", subset, dataset, ratings, number)
+    return make_split(
+        f"column-val-{number}", ratings, {**subset, **chosen}, f"the split of the labels {note}"
+    )
+
+
+def _draw_validation(
+    whose: str, subset: dict[str, Subset], dataset: Dataset, ratings: Sequence[Rating], number: int
+) -> tuple[dict[str, Subset], str]:
+    """Takes an eighth of the training images for validation, by reference content where there are references.
+
+    Args:
+        whose: What has no validation set, for messages.
+        subset: Key of every image -> train or test.
+        dataset: The dataset.
+        ratings: All its ratings.
+        number: Seeds the draw.
+
+    Returns:
+        The images drawn, and what a person should know of it.
+
+    Raises:
+        UserError: If there is only one content to train on.
+    """
     train = [rating for rating in ratings if subset[rating.key] == "train"]
     counts: dict[str, int] = {}
     for rating in train:
         counts[unit_of(rating)] = counts.get(unit_of(rating), 0) + 1
     if len(counts) < 2:
-        raise UserError(f"{source}: its split has one content to train on and none to validate on; add some")
+        raise UserError(f"{whose} has one content to train on and none to validate on; add some")
     contents = sorted(counts)
     drawn = [contents[i] for i in rng_for("validation", dataset.name, number).permutation(len(contents))]
     ends = np.cumsum([counts[unit] for unit in drawn])
     validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(contents) - 1)]}
     chosen: dict[str, Subset] = {r.key: "val" for r in train if unit_of(r) in validation}
-    note = f"the split of the labels has no val: {len(chosen)} of {len(train)} train images are taken, seeded"
-    return make_split(f"column-val-{number}", ratings, {**subset, **chosen}, note)
+    return chosen, f"has no val: {len(chosen)} of {len(train)} train images are taken, seeded"
+
+
+def _official_split(dataset: Dataset, ratings: Sequence[Rating]) -> Split:
+    """Returns the authors' split; without a validation set, an eighth of the training set is it.
+
+    Raises:
+        UserError: If there is none, or it leaves images out, tears a reference apart, or has other numbers of
+            images than the release's.
+    """
+    subset = dataset.official_split()
+    whose = f"{dataset.title}: its official split"
+    faults = _incomplete(whose, ratings, subset, ("train", "test")) + _torn(whose, ratings, subset)
+    found = tuple(sum(part == of for part in subset.values()) for of in SUBSETS)
+    expected = None if dataset.generated else dataset.official_counts
+    if expected is not None and expected != found:
+        sizes = f"{_counts(found)} images (train/val/test), not {_counts(expected)}"
+        faults.append(UserError(f"{whose} has {sizes}; get its files anew from {dataset.homepage}"))
+    refuse(faults)
+    if "val" in subset.values():
+        return make_split(OFFICIAL, ratings, subset)
+    chosen, note = _draw_validation(whose, subset, dataset, ratings, 1)
+    return make_split(f"{OFFICIAL}-val-1", ratings, {**subset, **chosen}, f"the official split {note}")
+
+
+def _counts(numbers: Iterable[int]) -> str:
+    return "/".join(map(str, numbers))
 
 
 def unit_of(rating: Rating) -> str:
@@ -198,7 +247,7 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
     if own is not None:
         return _stated_split(own, dataset, ratings, int(spec) if re.fullmatch("[0-9]{1,9}", spec) else 1)
     if spec == OFFICIAL:
-        return make_split(OFFICIAL, ratings, dataset.official_split())
+        return _official_split(dataset, ratings)
     if re.fullmatch("-?[0-9]{1,9}", spec):
         return seeded_split(ratings, dataset.name, int(spec))
     path, mark, number = spec.rpartition("#")
@@ -317,15 +366,21 @@ def _score(path: Path, row: int, cell: str) -> float:
         ) from error
 
 
-def _incomplete(folder: Path, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
+def _incomplete(
+    source: Path | str,
+    ratings: Sequence[Rating],
+    subset: Mapping[str, Subset],
+    parts: Sequence[Subset] = SUBSETS,
+) -> list[UserError]:
+    """Says of a split that it leaves images out, and which of the subsets have none."""
     faults = []
     left_out = [rating.key for rating in ratings if rating.key not in subset]
     if left_out:
         faults.append(
-            UserError(f"{folder}: {len(left_out)} images are in no subset, first {left_out[0]}; get it anew")
+            UserError(f"{source}: {len(left_out)} images are in no subset, first {left_out[0]}; get it anew")
         )
-    empty = [part for part in SUBSETS if part not in subset.values()]
-    return faults + [UserError(f"{folder}: the subset {part} is empty; get it anew") for part in empty]
+    empty = [part for part in parts if part not in subset.values()]
+    return faults + [UserError(f"{source}: the subset {part} is empty; get it anew") for part in empty]
 
 
 def _torn(source: Path | str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:

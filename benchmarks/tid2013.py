@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from pathlib import Path
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
 from cliqa_bench.errors import UserError, read_all
 from cliqa_bench.types import Rating
@@ -62,33 +64,53 @@ class Tid2013(Dataset):
     rule = (
         "the MOS of mos_with_names.txt, 0 to 9, unchanged; std = mos_std.txt, the deviation of the MOS itself"
     )
+    score_facts = ScoreFacts(0.24242, 7.21429, 4.47466)
 
     def entries(self) -> list[Entry]:
         """Reads `mos_with_names.txt`, and beside it, line by line, `mos_std.txt`."""
-        labels, stds_file = self.label_file(*self.label_files), self.label_file("mos_std.txt")
-        rows, stds = read_lines(labels, ("mos", "name")), read_lines(stds_file, ("std",))
-        if len(stds) != len(rows):
-            raise UserError(
-                f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; get both anew"
-            )
-        return read_all(zip(rows, stds, strict=True), entry)
+        both = read_pairs(self.label_file(*self.label_files), self.label_file("mos_std.txt"))
+        return read_all(both, lambda rows: entry(*rows, len(DISTORTIONS), 5))
 
 
-def entry(both: tuple[LabelRow, LabelRow]) -> Entry:
-    """Reads a row of `mos_with_names.txt` and that of `mos_std.txt`.
+def read_pairs(labels: Path, stds_file: Path | None) -> list[tuple[LabelRow, LabelRow | None]]:
+    """Reads the rows of `mos_with_names.txt`, each with that of `mos_std.txt`, if there is such a file.
+
+    Raises:
+        UserError: If a file cannot be read, or they have different numbers of rows.
+    """
+    rows = read_lines(labels, ("mos", "name"))
+    if stds_file is None:
+        return [(row, None) for row in rows]
+    stds = read_lines(stds_file, ("std",))
+    if len(stds) != len(rows):
+        raise UserError(
+            f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; get both anew"
+        )
+    return list(zip(rows, stds, strict=True))
+
+
+def entry(row: LabelRow, std: LabelRow | None, n_types: int, n_levels: int) -> Entry:
+    """Reads a row of `mos_with_names.txt` and that of `mos_std.txt`, of TID2013 or TID2008.
+
+    Args:
+        row: Score and name.
+        std: The deviation; None where it is not known.
+        n_types: Number of types of distortion.
+        n_levels: Number of levels of each.
 
     Raises:
         UserError: If a cell is none of what its column may hold.
     """
-    row, std = both
     name = row.text("name")
-    match = re.fullmatch(r"(i\d\d)_(\d\d)_([1-5])\.bmp", name, re.IGNORECASE | re.ASCII)
-    if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
-        raise row.fault("name", "a name such as i01_01_1.bmp with a type from 01 to 24")
+    match = re.fullmatch(r"(i\d\d)_(\d\d)_(\d)\.bmp", name, re.IGNORECASE | re.ASCII)
+    if not match or not (1 <= int(match[2]) <= n_types and 1 <= int(match[3]) <= n_levels):
+        raise row.fault(
+            "name", f"a name such as i01_01_1.bmp, with a type up to {n_types} and a level up to {n_levels}"
+        )
     rating = Rating(
         f"distorted_images/{name}",
         row.number_in("mos", 0, 9),
-        std.number_in("std", 0, 9),
+        math.nan if std is None else std.number_in("std", 0, 9),
         match[1].lower(),
         DISTORTIONS[int(match[2]) - 1],
     )

@@ -25,7 +25,7 @@ from cliqa_bench.types import SUBSETS, Rating, Subset
 RANGES = {
     "live": (0, 150), "csiq": (0, 1), "bid": (0, 5), "clive": (0, 100), "koniq10k": (1, 5),
     "kadid10k": (1, 5), "tid2013": (0, 9), "spaq": (0, 100), "agiqa3k": (0, 5), "flive": (0, 100),
-    "pipal": (0, 4000),
+    "pipal": (0, 4000), "tid2008": (0, 9), "biq2021": (0, 1), "uhdiqa": (0, 1),
 }  # fmt: skip
 """What a score may be, as the datasets' own pages have it."""
 
@@ -298,6 +298,9 @@ FORMATS: dict[str, Format] = {
     "agiqa3k-csv": labels("agiqa3k", "data.csv", TEXT, text_rows(True)),
     "flive-csv": labels("flive", "labels_image.csv", TEXT, text_rows(True)),
     "pipal-txt": labels("pipal", "Train_Label/A0001.txt", TEXT, text_rows(False)),
+    "tid2008-txt": labels("tid2008", "mos_with_names.txt", TEXT, text_rows(False)),
+    "biq2021-csv": labels("biq2021", "Train (Images and MOS).csv", TEXT, text_rows(True)),
+    "uhdiqa-csv": labels("uhdiqa", "uhd-iqa-metadata.csv", TEXT, text_rows(True)),
     "tsn-split": split_files("kadid10k", "tsn", "test"),
     "liqe-split": split_files("csiq", "liqe", "val"),
 }

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from cliqa_bench.benchmarks import check, suites
+from cliqa_bench.benchmarks.base import Dataset, ScoreFacts
 from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.errors import UserError
+from cliqa_bench.extensions import registry
 from cliqa_bench.types import SUBSETS
 
 
@@ -59,6 +61,63 @@ def test_labels_that_only_look_like_the_release_are_a_problem(
     report, row = one(data, "csiq")
     assert not report.ok
     assert [p for p in row.problems if "not those of the release" in p and cls.homepage in p]
+
+
+def as_released(data: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[type[Dataset], list[float]]:
+    """Makes BID's few images the whole release, and returns their scores."""
+    cls = suites.dataset_class("bid")
+    scores = [rating.score for rating in suites.find_datasets(data, ["bid"])["bid"].ratings()]
+    (data / "BID/generated.json").unlink()
+    monkeypatch.setattr(cls, "n_images", len(scores))
+    return cls, scores
+
+
+def test_range_and_mean_of_scores_are_held_against_the_release(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls, scores = as_released(data, monkeypatch)
+    low, high, mean = min(scores), max(scores), sum(scores) / len(scores)
+    slip = 0.003 * (high - low)
+    monkeypatch.setattr(cls, "score_facts", ScoreFacts(low, high, mean + slip / 3))
+    assert one(data, "bid")[0].ok
+    for facts in ((low - slip, high, mean), (low, high + slip, mean), (low, high, mean + slip)):
+        monkeypatch.setattr(cls, "score_facts", ScoreFacts(*facts))
+        report, row = one(data, "bid")
+        assert not report.ok and len(row.problems) == 1
+        assert f"scores run from {low:.5g} to {high:.5g}, mean {mean:.5g}; those of the" in row.problems[0]
+        assert cls.homepage in row.problems[0] and "upside down" not in row.problems[0]
+    monkeypatch.setattr(cls, "score_facts", None)
+    assert one(data, "bid")[0].ok
+
+
+def test_scores_in_the_wrong_direction_are_told_as_such(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cls, scores = as_released(data, monkeypatch)
+    assert abs(np.mean(scores) - (min(scores) + max(scores)) / 2) > 0.01, "their mean is not in the middle"
+    low, high, mean = (min(-x for x in scores), max(-x for x in scores), -sum(scores) / len(scores))
+    monkeypatch.setattr(cls, "score_facts", ScoreFacts(low, high, mean))
+    _, row = one(data, "bid")
+    assert [p for p in row.problems if "they are upside down" in p]
+
+
+def test_every_release_states_its_scores(data: Path) -> None:
+    for name in registry.names("datasets"):
+        cls = suites.dataset_class(name)
+        facts = cls.score_facts
+        assert facts is not None and facts.low < facts.mean < facts.high, name
+        # what was turned over counts from its worst image, but CSIQ's from 1
+        assert cls.direction == "higher" or facts.low == 0, name
+
+
+@pytest.mark.parametrize("name", ["live", "csiq", "kadid10k"])
+def test_real_labels_have_the_stated_scores(shared: Path, name: str) -> None:
+    cls = suites.dataset_class(name)
+    dataset = cls(shared / "data/original_labels" / layouts.FOLDERS[name])
+    ratings = dataset.ratings()
+    assert dataset.score_faults(ratings) == []
+    turned = [rating._replace(score=1.7 - rating.score) for rating in ratings]
+    (told,) = dataset.score_faults(turned)
+    # KADID-10k's mean is .019 of its range from the middle, the tolerance is .002
+    assert "upside down" in told
 
 
 def test_a_missing_dataset_is_a_problem_unless_it_is_not_asked_for(data: Path) -> None:

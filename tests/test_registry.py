@@ -64,7 +64,7 @@ def test_names_import_nothing() -> None:
         (
             "datasets",
             "konik10k",
-            "unknown dataset 'konik10k' (did you mean 'koniq10k'?); there is: agiqa3k, bid, clive",
+            "unknown dataset 'konik10k' (did you mean 'koniq10k'?); there is: agiqa3k, bid, biq2021, cid2013",
         ),
         ("datasets", "splits", "unknown dataset 'splits'"),
         ("strategies", "base", "unknown strategy 'base'"),
