@@ -76,9 +76,9 @@ def _answer(
         with node.building({}) as folder:
             path = folder / "answers.npz"
             if skill is None:
-                far = np.zeros(4) if spec["dataset"] == test else np.full(4, 0.05)
-                far = rng.uniform(0.3, 0.4, (images, 4)) + far
-                write_answers(path, keys, mos, distances=far, contents=contents)
+                more = 0.0 if spec["dataset"] == test else 0.05
+                far = rng.uniform(0.3, 0.4, (images, 4)) + more
+                write_answers(path, keys, mos, distances=far.astype(np.float32), contents=contents)
             else:
                 told = skill * (mos - 50) / 30 + (1 - skill) * rng.normal(size=images)
                 write_answers(path, keys, mos, scores=told[:, None].astype(np.float32), contents=contents)

@@ -111,7 +111,7 @@ def _title(source: RunReadout) -> str:
 
 
 def _panel(panel: Axes, prediction: Prediction) -> None:
-    _, mos, scores = prediction
+    mos, scores = prediction.mos, prediction.scores
     # thousands of points as one picture: as drawings they would make the file slow to open
     panel.plot(
         scores, mos, "o", color=COLOURS[0], alpha=0.35 if len(mos) > 300 else 0.6, rasterized=True,

@@ -12,7 +12,7 @@ from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.tables.all_orders import STATISTICS
 from cliqa_bench.reports.tables.jackknife import LEVEL, MOST_SEEDS, POWER
 from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue, build
-from cliqa_bench.reports.tables.statistics import ALPHA, NO_CONTENTS, TESTED, too_few
+from cliqa_bench.reports.tables.statistics import ALPHA, FIXED, NO_CONTENTS, TESTED, too_few
 from cliqa_bench.reports.tables.transfer import MEASURES
 
 PickBest = Callable[[Iterable[float]], float]
@@ -127,16 +127,18 @@ def shape_intervals(rows: list[TidyRow]) -> Table:
         "the test sets (images of one reference together), the spread over seeds, Student's t on Fisher's z. "
         "The best is the method with the highest mSRCC of the same setting and backbone; an interval of the "
         "difference without 0 tells the two apart. They leave out that other splits would teach otherwise; "
-        f"with one seed, chance in training too. Best mSRCC of each section in bold.{_why_not(rows)}"
+        f"with one seed, chance in training too. Best mSRCC of each section in bold.{_left_out(rows)}"
     )
     names = [column.split("\t")[1] for column in columns]
     counts = [(span, len(heads)) for span, heads in spans.items()]
     return Table("intervals", caption, ("Setting", "Method"), names, sections, counts)
 
 
-def _why_not(rows: Sequence[TidyRow]) -> str:
-    """Returns the sentence for intervals that cannot be given, "" where all can."""
-    return f" Dashes: {NO_CONTENTS}." if any(NO_CONTENTS in row.note for row in rows) else ""
+def _left_out(rows: Sequence[TidyRow]) -> str:
+    """Returns the sentences for intervals that cannot be given, or not over contents; "" where all can."""
+    parts = rows[0].note.split("; ")
+    few = "".join(f" {part[0].upper()}{part[1:]}." for part in parts if part.startswith(FIXED))
+    return few + (f" Dashes: {NO_CONTENTS}." if NO_CONTENTS in parts else "")
 
 
 def shape_power(rows: list[TidyRow]) -> Table:
@@ -162,13 +164,13 @@ def shape_power(rows: list[TidyRow]) -> Table:
     caption = (
         "Difference in mSRCC of every two methods, after the last experience, with its "
         f"{LEVEL:.0%} interval (paired: the same contents, and the same seeds where both have them). Could "
-        f"be shown: the smallest difference that these seeds and test images would have shown with probability "
-        f"{POWER}. Seeds needed: how many would show the difference that was found, on the same test images; "
-        f"a dash where {MOST_SEEDS} would not, or one seed tells no spread."
+        "be shown: the smallest difference that these seeds and test images would have shown with "
+        f"probability {POWER}. Seeds needed: how many would show the difference that was found, on the same "
+        f"test images; a dash where {MOST_SEEDS} would not, or one seed tells no spread."
     )
     if few:
         caption += f" No p-values, {'; '.join(few)}."
-    return Table("power", caption + _why_not(rows), ("Setting", "Pair"), [*heads.values()], sections)
+    return Table("power", caption + _left_out(rows), ("Setting", "Pair"), [*heads.values()], sections)
 
 
 def _seeds_of(note: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from statistics import variance
+from statistics import fmean, variance
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from cliqa_bench.reports.methods import (
 )
 from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
 from cliqa_bench.reports.tables.jackknife import (
+    FEWEST,
     Agreement,
     Estimate,
     difference,
@@ -38,6 +39,8 @@ ALPHA = 0.05
 TESTED = ("mSRCC", "mPSI")
 NO_CONTENTS = "answers of 0.1.0 do not say which images show one content: remove answers/ and run again"
 """Why intervals are missing: a guess would make them too short."""
+FIXED = "too few contents to tell how others would do, so images are left out instead: "
+"""Test sets and their contents follow: an interval there is about further images of the same contents."""
 
 
 # ---------------------------------------------------------------------------------------------- intervals
@@ -81,7 +84,7 @@ def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
     """
     methods = sources(group)
     found: dict[Method, dict[str, Agreement]] = {method: {} for method in methods}
-    lacking = False
+    lacking, fixed = False, []
     for test in group.main_record.sequence:
         told = {
             method: [_final(reader, s, test) for s in seeds.values()] for method, seeds in methods.items()
@@ -89,6 +92,9 @@ def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
         complete = {m: [p for p in each if p is not None] for m, each in told.items() if None not in each}
         shown = next((p.contents for each in complete.values() for p in each if p.contents is not None), None)
         lacking |= bool(complete) and shown is None
+        if shown is not None and (n := len(np.unique(shown))) < min(FEWEST, len(shown)):
+            fixed.append(f"{group.main_record.titles.get(test, test)} {n}")
+            shown = np.arange(len(shown))
         for method, each in complete.items():
             if not len(each[0].mos):
                 continue
@@ -98,7 +104,8 @@ def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
             else:
                 left = np.stack([without_each(p.scores, p.mos, shown) for p in each])
             found[method][test] = Agreement(values, left, len(each[0].mos))
-    note = joined_note(NO_CONTENTS if lacking else "", GENERATED if group.generated else "")
+    few = f"{FIXED}{', '.join(fixed)}" if fixed else ""
+    note = joined_note(few, NO_CONTENTS if lacking else "", GENERATED if group.generated else "")
     return Known(found, {method: list(seeds) for method, seeds in methods.items()}, note)
 
 
@@ -190,8 +197,10 @@ def _spread(one: Sequence[Agreement], other: Sequence[Agreement], paired: bool) 
     """Returns the variance of the difference of two mSRCC between one seed and the next."""
     if not one or not other or min(len(one[0].values), len(other[0].values)) < 2:
         return math.nan
-    mine, theirs = (np.mean([a.values for a in method], axis=0) for method in (one, other))
-    return variance(list(mine - theirs)) if paired else variance(list(mine)) + variance(list(theirs))
+    mine, theirs = ([fmean(seed) for seed in zip(*(a.values for a in m), strict=True)] for m in (one, other))
+    if not paired:
+        return variance(mine) + variance(theirs)
+    return variance([a - b for a, b in zip(mine, theirs, strict=True)])
 
 
 # ------------------------------------------------------------------------------------------ tests over seeds
