@@ -126,9 +126,10 @@ def latex(table: Table) -> str:
 
 
 def _pages(sections: Sequence[Section]) -> list[list[Section]]:
-    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; a section is never parted."""
+    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; one that is longer is parted, too."""
     pages: list[list[Section]] = [[]]
-    for section in sections:
+    starts = ((s, i) for s in sections for i in range(0, len(s.rows), _ROWS_ON_PAGE))
+    for section in (Section(s.label, s.rows[i : i + _ROWS_ON_PAGE]) for s, i in starts):
         if pages[-1] and sum(len(s.rows) for s in [*pages[-1], section]) > _ROWS_ON_PAGE:
             pages.append([])
         pages[-1].append(section)
