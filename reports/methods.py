@@ -58,11 +58,13 @@ class Prediction(NamedTuple):
         keys: (n,) str, image keys.
         mos: (n,) float64 opinions, higher is better.
         scores: (n,) float64 predictions.
+        contents: (n,) int64, one number for all images of a reference; None where the files do not say.
     """
 
     keys: NDArray[np.str_]
     mos: Floats
     scores: Floats
+    contents: NDArray[np.int64] | None = None
 
 
 def method_of(source: RunReadout) -> Method:
@@ -142,7 +144,7 @@ def predict(reader: AnswerReader, source: RunReadout, step: int, test: str) -> P
         return None
     task = record.sequence.index(test) if test in record.sequence else None
     scores = read(answers, readout, task, record.tau)
-    return None if scores is None else Prediction(answers.keys, answers.mos, scores)
+    return None if scores is None else Prediction(answers.keys, answers.mos, scores, answers.contents)
 
 
 def matrices_of(reader: AnswerReader, source: RunReadout) -> tuple[Floats, Floats]:

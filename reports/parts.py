@@ -14,6 +14,7 @@ from cliqa_bench.reports.tables.beyond import (
     shape_first_task,
     shape_intervals,
     shape_orders,
+    shape_power,
     shape_significance,
     shape_transfer,
 )
@@ -37,7 +38,7 @@ from cliqa_bench.reports.tables.similarity import (
     shape_heads,
     shape_kl,
 )
-from cliqa_bench.reports.tables.statistics import interval_rows, significance_rows
+from cliqa_bench.reports.tables.statistics import interval_rows, power_rows, significance_rows
 from cliqa_bench.reports.tables.transfer import transfer_rows
 from cliqa_bench.results.records import AnswerReader, read_records
 from cliqa_bench.types import TIDY_COLUMNS
@@ -103,7 +104,11 @@ PARTS: tuple[ReportPart, ...] = (
         "first_task", "effect of the first task", first_task_rows, shape_first_task,
         f"{_RUN}tsn", in_order=False,
     ),
-    ReportPart("intervals", "bootstrap intervals", interval_rows, shape_intervals, f"{_RUN}all"),
+    ReportPart("intervals", "intervals over images and seeds", interval_rows, shape_intervals, f"{_RUN}all"),
+    ReportPart(
+        "power", "differences, and what could have been shown", power_rows, shape_power,
+        f"{_RUN}lwf,tsn --seeds 0,1,2",
+    ),
     ReportPart(
         "significance", "permutation tests over seeds", significance_rows, shape_significance,
         f"{_RUN}sl,lwf,tsn --seeds 0,1,2,3,4,5",
@@ -153,8 +158,11 @@ def make_tables(numbers: Tidy) -> list[Table]:
     """Returns the tables for which there are rows, their captions telling where the numbers come from."""
     in_order = {"III": True, "IV": True, **{part.number: part.in_order for part in PARTS}}
     made = []
-    for number, rows in rows_by_table(numbers.rows).items():
+    by_table = rows_by_table(numbers.rows)
+    for number, rows in by_table.items():
         table = shape(number, rows)
+        if number == "III":
+            table = shapes.with_intervals(table, by_table.get("intervals", []))
         end = shapes.about(numbers.group, number, in_order.get(number, False))
         made.append(replace(table, caption=f"{table.caption} {end}"))
     return made

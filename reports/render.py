@@ -45,9 +45,13 @@ def number(value: float, digits: int = DIGITS) -> str:
 
 
 def plain(value: TableValue) -> str:
-    """Returns a value as printed, with its spread where it has one."""
-    spread = f" ± {number(value.std, value.digits)}" if math.isfinite(value.std) else ""
-    return number(value.mean, value.digits) + spread
+    """Returns a value as printed, with its spread and its interval where it has them."""
+    text = number(value.mean, value.digits)
+    if math.isfinite(value.std):
+        text += f" ± {number(value.std, value.digits)}"
+    if math.isfinite(value.low):
+        text += f" [{number(value.low, value.digits)}, {number(value.high, value.digits)}]"
+    return text
 
 
 # ------------------------------------------------------------------------------------------------ Markdown
@@ -122,9 +126,10 @@ def latex(table: Table) -> str:
 
 
 def _pages(sections: Sequence[Section]) -> list[list[Section]]:
-    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; a section is never parted."""
+    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; one that is longer is parted, too."""
     pages: list[list[Section]] = [[]]
-    for section in sections:
+    starts = ((s, i) for s in sections for i in range(0, len(s.rows), _ROWS_ON_PAGE))
+    for section in (Section(s.label, s.rows[i : i + _ROWS_ON_PAGE]) for s, i in starts):
         if pages[-1] and sum(len(s.rows) for s in [*pages[-1], section]) > _ROWS_ON_PAGE:
             pages.append([])
         pages[-1].append(section)

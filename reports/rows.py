@@ -214,9 +214,21 @@ def tidy(group: RunGroup, reader: AnswerReader) -> Tidy:
     ]
     first = {line: i for i, line in enumerate(sorted(lines, key=_line_rank))}
     rows.sort(key=lambda r: (TABLES.index(r.table), first[_line_of(r)]))
+    problems = list(dict.fromkeys(p for _, m in done for p in m.problems))
     return Tidy(
-        group, rows, _gaps(done) + notes + list(dict.fromkeys(p for _, m in done for p in m.problems))
+        group, rows, [*_gaps(done), *notes, *problems, *_steep([s for _, m in done for s in m.steep])]
     )
+
+
+def _steep(found: list[str]) -> list[str]:
+    """Says in one line which logistic fits are as steep as they may be."""
+    if not found:
+        return []
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return [
+        "where a logistic fit is as steep as it may be, it follows two clusters of images more than the "
+        f"model; read the raw PLCC there: {found[0]}{more}"
+    ]
 
 
 def _line_rank(line: _SeedLine) -> tuple[Any, ...]:

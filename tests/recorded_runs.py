@@ -72,14 +72,16 @@ def _answer(
         rng = rng_for("recorded", slug, str(sorted(spec.items())), test)
         mos = rng_for("mos", test).uniform(0, 100, images)
         keys = np.array([f"{test}/{i:03d}.png" for i in range(images)])
+        contents = np.arange(images) // (2 if test in ("live", "csiq") else 1)
         with node.building({}) as folder:
             path = folder / "answers.npz"
             if skill is None:
-                far = np.zeros(4) if spec["dataset"] == test else np.full(4, 0.05)
-                write_answers(path, keys, mos, distances=rng.uniform(0.3, 0.4, (images, 4)) + far)
+                more = 0.0 if spec["dataset"] == test else 0.05
+                far = rng.uniform(0.3, 0.4, (images, 4)) + more
+                write_answers(path, keys, mos, distances=far.astype(np.float32), contents=contents)
             else:
                 told = skill * (mos - 50) / 30 + (1 - skill) * rng.normal(size=images)
-                write_answers(path, keys, mos, scores=told[:, None].astype(np.float32))
+                write_answers(path, keys, mos, scores=told[:, None].astype(np.float32), contents=contents)
     return node.id
 
 

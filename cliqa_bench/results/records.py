@@ -217,7 +217,8 @@ class AnswerReader:
         scores = np.stack([part["scores"][:, column] for part, column in present], 1)
         newest = present[-1][0]
         extras = {name.removeprefix(EXTRA): newest[name] for name in newest if name.startswith(EXTRA)}
-        return Answers(first["keys"], first["mos"], scores, distances, extras)
+        contents = next((p["contents"] for p, _ in present if "contents" in p), None)
+        return Answers(first["keys"], first["mos"], scores, distances, extras, contents)
 
     def _misfit(self, record: RunRecord, test: str, what: str) -> UserError:
         where = self.out / "answers"

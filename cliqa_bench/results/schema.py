@@ -19,6 +19,7 @@ _COLUMNS: dict[str, tuple[int, type[np.generic]]] = {
     "mos": (1, np.float64),
     "scores": (2, np.float32),
     "distances": (2, np.float32),
+    "contents": (1, np.int64),
 }
 """What an answer file holds: name -> dimensions and type."""
 EXTRA = "extra."
@@ -32,7 +33,8 @@ def wrong_answers(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Says what keeps arrays from being answers, "" where nothing does."""
     names = arrays.keys()
     columns = _COLUMNS | {n: _COLUMNS["scores"] for n in names if n.startswith(EXTRA) and "scores" in names}
-    if not {"keys", "mos"} <= names or not names <= columns.keys() or len(names) < 3:
+    told = {"scores", "distances"} & names
+    if not {"keys", "mos"} <= names or not names <= columns.keys() or not told:
         return "it needs keys, mos, and scores or distances"
     for name, (ndim, dtype) in columns.items():
         if name in names and not isinstance(arrays[name], np.ndarray):  # numpy gives what is none as bytes

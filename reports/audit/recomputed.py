@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.reports.audit.recomputed_intervals import PlainIntervals
 from cliqa_bench.reports.measure import is_joint, setting_of
 from cliqa_bench.reports.rows import TABLES, RunGroup, TidyRow
 from cliqa_bench.results.nodes import read_answers
@@ -99,9 +100,14 @@ class Recomputation:
         self._files: dict[str, dict[str, NDArray[Any]] | None] = {}
         self._known: dict[tuple[str, bytes, bytes], float] = {}
         self._cells: dict[tuple[str, str], dict[Key, float]] = {}
+        self._intervals = PlainIntervals(
+            group, self._predict, self._contents, lambda x, y: correlation("SRCC", x, y)
+        )
 
     def value(self, row: TidyRow) -> tuple[float, float] | None:
         """Returns mean and standard deviation (ddof=1) over the seeds of the number that a row is about.
+
+        Numbers of intervals and power have no deviation.
 
         Returns:
             Each nan where undefined; None for rows that this path does not cover.
@@ -116,6 +122,8 @@ class Recomputation:
                 line = (setting_of(record, readout), record.backbone, method, record.variant, order)
                 if line == row[1:6]:
                     seeds.setdefault(record.seed, (record, readout))
+        if row.table in ("intervals", "power"):
+            return self._intervals.value(row), NAN
         key = (row.metric, row.length, row.train_dataset, row.test_dataset)
         if row.table not in COVERED or "logistic" in row.metric or not seeds:
             return None
@@ -175,6 +183,11 @@ class Recomputation:
             return None
         by_stage = [np.array([d[:, stage - 1] for d in far], np.float64) for stage in record.stages]
         return mos, gated(scores, by_stage, record.tau, hard=readout == "gate-hard")
+
+    def _contents(self, record: RunRecord, test: str) -> NDArray[Any] | None:
+        """Returns (n,) which images of a test set show one content; None where the files do not say."""
+        files = [self._load(record.answers.get(n, {}).get(test)) for n, _ in record.steps[-1].heads]
+        return next((file["contents"] for file in files if file is not None and "contents" in file), None)
 
     def _load(self, node: str | None) -> dict[str, NDArray[Any]] | None:
         if node is None:

@@ -59,8 +59,8 @@ def scatter_caption(numbers: Tidy) -> str:
     name = "" if source is None else f" of {_title(source)}"
     return (
         f"Predictions{name} against MOS after the last experience, with the four-parameter logistic fit "
-        "(none where the predictions rank the wrong way); PLCC and RMSE are those after the fit."
-        + generated_sentence(numbers.group.caution)
+        "(none where the predictions rank the wrong way; dashed where it is as steep as it may be); PLCC is "
+        "the raw one, then that after the fit, as RMSE is." + generated_sentence(numbers.group.caution)
     )
 
 
@@ -111,7 +111,7 @@ def _title(source: RunReadout) -> str:
 
 
 def _panel(panel: Axes, prediction: Prediction) -> None:
-    _, mos, scores = prediction
+    mos, scores = prediction.mos, prediction.scores
     # thousands of points as one picture: as drawings they would make the file slow to open
     panel.plot(
         scores, mos, "o", color=COLOURS[0], alpha=0.35 if len(mos) > 300 else 0.6, rasterized=True,
@@ -120,11 +120,12 @@ def _panel(panel: Axes, prediction: Prediction) -> None:
     curve = metrics.fit_logistic(scores, mos)
     if curve is not None:
         x = np.linspace(scores.min(), scores.max(), 200)
-        panel.plot(x, curve(x), color="black", linewidth=1.4)
+        panel.plot(x, curve(x), color="black", linewidth=1.4, linestyle="--" if curve.steep else "-")
     fit = metrics.fitted(scores, mos)
-    told = {"SRCC": metrics.srcc(scores, mos), "PLCC": fit.plcc, "RMSE": fit.rmse}
     lines = [
-        f"{name} {value:#.3g}" if name == "RMSE" else f"{name} {value:.3f}" for name, value in told.items()
+        f"SRCC {metrics.srcc(scores, mos):.3f}",
+        f"PLCC {metrics.plcc(scores, mos):.3f}, {fit.plcc:.3f}",
+        f"RMSE {fit.rmse:#.3g}",
     ]
     text = "\n".join(line.replace("nan", "–").replace("-", "−") for line in lines)
     panel.annotate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
@@ -22,6 +22,8 @@ class TableValue(NamedTuple):
         bold: Whether it is the best of its column in its section.
         gray: Whether it is the result of a future task.
         digits: How many digits after the point are printed; 0 for a whole number.
+        low: Lower end of its interval, nan where none is shown.
+        high: Upper end of its interval.
     """
 
     mean: float = math.nan
@@ -29,6 +31,8 @@ class TableValue(NamedTuple):
     bold: bool = False
     gray: bool = False
     digits: int = DIGITS
+    low: float = math.nan
+    high: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,36 @@ def _summary(rows: list[TidyRow]) -> Table:
         "III", caption, ("Setting", "Method"), plain, sections,
         [(b, len(SUMMARY)) for b in backbones], "Backbone",
     )  # fmt: skip
+
+
+def with_intervals(table: Table, bounds: Sequence[TidyRow]) -> Table:
+    """Puts intervals beside the mSRCC of Table III.
+
+    Args:
+        table: Table III.
+        bounds: Rows with the metrics "mSRCC: low" and "mSRCC: high"; others are passed over.
+    """
+    name = _namer([], with_backbone=False)
+    known = {
+        (r.setting, name(r), r.backbone, r.metric.partition(": ")[2]): r.value
+        for r in bounds
+        if r.metric.startswith("mSRCC: ")
+    }
+    owners = [owner for owner, n in table.spans for _ in range(n)]
+    places = [
+        (i, o) for i, (o, head) in enumerate(zip(owners, table.columns, strict=True)) if head == "mSRCC"
+    ]
+    found = False
+    for section in table.sections:
+        for method, values in section.rows:
+            for i, backbone in places:
+                low, high = (
+                    known.get((section.label, method, backbone, e), math.nan) for e in ("low", "high")
+                )
+                values[i] = values[i]._replace(low=low, high=high)
+                found |= math.isfinite(low)
+    told = " In brackets: 95% intervals over contents and seeds, see the table of intervals."
+    return replace(table, caption=table.caption + told) if found else table
 
 
 def _matrix(rows: list[TidyRow]) -> Table:
