@@ -126,7 +126,7 @@ def latex(table: Table) -> str:
 
 
 def _pages(sections: Sequence[Section]) -> list[list[Section]]:
-    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; one that is longer is parted, too."""
+    """Parts sections so that no page has more than `_ROWS_ON_PAGE` rows; longer ones are parted, too."""
     pages: list[list[Section]] = [[]]
     starts = ((s, i) for s in sections for i in range(0, len(s.rows), _ROWS_ON_PAGE))
     for section in (Section(s.label, s.rows[i : i + _ROWS_ON_PAGE]) for s, i in starts):
