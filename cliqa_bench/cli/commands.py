@@ -26,6 +26,8 @@ _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (tr
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _NUMBERS = str | int | tuple[int, ...]
+_PAGES = str | int | tuple[int | str, ...]
+_SPLITS = "several splits, such as 1-10 or 1,3,5-7: mean, deviation and median over them; with --split DIR, its"
 _WORDS = str | tuple[str, ...]
 _RUNS = "folder of the results, or a bundle (default: runs)"
 
@@ -49,6 +51,7 @@ def _where_and_how(add: Add) -> None:
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--include", type=_WORDS, metavar="FILES", help=INCLUDE)
     add("--split", type=str | int, metavar="N|DIR", help=SPLIT)
+    add("--splits", type=_PAGES, metavar="NUMBERS", help=_SPLITS)
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)

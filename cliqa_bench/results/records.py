@@ -89,6 +89,13 @@ class RunRecord:
         return f"{self.strategy.replace(':', '-')}-{order}-seed{self.seed}-{digest(body)}"
 
 
+    @property
+    def split_number(self) -> int:
+        """The number of its split among several that were asked for together; 0 for a split of its own."""
+        number = (self.facts.get("splits") or {}).get("number")
+        return number if isinstance(number, int) else 0
+
+
 def write_record(out: Path, record: RunRecord) -> None:
     """Writes `<out>/runs/<id>.json`."""
     write_json(out / "runs" / f"{record.id}.json", asdict(record))

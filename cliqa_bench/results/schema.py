@@ -23,7 +23,7 @@ _COLUMNS: dict[str, tuple[int, type[np.generic]]] = {
 """What an answer file holds: name -> dimensions and type."""
 EXTRA = "extra."
 """Begins the names of what else a model said, each (n, k) float32."""
-_TABLES = ("fingerprints", "origins", "config", "pictures", "versions", "cost")
+_TABLES = ("fingerprints", "origins", "config", "pictures", "versions", "cost", "splits")
 """Facts of a run record that are looked up by name."""
 _MOST = sys.float_info.max
 
