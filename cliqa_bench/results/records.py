@@ -92,8 +92,7 @@ class RunRecord:
     @property
     def split_number(self) -> int:
         """The number of its split among several that were asked for together; 0 for a split of its own."""
-        number = (self.facts.get("splits") or {}).get("number")
-        return number if isinstance(number, int) else 0
+        return int((self.facts.get("splits") or {}).get("number", 0))
 
 
 def write_record(out: Path, record: RunRecord) -> None:

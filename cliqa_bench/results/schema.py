@@ -80,6 +80,14 @@ def _are_nodes(named: Any) -> bool:
     return all(isinstance(node, str) and is_plain_name(node) for node in nodes)
 
 
+def _are_splits(told: Any) -> bool:
+    """Whether what a record says of several splits, if anything, has all that reports look up in it."""
+    if not isinstance(told, dict):
+        return told is None
+    number, data = told.get("number"), told.get("data")
+    return _fits(number, int) and number > 0 and isinstance(told.get("from"), str) and isinstance(data, dict)
+
+
 def wrong_record(record: RunRecord) -> str:
     """Says what of a record does not belong together; "" where nothing is wrong."""
     nodes = {*record.answers, *record.gates.values(), *(n for s in record.steps for n, _ in s.heads)}
@@ -97,6 +105,7 @@ def wrong_record(record: RunRecord) -> str:
         "a step of a dataset that is not in the sequence": {s.dataset for s in record.steps} <= named,
         "gates without stages": bool(record.stages) or not record.gates,
         "facts that are no tables": all(isinstance(record.facts.get(k), dict | None) for k in _TABLES),
+        "splits without a number and data": _are_splits(record.facts.get("splits")),
         "a picture's node is no plain file name": _are_nodes(record.facts.get("pictures")),
         "tau or a stage out of range": record.tau >= 0 and all(stage >= 1 for stage in record.stages),
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import drawn_methods, label_of, namer, row_method, unique
 from cliqa_bench.reports.rows import TidyRow
+from cliqa_bench.reports.spread import SEEDS, SPLITS
 from cliqa_bench.reports.tables.all_orders import STATISTICS
-from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue
+from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue, value_of
 from cliqa_bench.reports.tables.statistics import ALPHA, LEVEL, TESTED
 from cliqa_bench.reports.tables.transfer import MEASURES
 
@@ -32,7 +34,7 @@ def _section(
     for head in columns:
         found = [cells.get((n, head)) for n in names]
         values = [
-            TableValue() if row is None else TableValue(row.value, row.std, digits=digits) for row in found
+            TableValue() if row is None else value_of(row, digits=digits) for row in found
         ]
         printed = [round(v.mean, digits) for v in values]
         finite = [p for p in printed if math.isfinite(p)]
@@ -120,7 +122,8 @@ def shape_intervals(rows: list[TidyRow]) -> Table:
         _section(s, [r for r in shown if r.setting == s], column, columns, {"mSRCC\tValue": max})
         for s in unique(row.setting for row in rows)
     ]
-    seeds = "images and seeds are" if any(" seeds, B=" in row.note for row in rows) else "images are"
+    words = [word for word in (SPLITS, SEEDS) if any(re.search(f"n=[0-9]+ {word}", r.note) for r in rows)]
+    seeds = f"images and {words[0]} are" if words else "images are"
     resamples = rows[0].note.partition("B=")[2].partition(";")[0]
     caption = (
         f"{LEVEL:.0%} percentile intervals of the SRCC after the last experience by a paired bootstrap: "
@@ -148,10 +151,11 @@ def shape_significance(rows: list[TidyRow]) -> Table:
             some = [r for r in rows if r[1:3] == (setting, backbone) and r.metric.startswith(f"{metric}:")]
             label = f"{metric}, {setting}" + (f" [{backbone}]" if several else "")
             sections.append(_section(label, some, column, columns, {}, digits=4))
+    kind = SPLITS if any(re.search(f"{SPLITS}", row.note) for row in rows) else SEEDS
     few = unique(part for row in rows for part in row.note.split("; ") if part.startswith("too few"))
     caption = (
-        "Exact paired permutation test between methods over seeds: two-sided p-values of the mean "
-        "difference, all 2^n sign flips counted, not corrected for the number of comparisons. With n seeds "
+        f"Exact paired permutation test between methods over {kind}: two-sided p-values of the mean "
+        f"difference, all 2^n sign flips counted, not corrected for the number of comparisons. With n {kind} "
         f"the smallest p is 2/2^n, so n >= 6 is needed for {ALPHA}."
     )
     if few:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.spread import ranges
 
 DIGITS = 3
 
@@ -18,10 +19,11 @@ class TableValue(NamedTuple):
 
     Attributes:
         mean: The number, nan for a dash.
-        std: Spread over seeds (ddof=1), nan where it is not shown.
+        std: Spread over seeds or splits (ddof=1), nan where it is not shown.
         bold: Whether it is the best of its column in its section.
         gray: Whether it is the result of a future task.
         digits: How many digits after the point are printed; 0 for a whole number.
+        median: Median over splits, nan where there is none.
     """
 
     mean: float = math.nan
@@ -29,6 +31,7 @@ class TableValue(NamedTuple):
     bold: bool = False
     gray: bool = False
     digits: int = DIGITS
+    median: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
     if number != "III" and len(backbones) == 1:
         sentences.append(f"Backbone: {backbones[0]}.")
     seeds = sorted({r.seed for r in records})
-    if len(seeds) > 1:
+    if len(group.splits) > 1:
+        sentences.append(_about_splits(group, seeds))
+    elif len(seeds) > 1:
         known = {
             "III": ": mean ± standard deviation (ddof = 1)",
             **dict.fromkeys(("IV", "V", "VI"), ": mean"),
@@ -120,6 +125,21 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
     if group.generated:
         sentences.append(f"{GENERATED[0].upper()}{GENERATED[1:]}.")
     return " ".join(sentences)
+
+
+def _about_splits(group: RunGroup, seeds: Sequence[int]) -> str:
+    """Says over which splits numbers are, and who lacks some of them."""
+    of_one: dict[str, set[int]] = {}
+    for record in group.records:
+        name = f"{record.strategy}{f' ({record.variant})' if record.variant else ''} [{record.backbone}]"
+        of_one.setdefault(name, set()).add(record.split_number)
+    fewer = [f"{name} on {ranges(own)}" for name, own in of_one.items() if len(own) < len(group.splits)]
+    averaged = f", of each the mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    but = f" (fewer: {'; '.join(sorted(fewer))})" if fewer else ""
+    return (
+        f"Mean ± standard deviation (ddof = 1), median in parentheses, over n = {len(group.splits)} splits"
+        f"{averaged}{but}."
+    )
 
 
 def _unique(values: Iterable[str]) -> list[str]:
@@ -167,8 +187,14 @@ def _grid(
 def _value(row: TidyRow | None, spread: bool, digits: int) -> TableValue:
     if row is None:
         return TableValue(digits=digits)
-    gray = row.note.startswith("future task")
-    return TableValue(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
+    return value_of(row, spread, row.note.startswith("future task"), digits)
+
+
+def value_of(row: TidyRow, spread: bool = True, gray: bool = False, digits: int = DIGITS) -> TableValue:
+    """Returns the value of a row; over several splits, with its deviation and median in any table."""
+    if row.median is None:
+        return TableValue(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
+    return TableValue(row.value, row.std, gray=gray, digits=digits, median=row.median)
 
 
 def build(

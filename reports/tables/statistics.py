@@ -1,4 +1,4 @@
-"""How sure the numbers are: bootstrap intervals over images and seeds, exact tests over seeds."""
+"""How sure the numbers are: bootstrap intervals over images and seeds or splits, exact tests over these."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cliqa_bench import metrics
 from cliqa_bench.reports.methods import Method, joined_note, make_row, matrices_of, predict, sources
 from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
+from cliqa_bench.reports.spread import SEEDS, Replicate, counted, kind_of_units, units
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import Floats
@@ -21,6 +22,9 @@ from cliqa_bench.types import Floats
 RESAMPLES = 1000
 LEVEL = 0.95
 ALPHA = 0.05
+MOST_EXACT = 20
+DRAWN = 2**16
+"""How many assignments of signs are drawn where there are too many to count all."""
 TESTED = ("mSRCC", "mPSI")
 
 
@@ -127,7 +131,8 @@ def estimates(group: RunGroup, reader: AnswerReader, resamples: int) -> dict[Met
     """SRCC after the last experience on each test set, means over the seeds; images and seeds are resampled.
 
     All methods see the same resamples of a test set, and those with the same seeds the same resamples of the
-    seeds. With one seed, an interval says nothing about the chance in training.
+    seeds. With one seed, an interval says nothing about the chance in training. Of several splits, the images
+    of each test set and the splits are resampled, and the seeds of a split are averaged.
 
     Args:
         group: The runs; see `methods.sources` for which of them are used.
@@ -143,22 +148,29 @@ def estimates(group: RunGroup, reader: AnswerReader, resamples: int) -> dict[Met
     methods = sources(group)
     found: dict[Method, dict[str, Estimate]] = {method: {} for method in methods}
     for test in group.main_record.sequence:
-        resampled: Resampled | None = None
-        for method, seeds in methods.items():
-            each = []
-            for source in seeds.values():
+        resampled: dict[int, Resampled] = {}  # by split: each has test images of its own
+        for method, runs in methods.items():
+            each = {}
+            for run, source in runs.items():
                 told = predict(reader, source, len(source.record.steps) - 1, test)
                 if told is None or len(told.mos) == 0:
-                    each.append(Estimate(math.nan, np.full(resamples, np.nan)))
+                    each[run] = Estimate(math.nan, np.full(resamples, np.nan))
                     continue
-                if resampled is None:
-                    counts = resample_counts(len(told.mos), resamples, "images", test)
-                    resampled = Resampled(told.mos, counts)
-                each.append(resampled.srcc(told.scores))
-            drawn = resample_counts(len(seeds), resamples, "seeds", sorted(seeds)) / len(seeds)
-            replicates = np.sum(drawn.T * [e.replicates for e in each], axis=0)
-            found[method][test] = Estimate(fmean(e.value for e in each), replicates)
+                if run.split not in resampled:
+                    names = ("images", test, *([run.split] if run.split else []))
+                    counts = resample_counts(len(told.mos), resamples, *names)
+                    resampled[run.split] = Resampled(told.mos, counts)
+                each[run] = resampled[run.split].srcc(told.scores)
+            found[method][test] = _resampled_mean(each, resamples)
     return found
+
+
+def _resampled_mean(each: dict[Replicate, Estimate], resamples: int) -> Estimate:
+    """Returns the mean over seeds or splits, which are resampled, too."""
+    by_unit = {unit: mean_of(same) for unit, same in units(each).items()}
+    drawn = resample_counts(len(by_unit), resamples, kind_of_units(each), sorted(by_unit)) / len(by_unit)
+    replicates = np.sum(drawn.T * [e.replicates for e in by_unit.values()], axis=0)
+    return Estimate(fmean(e.value for e in by_unit.values()), replicates)
 
 
 def interval_rows(group: RunGroup, reader: AnswerReader, resamples: int = RESAMPLES) -> list[TidyRow]:
@@ -172,11 +184,10 @@ def interval_rows(group: RunGroup, reader: AnswerReader, resamples: int = RESAMP
     """
     main = group.main_record
     known = estimates(group, reader, resamples)
-    seeds = {method: len(by_seed) for method, by_seed in sources(group).items()}
+    several = {method: counted(runs) for method, runs in sources(group).items()}
     rows = []
     for method, by_test in known.items():
-        n = seeds[method]
-        over = f"over images and n={n} seeds" if n > 1 else "over images; one seed"
+        over = f"over images and {several[method]}" if several[method] else "over images; one seed"
         note = joined_note(f"paired bootstrap {over}, B={resamples}", GENERATED if group.generated else "")
         rivals = {m: mean_of(list(found.values())) for m, found in known.items() if m[:2] == method[:2]}
         finite = [m for m in rivals if math.isfinite(rivals[m].value)]
@@ -200,7 +211,7 @@ def _three(method: Method, order: str, metric: str, found: Estimate, note: str) 
     return [make_row("intervals", method, order, name, value, note) for name, value in named.items()]
 
 
-# ------------------------------------------------------------------------------------------ tests over seeds
+# -------------------------------------------------------------------------------- tests over seeds or splits
 
 
 def smallest_p(n: int) -> float:
@@ -208,20 +219,22 @@ def smallest_p(n: int) -> float:
     return min(1.0, math.ldexp(2.0, -n))
 
 
-def too_few(n: int) -> str:
-    """Says that n seeds cannot show a difference at `ALPHA`; "" where they can."""
+def too_few(n: int, kind: str = SEEDS) -> str:
+    """Says that n seeds (or splits) cannot show a difference at `ALPHA`; "" where they can."""
     if n > 0 and smallest_p(n) <= ALPHA:
         return ""
-    return f"too few seeds: n={n} cannot reach {ALPHA}"
+    return f"too few {kind}: n={n} cannot reach {ALPHA}"
 
 
 def sign_flip_p(differences: list[float]) -> float:
     """Exact paired permutation test: how often a random sign of each difference gives as large a mean.
 
-    All 2^n assignments of signs are counted, so the time doubles with every seed.
+    All 2^n assignments of signs are counted, so the time doubles with every seed; of more than `MOST_EXACT`
+    differences, `DRAWN` assignments are drawn, always the same ones, and the one that was found is counted
+    with them.
 
     Args:
-        differences: One per seed, method less method; at least two.
+        differences: One per seed or split, method less method; at least two.
 
     Returns:
         The two-sided p-value in (0, 1]; nan where a difference is.
@@ -231,6 +244,8 @@ def sign_flip_p(differences: list[float]) -> float:
     if not all(map(math.isfinite, differences)):
         return math.nan
     n = len(differences)
+    if n > MOST_EXACT:
+        return _drawn_sign_flip_p(np.array(differences))
     # in parts: 2^n vectors of n numbers need not be in memory at once
     test = permutation_test(
         (np.array(differences),), np.mean, permutation_type="samples", n_resamples=2**n, batch=2**14
@@ -238,30 +253,42 @@ def sign_flip_p(differences: list[float]) -> float:
     return float(test.pvalue)
 
 
+def _drawn_sign_flip_p(differences: Floats) -> float:
+    n = len(differences)
+    rng = np.random.default_rng(int(digest(["sign flips", n], 16), 16))
+    observed = abs(differences.sum())
+    least = observed - 1e-14 * np.abs(differences).sum()  # equal sums may differ in their last bits
+    flips = [rng.choice((-1.0, 1.0), size=(2**12, n)) for _ in range(DRAWN // 2**12)]
+    as_large = sum(int((np.abs(signs @ differences) >= least).sum()) for signs in flips)
+    return (as_large + 1) / (DRAWN + 1)
+
+
 def significance_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns the p-value of every pair of methods of one setting and backbone, paired by seed.
+    """Returns the p-value of every pair of methods of one setting and backbone, paired by seed or split.
 
     Metrics are "mPSI: p against LwF-KG" and so on; of too few seeds `value` is nan and `note` says so. Where
-    methods have several seeds, those with one, which nothing can be said of, do not widen the table.
+    methods have several seeds, those with one, which nothing can be said of, do not widen the table. Splits
+    are paired where methods share several; the seeds of a split are averaged first.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
-    values: dict[Method, dict[int, metrics.Summary]] = {}
-    for method, seeds in sources(group).items():
+    values: dict[Method, dict[Replicate, metrics.Summary]] = {}
+    for method, runs in sources(group).items():
         if method.setting != "Joint":
-            values[method] = {s: metrics.summary(*matrices_of(reader, source)) for s, source in seeds.items()}
-    values = {method: seeds for method, seeds in values.items() if len(seeds) > 1} or values
+            values[method] = {r: metrics.summary(*matrices_of(reader, source)) for r, source in runs.items()}
+    values = {method: runs for method, runs in values.items() if len(runs) > 1} or values
     rows = []
     for one, other in itertools.combinations(values, 2):
         if one[:2] != other[:2]:
             continue
         common = sorted(values[one].keys() & values[other].keys())
-        few = too_few(len(common))
-        note = joined_note(few or f"n={len(common)} seeds", GENERATED if group.generated else "")
+        few = too_few(len(units(dict.fromkeys(common))), kind_of_units(common))
+        drawn = f"{DRAWN} drawn sign flips" if len(units(dict.fromkeys(common))) > MOST_EXACT else ""
+        note = joined_note(few or counted(common), drawn, GENERATED if group.generated else "")
         for metric in TESTED:
-            pairs = [(getattr(values[one][s], metric), getattr(values[other][s], metric)) for s in common]
-            p = math.nan if few else sign_flip_p([a - b for a, b in pairs])
+            less = {r: getattr(values[one][r], metric) - getattr(values[other][r], metric) for r in common}
+            p = math.nan if few else sign_flip_p([fmean(same) for same in units(less).values()])
             for method, rival in ((one, other), (other, one)):  # two-sided: the same both ways
                 name = f"{metric}: p against {rival.label}"
                 rows.append(make_row("significance", method, group.main_order, name, p, note))
