@@ -113,7 +113,7 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
         sentences.append(f"Backbone: {backbones[0]}.")
     seeds = sorted({r.seed for r in records})
     if len(group.splits) > 1:
-        sentences.append(_about_splits(group, seeds))
+        sentences.append(_about_splits(group, seeds, number))
     elif len(seeds) > 1:
         known = {
             "III": ": mean ± standard deviation (ddof = 1)",
@@ -127,7 +127,11 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
     return " ".join(sentences)
 
 
-def _about_splits(group: RunGroup, seeds: Sequence[int]) -> str:
+_OF_MEANS = ("orders", "first_task", "intervals", "significance")
+"""Tables with statistics of their own, of means over the splits."""
+
+
+def _about_splits(group: RunGroup, seeds: Sequence[int], number: str) -> str:
     """Says over which splits numbers are, and who lacks some of them."""
     of_one: dict[str, set[int]] = {}
     for record in group.records:
@@ -136,10 +140,8 @@ def _about_splits(group: RunGroup, seeds: Sequence[int]) -> str:
     fewer = [f"{name} on {ranges(own)}" for name, own in of_one.items() if len(own) < len(group.splits)]
     averaged = f", of each the mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
     but = f" (fewer: {'; '.join(sorted(fewer))})" if fewer else ""
-    return (
-        f"Mean ± standard deviation (ddof = 1), median in parentheses, over n = {len(group.splits)} splits"
-        f"{averaged}{but}."
-    )
+    what = "Means" if number in _OF_MEANS else "Mean ± standard deviation (ddof = 1), median in parentheses,"
+    return f"{what} over n = {len(group.splits)} splits{averaged}{but}."
 
 
 def _unique(values: Iterable[str]) -> list[str]:
