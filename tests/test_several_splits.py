@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,20 @@ from cliqa_bench.execution.score_files import choose_run
 from cliqa_bench.extensions import registry
 from cliqa_bench.reports import load
 from cliqa_bench.reports.audit.verify import verify
-from cliqa_bench.reports.methods import Method, sources
+from cliqa_bench.reports.figures.curves import psi_caption
+from cliqa_bench.reports.figures.matrices import srcc_caption
+from cliqa_bench.reports.methods import Method, matrices_of, sources
 from cliqa_bench.reports.parts import collect
 from cliqa_bench.reports.report import write_report
-from cliqa_bench.reports.rows import RunGroup, TidyRow, group_records
+from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records
 from cliqa_bench.reports.spread import Replicate, counted, ranges, spread, units
-from cliqa_bench.reports.tables.statistics import DRAWN, estimates, resample_counts, sign_flip_p
+from cliqa_bench.reports.tables.statistics import (
+    DRAWN,
+    estimates,
+    resample_counts,
+    sign_flip_p,
+    significance_rows,
+)
 from cliqa_bench.results.nodes import read_answers, read_json
 from cliqa_bench.results.records import AnswerReader, RunRecord, read_records, write_record
 from cliqa_bench.settings.resolve import config_dict, page_numbers, resolve
@@ -178,7 +187,9 @@ def test_a_run_reuses_a_finished_split_and_reports_over_all(
     row = frame[(frame.table == "III") & (frame.metric == "mSRCC")].iloc[0]
     # largest difference seen: 1.2e-16
     np.testing.assert_allclose(
-        [row.value, row["std"], row["median"]], [np.mean(each), np.std(each, ddof=1), np.median(each)], rtol=4e-16
+        [row.value, row["std"], row["median"]],
+        [np.mean(each), np.std(each, ddof=1), np.median(each)],
+        rtol=4e-16,
     )
     shown = f"{np.mean(each):.3f} ± {np.std(each, ddof=1):.3f} ({np.median(each):.3f})"
     assert shown in said and shown in (out / "report" / "table_IV.md").read_text(encoding="utf-8")
@@ -258,7 +269,9 @@ def test_numbered_columns_that_are_unclear_are_refused(tmp_path: Path, header: s
 
 
 def test_a_column_that_states_one_split_has_not_several(tmp_path: Path) -> None:
-    spec = draw(tmp_path, "image,mos,group,split", tuple(f",{s}" for s in ["train"] * 9 + ["val"] * 3 + ["test"] * 3))
+    spec = draw(
+        tmp_path, "image,mos,group,split", tuple(f",{s}" for s in ["train"] * 9 + ["val"] * 3 + ["test"] * 3)
+    )
     config = resolve(settings(spec, tmp_path, splits="1-2"))
     with pytest.raises(UserError, match=r"--splits: 1 and 2 are the same split of csv-my, as its labels"):
         prepare_splits(config, "")
@@ -282,10 +295,11 @@ def test_published_files_are_splits(drawn: str, tmp_path: Path) -> None:
 
 
 def record(
-    out: Path, split: int, seed: int = 0, images: int = recorded.IMAGES, source: str = "", **facts: Any
+    out: Path, split: int, seed: int = 0, source: str = "", strategy: str = "tsn", **facts: Any
 ) -> RunRecord:
-    """Records a run of TSN-IQA on one of several splits, with answers of its own."""
-    made = recorded.record_tsn(out, seed=100 * split + seed, images=images)
+    """Records a run on one of several splits, with answers of its own."""
+    make = recorded.record_tsn if strategy == "tsn" else recorded.record_single
+    made = make(out, seed=100 * split + seed)
     (out / "runs" / f"{made.id}.json").unlink()
     data = {name: f"contents-of-{name}" for name in made.tests}
     told = {"splits": {"from": source, "number": split, "data": data}, "split": str(split), **facts}
@@ -295,9 +309,12 @@ def record(
     return whole
 
 
-def one(out: Path, **wanted: str) -> TidyRow:
+def rows_of(out: Path) -> list[TidyRow]:
     (group, *_) = group_records(read_records(out))
-    rows = collect(group, AnswerReader(out)).rows
+    return collect(group, AnswerReader(out)).rows
+
+
+def one(rows: list[TidyRow], **wanted: str) -> TidyRow:
     (row,) = [row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())]
     return row
 
@@ -315,14 +332,26 @@ def recorded_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def alone(tmp_path: Path, runs: list[tuple[int, int]], **wanted: str) -> dict[tuple[int, int], float]:
-    """Returns what each run has in a report of its own."""
+@pytest.fixture(scope="module")
+def rows(recorded_splits: Path) -> list[TidyRow]:
+    return rows_of(recorded_splits)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], list[TidyRow]]:
+    """Returns the rows of each run in a report of its own."""
     found = {}
-    for split, seed in runs:
-        out = tmp_path / f"alone-{split}-{seed}"
+    for split, seed in RUNS:
+        out = tmp_path_factory.mktemp("alone")
         record(out, split, seed)
-        found[split, seed] = one(out, **wanted).value
+        found[split, seed] = rows_of(out)
     return found
+
+
+def of_splits(alone: dict[tuple[int, int], list[TidyRow]], **wanted: str) -> list[float]:
+    """Returns the number of each split: the mean over the reports of its seeds."""
+    values = {run: one(rows, **wanted).value for run, rows in alone.items()}
+    return [float(np.mean([values[split, seed] for seed in (0, 1)])) for split in (1, 2, 5)]
 
 
 WANTED: list[dict[str, str]] = [
@@ -331,7 +360,6 @@ WANTED: list[dict[str, str]] = [
     {"table": "", "method": "TSN-IQA-O", "metric": "KRCC", "test_dataset": "LIVE"},
     {"table": "", "method": "TSN-IQA", "metric": "PLCC (logistic)", "test_dataset": "LIVE"},
     {"table": "XIII", "method": "TSN-IQA (hard)", "metric": "mSRCC"},
-    {"table": "IX", "method": "TSN-IQA", "train_dataset": "BID", "test_dataset": "CSIQ"},
     {"table": "transfer", "method": "TSN-IQA", "metric": "BWT"},
     {"table": "bounded", "method": "TSN-IQA", "metric": "mSRCC: 0.05"},
 ]
@@ -339,13 +367,11 @@ WANTED: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: f"{wanted['table']} {wanted.get('metric', '')}")
 def test_numbers_are_means_deviations_and_medians_over_splits(
-    recorded_splits: Path, tmp_path: Path, wanted: dict[str, str]
+    rows: list[TidyRow], alone: dict[tuple[int, int], list[TidyRow]], wanted: dict[str, str]
 ) -> None:
-    if wanted["table"] == "IX":
-        pytest.skip("needs statistics of normalisation, see test_tables")
-    found, values = one(recorded_splits, **wanted), alone(tmp_path, RUNS, **wanted)
-    each = [np.mean([values[split, seed] for seed in (0, 1)]) for split in (1, 2, 5)]
-    assert len(set(each)) == 3
+    single = {**wanted, "table": "III"} if wanted["table"] == "XIII" else wanted  # which has no single run
+    found, each = one(rows, **wanted), of_splits(alone, **single)
+    assert len(set(each)) > 1
     # largest difference seen: 2.3e-16
     np.testing.assert_allclose(
         [found.value, found.std, found.median or math.nan],
@@ -353,3 +379,241 @@ def test_numbers_are_means_deviations_and_medians_over_splits(
         rtol=1e-15, atol=3e-16,
     )  # fmt: skip
     assert "n=3 splits of 2 seeds" in found.note
+
+
+def test_files_have_medians_and_tables_show_them(recorded_splits: Path, rows: list[TidyRow]) -> None:
+    folder = recorded_splits / "report"
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    found = one(rows, table="III", method="TSN-IQA", metric="mPSI")
+    (row,) = [r for r in lines if (r["table"], r["method"], r["metric"]) == ("III", "TSN-IQA", "mPSI")]
+    assert [float(row[c]) for c in ("value", "std", "median")] == [found.value, found.std, found.median]
+    frame = load(recorded_splits)
+    assert frame.columns[-1] == "median" and len(frame) == len(lines)
+    shown = f"{found.value:.3f} ± {found.std:.3f} ({found.median:.3f})"
+    for name in ("table_III.md", "table_III.tex", "report.html"):
+        text = (folder / name).read_text(encoding="utf-8").replace(r"$\pm$", "±")
+        assert shown in text, name
+    caption = (folder / "table_IV.md").read_text(encoding="utf-8")
+    assert "median in parentheses, over n = 3 splits, of each the mean over seeds 0, 1" in caption
+    assert "splits 1-2, 5" in caption
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert '<th scope="col">Split</th>' in page and "<dt>Splits</dt><dd>1-2, 5</dd>" in page
+
+
+def test_a_single_split_has_no_medians(tmp_path: Path) -> None:
+    record(tmp_path, 4)
+    write_report(tmp_path, figures=False)
+    lines = (tmp_path / "report" / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert (
+        lines[0].endswith(",value,std,note")
+        and "split 4, " in (tmp_path / "report" / "README.md").read_text()
+    )
+
+
+def test_a_run_that_is_not_finished_makes_a_dash(tmp_path: Path) -> None:
+    for split in (1, 2):
+        unfinished = record(tmp_path, split)
+    (answers,) = (tmp_path / "answers").glob("train-bid-200-on-csiq-*")
+    (answers / "done.json").unlink()
+    rows = rows_of(tmp_path)
+    found = one(rows, table="IV", method="TSN-IQA", train_dataset="BID", test_dataset="CSIQ")
+    assert [math.isnan(number) for number in (found.value, found.std, found.median or 0.0)] == [True] * 3
+    assert "n=2 splits" in found.note and unfinished.split_number == 2
+    whole = one(rows, table="IV", method="TSN-IQA", train_dataset="LIVE", test_dataset="CSIQ")
+    assert math.isfinite(whole.value)
+    write_report(tmp_path, figures=False)
+    lines = (tmp_path / "report" / "table_III.md").read_text(encoding="utf-8").splitlines()
+    assert next(line for line in lines if "| TSN-IQA |" in line).count("—") == 3  # but mPI
+
+
+def test_two_splits_of_other_data_stand_apart(tmp_path: Path) -> None:
+    record(tmp_path, 1)
+    other = {"live": "other contents"} | {name: f"contents-of-{name}" for name in ("csiq", "bid", "clive")}
+    record(tmp_path, 2, splits={"from": "", "number": 2, "data": other})
+    record(tmp_path, 3, source="/files")
+    recorded.record_tsn(tmp_path, seed=7)
+    groups = group_records(read_records(tmp_path))
+    assert sorted(group.splits for group in groups) == [[], [1], [2], [3]]
+    record(tmp_path, 4)
+    assert sorted(group.splits for group in group_records(read_records(tmp_path))) == [[], [1, 4], [2], [3]]
+
+
+def test_one_split_with_two_divisions_of_the_data_stands_apart(tmp_path: Path) -> None:
+    record(tmp_path, 1)
+    prints = {name: f"print-of-{name}" for name in ("live", "csiq", "bid", "clive")}
+    record(tmp_path, 1, seed=1, fingerprints={**prints, "bid": "divided otherwise"})
+    assert len(group_records(read_records(tmp_path))) == 2
+
+
+def test_who_lacks_a_split_is_named(tmp_path: Path) -> None:
+    for split in (1, 2):
+        record(tmp_path, split)
+    few = recorded.record_single(tmp_path, "sl", splits=read_records(tmp_path)[0].facts["splits"])
+    write_report(tmp_path, figures=False)
+    text = (tmp_path / "report" / "table_III.md").read_text(encoding="utf-8").replace("\\", "")
+    assert f"(fewer: sl [S-CNN] on {few.split_number})" in text
+
+
+@pytest.mark.parametrize("column", ["value", "std", "median"])
+def test_verify_computes_means_deviations_and_medians_again(
+    recorded_splits: Path, tmp_path: Path, column: str
+) -> None:
+    found = verify(recorded_splits)
+    assert found.problems == [] and found.plain > 200
+    out = Path(shutil.copytree(recorded_splits, tmp_path / "runs"))
+    path = out / "report" / "results.csv"
+    lines = [*csv.reader(path.read_text(encoding="utf-8").splitlines())]
+    place = lines[0].index(column)
+    lines[1][place] = repr(float(lines[1][place]) + 1e-9)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
+    (problem,) = verify(out).problems
+    assert str(problem).startswith(f"report/results.csv:2: {column} of III")
+
+
+@pytest.mark.parametrize("wrong", ["mean", "std", "median"])
+def test_verify_has_a_path_of_its_own(
+    recorded_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    """What the report computes wrongly is told though the report's own code agrees with it."""
+
+    def off(values: Any) -> Any:
+        found = spread(values)
+        number = getattr(found, wrong)
+        return found if number is None else found._replace(**{wrong: number + 1e-6})
+
+    out = Path(shutil.copytree(recorded_splits, tmp_path / "runs"))
+    monkeypatch.setattr("cliqa_bench.reports.rows.spread", off)
+    write_report(out, ("csv",), figures=False)
+    assert len(verify(out).problems) > 200
+
+
+# -- spread --------------------------------------------------------------------------------------------------
+
+
+def test_seeds_of_a_split_are_averaged_before_splits_are_compared() -> None:
+    values = {Replicate(1, 0): 0.0, Replicate(1, 1): 1.0, Replicate(2, 0): 3.0, Replicate(3, 7): 4.0}
+    found = spread(values)
+    assert (found.mean, found.median) == (2.5, 3.0)
+    assert found.std == pytest.approx(np.std([0.5, 3, 4], ddof=1), rel=1e-15)
+    assert found.note == "n=3 splits of 1 to 2 seeds"
+    assert [*units(values)] == [1, 2, 3]
+    assert spread({**values, Replicate(2, 1): math.nan}).median is not None
+    assert all(map(math.isnan, spread({**values, Replicate(2, 1): math.nan})[:3]))  # type: ignore[arg-type]
+
+
+def test_seeds_alone_have_no_median() -> None:
+    found = spread({Replicate(0, 3): 1.0, Replicate(0, 5): 2.0})
+    assert (found.mean, found.median, found.note) == (1.5, None, "n=2 seeds")
+    assert math.isnan(spread({Replicate(4, 0): 1.0}).std) and spread({Replicate(4, 0): 1.0}).note == ""
+    assert counted([Replicate(1, 0), Replicate(2, 0)]) == "n=2 splits"
+    assert (ranges([3, 1, 2, 7, 9, 10]), ranges([4]), ranges([])) == ("1-3, 7, 9-10", "4", "")
+
+
+# -- intervals, tests and orders -----------------------------------------------------------------------------
+
+
+def test_intervals_resample_the_images_of_each_split_and_the_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split, seed in [(1, 0), (1, 1), (2, 0)]:
+        monkeypatch.setattr(recorded, "IMAGES", 12 + split)
+        record(tmp_path, split, seed, strategy="sl")
+    (group,) = group_records(read_records(tmp_path))
+    resamples, test = 20, "csiq"
+    method = Method("Task-Agnostic", "S-CNN", "SL", "")
+    found = estimates(group, AnswerReader(tmp_path), resamples)[method][test]
+    by_run = {}
+    for run, source in sources(group)[method].items():
+        head, _ = source.record.steps[-1].heads[-1]
+        held = read_answers(tmp_path / "answers" / source.record.answers[head][test] / "answers.npz")
+        told, mos = held["scores"][:, 0], held["mos"]
+        assert len(mos) == 12 + run.split
+        counts = resample_counts(len(mos), resamples, "images", test, run.split)
+        picks = [np.repeat(np.arange(len(mos)), row) for row in counts]
+        by_run[run] = [stats.spearmanr(told[p], mos[p]).statistic for p in [np.arange(len(mos)), *picks]]
+    each = [np.mean([by_run[Replicate(1, 0)], by_run[Replicate(1, 1)]], axis=0), by_run[Replicate(2, 0)]]
+    drawn = resample_counts(2, resamples, "splits", [1, 2]) / 2
+    assert found.value == pytest.approx((each[0][0] + each[1][0]) / 2, rel=1e-14)
+    replicates = drawn[:, 0] * each[0][1:] + drawn[:, 1] * np.array(each[1][1:])
+    # largest difference seen: 3e-16
+    np.testing.assert_allclose(found.replicates, replicates, rtol=0, atol=1e-15)
+
+
+def test_methods_are_paired_by_split(tmp_path: Path) -> None:
+    for split in range(1, 8):
+        for seed in (0, 1):
+            record(tmp_path, split, seed)
+    (group,) = group_records(read_records(tmp_path))
+    reader = AnswerReader(tmp_path)
+    row = one(
+        significance_rows(group, reader), method="TSN-IQA", metric="mSRCC: p against TSN-IQA (last head)"
+    )
+    values = {
+        name: {
+            run: metrics.summary(*matrices_of(reader, source)).mSRCC
+            for run, source in sources(group)[Method("Task-Agnostic", "S-CNN", name, "")].items()
+        }
+        for name in ("TSN-IQA", "TSN-IQA (last head)")
+    }
+    less = [
+        np.mean([values["TSN-IQA"][s, k] - values["TSN-IQA (last head)"][s, k] for k in (0, 1)])
+        for s in range(1, 8)
+    ]
+    expected = permutation_test(
+        (np.array(less),), np.mean, permutation_type="samples", n_resamples=2**7
+    ).pvalue
+    assert row.value == expected and "n=7 splits of 2 seeds" in row.note
+    assert row.value >= 2 / 2**7
+
+
+def test_many_differences_have_drawn_signs() -> None:
+    """As scipy's exact test has it, of 21 differences; a second with all of them."""
+    rng = np.random.default_rng(1)
+    for shift in (0.0, 0.3, 0.6):
+        less = rng.normal(shift, 1, 21)
+        signs = 1 - 2 * ((np.arange(2**21)[:, None] >> np.arange(21)) & 1).astype(np.int8)
+        exact = float((np.abs(signs @ less) >= abs(less.sum()) * (1 - 1e-14)).mean())
+        # three standard errors of DRAWN draws
+        assert sign_flip_p([*less]) == pytest.approx(exact, abs=3 * math.sqrt(exact * (1 - exact) / DRAWN))
+    assert sign_flip_p([1.0] * 30) == pytest.approx(1 / (DRAWN + 1))
+    assert sign_flip_p([1.0, -1.0] * 15) == 1.0
+
+
+def test_orders_are_studied_in_means_over_splits(
+    rows: list[TidyRow], alone: dict[tuple[int, int], list[TidyRow]]
+) -> None:
+    wanted = {"table": "orders", "method": "TSN-IQA", "metric": "mPSI: mean"}
+    found, each = one(rows, **wanted), of_splits(alone, **wanted)
+    # largest difference seen: 1.2e-16
+    assert found.value == pytest.approx(np.mean(each), rel=4e-16)
+    assert "means over n=3 splits of 2 seeds" in found.note
+
+
+def test_figures_say_that_they_are_over_splits(recorded_splits: Path, rows: list[TidyRow]) -> None:
+    (group,) = group_records(read_records(recorded_splits))
+    assert "standard deviation over splits" in psi_caption([r for r in rows if r.metric == "PSI_t"])
+    assert "Means over the splits." in srcc_caption(Tidy(group, rows, []))
+
+
+def test_a_record_with_broken_splits_is_refused(tmp_path: Path) -> None:
+    for broken in (
+        [],
+        {"number": 1},
+        {"from": "", "number": 0, "data": {}},
+        {"from": "", "number": "1", "data": {}},
+    ):
+        made = record(tmp_path, 1)
+        path = tmp_path / "runs" / f"{made.id}.json"
+        body = read_json(path)
+        body["facts"]["splits"] = broken
+        path.write_text(json.dumps(body), encoding="utf-8")
+        with pytest.raises(UserError, match="is not a run record"):
+            read_records(tmp_path)
+
+
+def test_groups_of_splits_keep_the_names_of_single_ones(tmp_path: Path) -> None:
+    recorded.record_tsn(tmp_path)
+    (group,) = group_records(read_records(tmp_path))
+    assert isinstance(group, RunGroup) and (group.splits, group.split) == ([], "split 1")

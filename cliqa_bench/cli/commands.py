@@ -27,7 +27,9 @@ _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _NUMBERS = str | int | tuple[int, ...]
 _PAGES = str | int | tuple[int | str, ...]
-_SPLITS = "several splits, such as 1-10 or 1,3,5-7: mean, deviation and median over them; with --split DIR, its"
+_SPLITS = (
+    "several splits, such as 1-10 or 1,3,5-7: mean, deviation and median over them; with --split DIR, its"
+)
 _WORDS = str | tuple[str, ...]
 _RUNS = "folder of the results, or a bundle (default: runs)"
 

@@ -88,7 +88,6 @@ class RunRecord:
         body = {k: v for k, v in named(RunRecord, asdict(self)).items() if k != "facts"}
         return f"{self.strategy.replace(':', '-')}-{order}-seed{self.seed}-{digest(body)}"
 
-
     @property
     def split_number(self) -> int:
         """The number of its split among several that were asked for together; 0 for a split of its own."""

@@ -118,7 +118,8 @@ def _curve(rows: list[TidyRow], metric: str) -> list[list[float | None]]:
     """Points by the number of experiences; undefined ones are kept, where all are there is no curve."""
     own = [row for row in rows if row.metric == metric and isinstance(row.length, int)]
     points = [
-        [_length(row), _number(row.value), _number(row.std), *_median(row)] for row in sorted(own, key=_length)
+        [_length(row), _number(row.value), _number(row.std), *_median(row)]
+        for row in sorted(own, key=_length)
     ]
     return points if any(point[1] is not None for point in points) else []
 

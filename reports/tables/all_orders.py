@@ -110,9 +110,7 @@ def study_orders(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
     permutations = np.array(list(itertools.permutations(range(len(main.sequence)))))
     for method, runs in sources(group, wanted).items():
         each = {run: every_order(s, main.sequence, permutations, reader) for run, s in runs.items()}
-        means = {
-            m: _means([_means([e[m] for e in same]) for same in units(each).values()]) for m in SUMMARY
-        }
+        means = {m: _means([_means([e[m] for e in same]) for same in units(each).values()]) for m in SUMMARY}
         titles = [main.titles.get(name, name) for name in main.sequence]
         studies.append(OrderStudy(method, titles, permutations, means, counted(runs), group.generated))
     return studies

@@ -33,9 +33,7 @@ def _section(
     body: list[tuple[str, list[TableValue]]] = [(n, []) for n in names]
     for head in columns:
         found = [cells.get((n, head)) for n in names]
-        values = [
-            TableValue() if row is None else value_of(row, digits=digits) for row in found
-        ]
+        values = [TableValue() if row is None else value_of(row, digits=digits) for row in found]
         printed = [round(v.mean, digits) for v in values]
         finite = [p for p in printed if math.isfinite(p)]
         top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
