@@ -220,6 +220,11 @@ class TableDataset(Dataset):
         """See the base class."""
         return [self._columns_told(), *self._matched.told(), *self._ratings_told()]
 
+    @property
+    def exact_names(self) -> bool:
+        """Whether all pictures that were found are called exactly as the table has them."""
+        return not self._matched.how
+
     def _columns_told(self) -> str:
         columns = self.columns
         better = "lower" if columns.lower else "higher"

@@ -135,6 +135,7 @@ def made_with(
     tolerance: float,
     precision: str,
     max_megapixels: float,
+    labels: str = "",
 ) -> Made:
     """Returns what decides scores: a table with others is not resumed.
 
@@ -145,9 +146,11 @@ def made_with(
         tolerance: As in `GatedScorer`.
         precision: As in `Scoring`.
         max_megapixels: As in `Scoring`.
+        labels: Hash of the labels beside the scores; "" for none.
     """
     resize = resize_of(record)
     return {
+        **({"labels": labels} if labels else {}),
         "run": record.id,
         "heads": [[node, column] for node, column in record.steps[-1].heads],
         "version": __version__,
