@@ -62,7 +62,7 @@ class LabelledDataset:
 
     @cached_property
     def contents(self) -> str:
-        """The same but for the split: splits of the same data share it. It is that of all images as a test."""
+        """The same but for the split, as if all images were test images: splits of the same data share it."""
         return self._fingerprint(whole(self.ratings))
 
     @cached_property

@@ -174,8 +174,8 @@ def load(out: str | Path) -> pd.DataFrame:
         out: Folder of the results.
 
     Returns:
-        One number a row, columns `TIDY_COLUMNS`, and `median` where runs are on several splits; value, std and
-        median are float64, nan where undefined. Measured times are not among them, as in `results.csv`.
+        One number a row, columns `TIDY_COLUMNS`, and `median` where runs are on several splits; value, std
+        and median are float64, nan where undefined. Measured times are not among them, as in `results.csv`.
 
     Raises:
         UserError: If there are no runs or a file is broken.

@@ -206,9 +206,8 @@ def test_a_run_reuses_a_finished_split_and_reports_over_all(
 def test_all_splits_stand_in_the_report_while_the_first_is_at_work(
     drawn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(plan: Any, *_: Any) -> None:
-        *_, ready = _
-        ready()
+    def stopped(*arguments: Any) -> None:
+        arguments[-1]()
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cliqa_bench.execution.run.run_jobs", stopped)
@@ -558,7 +557,12 @@ def test_methods_are_paired_by_split(tmp_path: Path) -> None:
         for name in ("TSN-IQA", "TSN-IQA (last head)")
     }
     less = [
-        np.mean([values["TSN-IQA"][s, k] - values["TSN-IQA (last head)"][s, k] for k in (0, 1)])
+        np.mean(
+            [
+                values["TSN-IQA"][Replicate(s, k)] - values["TSN-IQA (last head)"][Replicate(s, k)]
+                for k in (0, 1)
+            ]
+        )
         for s in range(1, 8)
     ]
     expected = permutation_test(
@@ -598,12 +602,13 @@ def test_figures_say_that_they_are_over_splits(recorded_splits: Path, rows: list
 
 
 def test_a_record_with_broken_splits_is_refused(tmp_path: Path) -> None:
-    for broken in (
+    cases: tuple[Any, ...] = (
         [],
         {"number": 1},
         {"from": "", "number": 0, "data": {}},
         {"from": "", "number": "1", "data": {}},
-    ):
+    )
+    for broken in cases:
         made = record(tmp_path, 1)
         path = tmp_path / "runs" / f"{made.id}.json"
         body = read_json(path)

@@ -212,8 +212,8 @@ def _score(args: Namespace, command: str) -> int:
     if bool(args.images) == bool(args.compare):
         what = "either IMAGES or --compare TABLE" if args.images else "IMAGES, or --compare TABLE"
         raise UserError(
-            f"score takes {what}; the pictures of a table are found by its names, or in the folder that it is "
-            "given: --compare 'my.csv?images=FOLDER'"
+            f"score takes {what}; the pictures of a table are found by its names, or in a folder that is "
+            "named: --compare 'my.csv?images=FOLDER'"
         )
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")

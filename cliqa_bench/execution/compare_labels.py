@@ -69,9 +69,7 @@ def agreement(scores: ArrayLike, opinions: ArrayLike) -> Agreement:
     if len(x) < FEWEST:
         return Agreement(len(x), *[metrics.NAN] * 5)
     fit = metrics.fitted(x, y)
-    return Agreement(
-        len(x), metrics.srcc(x, y), metrics.plcc(x, y), fit.plcc, metrics.krcc(x, y), fit.rmse
-    )
+    return Agreement(len(x), metrics.srcc(x, y), metrics.plcc(x, y), fit.plcc, metrics.krcc(x, y), fit.rmse)
 
 
 class Labels:
@@ -194,8 +192,7 @@ class Comparison(Tally):
         lower = self._labels.dataset.direction == "lower"
         other = "higher_is_better" if lower else "lower_is_better"
         return (
-            f"SRCC {number(self.agreement.srcc)}: the scores rank these pictures the other way round than the "
-            f"labels, of which {'lower' if lower else 'higher'} was taken to be better; nothing was turned; if "
-            f"it is the other way, say {other}"
+            f"SRCC {number(self.agreement.srcc)}: the scores rank these pictures the other way round than "
+            f"the labels, of which {'lower' if lower else 'higher'} was taken to be better; nothing was "
+            f"turned; if it is the other way, say {other}"
         )
-

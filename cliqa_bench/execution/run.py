@@ -108,8 +108,8 @@ def prepare_splits(config: RunConfig, command: str, decode: bool = False) -> lis
         same = first.setdefault(prints, plan.config.split)
         if same != plan.config.split:
             raise UserError(
-                f"--splits: {same} and {plan.config.split} are the same split of {', '.join(learned)}, as its "
-                "labels or files have it; ask for one of them"
+                f"--splits: {same} and {plan.config.split} are the same split of {', '.join(learned)}, as "
+                "its labels or files have it; ask for one of them"
             )
     return plans
 
@@ -275,18 +275,17 @@ def plan(config: RunConfig) -> str:
         )
     plans = prepare_splits(config, " ".join(sys.argv))
     say_notes(plans[0].materials.values())
-    heads, right = ("node", "images", "state"), {1}
-    rows = [row for one in plans for row in _rows(one)]
-    if config.splits:
-        splits = [one.config.split.rpartition("#")[2] for one in plans for _ in _rows(one)]
-        rows = [(split, *row) for split, row in zip(splits, rows, strict=True)]
-        heads, right = ("split", *heads), {0, 2}
-    return "\n".join([_headline(plans), "", text_table(rows, heads, right=right), "", *_estimate(plans)])
+    rows: list[tuple[str, ...]] = [("split", "node", "images", "state")]
+    rows += [(one.config.split.rpartition("#")[2], *row) for one in plans for row in _rows(one)]
+    if not config.splits:
+        rows = [row[1:] for row in rows]
+    table = text_table(rows[1:], rows[0], right={0, 2} if config.splits else {1})
+    return "\n".join([_headline(plans), "", table, "", *_estimate(plans)])
 
 
 def _rows(laid_out: Plan) -> list[tuple[str, ...]]:
     """Returns node, images and state of all work of a plan."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for work in laid_out.train.values():
         state = "done" if work.node.done else "to train"
         rows.append((f"train/{work.node.id}", f"{images_of(laid_out, work):,}", state))

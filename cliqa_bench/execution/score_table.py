@@ -121,7 +121,7 @@ class Lines:
                 out. None where there is an error.
             error: Why there is no score.
         """
-        given = [] if self._labels is None else [self._labels[str(path)]]
+        given: list[float | None] = [] if self._labels is None else [self._labels[str(path)]]
         given += [None if math.isnan(x) else float(x) for x in numbers]
         given += [None] * (len(self.columns) - 2 - len(given))
         name = written_name(path)

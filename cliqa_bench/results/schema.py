@@ -84,8 +84,9 @@ def _are_splits(told: Any) -> bool:
     """Whether what a record says of several splits, if anything, has all that reports look up in it."""
     if not isinstance(told, dict):
         return told is None
-    number, data = told.get("number"), told.get("data")
-    return _fits(number, int) and number > 0 and isinstance(told.get("from"), str) and isinstance(data, dict)
+    number, folder, data = (told.get(key) for key in ("number", "from", "data"))
+    is_number = isinstance(number, int) and not isinstance(number, bool) and number > 0
+    return is_number and isinstance(folder, str) and isinstance(data, dict)
 
 
 def wrong_record(record: RunRecord) -> str:

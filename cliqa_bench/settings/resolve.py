@@ -325,8 +325,8 @@ def _splits(split: str | int | None, several: str | int | Sequence[Any] | None) 
     folder = _split(split)
     if re.fullmatch(f"[0-9]+|{OFFICIAL}", folder) or "#" in folder:
         raise UserError(
-            f"--split {split} is a single split and does not go with --splits; leave one of them out (--split "
-            "FOLDER says where the files of several splits are)"
+            f"--split {split} is a single split and does not go with --splits; leave one of them out "
+            "(--split FOLDER says where the files of several splits are)"
         )
     return f"{folder}#{numbers[0]}", numbers
 

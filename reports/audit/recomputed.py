@@ -103,7 +103,7 @@ class Recomputation:
     def value(self, row: TidyRow) -> tuple[float, float, float] | None:
         """Returns mean, standard deviation (ddof=1) and median of the number that a row is about.
 
-        Over the splits, each the mean of its seeds, if there are several; else over the seeds, without median.
+        Over the splits, each the mean of its seeds, if there are several; else over the seeds, and no median.
 
         Returns:
             Each nan where undefined; None for rows that this path does not cover.

@@ -183,7 +183,7 @@ def _summary(numbers: Tidy) -> list[PageSummary]:
         lines = found[order, setting]
         names = [label_of(next(iter(line.values()))) for line in lines.values()]
         columns = [
-            [value_of(row) if (row := line.get(metric)) else TableValue() for line in lines.values()]
+            [value_of(line[metric]) if metric in line else TableValue() for line in lines.values()]
             for metric in SUMMARY
         ]
         origin = [(line[0], read_by.get(line, "")) for line in lines]

@@ -1,4 +1,4 @@
-"""Table VII, what TSN-IQA's design choices are worth, and XIII, what chance in training or split does to methods."""
+"""Table VII, what TSN-IQA's design choices are worth, and XIII, what chance does to methods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECTIONS = ("Reference", "Normalisation", "Feature hierarchy", "Other settings"
 
 
 def design_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns mPSI and mSRCC of TSN-IQA by design choice and backbone (Table VII), means over seeds or splits.
+    """Returns mPSI and mSRCC of TSN-IQA by design choice and backbone (Table VII), see `over_runs`.
 
     One backbone bears the design choices: the one with most of them, of several ResNet-18 as in the paper.
     LwF-KG stands beside them for reference. None unless there are two choices to compare.

@@ -74,7 +74,7 @@ def correlations(kl: Floats, srcc: Floats) -> dict[str, float]:
 
 
 def _matrix_rows(group: RunGroup, reader: AnswerReader, table: str) -> list[TidyRow]:
-    """Rows of one of the two matrices, means over seeds or splits; none for runs without statistics of their own."""
+    """Rows of one of the two matrices, see `over_runs`; none for runs without statistics of their own."""
     rows = []
     for method, runs in default_runs(group).items():
         records = [source.record for source in runs.values()]
