@@ -272,7 +272,7 @@ def test_a_column_that_states_one_split_has_not_several(tmp_path: Path) -> None:
         tmp_path, "image,mos,group,split", tuple(f",{s}" for s in ["train"] * 9 + ["val"] * 3 + ["test"] * 3)
     )
     config = resolve(settings(spec, tmp_path, splits="1-2"))
-    with pytest.raises(UserError, match=r"--splits: 1 and 2 are the same split of csv-my, as its labels"):
+    with pytest.raises(UserError, match=r"--splits: 1 and 2 are the same split of csv-my: labels or files"):
         prepare_splits(config, "")
 
 

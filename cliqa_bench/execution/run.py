@@ -108,8 +108,8 @@ def prepare_splits(config: RunConfig, command: str, decode: bool = False) -> lis
         same = first.setdefault(prints, plan.config.split)
         if same != plan.config.split:
             raise UserError(
-                f"--splits: {same} and {plan.config.split} are the same split of {', '.join(learned)}, as "
-                "its labels or files have it; ask for one of them"
+                f"--splits: {same} and {plan.config.split} are the same split of {', '.join(learned)}: "
+                "labels or files state one alone, or there are too few contents for more; leave one out"
             )
     return plans
 
