@@ -12,7 +12,7 @@ from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.spread import SEEDS, SPLITS
 from cliqa_bench.reports.tables.all_orders import STATISTICS
 from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue, value_of
-from cliqa_bench.reports.tables.statistics import ALPHA, LEVEL, TESTED
+from cliqa_bench.reports.tables.statistics import ALPHA, DRAWN, LEVEL, MOST_EXACT, TESTED
 from cliqa_bench.reports.tables.transfer import MEASURES
 
 PickBest = Callable[[Iterable[float]], float]
@@ -149,13 +149,15 @@ def shape_significance(rows: list[TidyRow]) -> Table:
             some = [r for r in rows if r[1:3] == (setting, backbone) and r.metric.startswith(f"{metric}:")]
             label = f"{metric}, {setting}" + (f" [{backbone}]" if several else "")
             sections.append(_section(label, some, column, columns, {}, digits=4))
-    kind = SPLITS if any(re.search(f"{SPLITS}", row.note) for row in rows) else SEEDS
+    kind = SPLITS if any(SPLITS in row.note for row in rows) else SEEDS
     few = unique(part for row in rows for part in row.note.split("; ") if part.startswith("too few"))
     caption = (
         f"Exact paired permutation test between methods over {kind}: two-sided p-values of the mean "
         f"difference, all 2^n sign flips counted, not corrected for the number of comparisons. With n {kind} "
         f"the smallest p is 2/2^n, so n >= 6 is needed for {ALPHA}."
     )
+    if any(f"{DRAWN} drawn" in row.note for row in rows):
+        caption += f" Of more than {MOST_EXACT} {kind}, {DRAWN} sign flips are drawn in place of all."
     if few:
         caption += " A dash where there are " + "; ".join(few) + "."
     return Table("significance", caption, ("Metric", "Method"), columns, sections)
