@@ -514,6 +514,13 @@ def test_verify_has_a_path_of_its_own(
     assert len(verify(out).problems) > 50
 
 
+def test_the_numbers_of_three_splits_verify(tmp_path: Path) -> None:
+    for split in (1, 2, 3):
+        record(tmp_path, split, strategy="sl")
+    write_report(tmp_path, ("csv",), figures=False)
+    assert verify(tmp_path).problems == []
+
+
 # -- spread --------------------------------------------------------------------------------------------------
 
 
@@ -526,6 +533,10 @@ def test_seeds_of_a_split_are_averaged_before_splits_are_compared() -> None:
     assert [*units(values)] == [1, 2, 3]
     assert spread({**values, Replicate(2, 1): math.nan}).median is not None
     assert all(map(math.isnan, spread({**values, Replicate(2, 1): math.nan})[:3]))  # type: ignore[arg-type]
+
+
+def test_even_numbers_of_splits_have_the_middle_of_two() -> None:
+    assert spread({Replicate(split, 0): float(split**2) for split in (1, 2, 3, 4)}).median == 6.5
 
 
 def test_seeds_alone_have_no_median() -> None:
