@@ -43,7 +43,7 @@ from cliqa_bench.reports.tables.statistics import (
     sign_flip_p,
     significance_rows,
 )
-from cliqa_bench.results.nodes import read_answers, read_json
+from cliqa_bench.results.nodes import Node, read_answers, read_json
 from cliqa_bench.results.records import AnswerReader, RunRecord, read_records, write_record
 from cliqa_bench.settings.resolve import config_dict, page_numbers, paper_configs, resolve
 
@@ -495,6 +495,35 @@ def test_verify_computes_means_deviations_and_medians_again(
         csv.writer(file, lineterminator="\n").writerows(lines)
     (problem,) = verify(out).problems
     assert str(problem).startswith(f"report/results.csv:2: {column} of III")
+
+
+def test_verify_holds_splits_of_the_same_data_to_it(
+    single_heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of split 7 are on another division of BID, in which one image has another MOS."""
+    out = Path(shutil.copytree(single_heads, tmp_path / "runs"))
+    real = recorded.write_answers
+
+    def changed(path: Path, keys: Any, mos: Any, **more: Any) -> None:
+        real(path, keys, mos + (keys == "bid/003.png"), **more)
+
+    class Divided(Node):
+        def __init__(self, out: Path, kind: str, slug: str, spec: dict[str, Any]) -> None:
+            super().__init__(out, kind, slug, {**spec, "test": [spec["test"][0], "divided otherwise"]})
+
+    monkeypatch.setattr(recorded, "Node", Divided)
+    prints = dict.fromkeys(("live", "csiq", "bid", "clive"), "divided otherwise")
+    record(out, 7, strategy="sl", fingerprints=prints)
+    write_report(out, ("csv",), figures=False)
+    assert verify(out).problems == []
+    shutil.rmtree(out / "answers", ignore_errors=False)
+    shutil.copytree(single_heads / "answers", out / "answers")
+    monkeypatch.setattr(recorded, "write_answers", changed)
+    record(out, 7, strategy="sl", fingerprints=prints)
+    write_report(out, ("csv",), figures=False)
+    (problem,) = verify(out).problems
+    assert "another MOS for image bid/003.png than answers/sl-" in str(problem)
+    assert "for a split of the same data" in str(problem)
 
 
 @pytest.mark.parametrize("wrong", ["mean", "std", "median"])
