@@ -43,7 +43,7 @@ from cliqa_bench.reports.tables.statistics import (
     sign_flip_p,
     significance_rows,
 )
-from cliqa_bench.results.nodes import Node, read_answers, read_json
+from cliqa_bench.results.nodes import Node, NodeKind, read_answers, read_json, write_answers
 from cliqa_bench.results.records import AnswerReader, RunRecord, read_records, write_record
 from cliqa_bench.settings.resolve import config_dict, page_numbers, paper_configs, resolve
 
@@ -502,13 +502,12 @@ def test_verify_holds_splits_of_the_same_data_to_it(
 ) -> None:
     """Answers of split 7 are on another division of BID, in which one image has another MOS."""
     out = Path(shutil.copytree(single_heads, tmp_path / "runs"))
-    real = recorded.write_answers
 
     def changed(path: Path, keys: Any, mos: Any, **more: Any) -> None:
-        real(path, keys, mos + (keys == "bid/003.png"), **more)
+        write_answers(path, keys, mos + (keys == "bid/003.png"), **more)
 
     class Divided(Node):
-        def __init__(self, out: Path, kind: str, slug: str, spec: dict[str, Any]) -> None:
+        def __init__(self, out: Path, kind: NodeKind, slug: str, spec: dict[str, Any]) -> None:
             super().__init__(out, kind, slug, {**spec, "test": [spec["test"][0], "divided otherwise"]})
 
     monkeypatch.setattr(recorded, "Node", Divided)
