@@ -174,7 +174,7 @@ class Comparison(Tally):
             why = (
                 f"at least {FEWEST_FITTED} pictures are needed"
                 if found.n < FEWEST_FITTED
-                else "the best curve falls, as the scores do where labels rise"
+                else "the best curve does not rise"
             )
             said.append(f"no logistic fit: {why}")
         if self.failed:
