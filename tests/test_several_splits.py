@@ -334,12 +334,12 @@ def one(rows: list[TidyRow], **wanted: str) -> TidyRow:
     return row
 
 
-RUNS = [(1, 0), (1, 1), (2, 0), (2, 1), (5, 0), (5, 1)]
+RUNS = [(1, 0), (1, 1), (2, 0), (5, 0)]
 
 
 @pytest.fixture(scope="module")
 def recorded_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three splits of two seeds each, with their report; read it, never write to it."""
+    """Three splits, one of them with two seeds, and their report; read it, never write to it."""
     out = tmp_path_factory.mktemp("splits") / "runs"
     for split, seed in RUNS:
         record(out, split, seed)
@@ -366,7 +366,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], lis
 def of_splits(alone: dict[tuple[int, int], list[TidyRow]], **wanted: str) -> list[float]:
     """Returns the number of each split: the mean over the reports of its seeds."""
     values = {run: one(rows, **wanted).value for run, rows in alone.items()}
-    return [float(np.mean([values[split, seed] for seed in (0, 1)])) for split in (1, 2, 5)]
+    return [float(np.mean([v for run, v in values.items() if run[0] == split])) for split in (1, 2, 5)]
 
 
 WANTED: list[dict[str, str]] = [
@@ -393,7 +393,7 @@ def test_numbers_are_means_deviations_and_medians_over_splits(
         [np.mean(each), np.std(each, ddof=1), np.median(each)],
         rtol=1e-15, atol=3e-16,
     )  # fmt: skip
-    assert "n=3 splits of 2 seeds" in found.note
+    assert "n=3 splits of 1 to 2 seeds" in found.note
 
 
 def test_files_have_medians_and_tables_show_them(recorded_splits: Path, rows: list[TidyRow]) -> None:
@@ -472,9 +472,9 @@ def test_who_lacks_a_split_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def single_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two splits of two seeds of a quick method, with results.csv; read it, never write to it."""
+    """The same of a quick method, with results.csv alone; read it, never write to it."""
     out = tmp_path_factory.mktemp("single") / "runs"
-    for split, seed in RUNS[:4]:
+    for split, seed in RUNS:
         record(out, split, seed, strategy="sl")
     write_report(out, ("csv",), figures=False)
     return out
@@ -650,7 +650,7 @@ def test_orders_are_studied_in_means_over_splits(
     found, each = one(rows, **wanted), of_splits(alone, **wanted)
     # largest difference seen: 1.2e-16
     assert found.value == pytest.approx(np.mean(each), rel=4e-16)
-    assert "means over n=3 splits of 2 seeds" in found.note
+    assert "means over n=3 splits of 1 to 2 seeds" in found.note
 
 
 def test_figures_say_that_they_are_over_splits(recorded_splits: Path, rows: list[TidyRow]) -> None:
