@@ -21,6 +21,7 @@ from scipy.stats import permutation_test
 from cliqa_bench import metrics
 from cliqa_bench.benchmarks.labelled import load_materials
 from cliqa_bench.benchmarks.splits import resolve_split, whole
+from cliqa_bench.cli import parser
 from cliqa_bench.cli.parser import main
 from cliqa_bench.config import each_split
 from cliqa_bench.errors import UserError
@@ -102,6 +103,15 @@ def test_splits_are_seeded_or_those_of_a_folder(tmp_path: Path) -> None:
 def test_a_single_split_and_several_contradict_each_other(tmp_path: Path, split: str) -> None:
     with pytest.raises(UserError, match="is a single split and does not go with --splits; leave one"):
         resolve({"strategy": "tsn", "split": split.format(tmp_path), "splits": "1-3"})
+
+
+def test_a_file_without_splits_asks_for_a_single_one(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    for said in ("[]", "null"):
+        file.write_text(f"strategy: [tsn]\nsplit: '2'\nsplits: {said}\n", encoding="utf-8")
+        _, args = parser.parse(["plan", "--config", str(file)])
+        config = resolve(args.as_dict())
+        assert (config.split, config.splits) == ("2", [])
 
 
 def test_a_stored_configuration_asks_for_all_splits_again(tmp_path: Path) -> None:

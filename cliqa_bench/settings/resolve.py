@@ -317,7 +317,7 @@ def _split(value: str | int | None) -> str:
 
 def _splits(split: str | int | None, several: str | int | Sequence[Any] | None) -> tuple[str, list[int]]:
     """Returns the first split, and the numbers of all of them if `--splits` asks for several."""
-    if several is None or several == []:
+    if several is None or several in ([], ()):  # as a file says it of a single one
         return _split(split), []
     numbers = page_numbers(several)
     if split is None:
