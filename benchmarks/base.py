@@ -234,13 +234,16 @@ class Dataset(ABC):
             told.append(f"rates images of {shown}; get it anew")
         return [UserError(f"{source} {line}") for line in told]
 
-    def own_split(self) -> dict[str, Subset] | None:
+    def own_split(self, number: int = 1) -> dict[str, Subset] | None:
         """Returns the split that the labels themselves state: key of every image -> subset; None for none.
 
         No other takes its place. Without images for validation, some of those for training are taken.
 
+        Args:
+            number: Which, where the labels state several.
+
         Raises:
-            UserError: If it is broken.
+            UserError: If it is broken, or the labels state several and none of that number.
         """
         return None
 

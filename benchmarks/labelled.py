@@ -56,14 +56,25 @@ class LabelledDataset:
         Raises:
             UserError: If files of one's own are the same in different subsets.
         """
-        hashes = content_hashes(self.dataset.root, self.paths, self.dataset.title)
         if self.dataset.home is not None:  # of the published sets, `data check` knows
-            _refuse_leaks(self, hashes)
-        images = sorted((r.key, h) for r, h in zip(self.ratings, hashes, strict=True))
+            _refuse_leaks(self, self._hashes)
+        return self._fingerprint(self.split)
+
+    @cached_property
+    def contents(self) -> str:
+        """The same but for the split, as if all images were test images: splits of the same data share it."""
+        return self._fingerprint(whole(self.ratings))
+
+    @cached_property
+    def _hashes(self) -> list[str]:
+        return content_hashes(self.dataset.root, self.paths, self.dataset.title)
+
+    def _fingerprint(self, split: Split) -> str:
+        images = sorted((r.key, h) for r, h in zip(self.ratings, self._hashes, strict=True))
         rules = changed_rules(self.dataset.root, self.paths, self.dataset.title)
         reading = reading_changes(self.dataset.reading)
         more = [part for part in (rules, reading) if part]
-        return digest([self.name, self.split.fingerprint, images, *more], length=64)
+        return digest([self.name, split.fingerprint, images, *more], length=64)
 
 
 def _refuse_leaks(material: LabelledDataset, hashes: Sequence[str]) -> None:

@@ -242,20 +242,19 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
         UserError: If there are no such files, or they do not fit the dataset, or it has no official split.
     """
     spec = spec.strip()
-    own = dataset.own_split()
+    said = re.search("(?:^|#)([0-9]{1,9})$", spec)
+    number = int(said[1]) if said else 1
+    own = dataset.own_split(number)
     if own is not None:
-        return _stated_split(own, dataset, ratings, int(spec) if re.fullmatch("[0-9]{1,9}", spec) else 1)
+        return _stated_split(own, dataset, ratings, number)
     if spec == OFFICIAL:
         return _official_split(dataset, ratings)
     if re.fullmatch("-?[0-9]{1,9}", spec):
         return seeded_split(ratings, dataset.name, int(spec))
-    path, mark, number = spec.rpartition("#")
-    if not mark or not re.fullmatch("[0-9]{1,9}", number):
-        path, number = spec, ""
-    root = user_path(path)
+    root = user_path(spec[: said.start()] if said else spec)
     if not root.is_dir():
         raise UserError(f"split {spec!r} is neither a number (1, 2, ...) nor a folder with split files")
-    return read_split(find_split_folder(root, dataset, number), dataset, ratings)
+    return read_split(find_split_folder(root, dataset, said[1] if said else ""), dataset, ratings)
 
 
 def find_split_folder(root: Path, dataset: Dataset, number: str = "") -> Path:

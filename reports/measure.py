@@ -142,10 +142,11 @@ class Measurer:
         else:
             return
         title = record.titles.get(test, test)
+        split = f"split {record.split_number}, " if record.split_number else ""
         after = record.titles.get(record.steps[step].dataset, record.steps[step].dataset)
         measured.problems.append(
-            f"{record.rows[readout]}, order {record.order}, seed {record.seed}, after {after}, on {title}: "
-            f"{what}; its correlations are dashes"
+            f"{record.rows[readout]}, order {record.order}, {split}seed {record.seed}, after {after}, on "
+            f"{title}: {what}; its correlations are dashes"
         )
 
     def _numbers(

@@ -13,6 +13,7 @@ from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import Setting, is_joint, setting_of
 from cliqa_bench.reports.rows import SETTINGS, RunGroup, TidyRow
+from cliqa_bench.reports.spread import Replicate, replicate_of
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Floats
 
@@ -77,8 +78,8 @@ def method_of(source: RunReadout) -> Method:
 
 def sources(
     group: RunGroup, wanted: Callable[[RunRecord], bool] | None = None
-) -> dict[Method, dict[int, RunReadout]]:
-    """Returns the runs behind every method, by seed; of several with one seed the newest.
+) -> dict[Method, dict[Replicate, RunReadout]]:
+    """Returns the runs behind every method, by split and seed; of several with the same ones the newest.
 
     Args:
         group: The runs, the newest first.
@@ -90,11 +91,11 @@ def sources(
     def compared(record: RunRecord) -> bool:
         return record.order == order or (is_joint(record) and set(record.sequence) == main)
 
-    found: dict[Method, dict[int, RunReadout]] = {}
+    found: dict[Method, dict[Replicate, RunReadout]] = {}
     for record in filter(wanted or compared, group.records):
         for readout in record.rows:
             source = RunReadout(record, readout)
-            found.setdefault(method_of(source), {}).setdefault(record.seed, source)
+            found.setdefault(method_of(source), {}).setdefault(replicate_of(record), source)
     ranked = sorted(found, key=lambda m: (SETTINGS.index(m.setting), *m[1:]))
     return {method: dict(sorted(found[method].items())) for method in ranked}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records, tidy
+from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, columns_of, group_records, tidy
 from cliqa_bench.reports.tables import shapes
 from cliqa_bench.reports.tables.all_orders import first_task_rows, order_rows
 from cliqa_bench.reports.tables.beyond import (
@@ -41,7 +41,6 @@ from cliqa_bench.reports.tables.similarity import (
 from cliqa_bench.reports.tables.statistics import interval_rows, power_rows, significance_rows
 from cliqa_bench.reports.tables.transfer import transfer_rows
 from cliqa_bench.results.records import AnswerReader, read_records
-from cliqa_bench.types import TIDY_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,8 +182,8 @@ def load(out: str | Path) -> pd.DataFrame:
         out: Folder of the results.
 
     Returns:
-        One number a row, columns `TIDY_COLUMNS`; value and std are float64, nan where undefined. Measured
-        times are not among them, as in `results.csv`.
+        One number a row, columns `TIDY_COLUMNS`, and `median` where runs are on several splits; value, std
+        and median are float64, nan where undefined. Measured times are not among them, as in `results.csv`.
 
     Raises:
         UserError: If there are no runs or a file is broken.
@@ -193,4 +192,5 @@ def load(out: str | Path) -> pd.DataFrame:
 
     folder = Path(out)
     rows = lasting(collect(group_records(read_records(folder))[0], AnswerReader(folder)).rows)
-    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
+    columns = columns_of(rows)
+    return pd.DataFrame([row[: len(columns)] for row in rows], columns=list(columns))

@@ -122,8 +122,8 @@ def compare(rows: list[TidyRow]) -> Compared:
         joint = not row.order and row.train_dataset == "All"
         found = None if joint and _who(row) in partly else _find(known, row, backbone)
         value, std = (found.value, found.std) if found else (math.nan, math.nan)
-        paper.append(row._replace(value=value, std=std))
-        less.append(row._replace(value=row.value - value, std=math.nan))
+        paper.append(row._replace(value=value, std=std, median=None))
+        less.append(row._replace(value=row.value - value, std=math.nan, median=None))
     return Compared(ours, paper, [] if generated else less)
 
 

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cliqa_bench.errors import one_line
-from cliqa_bench.reports.rows import TidyRow
+from cliqa_bench.reports.rows import TidyRow, columns_of
 from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue
 from cliqa_bench.results.nodes import csv_cell
-from cliqa_bench.types import TIDY_COLUMNS
 
 DASH = "—"
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII")
@@ -31,10 +30,11 @@ def csv_text(rows: Iterable[TidyRow], more: Mapping[str, Sequence[float]] | None
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    more = more or {}
-    writer.writerow([*TIDY_COLUMNS, *more])
+    more, rows = more or {}, list(rows)
+    columns = columns_of(rows)
+    writer.writerow([*columns, *more])
     for i, row in enumerate(rows):
-        cells = [*row, *(column[i] for column in more.values())]
+        cells = [*row[: len(columns)], *(column[i] for column in more.values())]
         writer.writerow("" if isinstance(x, float) and math.isnan(x) else csv_cell(x) for x in cells)
     return buffer.getvalue()
 
@@ -45,10 +45,12 @@ def number(value: float, digits: int = DIGITS) -> str:
 
 
 def plain(value: TableValue) -> str:
-    """Returns a value as printed, with its spread and its interval where it has them."""
+    """Returns a value as printed, with its spread, its median and its interval where it has them."""
     text = number(value.mean, value.digits)
     if math.isfinite(value.std):
         text += f" ± {number(value.std, value.digits)}"
+    if math.isfinite(value.median):
+        text += f" ({number(value.median, value.digits)})"
     if math.isfinite(value.low):
         text += f" [{number(value.low, value.digits)}, {number(value.high, value.digits)}]"
     return text

@@ -20,6 +20,7 @@ from cliqa_bench.reports.tables.jackknife import (
     mean_estimate,
     over_contents,
     over_seeds,
+    over_splits,
     seeds_needed,
     smallest_difference,
     without_each,
@@ -72,6 +73,22 @@ def test_seeds_are_a_sample() -> None:
     assert over_seeds([0.5]) == ()
     (part,) = over_seeds([0.1, 0.5, 0.3])
     assert part.variance == pytest.approx(0.04 / 3) and part.df == 2
+
+
+def test_splits_share_images() -> None:
+    part = over_splits([0.1, 0.5, 0.3])
+    assert part.variance == pytest.approx(0.04 * (1 / 3 + 1 / 3)) and part.df == 2
+    assert math.isnan(over_splits([0.5]).variance)
+    one = Agreement([0.1, 0.5, 0.3], np.zeros((3, 0)), 20, splits=True)
+    other = Agreement([0.2, 0.3, 0.3], np.zeros((3, 0)), 20, splits=True)
+    assert one.estimate().parts == (part,)
+    (whole,) = mean_estimate([one, one]).parts
+    assert whole == pytest.approx(part)
+    apart = difference([one], [other], paired=True)
+    assert apart.value == pytest.approx(1 / 30)
+    (share,) = apart.parts
+    assert share == pytest.approx(over_splits([-0.1, 0.2, 0.0]))
+    assert all(map(math.isnan, difference([one], [other], paired=False).interval))
 
 
 def test_degrees_of_freedom_are_welch_s() -> None:

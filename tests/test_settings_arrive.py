@@ -145,6 +145,7 @@ FLAGS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "backbone": (("--backbone", "resnet50"), {"train", "gates"}),
     "seeds": (("--seeds", "1"), {"train", "gates"}),
     "split": (("--split", "2"), {"train", "gates", "pictures"}),
+    "splits": (("--splits", "1,3"), set()),  # the first of them, as it is alone
     "preset": (("--preset", "paper"), {"train", "gates"}),
     "test_on": (("--test-on", "clive"), {"answers", "pictures"}),
     "training": (("--set", "training.lr=0.5"), {"train"}),

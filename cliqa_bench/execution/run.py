@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import os
 import platform
 import sys
@@ -20,7 +21,7 @@ from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.labelled import load_materials, say_notes, without_home
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.hashes import is_known
-from cliqa_bench.config import RunConfig
+from cliqa_bench.config import RunConfig, each_split
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.clean import at_work
 from cliqa_bench.execution.jobs import jobs_of, processes
@@ -93,6 +94,26 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     return make_plan(choice, materials, facts)
 
 
+def prepare_splits(config: RunConfig, command: str, decode: bool = False) -> list[Plan]:
+    """Lays out the work of every split that a configuration asks for; see `prepare`.
+
+    Raises:
+        UserError: As `prepare`; or if two of several splits are the same.
+    """
+    plans = [prepare(one, command, decode) for one in each_split(config)]
+    first: dict[tuple[str, ...], str] = {}
+    for plan in plans:
+        learned = sorted({name for order in config.orders.values() for name in order})
+        prints = tuple(plan.materials[name].split.fingerprint for name in learned)
+        same = first.setdefault(prints, plan.config.split)
+        if same != plan.config.split:
+            raise UserError(
+                f"--splits: {same} and {plan.config.split} are the same split of {', '.join(learned)}: "
+                "labels or files state one alone, or there are too few contents for more; leave one out"
+            )
+    return plans
+
+
 def run(
     config: RunConfig,
     command: str,
@@ -149,15 +170,21 @@ def _run_all(
         warn(f"left out: {line}")
     failed = list(failed)
     skipped = 0
-    for number, config in enumerate(configs, 1):
-        plan = prepare(config, command, decode=True)
-        if number == 1:
-            say_notes(plan.materials.values())
-        place = f"{number}/{len(configs)}: " if len(configs) > 1 else ""
-        print(place + _headline(plan, len(plan.missing().train)), flush=True)
-        outcome = _do(plan)
-        failed += [f"{job.title}: {reason}" for job, reason in outcome.failed.items()]
-        skipped += len(outcome.skipped)
+    of = sum(len(each_split(config)) for config in configs)
+    numbers = itertools.count(1)
+    for config in configs:
+        plans = prepare_splits(config, command, decode=True)
+        unrecorded: list[Plan] = plans
+        for plan, number in zip(plans, numbers, strict=False):
+            if number == 1:
+                say_notes(plan.materials.values())
+            place = f"{number}/{of}: " if of > 1 else ""
+            print(place + _headline([plan]), flush=True)
+            outcome = _do(plan, unrecorded)
+            unrecorded = []
+            title = f"split {plan.config.split}, " if config.splits else ""
+            failed += [f"{title}{job.title}: {reason}" for job, reason in outcome.failed.items()]
+            skipped += len(outcome.skipped)
     from cliqa_bench.reports.report import FORMATS, write_report
 
     if not failed or any((configs[0].out / "runs").glob("*.json")):  # else not even the first job was done
@@ -171,12 +198,13 @@ def _run_all(
     return 1
 
 
-def _do(plan: Plan) -> Outcome:
-    """Does what is missing, and writes down what was asked for."""
+def _do(plan: Plan, asked: Sequence[Plan]) -> Outcome:
+    """Does what is missing of a plan, and writes down all that was asked for."""
 
     def write_records() -> None:
         # only once it is sure to start: one that cannot must not stand in the reports as an unfinished run
-        _write_records(plan)
+        for one in asked:
+            _write_records(one)
         text = yaml.safe_dump(config_dict(plan.config), sort_keys=False)
         write_text(plan.config.out / "config.yaml", text)
 
@@ -230,16 +258,21 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"--out {out}: this folder is not writable; choose another")
 
 
-def _headline(plan: Plan, n_train: int) -> str:
+def _headline(plans: Sequence[Plan]) -> str:
+    config, backbone = plans[0].config, plans[0].backbone
+    materials = plans[0].materials.values()
     kind = " and ".join(
-        dict.fromkeys("generated miniatures" if m.generated else "real data" for m in plan.materials.values())
+        dict.fromkeys("generated miniatures" if m.generated else "real data" for m in materials)
     )
-    experiences = sum(len(record.steps) for record in plan.records)
-    names = ", ".join(plan.config.strategy)
+    split = f"split {config.split}, " if config.splits and len(plans) == 1 else ""
+    several = f"{len(plans)} splits, " if len(plans) > 1 else ""
+    records = [record for plan in plans for record in plan.records]
+    experiences = sum(len(record.steps) for record in records)
+    done = [work.node.done for plan in plans for work in plan.train.values()]
     return (
-        f"{_count(len(plan.records), 'run')} of {names} on {plan.backbone.title}, {kind}: "
-        f"{_count(experiences, 'experience')}, {_count(len(plan.train), 'training')}, "
-        f"{len(plan.train) - n_train} already there"
+        f"{_count(len(records), 'run')} of {', '.join(config.strategy)} on {backbone.title}, {split}{several}"
+        f"{kind}: {_count(experiences, 'experience')}, {_count(len(done), 'training')}, "
+        f"{sum(done)} already there"
     )
 
 
@@ -263,10 +296,19 @@ def plan(config: RunConfig) -> str:
             f"the generated miniatures of {', '.join(names)} are not there yet: run makes them first, in "
             "less than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
         )
-    laid_out = prepare(config, " ".join(sys.argv))
-    say_notes(laid_out.materials.values())
-    train, _, answers, _ = laid_out.missing()
-    rows = []
+    plans = prepare_splits(config, " ".join(sys.argv))
+    say_notes(plans[0].materials.values())
+    rows: list[tuple[str, ...]] = [("split", "node", "images", "state")]
+    rows += [(one.config.split.rpartition("#")[2], *row) for one in plans for row in _rows(one)]
+    if not config.splits:
+        rows = [row[1:] for row in rows]
+    table = text_table(rows[1:], rows[0], right={0, 2} if config.splits else {1})
+    return "\n".join([_headline(plans), "", table, "", *_estimate(plans)])
+
+
+def _rows(laid_out: Plan) -> list[tuple[str, ...]]:
+    """Returns node, images and state of all work of a plan."""
+    rows: list[tuple[str, ...]] = []
     for work in laid_out.train.values():
         state = "done" if work.node.done else "to train"
         rows.append((f"train/{work.node.id}", f"{images_of(laid_out, work):,}", state))
@@ -274,35 +316,35 @@ def plan(config: RunConfig) -> str:
         state = "done" if gate.node.done else "to fit"
         rows.append((f"gate/{gate.node.id}", f"{_size(laid_out, gate.dataset, 'train'):,}", state))
     images = sum(_size(laid_out, work.test, "test") for work in laid_out.answers.values())
-    todo = len(answers)
+    todo = len(laid_out.missing().answers)
     rows.append(("answers/", f"{images:,}", f"{len(laid_out.answers) - todo} done, {todo} to do"))
-    table = text_table(rows, ("node", "images", "state"), right={1})
-    return "\n".join([_headline(laid_out, len(train)), "", table, "", *_estimate(laid_out)])
+    return rows
 
 
 def _size(laid_out: Plan, name: str, subset: Subset) -> int:
     return len(laid_out.materials[name].split.keys(subset))
 
 
-def _estimate(laid_out: Plan) -> list[str]:
+def _estimate(plans: Sequence[Plan]) -> list[str]:
     """Estimates time, from multiply-adds, and disk space of what is missing."""
-    train, gates, answers, _ = laid_out.missing()
-    config, backbone = laid_out.config, laid_out.backbone
+    config, backbone = plans[0].config, plans[0].backbone
+    missing = [(one, one.missing()) for one in plans]
+    train = [images_of(one, work) for one, left in missing for work in left.train]
+    gates = [_size(one, gate.dataset, "train") for one, left in missing for gate in left.gates]
+    answers = [_size(one, answer.test, "test") for one, left in missing for answer in left.answers]
     # forward and backward cost about twice a forward pass when only normalisation learns
-    crops = 2 * sum(images_of(laid_out, work) for work in train) * config.training.crop**2
-    whole = sum(_size(laid_out, g.dataset, "train") for g in gates)
-    whole += sum(_size(laid_out, a.test, "test") for a in answers)
+    crops = 2 * sum(train) * config.training.crop**2
     side = config.training.resize or 1024
-    gmacs = (crops + whole * side * side) * backbone.gmacs / 224**2
+    gmacs = (crops + (sum(gates) + sum(answers)) * side * side) * backbone.gmacs / 224**2
     lines = []
-    if gates and not _has_gate_net(laid_out):
+    if gates and not _has_gate_net(plans[0]):
         b = DISTORTION_BN[config.preset]
         first = 2 * b.steps * b.batch * b.size**2 * backbone.gmacs / 224**2
         gmacs += first
         lines.append(f"first, once: distortion-aware BN of {backbone.title}, about {_time(_seconds(first))}")
     n_bytes = {
         name: ImageCache.missing_bytes(m.dataset, [r.key for r in m.ratings], config.training.resize)
-        for name, m in laid_out.materials.items()
+        for name, m in plans[0].materials.items()
         if train or gates or answers
     }
     decoded = sum(n_bytes.values())

@@ -88,6 +88,11 @@ class RunRecord:
         body = {k: v for k, v in named(RunRecord, asdict(self)).items() if k != "facts"}
         return f"{self.strategy.replace(':', '-')}-{order}-seed{self.seed}-{digest(body)}"
 
+    @property
+    def split_number(self) -> int:
+        """The number of its split among several that were asked for together; 0 for a split of its own."""
+        return int((self.facts.get("splits") or {}).get("number", 0))
+
 
 def write_record(out: Path, record: RunRecord) -> None:
     """Writes `<out>/runs/<id>.json`."""

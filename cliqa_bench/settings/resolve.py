@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser
 
 from cliqa_bench import errors
 from cliqa_bench.benchmarks import suites
+from cliqa_bench.benchmarks.splits import OFFICIAL
 from cliqa_bench.config import (
     MAX_MEGAPIXELS,
     PRESET_BACKBONE,
@@ -39,6 +40,9 @@ _MOST = 2**31 - 1
 """Largest whole number of a setting; what is larger fits into no index of a network."""
 
 _MOST_PROCESSES = 4096
+
+MOST_SPLITS = 1000
+"""Splits in one run; more are a slip of the finger."""
 
 _MOST_MEGAPIXELS = 10_000.0
 """At 30 GB decoded; what is larger is a slip of the finger."""
@@ -152,7 +156,6 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         ),
         "weights": gather(_weights, given("weights")),
         "seeds": gather(_seeds, given("seeds")),
-        "split": gather(_split, given("split")),
         "training": gather(_training, preset, settings, assigned),
         "device": gather(device_name, given("device")),
         "test_on": gather(_test_on, given("test_on"), orders),
@@ -161,11 +164,14 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         "log": gather(_log, given("log")),
         "max_megapixels": gather(megapixels, given("max_megapixels")),
     }
+    which = gather(_splits, given("split"), given("splits"))
     gather.refuse()
     return RunConfig(
         strategy=strategy,
         orders=orders,
         data=data,
+        split=which[0],
+        splits=which[1],
         preset=preset,
         params=assigned[1],
         out=user_path(given("out") or "runs"),
@@ -244,6 +250,8 @@ def config_dict(config: RunConfig) -> dict[str, Any]:
     body = asdict(config)
     body["orders"] = list(config.orders)
     body["data"] = None if config.data is None else str(config.data)
+    if config.splits:  # the whole that this one is of
+        body["split"] = config.split_folder or None
     body["out"] = str(config.out)
     plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
     return plain
@@ -304,13 +312,55 @@ def _seeds(value: str | int | Sequence[int] | None) -> list[int]:
 
 def _split(value: str | int | None) -> str:
     text = "1" if value is None else str(value)
-    if re.fullmatch("[1-9][0-9]{0,8}|official", text):
+    if re.fullmatch(f"[1-9][0-9]{{0,8}}|{OFFICIAL}", text):
         return text
     folder, mark, number = text.partition("#")  # PATH#3: the third of several published splits
     path = user_path(folder)
     if not path.is_dir():
         raise UserError(f"no folder {path} (--split); give a number from 1, or a folder of split files")
     return f"{path}{mark}{number}"
+
+
+def _splits(split: str | int | None, several: str | int | Sequence[Any] | None) -> tuple[str, list[int]]:
+    """Returns the first split, and the numbers of all of them if `--splits` asks for several."""
+    if several is None or several in ([], ()):  # as a file says it of a single one
+        return _split(split), []
+    numbers = page_numbers(several)
+    if split is None:
+        return str(numbers[0]), numbers
+    folder = _split(split)
+    if re.fullmatch(f"[0-9]+|{OFFICIAL}", folder) or "#" in folder:
+        raise UserError(
+            f"--split {split} is a single split and does not go with --splits; leave one of them out "
+            "(--split FOLDER says where the files of several splits are)"
+        )
+    return f"{folder}#{numbers[0]}", numbers
+
+
+def page_numbers(value: str | int | Sequence[Any]) -> list[int]:
+    """Returns the numbers that `1,3,5-7` names, as pages of a printer, each once.
+
+    Raises:
+        UserError: If it is no such list, a range runs backwards, or there are more than `MOST_SPLITS`.
+    """
+    text = ",".join(words(str(value) if isinstance(value, int) else value))
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        ends = re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", part.replace(" ", ""))
+        if ends is None:
+            raise UserError(
+                f"--splits must be numbers and ranges with commas between, such as 1-10 or 1,3,5-7; not "
+                f"{text!r:.200}"
+            )
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if first < 1:
+            raise UserError(f"--splits {text:.200}: splits are numbered from 1")
+        if last < first:
+            raise UserError(f"--splits {text:.200}: {part} runs backwards; write {last}-{first}")
+        if len(found) + last - first >= MOST_SPLITS:
+            raise UserError(f"--splits {text:.200}: at most {MOST_SPLITS} splits go into one run")
+        found |= dict.fromkeys(range(first, last + 1))
+    return list(found)
 
 
 def device_name(value: str | None) -> str:

@@ -104,8 +104,10 @@ class Recomputation:
             group, self._predict, self._contents, lambda x, y: correlation("SRCC", x, y)
         )
 
-    def value(self, row: TidyRow) -> tuple[float, float] | None:
-        """Returns mean and standard deviation (ddof=1) over the seeds of the number that a row is about.
+    def value(self, row: TidyRow) -> tuple[float, float, float] | None:
+        """Returns mean, standard deviation (ddof=1) and median of the number that a row is about.
+
+        Over the splits, each the mean of its seeds, if there are several; else over the seeds, and no median.
 
         Numbers of intervals and power have no deviation.
 
@@ -115,22 +117,28 @@ class Recomputation:
         Raises:
             UserError: If an answer file is broken.
         """
-        seeds: dict[int, tuple[RunRecord, str]] = {}
+        runs: dict[tuple[int, int], tuple[RunRecord, str]] = {}
         for record in self._group.records:  # the newest first
             order = "" if is_joint(record) else record.order
             for readout, method in record.rows.items():
                 line = (setting_of(record, readout), record.backbone, method, record.variant, order)
                 if line == row[1:6]:
-                    seeds.setdefault(record.seed, (record, readout))
+                    split = (record.facts.get("splits") or {}).get("number", 0)
+                    runs.setdefault((split, record.seed), (record, readout))
         if row.table in ("intervals", "power"):
-            return self._intervals.value(row), NAN
+            return self._intervals.value(row), NAN, NAN
         key = (row.metric, row.length, row.train_dataset, row.test_dataset)
-        if row.table not in COVERED or "logistic" in row.metric or not seeds:
+        if row.table not in COVERED or "logistic" in row.metric or not runs:
             return None
-        values = [self._of_run(*seeds[seed]).get(key, NAN) for seed in sorted(seeds)]
-        if not all(map(math.isfinite, values)):
-            return NAN, NAN
-        return statistics.fmean(values), float(np.std(values, ddof=1)) if len(values) > 1 else NAN
+        values = {which: self._of_run(*run).get(key, NAN) for which, run in sorted(runs.items())}
+        if not all(map(math.isfinite, values.values())):
+            return NAN, NAN, NAN
+        splits = {split for split, _ in values}
+        if len(splits) == 1:
+            told = [*values.values()]
+            return statistics.fmean(told), float(np.std(told, ddof=1)) if len(told) > 1 else NAN, NAN
+        told = [float(np.mean([v for (own, _), v in values.items() if own == split])) for split in splits]
+        return statistics.fmean(told), float(np.std(told, ddof=1)), float(np.quantile(told, 0.5))
 
     def _of_run(self, record: RunRecord, readout: str) -> dict[Key, float]:
         if (record.id, readout) not in self._cells:

@@ -55,13 +55,15 @@ class PlainIntervals:
         self._predict, self._contents, self._correlate = predict, contents, correlate
         main = group.main_record
         self._tests = {main.titles.get(test, test): test for test in main.sequence}
-        self._runs: dict[Line, dict[int, tuple[RunRecord, str]]] = {}
+        self._runs: dict[Line, dict[tuple[int, int], tuple[RunRecord, str]]] = {}
+        self._split = len({_split_of(record) for record in group.records} - {0}) > 1
         for record in group.records:  # the newest first
             joint = is_joint(record) and set(record.sequence) == set(main.sequence)
             if joint or record.order == group.main_order:
                 for readout, method in record.rows.items():
                     line = (setting_of(record, readout), record.backbone, method, record.variant)
-                    self._runs.setdefault(line, {}).setdefault(record.seed, (record, readout))
+                    run = (_split_of(record), record.seed)
+                    self._runs.setdefault(line, {}).setdefault(run, (record, readout))
         self._known: dict[tuple[Line, str], _Told | None] = {}
 
     def value(self, row: TidyRow) -> float:
@@ -85,11 +87,20 @@ class PlainIntervals:
         return self._known[line, test]
 
     def _read(self, line: Line, test: str) -> _Told | None:
-        runs = [self._runs[line][seed] for seed in sorted(self._runs[line])]
+        numbers = sorted(self._runs[line])
+        runs = [self._runs[line][number] for number in numbers]
         answers = [self._predict(record, readout, len(record.steps) - 1, test) for record, readout in runs]
         present = [pair for pair in answers if pair is not None and len(pair[0])]
         if len(present) < len(answers):
             return None
+        whole = [self._correlate(s, m) for m, s in present]
+        fewest = min(len(mos) for mos, _ in present)
+        if self._split:
+            of = {
+                split: [w for w, (own, _) in zip(whole, numbers, strict=True) if own == split]
+                for split, _ in numbers
+            }
+            return _Told([float(np.mean(same)) for same in of.values()], [], fewest)
         every = (r for seeds in self._runs.values() for r, _ in seeds.values())
         shown = next((c for r in every if (c := self._contents(r, test)) is not None), None)
         if shown is not None and len(set(shown.tolist())) < min(4, len(shown)):
@@ -99,7 +110,7 @@ class PlainIntervals:
             kept = shown != content
             for told, (mos, scores) in zip(without, present, strict=True):
                 told.append(self._correlate(scores[kept], mos[kept]))
-        return _Told([self._correlate(s, m) for m, s in present], without, len(present[0][0]))
+        return _Told(whole, without, fewest)
 
     def _of_one(self, line: Line, tests: Sequence[str], end: str) -> float:
         told = [t for test in tests if (t := self._told(line, test)) is not None]
@@ -113,14 +124,16 @@ class PlainIntervals:
         for t in told:
             mean, limit = float(np.mean(t.whole)), 1 - 6 / (t.images * (t.images**2 - 1))
             inside = math.copysign(min(abs(mean), limit), mean)
+            centre += inside / k
+            if self._split:
+                continue
             n = len(t.without[0])
             variance = _pseudo([float(np.mean(column)) for column in zip(*t.without, strict=True)], mean)
             if abs(mean) == 1:
                 variance = (1 + inside**2 / 2) / (n - 3) * (1 - inside**2) ** 2 if n > 3 else NAN
-            centre += inside / k
             parts.append((variance / k**2, (n - 1) / 2))
         by_seed = [sum(values) / k for values in zip(*(t.whole for t in told), strict=True)]
-        half = _half([*parts, *_seeds(by_seed)])
+        half = _half(_splits(by_seed) if self._split else [*parts, *_seeds(by_seed)])
         if not half > 0:
             return NAN
         z, slope = np.arctanh(centre), 1 - centre**2
@@ -141,13 +154,18 @@ class PlainIntervals:
         value = float(np.mean(mine) - np.mean(theirs))
         if not end:
             return value
+        paired = self._runs[line].keys() == self._runs[other].keys()
+        if self._split:
+            parts = _splits([x - y for x, y in zip(mine, theirs, strict=True)]) if paired else [(NAN, 1.0)]
+            half = _half(parts)
+            ends = {"low": value - half, "high": value + half, "smallest": _half(parts, 0.8), "seeds": NAN}
+            return ends[end]
         images = []
         for a, b in both:
             columns = zip(zip(*a.without, strict=True), zip(*b.without, strict=True), strict=True)
             left = [float(np.mean(x) - np.mean(y)) for x, y in columns]
             whole = float(np.mean(a.whole) - np.mean(b.whole))
             images.append((_pseudo(left, whole) / k**2, len(left) - 1.0))
-        paired = self._runs[line].keys() == self._runs[other].keys()
         apart = [[x - y for x, y in zip(mine, theirs, strict=True)]] if paired else [mine, theirs]
         seeds = [part for values in apart for part in _seeds(values)]
         if end == "smallest":
@@ -169,6 +187,16 @@ def _pseudo(left: Sequence[float], whole: float) -> float:
 def _seeds(values: Sequence[float]) -> list[tuple[float, float]]:
     n = len(values)
     return [(float(np.var(values, ddof=1)) / n, n - 1.0)] if n > 1 else []
+
+
+def _splits(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Returns the variance of a mean over splits (Nadeau and Bengio): 1 / n + 1 / 3 in place of 1 / n."""
+    n = len(values)
+    return [(float(np.var(values, ddof=1)) * (1 / n + 1 / 3), n - 1.0)] if n > 1 else [(NAN, 1.0)]
+
+
+def _split_of(record: RunRecord) -> int:
+    return int((record.facts.get("splits") or {}).get("number", 0))
 
 
 def _half(parts: Sequence[tuple[float, float]], power: float = 0.5) -> float:

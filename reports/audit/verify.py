@@ -14,7 +14,7 @@ from cliqa_bench.reports.audit import bundle
 from cliqa_bench.reports.audit.integrity import Problem, check_files
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.parts import collect, lasting
-from cliqa_bench.reports.rows import TidyRow, group_records
+from cliqa_bench.reports.rows import MEDIAN, TidyRow, columns_of, group_records
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import TIDY_COLUMNS
@@ -23,6 +23,7 @@ TOLERANCE = 1e-12
 """How far a number of the report may be from what is computed here, relative to it where it is above 1."""
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+_NOTE = TIDY_COLUMNS.index("note")
 _RENEW = "write it anew with report --out, or ask where the change comes from"
 
 
@@ -108,20 +109,19 @@ def _check_results(
     except (OSError, ValueError, csv.Error) as error:
         found.problems.append(Problem(name, f"cannot be read ({error})", _RENEW))
         return
-    if not lines or lines[0] != list(TIDY_COLUMNS):
-        found.problems.append(
-            Problem(f"{name}:1", f"has other columns than {','.join(TIDY_COLUMNS)}", _RENEW)
-        )
+    columns = columns_of(expected)
+    if not lines or lines[0] != list(columns):
+        found.problems.append(Problem(f"{name}:1", f"has other columns than {','.join(columns)}", _RENEW))
         return
     due = {_about(row): row for row in expected}
     for number, cells in enumerate(lines[1:], 2):
         where = f"{name}:{number}"
-        row = due.pop((*cells[:10], cells[-1]), None) if len(cells) == len(TIDY_COLUMNS) else None
+        row = due.pop((*cells[:10], cells[_NOTE]), None) if len(cells) == len(columns) else None
         if row is None:
             found.problems.append(Problem(where, f"no run has such a row: {','.join(cells):.200}", _RENEW))
             continue
         found.cells += 1
-        computed = [(row.value, row.std)]
+        computed: list[tuple[float, ...]] = [(row.value, row.std, _or_nan(row.median))]
         by_plain = plain.value(row)
         if by_plain is not None:
             found.plain += 1
@@ -129,6 +129,10 @@ def _check_results(
         found.problems += _differences(where, row, cells, computed)
     for row in due.values():
         found.problems.append(Problem(name, f"the row of {_words(row)} is missing", _RENEW))
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _about(row: TidyRow) -> tuple[str, ...]:
@@ -141,13 +145,14 @@ def _words(row: TidyRow) -> str:
 
 
 def _differences(
-    where: str, row: TidyRow, cells: list[str], computed: Iterable[tuple[float, float]]
+    where: str, row: TidyRow, cells: list[str], computed: Iterable[tuple[float, ...]]
 ) -> list[Problem]:
     """Compares the numbers of a row with those that were computed; each column is told once."""
     problems: dict[str, Problem] = {}
-    for pair in computed:
-        for column, right in zip(("value", "std"), pair, strict=True):
-            text = cells[TIDY_COLUMNS.index(column)]
+    held = dict(zip((*TIDY_COLUMNS, MEDIAN), cells, strict=False))  # most files have no medians
+    for numbers in computed:
+        for column, right in zip(("value", "std", MEDIAN), numbers, strict=True):
+            text = held.get(column, "")
             if not _same(text, right):
                 what = f"{column} of {_words(row)} is {text or 'empty'}, computed from the answers it is "
                 shown = repr(right) if math.isfinite(right) else "undefined"

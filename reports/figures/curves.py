@@ -27,7 +27,8 @@ def psi_caption(rows: Sequence[TidyRow]) -> str:
     """Returns the caption of the PSI curves."""
     text = f"PSI_t as a function of the task index t, order {rows[0].order}."
     if any(math.isfinite(row.std) for row in rows):
-        text += " Error bars: standard deviation over seeds (ddof = 1)."
+        over = "splits" if any(row.median is not None for row in rows) else "seeds"
+        text += f" Error bars: standard deviation over {over} (ddof = 1)."
     return text + generated_sentence(caution_in(rows[0].note))
 
 

@@ -30,7 +30,7 @@ COLUMNS = 3
 
 
 def best_method(numbers: Tidy) -> RunReadout | None:
-    """Returns the task-agnostic method with the highest mSRCC in the main order, and its first seed.
+    """Returns the task-agnostic method with the highest mSRCC in the main order, and its first run.
 
     Returns:
         None where none is complete.
@@ -101,7 +101,8 @@ def draw_scatter(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path
             panel.set_visible(False)
         figure.supylabel("MOS (each dataset's own unit)", fontsize=8)
         figure.suptitle(plain(_title(source), 60, 1), fontsize=9)
-        put_foot(figure, f"order {record.order}, seed {record.seed}", numbers.group.caution)
+        split = f"split {record.split_number}, " if record.split_number else ""
+        put_foot(figure, f"order {record.order}, {split}seed {record.seed}", numbers.group.caution)
         return save(figure, folder, "fig_scatter")
 
 

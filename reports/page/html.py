@@ -20,7 +20,8 @@ from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.page.explorer import base_rows, explorer, readouts, to_json
 from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
 from cliqa_bench.reports.rows import Tidy, TidyRow, order_rank
-from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, section
+from cliqa_bench.reports.spread import ranges
+from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, section, value_of
 from cliqa_bench.results.nodes import canonical
 from cliqa_bench.results.records import RunRecord
 
@@ -102,6 +103,7 @@ def html_report(
         policy=_policy(style, script),
         data=Markup(to_json(explorer(numbers))),
         group=group,
+        splits=bool(group.splits),
         generated=group.caution,
         facts=_facts(numbers),
         metrics=SUMMARY,
@@ -154,6 +156,7 @@ def _facts(numbers: Tidy) -> dict[str, str]:
         "Task orders": _some(sorted({r.order for r in records}, key=order_rank)),
         "Backbones": _some(sorted({r.backbone for r in records})),
         "Seeds": _some([str(seed) for seed in sorted({r.seed for r in records})]),
+        **({"Splits": ranges(numbers.group.splits)} if numbers.group.splits else {}),
     }
 
 
@@ -180,10 +183,7 @@ def _summary(numbers: Tidy) -> list[PageSummary]:
         lines = found[order, setting]
         names = [label_of(next(iter(line.values()))) for line in lines.values()]
         columns = [
-            [
-                TableValue(r.value, r.std) if (r := line.get(metric)) else TableValue()
-                for line in lines.values()
-            ]
+            [value_of(line[metric]) if metric in line else TableValue() for line in lines.values()]
             for metric in SUMMARY
         ]
         origin = [(line[0], read_by.get(line, "")) for line in lines]
@@ -197,6 +197,8 @@ def _origins(records: Sequence[RunRecord]) -> list[Origin]:
     for record in records:
         facts = record.facts
         told = {name: str(facts[name]) for name in _TOLD if facts.get(name) is not None}
+        if record.split_number:  # the runs of a command stand together; their split is a column
+            told.pop("split", None)
         versions: dict[str, Any] = facts.get("versions") or {}
         command, config = str(facts.get("command") or ""), facts.get("config")
         key = canonical([told, versions, command, config])

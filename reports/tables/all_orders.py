@@ -21,6 +21,7 @@ from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import SUMMARY, is_joint
 from cliqa_bench.reports.methods import Method, RunReadout, joined_note, make_row, sources
 from cliqa_bench.reports.rows import RunGroup, TidyRow
+from cliqa_bench.reports.spread import counted, units
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
@@ -37,8 +38,9 @@ class OrderStudy:
         method: The method.
         titles: Titles of the T datasets, in the group's main order.
         permutations: (T!, T) int, every order as indices into `titles`, the main order first.
-        values: mSRCC, mPI, mSI, mPSI -> (T!,) float64, means over the seeds; nan where an answer is missing.
-        seeds: How many seeds.
+        values: mSRCC, mPI, mSI, mPSI -> (T!,) float64, means over the seeds or splits; nan where an answer is
+            missing.
+        several: How many seeds or splits; "" for one run.
         caution: See `RunGroup.caution`.
     """
 
@@ -46,7 +48,7 @@ class OrderStudy:
     titles: list[str]
     permutations: NDArray[np.int64]
     values: dict[str, Floats]
-    seeds: int
+    several: str
     caution: str
 
     def name(self, order: int) -> str:
@@ -106,12 +108,17 @@ def study_orders(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
 
     studies = []
     permutations = np.array(list(itertools.permutations(range(len(main.sequence)))))
-    for method, by_seed in sources(group, wanted).items():
-        each = [every_order(source, main.sequence, permutations, reader) for source in by_seed.values()]
-        means = {m: np.array([fmean(v) for v in zip(*(e[m] for e in each), strict=True)]) for m in SUMMARY}
+    for method, runs in sources(group, wanted).items():
+        each = {run: every_order(s, main.sequence, permutations, reader) for run, s in runs.items()}
+        means = {m: _means([_means([e[m] for e in same]) for same in units(each).values()]) for m in SUMMARY}
         titles = [main.titles.get(name, name) for name in main.sequence]
-        studies.append(OrderStudy(method, titles, permutations, means, len(by_seed), group.caution))
+        studies.append(OrderStudy(method, titles, permutations, means, counted(runs), group.caution))
     return studies
+
+
+def _means(vectors: list[Floats]) -> Floats:
+    """Returns the means over vectors."""
+    return np.array([fmean(values) for values in zip(*vectors, strict=True)])
 
 
 def every_order(
@@ -256,5 +263,5 @@ def first_task_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 
 def _note(study: OrderStudy) -> str:
-    seeds = f"means over n={study.seeds} seeds" if study.seeds > 1 else ""
-    return joined_note("exact, from one training per dataset", seeds, study.caution)
+    several = f"means over {study.several}" if study.several else ""
+    return joined_note("exact, from one training per dataset", several, study.caution)

@@ -9,10 +9,19 @@ from collections.abc import Callable, Iterable, Sequence
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import drawn_methods, label_of, namer, row_method, unique
 from cliqa_bench.reports.rows import TidyRow
+from cliqa_bench.reports.spread import SEEDS, SPLITS
 from cliqa_bench.reports.tables.all_orders import STATISTICS
 from cliqa_bench.reports.tables.jackknife import LEVEL, MOST_SEEDS, POWER
-from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue, build
-from cliqa_bench.reports.tables.statistics import ALPHA, FIXED, NO_CONTENTS, TESTED, too_few
+from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue, build, value_of
+from cliqa_bench.reports.tables.statistics import (
+    ALPHA,
+    DRAWN,
+    FIXED,
+    MOST_EXACT,
+    NO_CONTENTS,
+    TESTED,
+    too_few,
+)
 from cliqa_bench.reports.tables.transfer import MEASURES
 
 PickBest = Callable[[Iterable[float]], float]
@@ -33,9 +42,7 @@ def _section(
     body: list[tuple[str, list[TableValue]]] = [(n, []) for n in names]
     for head in columns:
         found = [cells.get((n, head)) for n in names]
-        values = [
-            TableValue() if row is None else TableValue(row.value, row.std, digits=digits) for row in found
-        ]
+        values = [TableValue() if row is None else value_of(row, digits=digits) for row in found]
         printed = [round(v.mean, digits) for v in values]
         finite = [p for p in printed if math.isfinite(p)]
         top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
@@ -129,6 +136,11 @@ def shape_intervals(rows: list[TidyRow]) -> Table:
         "difference without 0 tells the two apart. They leave out that other splits would teach otherwise; "
         f"with one seed, chance in training too. Best mSRCC of each section in bold.{_left_out(rows)}"
     )
+    if any(SPLITS in row.note for row in rows):
+        start, _, end = caption.partition("the jackknife over")
+        caption = (
+            f"{start}over splits, {end.partition('seeds, ')[2].partition(' They leave')[0]}{_SPLITS_SHARE}"
+        )
     names = [column.split("\t")[1] for column in columns]
     counts = [(span, len(heads)) for span, heads in spans.items()]
     return Table("intervals", caption, ("Setting", "Method"), names, sections, counts)
@@ -160,13 +172,17 @@ def shape_power(rows: list[TidyRow]) -> Table:
         label = setting + (f" [{backbone}]" if several else "")
         digits = {heads["seeds"]: 0}
         sections.append(build(label, some, name, column, [*heads.values()], digits=digits, best=()))
-    few = unique(too_few(n) for row in rows if too_few(n := _seeds_of(row.note)))
+    splits = any(SPLITS in row.note for row in rows)
+    kind = SPLITS if splits else SEEDS
+    few = unique(too_few(n, kind) for row in rows if too_few(n := _seeds_of(row.note)))
     caption = (
         "Difference in mSRCC of every two methods, after the last experience, with its "
         f"{LEVEL:.0%} interval (paired: the same contents, and the same seeds where both have them). Could "
         "be shown: the smallest difference that these seeds and test images would have shown with "
         f"probability {POWER}. Seeds needed: how many would show the difference that was found, on the same "
         f"test images; a dash where {MOST_SEEDS} would not, or one seed tells no spread."
+        + _SPLITS_SHARE
+        * splits
     )
     if few:
         caption += f" No p-values, {'; '.join(few)}."
@@ -174,7 +190,12 @@ def shape_power(rows: list[TidyRow]) -> Table:
 
 
 def _seeds_of(note: str) -> int:
-    return 1 if note.startswith("one seed") else int(re.match(r"n=(\d+)", note)[1])  # type: ignore[index]
+    return 1 if note.startswith(("one seed", "one split")) else int(re.match(r"n=(\d+)", note)[1])  # type: ignore[index]
+
+
+_SPLITS_SHARE = (
+    " Splits share images: variances are corrected for it (Nadeau and Bengio, 2003: 1/n + 1/3, not 1/n)."
+)
 
 
 def shape_significance(rows: list[TidyRow]) -> Table:
@@ -191,11 +212,16 @@ def shape_significance(rows: list[TidyRow]) -> Table:
             some = [r for r in rows if r[1:3] == (setting, backbone) and r.metric.startswith(f"{metric}:")]
             label = f"{metric}, {setting}" + (f" [{backbone}]" if several else "")
             sections.append(_section(label, some, column, columns, {}, digits=4))
+    kind = SPLITS if any(SPLITS in row.note for row in rows) else SEEDS
     caption = (
-        "Exact paired permutation test between methods over seeds: two-sided p-values of the mean "
-        "difference, all 2^n sign flips counted, not corrected for the number of comparisons. With n seeds "
+        f"Exact paired permutation test between methods over {kind}: two-sided p-values of the mean "
+        f"difference, all 2^n sign flips counted, not corrected for the number of comparisons. With n {kind} "
         f"the smallest p is 2/2^n, so n >= 6 is needed for {ALPHA}; pairs with fewer have none."
     )
+    if kind == SPLITS:
+        caption += " Splits share images, for which these p-values do not allow: see the table of power."
+    if any(f"{DRAWN} drawn" in row.note for row in rows):
+        caption += f" Of more than {MOST_EXACT} {kind}, {DRAWN} sign flips are drawn in place of all."
     return Table("significance", caption, ("Metric", "Method"), columns, sections)
 
 

@@ -25,6 +25,8 @@ LEVEL = 0.95
 POWER = 0.8
 FEWEST = 4
 """With fewer contents nothing can be said."""
+TRAIN, TEST = 0.6, 0.2
+"""Shares of a dataset in a seeded split."""
 MOST_SEEDS = 1000
 """Beyond this nobody trains."""
 _CELLS = 2_000_000
@@ -174,6 +176,17 @@ def over_seeds(values: Sequence[float]) -> tuple[Part, ...]:
     return (Part(variance(values) / n, n - 1.0),) if n > 1 else ()
 
 
+def over_splits(values: Sequence[float]) -> Part:
+    """Returns the variance of the mean of several splits' values, which are not independent.
+
+    Random splits share images, so the variance between them divided by their number is too small by far.
+    Nadeau and Bengio, "Inference for the generalization error" (Machine Learning 52, 2003): 1 / n becomes
+    1 / n + test / training, here 1 / 3.
+    """
+    n = len(values)
+    return Part(variance(values) * (1 / n + TEST / TRAIN), n - 1.0) if n > 1 else Part(math.nan, 1.0)
+
+
 # ------------------------------------------------------------------------------------------ rank correlations
 
 
@@ -184,12 +197,14 @@ class Agreement:
     Attributes:
         values: One SRCC a seed.
         left: (seeds, G) SRCC without each content.
-        images: How many test images there are.
+        images: How many test images there are, at least.
+        splits: Whether the values are of splits and not of seeds; then nothing is left out.
     """
 
     values: list[float]
     left: Floats
     images: int
+    splits: bool = False
 
     @property
     def value(self) -> float:
@@ -210,6 +225,8 @@ class Agreement:
 
     def estimate(self) -> Estimate:
         """Returns the SRCC on this test set."""
+        if self.splits:
+            return Estimate(self.value, (over_splits(self.values),), self.centre)
         return Estimate(self.value, (self.images_part, *over_seeds(self.values)), self.centre)
 
 
@@ -237,9 +254,12 @@ def mean_estimate(by_test: Sequence[Agreement]) -> Estimate:
         by_test: One a test set, at least one, each with the same seeds in the same order.
     """
     k = len(by_test)
-    images = [Part(part.variance / k**2, part.df) for part in (one.images_part for one in by_test)]
-    seeds = over_seeds([fmean(values) for values in zip(*(one.values for one in by_test), strict=True)])
     value, centre = fmean(one.value for one in by_test), fmean(one.centre for one in by_test)
+    each = _means(by_test)
+    if by_test[0].splits:
+        return Estimate(value, (over_splits(each),), centre)
+    images = [Part(part.variance / k**2, part.df) for part in (one.images_part for one in by_test)]
+    seeds = over_seeds(each)
     return Estimate(value, (*images, *seeds), centre)
 
 
@@ -249,20 +269,21 @@ def difference(one: Sequence[Agreement], other: Sequence[Agreement], paired: boo
     Args:
         one: A method's, one a test set.
         other: The other's on the same test sets.
-        paired: Whether both have the same seeds, which are then compared one by one.
+        paired: Whether both have the same seeds or splits, which are then compared one by one.
     """
-    k = len(one)
+    k, mine, theirs = len(one), _means(one), _means(other)
+    value, apart = fmean(mine) - fmean(theirs), [a - b for a, b in zip(mine, theirs, strict=False)]
+    if one[0].splits:
+        return Estimate(value, (over_splits(apart) if paired else Part(math.nan, 1.0),))
     lefts = [a.left.mean(axis=0) - b.left.mean(axis=0) for a, b in zip(one, other, strict=True)]
     images = [over_contents(left / k, halved=False) for left in lefts]
-    mine, theirs = (
-        [fmean(values) for values in zip(*(a.values for a in method), strict=True)] for method in (one, other)
-    )
-    seeds = (
-        over_seeds([a - b for a, b in zip(mine, theirs, strict=True)])
-        if paired
-        else (*over_seeds(mine), *over_seeds(theirs))
-    )
-    return Estimate(fmean(mine) - fmean(theirs), (*images, *seeds))
+    seeds = over_seeds(apart) if paired else (*over_seeds(mine), *over_seeds(theirs))
+    return Estimate(value, (*images, *seeds))
+
+
+def _means(by_test: Sequence[Agreement]) -> list[float]:
+    """Returns the mean over test sets of each seed or split."""
+    return [fmean(values) for values in zip(*(one.values for one in by_test), strict=True)]
 
 
 # -------------------------------------------------------------------------------------------------- power

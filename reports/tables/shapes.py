@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.spread import ranges
 
 DIGITS = 3
 
@@ -18,12 +19,13 @@ class TableValue(NamedTuple):
 
     Attributes:
         mean: The number, nan for a dash.
-        std: Spread over seeds (ddof=1), nan where it is not shown.
+        std: Spread over seeds or splits (ddof=1), nan where it is not shown.
         bold: Whether it is the best of its column in its section.
         gray: Whether it is the result of a future task.
         digits: How many digits after the point are printed; 0 for a whole number.
         low: Lower end of its interval, nan where none is shown.
         high: Upper end of its interval.
+        median: Median over splits, nan where there is none.
     """
 
     mean: float = math.nan
@@ -33,6 +35,7 @@ class TableValue(NamedTuple):
     digits: int = DIGITS
     low: float = math.nan
     high: float = math.nan
+    median: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
     if number != "III" and len(backbones) == 1:
         sentences.append(f"Backbone: {backbones[0]}.")
     seeds = sorted({r.seed for r in records})
-    if len(seeds) > 1:
+    if len(group.splits) > 1:
+        sentences.append(_about_splits(group, seeds, number))
+    elif len(seeds) > 1:
         known = {
             "III": ": mean ± standard deviation (ddof = 1)",
             **dict.fromkeys(("IV", "V", "VI"), ": mean"),
@@ -124,6 +129,23 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
     if group.caution:
         sentences.append(f"{group.caution[0].upper()}{group.caution[1:]}.")
     return " ".join(sentences)
+
+
+_OF_MEANS = ("orders", "first_task", "intervals", "significance")
+"""Tables with statistics of their own, of means over the splits."""
+
+
+def _about_splits(group: RunGroup, seeds: Sequence[int], number: str) -> str:
+    """Says over which splits numbers are, and who lacks some of them."""
+    of_one: dict[str, set[int]] = {}
+    for record in group.records:
+        name = f"{record.strategy}{f' ({record.variant})' if record.variant else ''} [{record.backbone}]"
+        of_one.setdefault(name, set()).add(record.split_number)
+    fewer = [f"{name} on {ranges(own)}" for name, own in of_one.items() if len(own) < len(group.splits)]
+    averaged = f", of each the mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    but = f" (fewer: {'; '.join(sorted(fewer))})" if fewer else ""
+    what = "Means" if number in _OF_MEANS else "Mean ± standard deviation (ddof = 1), median in parentheses,"
+    return f"{what} over n = {len(group.splits)} splits{averaged}{but}."
 
 
 def _unique(values: Iterable[str]) -> list[str]:
@@ -171,8 +193,14 @@ def _grid(
 def _value(row: TidyRow | None, spread: bool, digits: int) -> TableValue:
     if row is None:
         return TableValue(digits=digits)
-    gray = row.note.startswith("future task")
-    return TableValue(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
+    return value_of(row, spread, row.note.startswith("future task"), digits)
+
+
+def value_of(row: TidyRow, spread: bool = True, gray: bool = False, digits: int = DIGITS) -> TableValue:
+    """Returns the value of a row; over several splits, with its deviation and median in any table."""
+    if row.median is None:
+        return TableValue(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
+    return TableValue(row.value, row.std, gray=gray, digits=digits, median=row.median)
 
 
 def build(

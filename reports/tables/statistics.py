@@ -1,14 +1,15 @@
-"""How sure the numbers are: intervals over images and seeds, what could have been shown, exact tests."""
+"""How sure the numbers are: intervals over images and seeds or splits, what could have been shown, tests."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, variance
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.reports.methods import (
@@ -23,6 +24,7 @@ from cliqa_bench.reports.methods import (
     unique,
 )
 from cliqa_bench.reports.rows import RunGroup, TidyRow
+from cliqa_bench.reports.spread import SEEDS, Replicate, counted, over_splits, units
 from cliqa_bench.reports.tables.jackknife import (
     FEWEST,
     Agreement,
@@ -33,9 +35,14 @@ from cliqa_bench.reports.tables.jackknife import (
     smallest_difference,
     without_each,
 )
+from cliqa_bench.results.nodes import digest
 from cliqa_bench.results.records import AnswerReader
+from cliqa_bench.types import Floats
 
 ALPHA = 0.05
+MOST_EXACT = 20
+DRAWN = 2**16
+"""How many assignments of signs are drawn where there are too many to count all."""
 TESTED = ("mSRCC", "mPSI")
 NO_CONTENTS = "answers of 0.1.0 do not say which images show one content: remove answers/ and run again"
 """Why intervals are missing: a guess would make them too short."""
@@ -51,12 +58,12 @@ class Known(NamedTuple):
 
     Attributes:
         by_test: Method -> test set -> its agreement; without what is missing.
-        seeds: Method -> its seeds.
+        runs: Method -> which of its runs are behind it.
         note: What must be said of all of them.
     """
 
     by_test: dict[Method, dict[str, Agreement]]
-    seeds: dict[Method, list[int]]
+    runs: dict[Method, list[Replicate]]
     note: str
 
     def whole(self, method: Method, tests: Sequence[str]) -> list[Agreement]:
@@ -65,11 +72,11 @@ class Known(NamedTuple):
         return [found[test] for test in tests] if all(test in found for test in tests) else []
 
     def less(self, one: Method, other: Method, tests: Sequence[str]) -> Estimate:
-        """Returns how far two methods' means over test sets are apart; equal seeds are paired."""
+        """Returns how far two methods' means over test sets are apart; equal runs are paired."""
         mine, theirs = self.whole(one, tests), self.whole(other, tests)
         if not mine or not theirs:
             return Estimate(math.nan, ())
-        return difference(mine, theirs, self.seeds[one] == self.seeds[other])
+        return difference(mine, theirs, self.runs[one] == self.runs[other])
 
 
 def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
@@ -86,27 +93,54 @@ def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
     found: dict[Method, dict[str, Agreement]] = {method: {} for method in methods}
     lacking, fixed = False, []
     for test in group.main_record.sequence:
-        told = {
-            method: [_final(reader, s, test) for s in seeds.values()] for method, seeds in methods.items()
-        }
-        complete = {m: [p for p in each if p is not None] for m, each in told.items() if None not in each}
-        shown = next((p.contents for each in complete.values() for p in each if p.contents is not None), None)
+        complete = _complete(reader, methods, test)
+        if len(group.splits) > 1:
+            for method, each in complete.items():
+                found[method][test] = _over_splits(each)
+            continue
+        shown = next(
+            (p.contents for e in complete.values() for p in e.values() if p.contents is not None), None
+        )
         lacking |= bool(complete) and shown is None
         if shown is not None and (n := len(np.unique(shown))) < min(FEWEST, len(shown)):
             fixed.append(f"{group.main_record.titles.get(test, test)} {n}")
             shown = np.arange(len(shown))
         for method, each in complete.items():
-            if not len(each[0].mos):
-                continue
-            values = [metrics.srcc(p.scores, p.mos) for p in each]
-            if shown is None:
-                left = np.full((len(each), 1), math.nan)
-            else:
-                left = np.stack([without_each(p.scores, p.mos, shown) for p in each])
-            found[method][test] = Agreement(values, left, len(each[0].mos))
+            found[method][test] = _over_contents([*each.values()], shown)
     few = f"{FIXED}{', '.join(fixed)}" if fixed else ""
     note = joined_note(few, NO_CONTENTS if lacking else "", group.caution)
-    return Known(found, {method: list(seeds) for method, seeds in methods.items()}, note)
+    return Known(found, {method: list(runs) for method, runs in methods.items()}, note)
+
+
+def _complete(
+    reader: AnswerReader, methods: Mapping[Method, Mapping[Replicate, RunReadout]], test: str
+) -> dict[Method, dict[Replicate, Prediction]]:
+    """Returns what the methods say of a test set, those alone of which no run lacks it."""
+    found = {}
+    for method, runs in methods.items():
+        told = {run: _final(reader, source, test) for run, source in runs.items()}
+        known = {run: p for run, p in told.items() if p is not None and len(p.mos)}
+        if len(known) == len(told):
+            found[method] = known
+    return found
+
+
+def _over_contents(each: Sequence[Prediction], shown: NDArray[np.int64] | None) -> Agreement:
+    """Returns the SRCC of several seeds, and without each content; `shown` is None where none is known."""
+    values = [metrics.srcc(p.scores, p.mos) for p in each]
+    if shown is None:
+        return Agreement(values, np.full((len(each), 1), math.nan), len(each[0].mos))
+    return Agreement(values, np.stack([without_each(p.scores, p.mos, shown) for p in each]), len(shown))
+
+
+def _over_splits(each: Mapping[Replicate, Prediction]) -> Agreement:
+    """Returns the SRCC of several splits, each the mean over its seeds."""
+    by_split: dict[int, list[float]] = {}
+    for run, told in each.items():
+        by_split.setdefault(run.split, []).append(metrics.srcc(told.scores, told.mos))
+    fewest = min(len(told.mos) for told in each.values())
+    values = [fmean(same) for same in by_split.values()]
+    return Agreement(values, np.zeros((len(values), 0)), fewest, splits=True)
 
 
 def _final(reader: AnswerReader, source: RunReadout, test: str) -> Prediction | None:
@@ -127,9 +161,7 @@ def interval_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     means = {m: mean_estimate(all_) if (all_ := known.whole(m, tests)) else _MISSING for m in known.by_test}
     rows = []
     for method, by_test in known.by_test.items():
-        n = len(known.seeds[method])
-        over = f"over contents and n={n} seeds" if n > 1 else "over contents; one seed"
-        note = joined_note(f"jackknife {over}", known.note)
+        note = joined_note(_how(known.runs[method], len(group.splits) > 1), known.note)
         finite = [m for m in means if m[:2] == method[:2] and math.isfinite(means[m].value)]
         best = max(finite, key=lambda m: means[m].value, default=method)
         for test in ("", *tests):
@@ -142,6 +174,14 @@ def interval_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
                 three += _three(method, group.main_order, f"{metric} less the best", less, less_note)
             rows += [row._replace(test_dataset=title) for row in three]
     return rows
+
+
+def _how(runs: Sequence[Replicate], splits: bool) -> str:
+    """Says what an interval of a method is over."""
+    several = counted(runs)
+    if splits:
+        return f"over {several}, corrected for what they share" if over_splits(runs) else "one split"
+    return f"jackknife over contents and {several}" if several else "jackknife over contents; one seed"
 
 
 _MISSING = Estimate(math.nan, ())
@@ -172,20 +212,17 @@ def power_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         if one[:2] != other[:2]:
             continue
         found = known.less(one, other, tests)
-        paired = known.seeds[one] == known.seeds[other]
-        few = min(len(known.seeds[m]) for m in (one, other))
+        paired = known.runs[one] == known.runs[other]
         low, high = found.interval
-        images = found.parts[: len(tests)]
-        spread = _spread(known.whole(one, tests), known.whole(other, tests), paired)
-        numbers = {
-            "": found.value,
-            ": low": low,
-            ": high": high,
-            ": smallest": smallest_difference(found.parts) if found.parts else math.nan,
-            ": seeds": seeds_needed(images, spread, abs(found.value)),
-        }
-        seeds = "one seed" if few == 1 else f"n={few} seeds{'' if paired else ', not the same'}"
-        note = joined_note(seeds, known.note)
+        smallest = smallest_difference(found.parts) if found.parts else math.nan
+        needed = math.nan
+        if len(group.splits) < 2:
+            spread = _spread(known.whole(one, tests), known.whole(other, tests), paired)
+            needed = seeds_needed(found.parts[: len(tests)], spread, abs(found.value))
+        numbers = {"": found.value, ": low": low, ": high": high, ": smallest": smallest, ": seeds": needed}
+        fewer = min((known.runs[m] for m in (one, other)), key=lambda runs: len(units(dict.fromkeys(runs))))
+        once = "one split" if len(group.splits) > 1 else "one seed"
+        note = joined_note((counted(fewer) or once) + ("" if paired else ", not the same"), known.note)
         rows += [
             make_row("power", one, group.main_order, f"mSRCC less {other.label}{end}", value, note)
             for end, value in numbers.items()
@@ -211,20 +248,22 @@ def smallest_p(n: int) -> float:
     return min(1.0, math.ldexp(2.0, -n))
 
 
-def too_few(n: int) -> str:
-    """Says that n seeds cannot show a difference at `ALPHA`; "" where they can."""
+def too_few(n: int, kind: str = SEEDS) -> str:
+    """Says that n seeds (or splits) cannot show a difference at `ALPHA`; "" where they can."""
     if n > 0 and smallest_p(n) <= ALPHA:
         return ""
-    return f"too few seeds: n={n} cannot reach {ALPHA}"
+    return f"too few {kind}: n={n} cannot reach {ALPHA}"
 
 
 def sign_flip_p(differences: list[float]) -> float:
     """Exact paired permutation test: how often a random sign of each difference gives as large a mean.
 
-    All 2^n assignments of signs are counted, so the time doubles with every seed.
+    All 2^n assignments of signs are counted, so the time doubles with every seed; of more than `MOST_EXACT`
+    differences, `DRAWN` assignments are drawn, always the same ones, and the one that was found is counted
+    with them.
 
     Args:
-        differences: One per seed, method less method; at least two.
+        differences: One per seed or split, method less method; at least two.
 
     Returns:
         The two-sided p-value in (0, 1]; nan where a difference is.
@@ -234,6 +273,8 @@ def sign_flip_p(differences: list[float]) -> float:
     if not all(map(math.isfinite, differences)):
         return math.nan
     n = len(differences)
+    if n > MOST_EXACT:
+        return _drawn_sign_flip_p(np.array(differences))
     # in parts: 2^n vectors of n numbers need not be in memory at once
     test = permutation_test(
         (np.array(differences),), np.mean, permutation_type="samples", n_resamples=2**n, batch=2**14
@@ -241,33 +282,45 @@ def sign_flip_p(differences: list[float]) -> float:
     return float(test.pvalue)
 
 
-def significance_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns the p-value of every pair of methods of one setting and backbone, paired by seed.
+def _drawn_sign_flip_p(differences: Floats) -> float:
+    n = len(differences)
+    rng = np.random.default_rng(int(digest(["sign flips", n], 16), 16))
+    observed = abs(differences.sum())
+    least = observed - 1e-14 * np.abs(differences).sum()  # equal sums may differ in their last bits
+    flips = [rng.choice((-1.0, 1.0), size=(2**12, n)) for _ in range(DRAWN // 2**12)]
+    as_large = sum(int((np.abs(signs @ differences) >= least).sum()) for signs in flips)
+    return (as_large + 1) / (DRAWN + 1)
 
-    Metrics are "mPSI: p against LwF-KG" and so on. A pair with too few common seeds has none.
+
+def significance_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
+    """Returns the p-value of every pair of methods of one setting and backbone, paired by seed or split.
+
+    Metrics are "mPSI: p against LwF-KG" and so on. A pair with too few common seeds or splits has none.
+    Splits are paired where methods share several; the seeds of a split are averaged first.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
-    methods = {m: seeds for m, seeds in sources(group).items() if m.setting != "Joint"}
+    methods = {m: runs for m, runs in sources(group).items() if m.setting != "Joint"}
     pairs = []
     for one, other in itertools.combinations(methods, 2):
         common = sorted(methods[one].keys() & methods[other].keys())
-        if one[:2] == other[:2] and not too_few(len(common)):
+        if one[:2] == other[:2] and not too_few(len(units(dict.fromkeys(common)))):
             pairs.append((one, other, common))
     tested = unique(method for one, other, _ in pairs for method in (one, other))
     values = {
-        method: {s: metrics.summary(*matrices_of(reader, source)) for s, source in methods[method].items()}
+        method: {
+            run: metrics.summary(*matrices_of(reader, source)) for run, source in methods[method].items()
+        }
         for method in tested
     }
     rows = []
     for one, other, common in pairs:
-        note = joined_note(f"n={len(common)} seeds", group.caution)
+        drawn = f"{DRAWN} drawn sign flips" if len(units(dict.fromkeys(common))) > MOST_EXACT else ""
+        note = joined_note(counted(common), drawn, group.caution)
         for metric in TESTED:
-            differences = [
-                getattr(values[one][s], metric) - getattr(values[other][s], metric) for s in common
-            ]
-            p = sign_flip_p(differences)
+            less = {r: getattr(values[one][r], metric) - getattr(values[other][r], metric) for r in common}
+            p = sign_flip_p([fmean(same) for same in units(less).values()])
             for method, rival in ((one, other), (other, one)):  # two-sided: the same both ways
                 name = f"{metric}: p against {rival.label}"
                 rows.append(make_row("significance", method, group.main_order, name, p, note))

@@ -63,11 +63,11 @@ function drawCurves(box, series, metric, sequence, number) {
     const known = one.curves[metric].filter((point) => point[1] !== null);
     layer.append(svg("path", { d: line(one.curves[metric], x, y), "stroke-dasharray": dash }));
     const row = sequence.map(() => null);
-    for (const [t, value, std] of known) {
+    for (const [t, value, std, median] of known) {
       const node = svg("g", { role: "img" });
       if (std) node.append(svg("path", { d: `M${x(t)} ${y(value - std)}V${y(value + std)}` }));
       node.append(svg("path", { d: mark(4.5), transform: `translate(${x(t)} ${y(value)})`, class: "mark" }));
-      const lines = [`t = ${t}, ${sequence[t - 1]}`, `${one.label}: ${metric} = ${exact(value)}${spread(std)}`];
+      const lines = [`t = ${t}, ${sequence[t - 1]}`, `${one.label}: ${metric} = ${exact(value)}${spread(std, median)}`];
       tell(node, lines);
       points.push({ node, lines, x: x(t), y: y(value) });
       row[t - 1] = node;
@@ -143,7 +143,7 @@ function heatMap(caption, matrix, method, metric) {
   const body = matrix.rows.map(([length, train], i) => {
     const nodes = matrix.cells[i].map((cell, j) => {
       if (!cell) return null;
-      const [value, std, standing] = cell;
+      const [value, std, standing, median] = cell;
       const node = el("td", {}, printed(value));
       if (value !== null) {
         const part = Math.min(1, Math.abs(value));
@@ -153,7 +153,7 @@ function heatMap(caption, matrix, method, metric) {
       }
       const told = ["", ", not yet learned", ", never learned"][standing];
       const after = train === "All" ? "after all datasets at once" : `after t = ${length}, ${train}`;
-      hover(node, [method, `${after}, on ${matrix.columns[j]}${told}`, `${metric} = ${exact(value)}${spread(std)}`]);
+      hover(node, [method, `${after}, on ${matrix.columns[j]}${told}`, `${metric} = ${exact(value)}${spread(std, median)}`]);
       return node;
     });
     grid.push(nodes);

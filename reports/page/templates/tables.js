@@ -58,11 +58,13 @@ function hoverTable(table) {
   table.addEventListener("pointerout", (event) => at(event) && hideTip());
 }
 
-// A table of numbers: heads are names, rows [name, ...[value, std] or null].
+// A table of numbers: heads are names, rows [name, ...[value, std, median] or null].
 function numberTable(caption, heads, rows) {
   const cell = (number) => {
     if (!number) return el("td", { "data-value": "" }, "—");
-    const text = printed(number[0]) + (number[1] == null ? "" : ` ± ${printed(number[1])}`);
+    const [value, std, median] = number;
+    const text = printed(value) + (std == null ? "" : ` ± ${printed(std)}`) +
+      (median == null ? "" : ` (${printed(median)})`);
     return el("td", { "data-value": number[0] ?? "" }, text);
   };
   const table = el(
