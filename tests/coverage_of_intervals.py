@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from cliqa_bench import metrics
-from cliqa_bench.reports.tables.jackknife import Agreement, difference, mean_estimate, without_each
+from cliqa_bench.reports.tables.jackknife import MeasuredSrcc, difference, mean_estimate, without_each
 
 Float = NDArray[np.float64]
 LEVEL = 0.95
@@ -83,11 +83,11 @@ def truth(size: Size, model: Model) -> float:
     return metrics.srcc(told[0].ravel(), quality.ravel())
 
 
-def agreement(quality: Float, told: Float) -> Agreement:
+def agreement(quality: Float, told: Float) -> MeasuredSrcc:
     """Returns what the reports know of one model with one seed."""
     contents = np.repeat(np.arange(quality.shape[0]), quality.shape[1])
     scores, mos = told.ravel(), quality.ravel()
-    return Agreement([metrics.srcc(scores, mos)], without_each(scores, mos, contents)[None], len(mos))
+    return MeasuredSrcc([metrics.srcc(scores, mos)], without_each(scores, mos, contents)[None], len(mos))
 
 
 def _rows_srcc(x: Float, y: Float) -> Float:

@@ -300,7 +300,7 @@ def test_a_bug_of_ours_keeps_its_traceback(fake: Any) -> None:
 def test_stopped(fake: Any, sent: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     unwound = []
 
-    def work(*_: Any) -> None:
+    def work(*_: Any, **__: Any) -> None:
         try:
             os.kill(os.getpid(), sent)
             threading.Event().wait(10)
@@ -318,7 +318,7 @@ def test_stopped(fake: Any, sent: signal.Signals, code: int, capsys: pytest.Capt
 
 
 def test_a_forked_worker_dies_of_sigterm_quietly(fake: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    def work(*_: Any) -> int:
+    def work(*_: Any, **__: Any) -> int:
         ready, alive = os.pipe()
         child = os.fork()
         if child == 0:

@@ -13,8 +13,8 @@ from scipy import stats
 
 from cliqa_bench.reports.tables import jackknife
 from cliqa_bench.reports.tables.jackknife import (
-    Agreement,
     Estimate,
+    MeasuredSrcc,
     Part,
     difference,
     mean_estimate,
@@ -77,10 +77,10 @@ def test_seeds_are_a_sample() -> None:
 
 def test_splits_share_images() -> None:
     part = over_splits([0.1, 0.5, 0.3])
-    assert part.variance == pytest.approx(0.04 * (1 / 3 + 1 / 3)) and part.df == 2
+    assert part.variance == pytest.approx(0.04 * (1 / 3 + 2 / 7)) and part.df == 2
     assert math.isnan(over_splits([0.5]).variance)
-    one = Agreement([0.1, 0.5, 0.3], np.zeros((3, 0)), 20, splits=True)
-    other = Agreement([0.2, 0.3, 0.3], np.zeros((3, 0)), 20, splits=True)
+    one = MeasuredSrcc([0.1, 0.5, 0.3], np.zeros((3, 0)), 20, splits=True)
+    other = MeasuredSrcc([0.2, 0.3, 0.3], np.zeros((3, 0)), 20, splits=True)
     assert one.estimate().parts == (part,)
     (whole,) = mean_estimate([one, one]).parts
     assert whole == pytest.approx(part)
@@ -102,13 +102,13 @@ def test_degrees_of_freedom_are_welch_s() -> None:
     assert apart.interval == pytest.approx((theirs.low, theirs.high), rel=1e-12)
 
 
-def told(rng: np.random.Generator, seeds: int, contents: int = 6, images: int = 4) -> Agreement:
+def told(rng: np.random.Generator, seeds: int, contents: int = 6, images: int = 4) -> MeasuredSrcc:
     """Draws one method on a test set."""
     mos = rng.normal(size=contents * images)
     shown = np.repeat(np.arange(contents), images)
     scores = [mos + rng.normal(size=len(mos)) for _ in range(seeds)]
     values = [float(stats.spearmanr(s, mos).statistic) for s in scores]
-    return Agreement(values, np.stack([without_each(s, mos, shown) for s in scores]), len(mos))
+    return MeasuredSrcc(values, np.stack([without_each(s, mos, shown) for s in scores]), len(mos))
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
@@ -148,7 +148,7 @@ def test_a_difference_pairs_contents_and_seeds() -> None:
     for _ in range(2):
         scores = [mos + common + 0.3 * rng.normal(size=24) for _ in range(4)]
         values = [float(stats.spearmanr(s, mos).statistic) for s in scores]
-        methods.append(Agreement(values, np.stack([without_each(s, mos, shown) for s in scores]), 24))
+        methods.append(MeasuredSrcc(values, np.stack([without_each(s, mos, shown) for s in scores]), 24))
     one, other = methods
     found = difference([one], [other], paired=True)
     left = (one.left - other.left).mean(axis=0)
@@ -169,7 +169,7 @@ def test_a_difference_pairs_contents_and_seeds() -> None:
 def test_where_only_seeds_differ_it_is_the_paired_t_test() -> None:
     a, b = [0.8, 0.7, 0.75], [0.6, 0.65, 0.5]
     flat = np.full((3, 6), 0.7)
-    found = difference([Agreement(a, flat, 60)], [Agreement(b, flat, 60)], paired=True)
+    found = difference([MeasuredSrcc(a, flat, 60)], [MeasuredSrcc(b, flat, 60)], paired=True)
     theirs = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert found.interval == pytest.approx((theirs.low, theirs.high), rel=1e-12)
 
@@ -178,7 +178,7 @@ def test_where_only_seeds_differ_it_is_the_paired_t_test() -> None:
 def test_perfect_ranks_are_not_certain(n: int) -> None:
     mos = np.arange(float(n))
     for sign in (1, -1):
-        one = Agreement([sign * 1.0], without_each(sign * mos, mos, np.arange(n))[None], n)
+        one = MeasuredSrcc([sign * 1.0], without_each(sign * mos, mos, np.arange(n))[None], n)
         low, high = one.estimate().interval
         assert (high if sign > 0 else low) == sign
         assert -1 <= low < high <= 1
@@ -193,7 +193,7 @@ def test_perfect_ranks_are_not_certain(n: int) -> None:
 @pytest.mark.parametrize("n", [2, 3])
 def test_of_three_images_nothing_can_be_said(n: int) -> None:
     mos = np.arange(float(n))
-    one = Agreement([1.0], without_each(mos, mos, np.arange(n))[None], n)
+    one = MeasuredSrcc([1.0], without_each(mos, mos, np.arange(n))[None], n)
     assert all(map(math.isnan, one.estimate().interval))
     assert all(map(math.isnan, mean_estimate([one]).interval))
 
@@ -201,8 +201,8 @@ def test_of_three_images_nothing_can_be_said(n: int) -> None:
 def test_one_content_or_a_constant_have_no_interval() -> None:
     mos = np.random.default_rng(0).normal(size=12)
     scores = mos + np.random.default_rng(1).normal(size=12)
-    alone = Agreement([0.5], without_each(scores, mos, np.zeros(12, int))[None], 12)
-    flat = Agreement([math.nan], without_each(np.zeros(12), mos, np.arange(12))[None], 12)
+    alone = MeasuredSrcc([0.5], without_each(scores, mos, np.zeros(12, int))[None], 12)
+    flat = MeasuredSrcc([math.nan], without_each(np.zeros(12), mos, np.arange(12))[None], 12)
     for one in (alone, flat):
         assert all(map(math.isnan, one.estimate().interval))
         assert math.isnan(smallest_difference(difference([one], [one], paired=True).parts))

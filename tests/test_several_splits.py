@@ -611,7 +611,7 @@ def test_intervals_allow_for_what_splits_share(tmp_path: Path) -> None:
         ("mSRCC", "", [float(np.mean(values)) for values in zip(*by_test.values(), strict=True)]),
     ):
         middle = float(np.mean(each))
-        half = stats.t.ppf(0.975, 2) * np.std(each, ddof=1) * np.sqrt(1 / 3 + 1 / 3) / (1 - middle**2)
+        half = stats.t.ppf(0.975, 2) * np.std(each, ddof=1) * np.sqrt(1 / 3 + 2 / 7) / (1 - middle**2)
         expected = {"": middle, ": low": np.tanh(np.arctanh(middle) - half)}
         expected[": high"] = np.tanh(np.arctanh(middle) + half)
         for end, value in expected.items():

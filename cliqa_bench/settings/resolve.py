@@ -156,6 +156,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         ),
         "weights": gather(_weights, given("weights")),
         "seeds": gather(_seeds, given("seeds")),
+        "split": gather(_splits, given("split"), given("splits")),
         "training": gather(_training, preset, settings, assigned),
         "device": gather(device_name, given("device")),
         "test_on": gather(_test_on, given("test_on"), orders),
@@ -164,14 +165,14 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         "log": gather(_log, given("log")),
         "max_megapixels": gather(megapixels, given("max_megapixels")),
     }
-    which = gather(_splits, given("split"), given("splits"))
     gather.refuse()
+    split, splits = resolved.pop("split")
     return RunConfig(
         strategy=strategy,
         orders=orders,
         data=data,
-        split=which[0],
-        splits=which[1],
+        split=split,
+        splits=splits,
         preset=preset,
         params=assigned[1],
         out=user_path(given("out") or "runs"),

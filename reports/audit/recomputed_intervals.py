@@ -27,7 +27,7 @@ Contents = Callable[[RunRecord, str], NDArray[Any] | None]
 """Run and test set -> which content each image shows."""
 
 
-class _Told(NamedTuple):
+class _Said(NamedTuple):
     """A method on a test set: an SRCC a seed, and as many lists of those without each content."""
 
     whole: list[float]
@@ -64,7 +64,7 @@ class PlainIntervals:
                     line = (setting_of(record, readout), record.backbone, method, record.variant)
                     run = (_split_of(record), record.seed)
                     self._runs.setdefault(line, {}).setdefault(run, (record, readout))
-        self._known: dict[tuple[Line, str], _Told | None] = {}
+        self._known: dict[tuple[Line, str], _Said | None] = {}
 
     def value(self, row: TidyRow) -> float:
         """Returns the number that a row of "intervals" or "power" is about, nan where undefined."""
@@ -81,12 +81,12 @@ class PlainIntervals:
         ]
         return self._of_two(line, found[0], tests, end)
 
-    def _told(self, line: Line, test: str) -> _Told | None:
+    def _told(self, line: Line, test: str) -> _Said | None:
         if (line, test) not in self._known:
             self._known[line, test] = self._read(line, test)
         return self._known[line, test]
 
-    def _read(self, line: Line, test: str) -> _Told | None:
+    def _read(self, line: Line, test: str) -> _Said | None:
         numbers = sorted(self._runs[line])
         runs = [self._runs[line][number] for number in numbers]
         answers = [self._predict(record, readout, len(record.steps) - 1, test) for record, readout in runs]
@@ -100,7 +100,7 @@ class PlainIntervals:
                 split: [w for w, (own, _) in zip(whole, numbers, strict=True) if own == split]
                 for split, _ in numbers
             }
-            return _Told([float(np.mean(same)) for same in of.values()], [], fewest)
+            return _Said([float(np.mean(same)) for same in of.values()], [], fewest)
         every = (r for seeds in self._runs.values() for r, _ in seeds.values())
         shown = next((c for r in every if (c := self._contents(r, test)) is not None), None)
         if shown is not None and len(set(shown.tolist())) < min(4, len(shown)):
@@ -110,7 +110,7 @@ class PlainIntervals:
             kept = shown != content
             for told, (mos, scores) in zip(without, present, strict=True):
                 told.append(self._correlate(scores[kept], mos[kept]))
-        return _Told(whole, without, fewest)
+        return _Said(whole, without, fewest)
 
     def _of_one(self, line: Line, tests: Sequence[str], end: str) -> float:
         told = [t for test in tests if (t := self._told(line, test)) is not None]
@@ -190,9 +190,9 @@ def _seeds(values: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def _splits(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Returns the variance of a mean over splits (Nadeau and Bengio): 1 / n + 1 / 3 in place of 1 / n."""
+    """Returns the variance of a mean over splits (Nadeau and Bengio): 1 / n + 2 / 7 in place of 1 / n."""
     n = len(values)
-    return [(float(np.var(values, ddof=1)) * (1 / n + 1 / 3), n - 1.0)] if n > 1 else [(NAN, 1.0)]
+    return [(float(np.var(values, ddof=1)) * (1 / n + 2 / 7), n - 1.0)] if n > 1 else [(NAN, 1.0)]
 
 
 def _split_of(record: RunRecord) -> int:

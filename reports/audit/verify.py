@@ -24,6 +24,8 @@ TOLERANCE = 1e-12
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 _NOTE = TIDY_COLUMNS.index("note")
+_FORMER = "paired bootstrap"
+"""Stands in the notes of reports of 0.1.0 alone."""
 _RENEW = "write it anew with report --out, or ask where the change comes from"
 
 
@@ -113,9 +115,14 @@ def _check_results(
     if not lines or lines[0] != list(columns):
         found.problems.append(Problem(f"{name}:1", f"has other columns than {','.join(columns)}", _RENEW))
         return
-    due = {_about(row): row for row in expected}
+    former = any(_FORMER in line[-1] for line in lines[1:] if line)
+    due = {_about(row): row for row in expected if not (former and _renewed(row.table, row.metric))}
+    unchecked = 0
     for number, cells in enumerate(lines[1:], 2):
         where = f"{name}:{number}"
+        if former and len(cells) == len(columns) and _renewed(cells[0], cells[9]):
+            unchecked += 1
+            continue
         row = due.pop((*cells[:10], cells[_NOTE]), None) if len(cells) == len(columns) else None
         if row is None:
             found.problems.append(Problem(where, f"no run has such a row: {','.join(cells):.200}", _RENEW))
@@ -129,6 +136,16 @@ def _check_results(
         found.problems += _differences(where, row, cells, computed)
     for row in due.values():
         found.problems.append(Problem(name, f"the row of {_words(row)} is missing", _RENEW))
+    if former:
+        found.notes.append(
+            f"{name}: 0.1.0 wrote it, whose intervals, tests and logistic fits were others: {unchecked} of "
+            "its numbers are not checked; report --out writes it anew"
+        )
+
+
+def _renewed(table: str, metric: str) -> bool:
+    """Whether a number is of a kind that 0.1.0 computed otherwise."""
+    return table in ("intervals", "power", "significance") or "logistic" in metric
 
 
 def _or_nan(value: float | None) -> float:

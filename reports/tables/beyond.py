@@ -194,7 +194,7 @@ def _seeds_of(note: str) -> int:
 
 
 _SPLITS_SHARE = (
-    " Splits share images: variances are corrected for it (Nadeau and Bengio, 2003: 1/n + 1/3, not 1/n)."
+    " Splits share images: variances are corrected for it (Nadeau and Bengio, 2003: 1/n + 2/7, not 1/n)."
 )
 
 

@@ -25,7 +25,7 @@ LEVEL = 0.95
 POWER = 0.8
 FEWEST = 4
 """With fewer contents nothing can be said."""
-TRAIN, TEST = 0.6, 0.2
+TRAIN, TEST = 0.7, 0.2
 """Shares of a dataset in a seeded split."""
 MOST_SEEDS = 1000
 """Beyond this nobody trains."""
@@ -181,7 +181,7 @@ def over_splits(values: Sequence[float]) -> Part:
 
     Random splits share images, so the variance between them divided by their number is too small by far.
     Nadeau and Bengio, "Inference for the generalization error" (Machine Learning 52, 2003): 1 / n becomes
-    1 / n + test / training, here 1 / 3.
+    1 / n + test / training, here 2 / 7.
     """
     n = len(values)
     return Part(variance(values) * (1 / n + TEST / TRAIN), n - 1.0) if n > 1 else Part(math.nan, 1.0)
@@ -191,7 +191,7 @@ def over_splits(values: Sequence[float]) -> Part:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class MeasuredSrcc:
     """SRCC of a method on a test set with each of its seeds.
 
     Attributes:
@@ -247,7 +247,7 @@ def _of_perfect(images: int, contents: int) -> Part:
     return Part((1 + r**2 / 2) / (contents - 3) * (1 - r**2) ** 2, (contents - 1) / 2)
 
 
-def mean_estimate(by_test: Sequence[Agreement]) -> Estimate:
+def mean_estimate(by_test: Sequence[MeasuredSrcc]) -> Estimate:
     """Returns the mean over test sets: their images are independent, their seeds are the same.
 
     Args:
@@ -263,7 +263,7 @@ def mean_estimate(by_test: Sequence[Agreement]) -> Estimate:
     return Estimate(value, (*images, *seeds), centre)
 
 
-def difference(one: Sequence[Agreement], other: Sequence[Agreement], paired: bool) -> Estimate:
+def difference(one: Sequence[MeasuredSrcc], other: Sequence[MeasuredSrcc], paired: bool) -> Estimate:
     """Returns how much larger the mean over test sets of one method is than that of another.
 
     Args:
@@ -281,7 +281,7 @@ def difference(one: Sequence[Agreement], other: Sequence[Agreement], paired: boo
     return Estimate(value, (*images, *seeds))
 
 
-def _means(by_test: Sequence[Agreement]) -> list[float]:
+def _means(by_test: Sequence[MeasuredSrcc]) -> list[float]:
     """Returns the mean over test sets of each seed or split."""
     return [fmean(values) for values in zip(*(one.values for one in by_test), strict=True)]
 

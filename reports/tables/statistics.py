@@ -27,8 +27,8 @@ from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.spread import SEEDS, Replicate, counted, over_splits, units
 from cliqa_bench.reports.tables.jackknife import (
     FEWEST,
-    Agreement,
     Estimate,
+    MeasuredSrcc,
     difference,
     mean_estimate,
     seeds_needed,
@@ -62,11 +62,11 @@ class Known(NamedTuple):
         note: What must be said of all of them.
     """
 
-    by_test: dict[Method, dict[str, Agreement]]
+    by_test: dict[Method, dict[str, MeasuredSrcc]]
     runs: dict[Method, list[Replicate]]
     note: str
 
-    def whole(self, method: Method, tests: Sequence[str]) -> list[Agreement]:
+    def whole(self, method: Method, tests: Sequence[str]) -> list[MeasuredSrcc]:
         """Returns the agreement on every test set; [] where one is missing."""
         found = self.by_test[method]
         return [found[test] for test in tests] if all(test in found for test in tests) else []
@@ -90,7 +90,7 @@ def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
         UserError: If an answer file is broken or files do not belong together.
     """
     methods = sources(group)
-    found: dict[Method, dict[str, Agreement]] = {method: {} for method in methods}
+    found: dict[Method, dict[str, MeasuredSrcc]] = {method: {} for method in methods}
     lacking, fixed = False, []
     for test in group.main_record.sequence:
         complete = _complete(reader, methods, test)
@@ -125,22 +125,22 @@ def _complete(
     return found
 
 
-def _over_contents(each: Sequence[Prediction], shown: NDArray[np.int64] | None) -> Agreement:
+def _over_contents(each: Sequence[Prediction], shown: NDArray[np.int64] | None) -> MeasuredSrcc:
     """Returns the SRCC of several seeds, and without each content; `shown` is None where none is known."""
     values = [metrics.srcc(p.scores, p.mos) for p in each]
     if shown is None:
-        return Agreement(values, np.full((len(each), 1), math.nan), len(each[0].mos))
-    return Agreement(values, np.stack([without_each(p.scores, p.mos, shown) for p in each]), len(shown))
+        return MeasuredSrcc(values, np.full((len(each), 1), math.nan), len(each[0].mos))
+    return MeasuredSrcc(values, np.stack([without_each(p.scores, p.mos, shown) for p in each]), len(shown))
 
 
-def _over_splits(each: Mapping[Replicate, Prediction]) -> Agreement:
+def _over_splits(each: Mapping[Replicate, Prediction]) -> MeasuredSrcc:
     """Returns the SRCC of several splits, each the mean over its seeds."""
     by_split: dict[int, list[float]] = {}
     for run, told in each.items():
         by_split.setdefault(run.split, []).append(metrics.srcc(told.scores, told.mos))
     fewest = min(len(told.mos) for told in each.values())
     values = [fmean(same) for same in by_split.values()]
-    return Agreement(values, np.zeros((len(values), 0)), fewest, splits=True)
+    return MeasuredSrcc(values, np.zeros((len(values), 0)), fewest, splits=True)
 
 
 def _final(reader: AnswerReader, source: RunReadout, test: str) -> Prediction | None:
@@ -230,7 +230,7 @@ def power_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     return rows
 
 
-def _spread(one: Sequence[Agreement], other: Sequence[Agreement], paired: bool) -> float:
+def _spread(one: Sequence[MeasuredSrcc], other: Sequence[MeasuredSrcc], paired: bool) -> float:
     """Returns the variance of the difference of two mSRCC between one seed and the next."""
     if not one or not other or min(len(one[0].values), len(other[0].values)) < 2:
         return math.nan
