@@ -21,6 +21,8 @@ function printed(value) {
 
 const spread = (std) => (std === null || std === undefined ? "" : ` ± ${std}`);
 
+const caution = document.body.dataset.caution ?? ""; // goes with what is copied
+
 // ---- theme -------------------------------------------------------------------------------------
 
 function startTheme(button) {
