@@ -94,8 +94,8 @@ def _markdown_value(value: TableValue) -> str:
 
 # points between the margins of report.tex, and of a page of two columns in most journals
 _TEX_LINE = 510.0
-# letters in points: the largest that fits is used, and what needs smaller ones is parted; with it the name, and
-# how much wider letters are for their height than those of ten points
+# letters in points, with the name of the size and how much wider letters are for their height than those of ten
+# points: the largest that fits is used, and what needs smaller ones is parted
 _TEX_SIZES = ((10, "normalsize", 1.0), (9, "small", 1.03), (8, "footnotesize", 1.07), (7, "scriptsize", 1.15))
 _TEX_PARTED = (2, 3)
 """Which of these sizes a parted table may have; of equally many parts the larger letters are used."""
@@ -134,8 +134,8 @@ def escape_tex(text: str) -> str:
 def latex(table: Table) -> str:
     """Returns a table as booktabs floats; needs the packages booktabs and xcolor.
 
-    What is too long or, with letters of seven points, too wide for a page goes on in further floats of the same
-    number.
+    What is too long for a page, or too wide with letters of seven points, continues in further floats of the
+    same number.
     """
     size, parts = _fitted(table)
     floats: list[str] = []
