@@ -94,8 +94,8 @@ def _markdown_value(value: TableValue) -> str:
 
 # points between the margins of report.tex, and of a page of two columns in most journals
 _TEX_LINE = 510.0
-# letters in points, with the name of the size and how much wider letters are for their height than those of ten
-# points: the largest that fits is used, and what needs smaller ones is parted
+# letters in points, with the name of the size and how much wider they are for their height than those of ten:
+# the largest that fits is used, and what needs smaller ones is parted
 _TEX_SIZES = ((10, "normalsize", 1.0), (9, "small", 1.03), (8, "footnotesize", 1.07), (7, "scriptsize", 1.15))
 _TEX_PARTED = (2, 3)
 """Which of these sizes a parted table may have; of equally many parts the larger letters are used."""

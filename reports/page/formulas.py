@@ -70,12 +70,12 @@ FORMULAS = (
         f"(q_{1 - (1 - LEVEL) / 2:g} + q_{POWER:g}) s: a true difference of this size has an interval "
         f"without 0 with probability {POWER:g}; q: quantiles of Student's t, s as of the interval.",
     ),
-    Formula("Forgetting", "1/(T − 1) Σ_{k<T} (max_{k≤t<T} SRCC_tk − SRCC_Tk)."),
-    Formula("BWT", "Backward transfer, 1/(T − 1) Σ_{k<T} (SRCC_Tk − SRCC_kk)."),
-    Formula("FWT", "Forward transfer, 1/(T − 1) Σ_{k>1} SRCC_(k−1)k."),
     Formula(
         "Seeds needed",
         "The smallest number of seeds with which the difference that was found could be shown.",
     ),
+    Formula("Forgetting", "1/(T − 1) Σ_{k<T} (max_{k≤t<T} SRCC_tk − SRCC_Tk)."),
+    Formula("BWT", "Backward transfer, 1/(T − 1) Σ_{k<T} (SRCC_Tk − SRCC_kk)."),
+    Formula("FWT", "Forward transfer, 1/(T − 1) Σ_{k>1} SRCC_(k−1)k."),
 )  # fmt: skip
 """In the order of the page."""
