@@ -102,6 +102,7 @@ def _record_many(
     facts: dict[str, Any] = {
         "command": "python -m cliqa_bench run --strategy all --orders all",
         "versions": {"numpy": "1.2.3"},
+        "config": {"settings": list(range(60))},
     }
     recorded._record(out, strategy, rows, order, sequence, 0, True, facts, answers, gates, steps)
 

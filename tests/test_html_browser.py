@@ -377,6 +377,9 @@ def test_tables_are_copied_and_downloaded(chromium: Any, many: Path) -> None:
     printed = (many.parent / "table_V.md").read_text()
     table = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(lines) == len(table) - 1
+    spanned = copied("Copy Intervals for a spreadsheet").splitlines()[0].split("\t")
+    assert spanned[:5] == ["Setting", "Method", "mSRCC Value", "mSRCC Low", "mSRCC High"]
+    assert spanned[-1] == "KADID-10k High"
     about, _, *body = copied("Copy Table V as Markdown").splitlines()
     assert "not comparable with published numbers" in about
     # a section's name stands in every line: what is copied may be sorted
@@ -439,6 +442,9 @@ def test_formulas_are_shown_on_hover_and_focus(chromium: Any, file: Path) -> Non
         described = head.get_attribute("aria-describedby")
         assert visit.page.locator(f"#{described}").inner_text() == listed[name]
     visit.page.locator("#table_intervals thead").get_by_role("button", name="Low", exact=True).first.hover()
+    assert tip.inner_text().splitlines()[0] == "Interval"
+    visit.page.locator("#table_intervals thead").get_by_role("button", name="High", exact=True).first.focus()
+    visit.page.mouse.move(2, 2)  # away from the one, while the other has the focus
     assert tip.inner_text().splitlines()[0] == "Interval"
     label = visit.page.locator("#table_V .section b", has_text="mPI")
     label.focus()
