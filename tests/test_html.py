@@ -325,7 +325,7 @@ def test_hostile_names_are_harmless_in_csv_latex_and_markdown_and_verify(tmp_pat
     cells = [cell for path in report.glob("*.csv") for row in csv.reader(path.open()) for cell in row]
     assert f"'{HOSTILE[6]}" in cells
     assert not [c for c in cells if c[:1] in "=+@" and c and not c[1:].replace(".", "").isdigit()]
-    tex = "\n".join(path.read_text() for path in report.glob("*.tex"))
+    tex = "\n".join(path.read_text() for path in report.glob("*.tex")).replace(r"\allowbreak{}", "")
     assert r"\textbackslash{}input\{/etc/passwd\}" in tex
     assert not re.search(r"\\input(?!\{table_\w+\}$)|\$\{", tex, re.MULTILINE)
     markdown = "\n".join(path.read_text() for path in report.glob("*.md"))
