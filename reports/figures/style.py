@@ -23,8 +23,9 @@ WIDTH = 7.16
 
 # Okabe and Ito's palette without its yellow (too light on white); its order alternates dark and light
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":")
+# ten methods have markers of their own, 55 a marker and dashes that no other has
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (7, 2, 1, 2, 1, 2)))
 
 # Any: the stubs of matplotlib want a literal type for each key
 _STYLE: Any = {

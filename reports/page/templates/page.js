@@ -21,6 +21,8 @@ function printed(value) {
 
 const spread = (std, median) => (std == null ? "" : ` ± ${std}`) + (median == null ? "" : `, median ${median}`);
 
+const caution = document.body.dataset.caution ?? ""; // goes with what is copied
+
 // ---- theme -------------------------------------------------------------------------------------
 
 function startTheme(button) {
