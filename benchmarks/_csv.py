@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.pixels.decode import OWN
+from cliqa_bench.benchmarks.pixels.decode import OWN, Reading
 from cliqa_bench.benchmarks.readers.image_names import (
     SUFFIX_KIND,
     MatchedNames,
@@ -68,7 +68,7 @@ class TableDataset(Dataset):
     label_files = ()
     image_folders = ("",)
     citation = ""
-    reading = OWN
+    reading: Reading = OWN
 
     def __init__(self, root: Path) -> None:
         """Opens a table; of the pictures, only names are looked at.
@@ -157,15 +157,22 @@ class TableDataset(Dataset):
         refuse(faults, averaged)
         return averaged
 
-    def own_split(self) -> dict[str, Subset] | None:
-        """See the base class: the column of subsets, where there is one."""
-        if self.columns.split is None:
+    def own_split(self, number: int = 1) -> dict[str, Subset] | None:
+        """See the base class: the column of subsets, or that of the number, where there are any."""
+        column, several = self.columns.split, self.columns.splits
+        if several and number not in several:
+            raise UserError(
+                f"{self.options.path} has no split {number}; its columns {', '.join(several.values())} are "
+                "those there are"
+            )
+        column = several.get(number, column)
+        if column is None:
             return None
         subset: dict[str, tuple[Subset, str]] = {}
         faults = []
         for row in self.table.rows:
             try:
-                key, part = self._key_of(row), self._subset_of(row)
+                key, part = self._key_of(row), self._subset_of(row, column)
             except UserError as error:
                 faults.append(error)
                 continue
@@ -175,8 +182,7 @@ class TableDataset(Dataset):
         refuse(faults)
         return {key: part for key, (part, _) in subset.items()}
 
-    def _subset_of(self, row: LabelRow) -> Subset:
-        column = self.columns.split or ""
+    def _subset_of(self, row: LabelRow, column: str) -> Subset:
         word = row.text(column).lower()
         if word not in _SUBSET_OF:
             fault = row.fault(column, f"one of {', '.join(SUBSETS)}")
@@ -212,13 +218,26 @@ class TableDataset(Dataset):
 
     def notes(self) -> list[str]:
         """See the base class."""
-        return [self._columns_told(), *self._matched.told(), *self._ratings_told()]
+        return [*self._sheet_told(), self._columns_told(), *self._matched.told(), *self._ratings_told()]
+
+    def _sheet_told(self) -> list[str]:
+        first, *others = self.table.sheets or ("",)
+        if not others or "sheet" in self.options.values:
+            return []
+        other = self.options.shown(sheet=others[0])
+        return [f"the sheet {first!r} is read, the first of {1 + len(others)} (else: {other})"]
+
+    @property
+    def exact_names(self) -> bool:
+        """Whether all pictures that were found are called exactly as the table has them."""
+        return not self._matched.how
 
     def _columns_told(self) -> str:
         columns = self.columns
         better = "lower" if columns.lower else "higher"
         doubt = "" if self.options.flags & {LOWER, HIGHER} else f" (else: {LOWER})"
-        others = (("std", columns.std), ("groups", columns.group), ("split", columns.split))
+        splits = columns.split or ", ".join(columns.splits.values())
+        others = (("std", columns.std), ("groups", columns.group), ("split", splits))
         more = [f"{what}: {name if name else NONE}" for what, name in others]
         return f"score: {columns.score}, {better} is better{doubt}; image: {columns.image}; {', '.join(more)}"
 
@@ -260,7 +279,8 @@ def find(text: str) -> type[Dataset]:
         UserError: If the table cannot be read, or it is not clear which of its columns are meant.
     """
     options = parse_options(text)
-    table = read_own_table(options.path, lambda header: has_columns(header, options))
+    sheet = options.values.get("sheet")
+    table = read_own_table(options.path, lambda header: has_columns(header, options), sheet)
     columns = choose_columns(table.header, options)
     for column in (columns.score, columns.std):
         if column is not None:

@@ -65,7 +65,7 @@ class Dataset(ABC):
         label_files: Label files relative to the root, any of which tells the dataset's root.
         image_folders: Folders relative to the root that hold images, with all below them; "" stands for the
             files of the root itself.
-        citation: Whom to cite.
+        citation: Whom to cite, `A. Author, B. Author: Title. Venue, 2026`, or several; `cite` prints it.
         homepage: Where the dataset is had.
         n_images: Number of rated images of the real dataset.
         n_groups: Number of reference images; None where there are none.
@@ -87,7 +87,7 @@ class Dataset(ABC):
     folders: ClassVar[tuple[str, ...]]
     label_files: ClassVar[tuple[str, ...]]
     image_folders: ClassVar[tuple[str, ...]]
-    citation: ClassVar[str]
+    citation: ClassVar[str | tuple[str, ...]] = ""
     homepage: ClassVar[str]
     n_images: ClassVar[int]
     n_groups: ClassVar[int | None] = None
@@ -99,7 +99,7 @@ class Dataset(ABC):
     score_facts: ClassVar[ScoreFacts | None] = None
     official_counts: ClassVar[tuple[int, int, int] | None] = None
     home: ClassVar[Path | None] = None
-    reading: ClassVar[Reading] = RELEASED
+    reading: Reading = RELEASED
 
     def __init_subclass__(cls) -> None:
         """Names the dataset after its file, unless it says its name."""
@@ -234,13 +234,16 @@ class Dataset(ABC):
             told.append(f"rates images of {shown}; get it anew")
         return [UserError(f"{source} {line}") for line in told]
 
-    def own_split(self) -> dict[str, Subset] | None:
+    def own_split(self, number: int = 1) -> dict[str, Subset] | None:
         """Returns the split that the labels themselves state: key of every image -> subset; None for none.
 
         No other takes its place. Without images for validation, some of those for training are taken.
 
+        Args:
+            number: Which, where the labels state several.
+
         Raises:
-            UserError: If it is broken.
+            UserError: If it is broken, or the labels state several and none of that number.
         """
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -211,11 +210,8 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
         row.notes += _some_of(dataset.twin_notes(), "files whose names differ in case alone")
         row.missing = dataset.missing_files()
         row.unlabelled = dataset.unlabelled_files()
-        with _noted(row, "of the split"), warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("ignore")  # what a library says of its own future is no note on the data
-            warnings.simplefilter("always", UserWarning)
+        with _noted(row, "of the split"):
             row.split = resolve_split(split, dataset, row.ratings)
-        row.notes += [one_line(str(warning.message)) for warning in warned]
         row.notes += [*dataset.notes(), *([row.split.note] if row.split and row.split.note else [])]
     return row
 

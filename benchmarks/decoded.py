@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.pairs import batch_pairs, n_pairs_for, pair_labels, sample_pairs
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
+from cliqa_bench.benchmarks.splits import unit_of
 from cliqa_bench.config import MAX_MEGAPIXELS, Training
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import rng_for
@@ -112,6 +113,13 @@ class DecodedDataset:
     def std(self) -> NDArray[np.float64]:
         """(n,) standard deviations of the opinions on all images, in the unit of `mos`; nan where unknown."""
         return np.array([rating.std for rating in self.ratings], np.float64)
+
+    @cached_property
+    def contents(self) -> NDArray[np.int64]:
+        """(n,) one number for all images of a reference; an image without one has a number of its own."""
+        units = [unit_of(rating) for rating in self.ratings]
+        number = {unit: place for place, unit in enumerate(dict.fromkeys(units))}
+        return np.array([number[unit] for unit in units], np.int64)
 
     @cached_property
     def _places(self) -> dict[str, int]:

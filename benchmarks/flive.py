@@ -29,8 +29,8 @@ class Flive(Dataset):
     label_files = ("labels_image.csv", "database/labels_image.csv")
     image_folders = ("database",)
     citation = (
-        "Z. Ying et al.: From patches to pictures (PaQ-2-PiQ): mapping the perceptual space of picture "
-        "quality. CVPR 2020"
+        "Z. Ying, H. Niu, P. Gupta, D. Mahajan, D. Ghadiyaram, A. Bovik: From patches to pictures "
+        "(PaQ-2-PiQ): mapping the perceptual space of picture quality. CVPR 2020"
     )
     homepage = "https://github.com/niu-haoran/FLIVE_Database"
     n_images = 39810

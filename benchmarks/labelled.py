@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.pixels.decode import reading_changes
-from cliqa_bench.benchmarks.pixels.hashes import changed_rules, content_hashes
+from cliqa_bench.benchmarks.pixels.hashes import any_converted, changed_rules, content_hashes
 from cliqa_bench.benchmarks.splits import Split, resolve_split, whole
 from cliqa_bench.benchmarks.suites import dataset_class, find_datasets
 from cliqa_bench.errors import UserError, refuse
@@ -56,14 +56,25 @@ class LabelledDataset:
         Raises:
             UserError: If files of one's own are the same in different subsets.
         """
-        hashes = content_hashes(self.dataset.root, self.paths, self.dataset.title)
         if self.dataset.home is not None:  # of the published sets, `data check` knows
-            _refuse_leaks(self, hashes)
-        images = sorted((r.key, h) for r, h in zip(self.ratings, hashes, strict=True))
+            _refuse_leaks(self, self._hashes)
+        return self._fingerprint(self.split)
+
+    @cached_property
+    def contents(self) -> str:
+        """The same but for the split, as if all images were test images: splits of the same data share it."""
+        return self._fingerprint(whole(self.ratings))
+
+    @cached_property
+    def _hashes(self) -> list[str]:
+        return content_hashes(self.dataset.root, self.paths, self.dataset.title)
+
+    def _fingerprint(self, split: Split) -> str:
+        images = sorted((r.key, h) for r, h in zip(self.ratings, self._hashes, strict=True))
         rules = changed_rules(self.dataset.root, self.paths, self.dataset.title)
         reading = reading_changes(self.dataset.reading)
         more = [part for part in (rules, reading) if part]
-        return digest([self.name, self.split.fingerprint, images, *more], length=64)
+        return digest([self.name, split.fingerprint, images, *more], length=64)
 
 
 def _refuse_leaks(material: LabelledDataset, hashes: Sequence[str]) -> None:
@@ -124,7 +135,11 @@ def open_datasets(names: Sequence[str], data: Path | None = None) -> dict[str, D
 
 
 def load_materials(
-    names: Sequence[str], data: Path | None = None, split: str = "1", test_only: Sequence[str] = ()
+    names: Sequence[str],
+    data: Path | None = None,
+    split: str = "1",
+    test_only: Sequence[str] = (),
+    srgb: bool = False,
 ) -> dict[str, LabelledDataset]:
     """Loads the labels and splits of datasets, and sees that the images are there.
 
@@ -133,6 +148,8 @@ def load_materials(
         data: As in `open_datasets`.
         split: "1", "2", ... or a path, see `resolve_split`.
         test_only: Further datasets, all of whose images are test images.
+        srgb: Whether published datasets, too, are read as sRGB. One without a picture that this changes keeps
+            its fingerprint.
 
     Raises:
         UserError: If a dataset is missing or incomplete, or its labels or split files are broken.
@@ -142,5 +159,7 @@ def load_materials(
         ratings = dataset.ratings()
         dataset.verify_files(ratings)
         whose = whole(ratings) if name in test_only else resolve_split(split, dataset, ratings)
-        materials[name] = LabelledDataset(dataset, ratings, whose)
+        material = materials[name] = LabelledDataset(dataset, ratings, whose)
+        if srgb and any_converted(dataset.root, material.paths, dataset.title):
+            dataset.reading = dataset.reading._replace(srgb=True)
     return materials

@@ -28,7 +28,10 @@ class Pipal(Dataset):
     folders = ("PIPAL", "pipal")
     label_files = ("Train_Label/A0001.txt",)
     image_folders = IMAGE_FOLDERS
-    citation = "J. Gu et al.: PIPAL: a large-scale image quality assessment dataset. ECCV 2020"
+    citation = (
+        "J. Gu, H. Cai, H. Chen, X. Ye, J. S. Ren, C. Dong: PIPAL: a large-scale image quality assessment "
+        "dataset for perceptual image restoration. ECCV 2020"
+    )
     homepage = "https://github.com/HaomingCai/PIPAL-dataset"
     n_images = 23200
     n_groups = 200

@@ -28,7 +28,10 @@ class Spaq(Dataset):
         "MOS and Image attribute scores.xlsx",
     )
     image_folders = ("TestImage",)
-    citation = "Y. Fang et al.: Perceptual quality assessment of smartphone photography. CVPR 2020"
+    citation = (
+        "Y. Fang, H. Zhu, Y. Zeng, K. Ma, Z. Wang: Perceptual quality assessment of smartphone photography. "
+        "CVPR 2020"
+    )
     homepage = "https://github.com/h4nwei/SPAQ"
     n_images = 11125
     direction = "higher"

@@ -12,7 +12,6 @@ import hashlib
 import io
 import math
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.base import Dataset, content, find_file, folded
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_records
-from cliqa_bench.errors import UserError, refuse
+from cliqa_bench.errors import UserError, one_line, refuse
 from cliqa_bench.paths import user_path
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.seeds import rng_for
@@ -243,20 +242,19 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
         UserError: If there are no such files, or they do not fit the dataset, or it has no official split.
     """
     spec = spec.strip()
-    own = dataset.own_split()
+    said = re.search("(?:^|#)([0-9]{1,9})$", spec)
+    number = int(said[1]) if said else 1
+    own = dataset.own_split(number)
     if own is not None:
-        return _stated_split(own, dataset, ratings, int(spec) if re.fullmatch("[0-9]{1,9}", spec) else 1)
+        return _stated_split(own, dataset, ratings, number)
     if spec == OFFICIAL:
         return _official_split(dataset, ratings)
     if re.fullmatch("-?[0-9]{1,9}", spec):
         return seeded_split(ratings, dataset.name, int(spec))
-    path, mark, number = spec.rpartition("#")
-    if not mark or not re.fullmatch("[0-9]{1,9}", number):
-        path, number = spec, ""
-    root = user_path(path)
+    root = user_path(spec[: said.start()] if said else spec)
     if not root.is_dir():
         raise UserError(f"split {spec!r} is neither a number (1, 2, ...) nor a folder with split files")
-    return read_split(find_split_folder(root, dataset, number), dataset, ratings)
+    return read_split(find_split_folder(root, dataset, said[1] if said else ""), dataset, ratings)
 
 
 def find_split_folder(root: Path, dataset: Dataset, number: str = "") -> Path:
@@ -344,8 +342,8 @@ def read_split(folder: Path, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
                 faults.append(error)
     faults += _incomplete(folder, ratings, subset) + _torn(folder, ratings, subset)
     refuse(faults)
-    _check_scores(folder, ratings, scores)
-    return make_split(f"{kind}-{folder.name}", ratings, subset)
+    note = _check_scores(folder, ratings, scores)
+    return make_split(f"{kind}-{folder.name}", ratings, subset, note)
 
 
 def _records(path: Path, widths: tuple[int, ...], faults: list[UserError]) -> list[tuple[int, list[str]]]:
@@ -401,13 +399,17 @@ def _torn(source: Path | str, ratings: Sequence[Rating], subset: Mapping[str, Su
     return list(faults.values())
 
 
-def _check_scores(folder: Path, ratings: Sequence[Rating], scores: Mapping[str, float]) -> None:
-    """Compares the scores of split files with ours: they need not be equal, but must rank alike."""
+def _check_scores(folder: Path, ratings: Sequence[Rating], scores: Mapping[str, float]) -> str:
+    """Compares the scores of split files with ours: they need not be equal, but must rank alike.
+
+    Returns:
+        A line that says how they differ; "" if they do not.
+    """
     ours = np.array([rating.score for rating in ratings])
     theirs = np.array([scores[rating.key] for rating in ratings])
     spread = np.ptp(ours)
     if spread == 0 or np.abs(ours - theirs).max() <= 1e-3 * spread:  # three decimals of CSIQ's 0 to 1
-        return
+        return ""
     from scipy.stats import rankdata
 
     ranks = rankdata(ours), rankdata(theirs)
@@ -420,10 +422,9 @@ def _check_scores(folder: Path, ratings: Sequence[Rating], scores: Mapping[str, 
         raise UserError(
             f"{folder}: scores are not of these images (SRCC {srcc:.3f} with the labels): {example}"
         )
-    warnings.warn(
+    return one_line(
         f"{folder}: scores differ from the label file's (SRCC {srcc:.4f}), for instance {example}; "
-        "the label file's are used",
-        stacklevel=3,
+        "the label file's are used"
     )
 
 

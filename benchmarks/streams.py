@@ -16,6 +16,7 @@ from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset, open_source
 from cliqa_bench.benchmarks.labelled import load_materials, say_notes
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.benchmarks.suites import parse_orders
+from cliqa_bench.benchmarks.targets import OpinionScores
 from cliqa_bench.config import PRESETS, PresetName, Training
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.seeds import seed_for
@@ -55,7 +56,8 @@ class QualityDataset(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
         """Returns (H, W, 3) uint8 pixels (a read-only view) and the score, a float32 scalar."""
         pixels = self.source.cache.image(int(self._indices[index]))
-        return pixels, torch.tensor(self.targets[index], dtype=torch.float32)
+        score = torch.tensor(self.targets[index], dtype=torch.float32)
+        return pixels, score.as_subclass(OpinionScores)
 
 
 class WholeImage:

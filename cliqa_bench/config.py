@@ -153,6 +153,8 @@ class RunConfig:
         weights: Path of the backbone's pre-trained weights, "random", or None for the usual places.
         seeds: Seeds of the training.
         split: "1", "2", ... for the seeded split of that number, or a path with published split files.
+        splits: Numbers of all splits that are asked for together, of which `split` is one; none for a single
+            one. See `each_split`.
         preset: Which preset the training protocol started from.
         training: The protocol.
         params: Strategy name -> hyper-parameters that differ from its defaults.
@@ -166,6 +168,8 @@ class RunConfig:
         tables: Tables of the user's that are datasets, as `csv:PATH?OPTIONS`, the path absolute; orders and
             `test_on` have the short names that they go by.
         max_megapixels: Largest image that is decoded, in 10^6 pixels; changes no result.
+        srgb: Whether the colour profiles of published datasets are converted to sRGB, as those of one's own
+            pictures are; the published code ignores them.
         deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
         orders_as: How `orders` was asked for, where that is shorter ("every:live,csiq,bid"); [] where not.
@@ -181,6 +185,7 @@ class RunConfig:
     preset: PresetName
     training: Training
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
+    splits: list[int] = field(default_factory=list)
     device: str = "auto"
     out: Path = Path("runs")
     test_on: list[str] = field(default_factory=list)
@@ -188,7 +193,22 @@ class RunConfig:
     tables: list[str] = field(default_factory=list)
     jobs: int | Literal["auto"] = 1
     threads: int | None = None
+    srgb: bool = False
     deterministic: bool = False
     log: LogName | None = None
     max_megapixels: float = MAX_MEGAPIXELS
     orders_as: list[str] = field(default_factory=list)
+
+    @property
+    def split_folder(self) -> str:
+        """The folder of published files that several splits are in; "" for seeded ones."""
+        return self.split.rpartition("#")[0] if self.splits else ""
+
+
+def each_split(config: RunConfig) -> list[RunConfig]:
+    """Returns a configuration for each of the splits that are asked for together, else the configuration.
+
+    Each makes the very work that it would make if its split were asked for alone.
+    """
+    before = f"{config.split_folder}#" if config.split_folder else ""
+    return [replace(config, split=f"{before}{number}") for number in config.splits] or [config]

@@ -52,6 +52,53 @@ class SeveralErrors(UserError):
         return self._each
 
 
+class Mistakes(SeveralErrors):
+    """Several mistakes of one command line or configuration file: all are told, each in a line of its own."""
+
+    def __init__(self, faults: Iterable[UserError]) -> None:
+        super().__init__(faults)
+        self.args = (one_line("; and ".join(map(str, self._each))),)
+
+
+class Gather:
+    """Calls readers of settings one after the other, so that one run shows every mistake.
+
+    What a reader raises is kept, and a reader that is given what another one failed to make is not called.
+
+    Example:
+        >>> gather = Gather()
+        >>> number = gather(int, "3")
+        >>> gather.refuse()
+        >>> number
+        3
+    """
+
+    _FAILED = object()
+
+    def __init__(self) -> None:
+        self._faults: list[UserError] = []
+
+    def __call__(self, read: Callable[..., R], *given: object) -> R:
+        """Returns what a reader makes of its arguments; something useless if it cannot."""
+        if not any(value is self._FAILED for value in given):
+            try:
+                return read(*given)
+            except UserError as error:
+                self._faults += error.each
+        return self._FAILED  # type: ignore[return-value]  # `refuse` lets nobody see it
+
+    def refuse(self) -> None:
+        """Raises what was gathered.
+
+        Raises:
+            UserError: If any reader raised one.
+        """
+        if len(self._faults) == 1:
+            raise self._faults[0]
+        if self._faults:
+            raise Mistakes(self._faults)
+
+
 def refuse(faults: Sequence[UserError], whole: Sequence[Any] = ()) -> None:
     """Raises what was gathered: nothing, the one fault, or all of them as one.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,13 +128,40 @@ def logistic(x: ArrayLike, b1: float, b2: float, b3: float, b4: float) -> Floats
     return np.asarray((b1 - b2) * expit((np.asarray(x, np.float64) - b3) / abs(b4)) + b2, np.float64)
 
 
-def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Floats] | None:
+STEEPEST = 0.2
+"""Smallest width |b4| of a logistic fit, in standard deviations of the predictions: no step through a gap."""
+
+
+@dataclass(frozen=True)
+class LogisticCurve:
+    """A fitted logistic function, predictions to opinions.
+
+    Attributes:
+        parameters: b1, b2, b3 and b4 > 0 of `logistic`, on standardised numbers.
+        inward: Mean and standard deviation of the predictions.
+        outward: Mean and standard deviation of the opinions.
+        steep: Whether the fit is as steep as it may be, so that a steeper one would be nearer to the data.
+    """
+
+    parameters: tuple[float, float, float, float]
+    inward: tuple[float, float]
+    outward: tuple[float, float]
+    steep: bool
+
+    def __call__(self, scores: ArrayLike) -> Floats:
+        """Maps predictions, an array of any shape, to opinions, float64."""
+        (x0, dx), (y0, dy) = self.inward, self.outward
+        return logistic((np.asarray(scores, np.float64) - x0) / dx, *self.parameters) * dy + y0
+
+
+def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> LogisticCurve | None:
     """Fits the four-parameter logistic function that maps predictions to opinions, by least squares.
 
     Both sides are standardised for the fit, which starts from VQEG's values (b1, b2 the extremes of the
     opinions, b3 the middle and b4 the spread of the predictions). Where the data lie at a limit of the family
     (a straight line, an exponential), the parameters run away without end; the search then stops after 300
-    evaluations and its last curve is used, which is that limit to several digits.
+    evaluations and its last curve is used, which is that limit to several digits. On few images the nearest
+    curve may be a step, which says more of two clusters than of the model: |b4| is `STEEPEST` or more.
 
     Args:
         scores: (n,) predictions.
@@ -154,16 +182,18 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
     if not (dx > 0 and dy > 0):  # a spread below the smallest number
         return None
     u, v = (x - x0) / dx, (y - y0) / dy
-    start = np.array([v.max(), v.min(), np.median(u), 1.0])
+    # |b4| is the root of b[3]^2 + STEEPEST^2
+    start = np.array([v.max(), v.min(), np.median(u), math.sqrt(1 - STEEPEST**2)])
 
     def errors(b: Floats) -> Floats:
-        return np.asarray((b[0] - b[1]) * expit((u - b[2]) / abs(b[3])) + b[1] - v)
+        return np.asarray((b[0] - b[1]) * expit((u - b[2]) / math.hypot(b[3], STEEPEST)) + b[1] - v)
 
     def slopes(b: Floats) -> Floats:
-        z, rise = (u - b[2]) / abs(b[3]), b[0] - b[1]
+        width, rise = math.hypot(b[3], STEEPEST), b[0] - b[1]
+        z = (u - b[2]) / width
         s = expit(z)
         by_z = rise * s * (1 - s)
-        return np.stack([s, 1 - s, -by_z / abs(b[3]), -by_z * z / b[3]], axis=1)
+        return np.stack([s, 1 - s, -by_z / width, -by_z * z * b[3] / width**2], axis=1)
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -172,13 +202,11 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Callable[[ArrayLike], Flo
             errors, start, Dfun=slopes, full_output=True, ftol=1e-8, xtol=1e-8, gtol=1e-8, maxfev=300
         )
     b = np.asarray(found[0], np.float64)
-    if not (np.isfinite(b).all() and np.isfinite(errors(b)).all() and b[0] > b[1] and b[3] != 0):
+    if not (np.isfinite(b).all() and np.isfinite(errors(b)).all() and b[0] > b[1]):
         return None
-
-    def curve(new: ArrayLike) -> Floats:
-        return logistic((np.asarray(new, np.float64) - x0) / dx, *b) * dy + y0
-
-    return curve
+    width = math.hypot(b[3], STEEPEST)
+    parameters = (float(b[0]), float(b[1]), float(b[2]), width)
+    return LogisticCurve(parameters, (x0, dx), (y0, dy), steep=width < 1.05 * STEEPEST)
 
 
 class Fitted(NamedTuple):
@@ -187,10 +215,12 @@ class Fitted(NamedTuple):
     Attributes:
         plcc: Pearson's correlation in [-1, 1], or nan.
         rmse: Root mean squared error in the unit of the opinions, or nan.
+        steep: Whether the fit is as steep as it may be, see `LogisticCurve`.
     """
 
     plcc: float
     rmse: float
+    steep: bool = False
 
 
 def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
@@ -208,7 +238,8 @@ def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
         return Fitted(NAN, NAN)
     mapped, y = curve(scores), np.asarray(mos, np.float64)
     told = (plcc(mapped, y), float(np.sqrt(np.mean((mapped - y) ** 2))))
-    return Fitted(*(float(f"{value:.9g}") for value in told))
+    correlation, error = (float(f"{value:.9g}") for value in told)
+    return Fitted(correlation, error, curve.steep)
 
 
 def plcc_logistic(scores: ArrayLike, mos: ArrayLike) -> float:

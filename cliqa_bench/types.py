@@ -67,6 +67,7 @@ class Answers:
         distances: (n, tasks, stages) float32, Euclidean distance to the nearest centroid of each task, per
             stage of the gate's features (Eq. 7); None where no gate was fitted.
         extras: What else the newest model said, see `Strategy.extras`: name -> (n, k) float32.
+        contents: (n,) int64, one number for all images of a reference; None where the files do not say.
     """
 
     keys: NDArray[np.str_]
@@ -74,3 +75,4 @@ class Answers:
     scores: NDArray[np.float32]
     distances: NDArray[np.float32] | None = None
     extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    contents: NDArray[np.int64] | None = None

@@ -61,12 +61,14 @@ class RunNumbers:
         missing: How many (experience, test set) pairs have no finished answers.
         expected: How many there should be.
         problems: Predictions without a rank correlation, each in one line naming the image or the test set.
+        steep: Predictions whose logistic fit is as steep as it may be, each in a few words.
     """
 
     values: dict[str, dict[Cell, float]]
     missing: int = 0
     expected: int = 0
     problems: list[str] = field(default_factory=list)
+    steep: list[str] = field(default_factory=list)
 
 
 class Measurer:
@@ -74,7 +76,7 @@ class Measurer:
 
     def __init__(self, reader: AnswerReader) -> None:
         self._reader = reader
-        self._final: dict[bytes, dict[str, float]] = {}
+        self._final: dict[bytes, tuple[dict[str, float], bool]] = {}
 
     def measure(self, record: RunRecord) -> RunNumbers:
         """Returns all numbers of a run under all of its readouts.
@@ -106,6 +108,11 @@ class Measurer:
             # where nothing was read there is no image either
             seen = [m if p.shape[1] else m[:0] for p, m in zip(told[readout], mos, strict=True)]
             measured.values[readout] = self._numbers(record, readout, tests, told[readout], seen)
+            measured.steep += [
+                f"{record.rows[readout]}, order {record.order}, seed {record.seed}, on {record.titles[test]}"
+                for test, scores, opinions in zip(tests, told[readout], seen, strict=True)
+                if self._of_final(scores[-1], opinions)[1]
+            ]
         return measured
 
     @staticmethod
@@ -135,10 +142,11 @@ class Measurer:
         else:
             return
         title = record.titles.get(test, test)
+        split = f"split {record.split_number}, " if record.split_number else ""
         after = record.titles.get(record.steps[step].dataset, record.steps[step].dataset)
         measured.problems.append(
-            f"{record.rows[readout]}, order {record.order}, seed {record.seed}, after {after}, on {title}: "
-            f"{what}; its correlations are dashes"
+            f"{record.rows[readout]}, order {record.order}, {split}seed {record.seed}, after {after}, on "
+            f"{title}: {what}; its correlations are dashes"
         )
 
     def _numbers(
@@ -157,7 +165,7 @@ class Measurer:
                 train, length = ("All", "") if joint else (titles[t], t + 1)
                 values[Cell("SRCC", length, train, title, note)] = float(agreement[t, k])
         for k, title in enumerate(titles):
-            for metric, value in self._of_final(told[k][-1], mos[k]).items():
+            for metric, value in self._of_final(told[k][-1], mos[k])[0].items():
                 if readout != "oracle" or k < tasks:
                     length, train = ("", "All") if joint else (steps, titles[steps - 1])
                     note = "after the last experience" + ("" if k < tasks else f"; {NOT_LEARNED}")
@@ -168,17 +176,21 @@ class Measurer:
             values.update(_indices(agreement, stability, titles))
         return values
 
-    def _of_final(self, scores: Floats, mos: Floats) -> dict[str, float]:
-        """PLCC, KRCC and the logistic ones; runs that predict the same (other orders) are fitted once."""
+    def _of_final(self, scores: Floats, mos: Floats) -> tuple[dict[str, float], bool]:
+        """Returns PLCC, KRCC and the logistic ones, and whether the fit is as steep as it may be.
+
+        Runs that predict the same (other orders) are fitted once.
+        """
         key = hashlib.blake2b(scores.tobytes() + mos.tobytes()).digest()
         if key not in self._final:
             fit = metrics.fitted(scores, mos)
-            self._final[key] = {
+            numbers = {
                 "PLCC": metrics.plcc(scores, mos),
                 "PLCC (logistic)": fit.plcc,
                 "KRCC": metrics.krcc(scores, mos),
                 "RMSE (logistic)": fit.rmse,
             }
+            self._final[key] = numbers, fit.steep
         return self._final[key]
 
 

@@ -13,6 +13,7 @@ from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import Setting, is_joint, setting_of
 from cliqa_bench.reports.rows import SETTINGS, RunGroup, TidyRow
+from cliqa_bench.reports.spread import Replicate, replicate_of
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Floats
 
@@ -58,11 +59,13 @@ class Prediction(NamedTuple):
         keys: (n,) str, image keys.
         mos: (n,) float64 opinions, higher is better.
         scores: (n,) float64 predictions.
+        contents: (n,) int64, one number for all images of a reference; None where the files do not say.
     """
 
     keys: NDArray[np.str_]
     mos: Floats
     scores: Floats
+    contents: NDArray[np.int64] | None = None
 
 
 def method_of(source: RunReadout) -> Method:
@@ -75,8 +78,8 @@ def method_of(source: RunReadout) -> Method:
 
 def sources(
     group: RunGroup, wanted: Callable[[RunRecord], bool] | None = None
-) -> dict[Method, dict[int, RunReadout]]:
-    """Returns the runs behind every method, by seed; of several with one seed the newest.
+) -> dict[Method, dict[Replicate, RunReadout]]:
+    """Returns the runs behind every method, by split and seed; of several with the same ones the newest.
 
     Args:
         group: The runs, the newest first.
@@ -88,11 +91,11 @@ def sources(
     def compared(record: RunRecord) -> bool:
         return record.order == order or (is_joint(record) and set(record.sequence) == main)
 
-    found: dict[Method, dict[int, RunReadout]] = {}
+    found: dict[Method, dict[Replicate, RunReadout]] = {}
     for record in filter(wanted or compared, group.records):
         for readout in record.rows:
             source = RunReadout(record, readout)
-            found.setdefault(method_of(source), {}).setdefault(record.seed, source)
+            found.setdefault(method_of(source), {}).setdefault(replicate_of(record), source)
     ranked = sorted(found, key=lambda m: (SETTINGS.index(m.setting), *m[1:]))
     return {method: dict(sorted(found[method].items())) for method in ranked}
 
@@ -142,7 +145,7 @@ def predict(reader: AnswerReader, source: RunReadout, step: int, test: str) -> P
         return None
     task = record.sequence.index(test) if test in record.sequence else None
     scores = read(answers, readout, task, record.tau)
-    return None if scores is None else Prediction(answers.keys, answers.mos, scores)
+    return None if scores is None else Prediction(answers.keys, answers.mos, scores, answers.contents)
 
 
 def matrices_of(reader: AnswerReader, source: RunReadout) -> tuple[Floats, Floats]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from cliqa_bench.reports import render
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.parts import ReportPart, empty_parts, what_it_shows
-from cliqa_bench.reports.rows import GENERATED, SETTINGS, RunGroup, Tidy, TidyRow, order_rank
-from cliqa_bench.reports.tables.shapes import Table, table_title
+from cliqa_bench.reports.rows import SETTINGS, RunGroup, Tidy, TidyRow, order_rank
+from cliqa_bench.reports.tables.shapes import Table, TableValue, table_title, value_of
 from cliqa_bench.terminal import text_table
 
 _OverviewLine = tuple[str, ...]
@@ -30,11 +29,13 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
     found = _summaries(numbers)
     several = len({row.backbone for row in numbers.rows}) > 1
     heads = ["order", "method", "setting", *(["backbone"] if several else []), *SUMMARY]
-    body = [[*line, *(render.number(found[line].get(m, math.nan)) for m in SUMMARY)] for line in found]
+    body = [[*line, *(_shown(found[line].get(m)) for m in SUMMARY)] for line in found]
     n = len(numbers.group.records)
     lines = [f"{n} {'run' if n == 1 else 'runs'} ({numbers.group.description})"]
-    if numbers.group.generated:
-        lines.append(GENERATED)
+    if numbers.group.caution:
+        lines.append(numbers.group.caution)
+    if any(row.median is not None for row in numbers.rows):
+        lines.append("over the splits: mean ± standard deviation (median)")
     if body:
         lines += ["", text_table(body, heads, right=range(len(heads) - len(SUMMARY), len(heads))), ""]
     if empty := ", ".join(table_title(part.number).removeprefix("Table ") for part in empty_parts(numbers)):
@@ -42,7 +43,11 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
     return "\n".join([*lines, *numbers.notes, f"tables and figures: {folder}"])
 
 
-def _summaries(numbers: Tidy) -> dict[_OverviewLine, dict[str, float]]:
+def _shown(row: TidyRow | None) -> str:
+    return render.plain(TableValue() if row is None else value_of(row, spread=False))
+
+
+def _summaries(numbers: Tidy) -> dict[_OverviewLine, dict[str, TidyRow]]:
     """Sorts the summary numbers by what stands in front of them: order, method, setting (and backbone)."""
     several = len({row.backbone for row in numbers.rows}) > 1
     found: dict[_OverviewLine, dict[str, TidyRow]] = {}
@@ -57,7 +62,7 @@ def _summaries(numbers: Tidy) -> dict[_OverviewLine, dict[str, float]]:
     def rank(line: _OverviewLine) -> tuple[object, ...]:
         return (order_rank(line[0]) if line[0] else (-1, ""), SETTINGS.index(line[2]), *line[1:])
 
-    return {line: {m: row.value for m, row in found[line].items()} for line in sorted(found, key=rank)}
+    return {line: found[line] for line in sorted(found, key=rank)}
 
 
 def fill_lines(numbers: Tidy, out: Path) -> list[str]:
@@ -92,8 +97,8 @@ def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: 
     """
     group = numbers.group
     lines = ["# Report", "", f"{len(group.records)} runs, {group.description}."]
-    if group.generated:
-        lines += ["", f"{GENERATED.capitalize()}."]
+    if group.caution:
+        lines += ["", f"{group.caution[0].upper()}{group.caution[1:]}."]
     lines += ["", "`results.csv` holds every number, unrounded.", ""]
     if "report.html" in files:
         lines += ["[report.html](report.html) shows all of it in a browser, to sort and to explore.", ""]

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records, tidy
+from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, columns_of, group_records, tidy
 from cliqa_bench.reports.tables import shapes
 from cliqa_bench.reports.tables.all_orders import first_task_rows, order_rows
 from cliqa_bench.reports.tables.beyond import (
     shape_first_task,
     shape_intervals,
     shape_orders,
+    shape_power,
     shape_significance,
     shape_transfer,
 )
@@ -45,10 +46,9 @@ from cliqa_bench.reports.tables.similarity import (
     shape_heads,
     shape_kl,
 )
-from cliqa_bench.reports.tables.statistics import interval_rows, significance_rows
+from cliqa_bench.reports.tables.statistics import interval_rows, power_rows, significance_rows
 from cliqa_bench.reports.tables.transfer import transfer_rows
 from cliqa_bench.results.records import AnswerReader, read_records
-from cliqa_bench.types import TIDY_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,11 @@ PARTS: tuple[ReportPart, ...] = (
         "order_sampling", "what a few orders tell of all", sampling_rows, shape_sampling,
         f"{_RUN}lwf --orders every", in_order=False,
     ),
-    ReportPart("intervals", "bootstrap intervals", interval_rows, shape_intervals, f"{_RUN}all"),
+    ReportPart("intervals", "intervals over images and seeds", interval_rows, shape_intervals, f"{_RUN}all"),
+    ReportPart(
+        "power", "differences, and what could have been shown", power_rows, shape_power,
+        f"{_RUN}lwf,tsn --seeds 0,1,2",
+    ),
     ReportPart(
         "significance", "permutation tests over seeds", significance_rows, shape_significance,
         f"{_RUN}sl,lwf,tsn --seeds 0,1,2,3,4,5",
@@ -173,8 +177,11 @@ def make_tables(numbers: Tidy) -> list[Table]:
     """Returns the tables for which there are rows, their captions telling where the numbers come from."""
     in_order = {"III": True, "IV": True, **{part.number: part.in_order for part in PARTS}}
     made = []
-    for number, rows in rows_by_table(numbers.rows).items():
+    by_table = rows_by_table(numbers.rows)
+    for number, rows in by_table.items():
         table = shape(number, rows)
+        if number == "III":
+            table = shapes.with_intervals(table, by_table.get("intervals", []))
         end = shapes.about(numbers.group, number, in_order.get(number, False))
         made.append(replace(table, caption=f"{table.caption} {end}"))
     return made
@@ -195,8 +202,8 @@ def load(out: str | Path) -> pd.DataFrame:
         out: Folder of the results.
 
     Returns:
-        One number a row, columns `TIDY_COLUMNS`; value and std are float64, nan where undefined. Measured
-        times are not among them, as in `results.csv`.
+        One number a row, columns `TIDY_COLUMNS`, and `median` where runs are on several splits; value, std
+        and median are float64, nan where undefined. Measured times are not among them, as in `results.csv`.
 
     Raises:
         UserError: If there are no runs or a file is broken.
@@ -205,4 +212,5 @@ def load(out: str | Path) -> pd.DataFrame:
 
     folder = Path(out)
     rows = lasting(collect(group_records(read_records(folder))[0], AnswerReader(folder)).rows)
-    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
+    columns = columns_of(rows)
+    return pd.DataFrame([row[: len(columns)] for row in rows], columns=list(columns))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliqa_bench.reports.parts import shape
-from cliqa_bench.reports.rows import GENERATED, ORDERS, TidyRow
+from cliqa_bench.reports.rows import ORDERS, TidyRow, caution_in
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue
 from cliqa_bench.reports.tables.similarity import correlations_of_rows
 from cliqa_bench.types import TIDY_COLUMNS
@@ -108,7 +108,7 @@ def compare(rows: list[TidyRow]) -> Compared:
     Args:
         rows: Our rows of one of the tables `NUMBERS`.
     """
-    generated, table = any(GENERATED in row.note for row in rows), rows[0].table
+    generated, table = any(caution_in(row.note) for row in rows), rows[0].table
     published = read_published(table)
     known: dict[_Key, list[TidyRow]] = {}
     for row in published:
@@ -122,15 +122,15 @@ def compare(rows: list[TidyRow]) -> Compared:
         joint = not row.order and row.train_dataset == "All"
         found = None if joint and _who(row) in partly else _find(known, row, backbone)
         value, std = (found.value, found.std) if found else (math.nan, math.nan)
-        paper.append(row._replace(value=value, std=std))
-        less.append(row._replace(value=row.value - value, std=math.nan))
+        paper.append(row._replace(value=value, std=std, median=None))
+        less.append(row._replace(value=row.value - value, std=math.nan, median=None))
     return Compared(ours, paper, [] if generated else less)
 
 
 def _only_published(rows: list[TidyRow], published: list[TidyRow]) -> Iterable[TidyRow]:
     """Rows without a value of ours, for the methods that the paper compares itself with on our test sets."""
     methods, tests = {row.method for row in rows}, {row.test_dataset for row in rows}
-    note = GENERATED if GENERATED in rows[0].note else ""
+    note = caution_in(rows[0].note)
     for row in published:
         if row.method not in methods and row.test_dataset in tests:
             yield row._replace(value=math.nan, std=math.nan, note=note)

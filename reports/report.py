@@ -14,7 +14,7 @@ from cliqa_bench.reports.figures.gallery import KEPT, draw_changed
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
-from cliqa_bench.reports.rows import GENERATED, RunGroup, Tidy, group_records
+from cliqa_bench.reports.rows import RunGroup, Tidy, group_records
 from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.results.nodes import CLAIMS, clean_partial, write_text
 from cliqa_bench.results.records import AnswerReader, read_records
@@ -215,6 +215,6 @@ def _remove_stale(folder: Path, kept: set[str]) -> None:
 
 def _other(numbers: Tidy, folder: Path) -> str:
     group, n = numbers.group, len(numbers.group.records)
-    label = f" ({GENERATED})" if group.generated else ""
+    label = f" ({group.caution})" if group.caution else ""
     head = f"not comparable with these, reported apart in {folder}: {n} runs, {group.description}{label}"
     return "\n".join([head, *numbers.notes])

@@ -1,4 +1,4 @@
-"""Avalanche's own: Naive, Cumulative, JointTraining, EWCPlugin, SynapticIntelligencePlugin, ReplayPlugin.
+"""Avalanche's own: Naive, Cumulative, JointTraining, {EWC,SynapticIntelligence,MAS,Replay,AGEM,GEM}Plugin.
 
 `avalanche:EWCPlugin` is the plug-in itself in our `Learner`, with the arguments of its constructor as
 hyper-parameters: the same model with a head per task, the same two stages, the fidelity loss on pairs. What a
@@ -8,6 +8,11 @@ plug-in learns lives in Python objects, so such a strategy is not resumable.
   length (our `ewc`: of single pairs, with the length that heads have in training).
 - SynapticIntelligencePlugin leaves BatchNorm's parameters out, counts the new head in, and clips importances
   at 0.001 (our `si` does none of it). A fault that makes it do nothing on a CPU is mended.
+- AGEMPlugin and GEMPlugin project the gradient of a mini-batch so that it does not go against those of a
+  memory: `patterns_per_experience` images of each earlier dataset, with all pairs inside a dataset. Mended:
+  the images of a memory are scored by the head of their dataset.
+- MASPlugin measures importances in training mode, on statistics of mini-batches; the learner puts back what
+  that moves, and says so. Its penalty holds earlier heads, too.
 - ReplayPlugin replaces the mini-batches after the warm-up by Avalanche's: `batch_size` images of the new
   dataset and `batch_size_mem` of earlier ones, with all pairs inside a dataset, whatever `training.pairs`
   says. The memory is a random choice of images, an equal share of each dataset.
@@ -30,6 +35,7 @@ from dataclasses import MISSING, dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from cliqa_bench import errors
+from cliqa_bench.learning.refused_plugins import CANNOT, refusal
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Dependence
 
@@ -38,6 +44,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cliqa_bench.models.quality import QualityModel
+
+AVALANCHE = "V. Lomonaco et al.: Avalanche: an end-to-end library for continual learning. CVPR Workshops 2021"
 
 
 def _rows(name: str) -> dict[str, str]:
@@ -53,6 +61,7 @@ class Naive(Strategy):
     """One dataset after the other, without any remedy."""
 
     rows: ClassVar[dict[str, str]] = _rows("Naive")
+    citation: ClassVar[str | tuple[str, ...]] = AVALANCHE
 
 
 @dataclass
@@ -70,6 +79,7 @@ class Cumulative(AllHeads):
 
     cumulative: ClassVar[bool] = True
     rows: ClassVar[dict[str, str]] = _rows("Cumulative")
+    citation: ClassVar[str | tuple[str, ...]] = AVALANCHE
 
     @property
     def memory_size(self) -> int:
@@ -82,6 +92,7 @@ class JointTraining(Strategy):
     """All datasets of an order are learned at once, with one head."""
 
     rows: ClassVar[dict[str, str]] = {"last": "JointTraining (Avalanche)"}
+    citation: ClassVar[str | tuple[str, ...]] = AVALANCHE
 
     @property
     def depends_on(self) -> Dependence:
@@ -104,6 +115,7 @@ class Plugin(Strategy):
     """
 
     resumable: ClassVar[bool] = False
+    citation: ClassVar[str | tuple[str, ...]] = AVALANCHE
     plugin: ClassVar[type[Any]]
     arguments: ClassVar[tuple[str, ...]]
 
@@ -155,11 +167,24 @@ class ReplayingPlugin(Plugin, AllHeads):
         return self.mem_size
 
 
+@dataclass
+class RememberingPlugin(Plugin):
+    """A plug-in with a memory of `patterns_per_experience` images of every experience."""
+
+    @property
+    def memory_size(self) -> int:
+        """Most training images of earlier experiences that it may see again: it grows with every one."""
+        return sys.maxsize
+
+
 TEMPLATES: dict[str, type[Strategy]] = {c.__name__: c for c in (Naive, Cumulative, JointTraining)}
 PLUGINS: dict[str, type[Plugin]] = {
     "EWCPlugin": Plugin,
     "SynapticIntelligencePlugin": Plugin,
+    "MASPlugin": Plugin,
     "ReplayPlugin": ReplayingPlugin,
+    "AGEMPlugin": RememberingPlugin,
+    "GEMPlugin": RememberingPlugin,
 }
 """Plug-ins that do their job on scores of images; there is a test of each."""
 
@@ -178,6 +203,8 @@ def find(name: str) -> type[Strategy]:
         made = TEMPLATES[name]
     elif name in PLUGINS:
         made = _from_plugin(name, PLUGINS[name])
+    elif known := [n for n in (name, f"{name}Plugin") if n in CANNOT and n not in PLUGINS]:
+        raise refusal(known[0])
     else:
         raise errors.unknown("strategy of Avalanche", name, [*TEMPLATES, *PLUGINS])
     made.name = f"avalanche:{name}"

@@ -46,6 +46,7 @@ class Strategy:
             what was learned lives in memory alone, and a run that goes on trains earlier experiences again.
         by_gradient: Whether it learns in epochs of gradient steps; where not, `finish` does it all.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
+        citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
 
     Attributes:
         centroids: K of the gate's K-means.
@@ -64,6 +65,7 @@ class Strategy:
     resumable: ClassVar[bool] = True
     by_gradient: ClassVar[bool] = True
     rows: ClassVar[dict[str, str]]
+    citation: ClassVar[str | tuple[str, ...]] = ""
     name: ClassVar[str]
 
     centroids: int = reading(128)

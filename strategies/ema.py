@@ -29,6 +29,10 @@ class EMA(Strategy):
     """
 
     rows: ClassVar[dict[str, str]] = {"last": "EMA", "gate": "EMA-KG", "oracle": "EMA-O"}
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "I. E. Marouf, S. Roy, E. Tartaglione, S. Lathuilière: Weighted ensemble models are strong "
+        "continual learners. ECCV 2024"
+    )
 
     decay: float = 0.5
 

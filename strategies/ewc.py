@@ -30,6 +30,9 @@ class EWC(OnPairs):
     """
 
     rows: ClassVar[dict[str, str]] = {"last": "EWC", "gate": "EWC-KG", "oracle": "EWC-O"}
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "J. Kirkpatrick et al.: Overcoming catastrophic forgetting in neural networks. PNAS 2017"
+    )
 
     reg_weight: float = 10000.0
 

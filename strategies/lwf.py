@@ -31,6 +31,11 @@ class LwF(Strategy):
     """
 
     rows: ClassVar[dict[str, str]] = {"last": "LwF", "gate": "LwF-KG", "oracle": "LwF-O"}
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "Z. Li, D. Hoiem: Learning without forgetting. IEEE TPAMI 40(12), 2935-2947, 2018",
+        "W. Zhang, D. Li, C. Ma, G. Zhai, X. Yang, K. Ma: Continual learning for blind image quality "
+        "assessment. IEEE TPAMI 45(3), 2864-2878, 2023",
+    )
 
     reg_weight: float = 10.0
 

@@ -29,6 +29,12 @@ class MAS(OnPairs):
     """
 
     rows: ClassVar[dict[str, str]] = {"last": "MAS", "gate": "MAS-KG", "oracle": "MAS-O"}
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "R. Aljundi, F. Babiloni, M. Elhoseiny, M. Rohrbach, T. Tuytelaars: Memory aware synapses: "
+        "learning what (not) to forget. ECCV 2018",
+        "W. Zhang, D. Li, C. Ma, G. Zhai, X. Yang, K. Ma: Continual learning for blind image quality "
+        "assessment. IEEE TPAMI 45(3), 2864-2878, 2023",
+    )
 
     reg_weight: float = 10.0
 

@@ -22,6 +22,10 @@ class Naive(Strategy):
     """
 
     rows: ClassVar[dict[str, str]] = {"last": "MH-CL", "gate": "MH-CL-KG", "oracle": "MH-CL-O"}
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "W. Zhang, D. Li, C. Ma, G. Zhai, X. Yang, K. Ma: Continual learning for blind image quality "
+        "assessment. IEEE TPAMI 45(3), 2864-2878, 2023"
+    )
 
     heads: Literal["multi", "single"] = "multi"
 

@@ -105,6 +105,10 @@ class Ridge(Strategy):
 
     by_gradient = False
     rows: ClassVar[dict[str, str]] = {"last": "Ridge"}
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "M. D. McDonnell, D. Gong, A. Parvaneh, E. Abbasnejad, A. van den Hengel: RanPAC: random "
+        "projections and pre-trained models for continual learning. NeurIPS 2023"
+    )
 
     projection: int = 0
     penalties: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)

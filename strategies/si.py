@@ -34,6 +34,11 @@ class SI(Quadratic):
     """
 
     rows: ClassVar[dict[str, str]] = {"last": "SI", "gate": "SI-KG", "oracle": "SI-O"}
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "F. Zenke, B. Poole, S. Ganguli: Continual learning through synaptic intelligence. ICML 2017",
+        "W. Zhang, D. Li, C. Ma, G. Zhai, X. Yang, K. Ma: Continual learning for blind image quality "
+        "assessment. IEEE TPAMI 45(3), 2864-2878, 2023",
+    )
 
     reg_weight: float = 1000.0
     damping: float = 0.1

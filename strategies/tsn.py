@@ -35,6 +35,10 @@ class TSN(Strategy):
         "gate-hard": "TSN-IQA (hard)",
         "last": "TSN-IQA (last head)",
     }
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "W. Zhang, K. Ma, G. Zhai, X. Yang: Task-specific normalization for continual learning of "
+        "blind image quality models. IEEE TIP 33, 1898-1910, 2024"
+    )
 
     norms: Literal["task", "shared"] = "task"
     warmup_rate: float = 1.0

@@ -72,14 +72,16 @@ def _answer(
         rng = rng_for("recorded", slug, str(sorted(spec.items())), test)
         mos = rng_for("mos", test).uniform(0, 100, images)
         keys = np.array([f"{test}/{i:03d}.png" for i in range(images)])
+        contents = np.arange(images) // (2 if test in ("live", "csiq") else 1)
         with node.building({}) as folder:
             path = folder / "answers.npz"
             if skill is None:
-                far = np.zeros(4) if spec["dataset"] == test else np.full(4, 0.05)
-                write_answers(path, keys, mos, distances=rng.uniform(0.3, 0.4, (images, 4)) + far)
+                more = 0.0 if spec["dataset"] == test else 0.05
+                far = rng.uniform(0.3, 0.4, (images, 4)) + more
+                write_answers(path, keys, mos, distances=far.astype(np.float32), contents=contents)
             else:
                 told = skill * (mos - 50) / 30 + (1 - skill) * rng.normal(size=images)
-                write_answers(path, keys, mos, scores=told[:, None].astype(np.float32))
+                write_answers(path, keys, mos, scores=told[:, None].astype(np.float32), contents=contents)
     return node.id
 
 
@@ -89,7 +91,7 @@ def record_tsn(
     sequence: list[str] | None = None,
     seed: int = 0,
     images: int = IMAGES,
-    generated: bool = True,
+    generated: bool | list[str] = True,
     **facts: object,
 ) -> RunRecord:
     """Records a run of several heads with gates; orders share their nodes."""
@@ -136,7 +138,7 @@ def _record(
     order: str,
     sequence: list[str],
     seed: int,
-    generated: bool,
+    generated: bool | list[str],
     facts: dict[str, object],
     answers: dict[str, dict[str, str]],
     gates: dict[str, str],
@@ -157,12 +159,13 @@ def _record(
         answers=answers,
         tau=32.0,
         stages=[3, 4],
-        generated=generated,
+        generated=bool(generated),
         facts={
             "preset": "quick",
             "split": "1",
             "fingerprints": {name: f"print-of-{name}" for name in sequence},
             "asked": "2024-01-01T00:00:00+00:00",
+            **({"generated": generated} if isinstance(generated, list) else {}),
             **facts,
         },
     )

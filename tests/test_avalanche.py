@@ -4,6 +4,7 @@ import contextlib
 import csv
 import hashlib
 import inspect
+import itertools
 import json
 import random
 import re
@@ -27,8 +28,9 @@ from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.avalanche_loggers import OfflineWandB, quality_evaluator
-from cliqa_bench.learning.avalanche_plugins import CANNOT, AfterWarmUp, refuse_plugins
+from cliqa_bench.learning.avalanche_plugins import AfterWarmUp, EarlyStoppingPlugin, project
 from cliqa_bench.learning.learner import Learner
+from cliqa_bench.learning.refused_plugins import CANNOT, refuse_plugins
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.reports import load
 from cliqa_bench.settings.resolve import resolve
@@ -39,7 +41,10 @@ from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 NEEDED: dict[str, dict[str, Any]] = {
     "EWCPlugin": {"ewc_lambda": 1e4},
     "SynapticIntelligencePlugin": {"si_lambda": 1.0},
+    "MASPlugin": {"lambda_reg": 10.0},
     "ReplayPlugin": {"mem_size": 8},
+    "AGEMPlugin": {"patterns_per_experience": 6, "sample_size": 8},
+    "GEMPlugin": {"patterns_per_experience": 6, "memory_strength": 0.5},
 }
 ONLINE = ("EWCPlugin", {"ewc_lambda": 1e4, "mode": "online", "decay_factor": 0.5})
 
@@ -121,7 +126,25 @@ def test_arguments_come_from_flags_and_from_the_file():
     ("settings", "message"),
     [
         ({"strategy": "avalanche:EWC"}, "unknown strategy of Avalanche 'EWC' .did you mean 'EWCPlugin'"),
-        ({"strategy": "avalanche:LwFPlugin"}, "unknown strategy of Avalanche 'LwFPlugin'"),
+        ({"strategy": "avalanche:EvaluationPlugin"}, "unknown strategy of Avalanche 'EvaluationPlugin'"),
+        ({"strategy": "avalanche:LwFPlugin"}, "LwFPlugin cannot learn scores .* Take the strategy lwf"),
+        (
+            {"strategy": "avalanche:NCMOracle"},
+            "NCMOracle cannot learn scores .* mean features of every class",
+        ),
+        ({"strategy": "avalanche:LFL"}, "LFLPlugin cannot learn scores .* method that Avalanche defines"),
+        ({"strategy": "avalanche:RWalkPlugin"}, "RWalkPlugin cannot learn scores .* as our heads do"),
+        ({"strategy": "avalanche:CWRStar"}, "CWRStarPlugin cannot learn scores .* our heads have none"),
+        ({"strategy": "avalanche:AGEM"}, "unknown strategy of Avalanche 'AGEM' .did you mean 'AGEMPlugin'"),
+        (
+            {
+                "strategy": "avalanche:GEMPlugin",
+                "set": [
+                    f"avalanche:GEMPlugin.{s}" for s in ("patterns_per_experience=1", "memory_strength=0")
+                ],
+            },
+            "GEMPlugin: patterns_per_experience must be at least 2",
+        ),
         ({"strategy": "avalanche:EWCPlugin"}, r"EWCPlugin.ewc_lambda has no default; give it: --set aval"),
         ({"set": ["avalanche:EWCPlugin.lambda=1"]}, "unknown key of avalanche:EWCPlugin 'lambda'"),
         ({"set": ["avalanche:EWCPlugin.ewc_lambda=much"]}, "ewc_lambda must be a number, not 'much'"),
@@ -267,9 +290,10 @@ def penalties_of(learner, plugin):
     original = plugin.before_backward
 
     def before_backward(strategy, **kwargs):
-        loss, strategy.loss = strategy.loss, torch.zeros(())
+        # not 0, of which MASPlugin says that it is not available; any penalty rounds it away
+        loss, strategy.loss = strategy.loss, torch.tensor(1e-30)
         original(strategy, **kwargs)
-        penalty = strategy.loss
+        penalty = strategy.loss - 1e-30
         strategy.loss = loss + penalty
         learns = [p for p in strategy.model.parameters() if p.requires_grad]
         slopes = (
@@ -291,7 +315,12 @@ def penalties_of(learner, plugin):
 
 @pytest.mark.parametrize(
     ("name", "params"),
-    [("EWCPlugin", {"ewc_lambda": 10.0}), ONLINE, ("SynapticIntelligencePlugin", {"si_lambda": 1.0})],
+    [
+        ("EWCPlugin", {"ewc_lambda": 10.0}),
+        ONLINE,
+        ("SynapticIntelligencePlugin", {"si_lambda": 1.0}),
+        ("MASPlugin", {"lambda_reg": 1.0}),
+    ],
 )
 def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(
     sources, monkeypatch, name, params
@@ -308,7 +337,8 @@ def test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience(
             learner.train(experience, eval_streams=[])
             assert learner.best_epoch == TRAINING.warmup_epochs + TRAINING.epochs
             assert noted[0][0] == 0 or experience is third, "it starts at the anchor"
-            # EWC's are sums of squares; SI's largest was 0.156 or more on each processor, its slope 0.023
+            # EWC's and MAS's are sums of squares; SI's largest was 0.156 or more on each processor, its slope
+            # 0.023
             assert max(value for value, _ in noted) > 0
             assert max(slope for _, slope in noted) > 0
 
@@ -408,26 +438,30 @@ def test_consolidating_moves_no_weight_and_leaves_the_model_in_evaluation_mode(s
     assert not any(module.training for module in learner.model.modules())
 
 
-MADE: dict[str, tuple[Any, ...]] = {
-    "BiCPlugin": (8,),
-    "CWRStarPlugin": (torch.nn.Sequential(torch.nn.Linear(2, 2)),),
-    "CoPEPlugin": (),
-    "FeatureDistillationPlugin": (),
-    "GenerativeReplayPlugin": (),
-    "LFLPlugin": (1.0,),
-    "LwFPlugin": (1, 2),
-    "RARPlugin": (4, 8),
-    "RWalkPlugin": (),
-    "SynapticIntelligencePlugin": (1.0,),
+def scheduler():
+    return torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0), 1)
+
+
+MADE: dict[str, dict[str, Any]] = {
+    "AGEMPlugin": {"patterns_per_experience": 4, "sample_size": 4},
+    "BiCPlugin": {"mem_size": 8},
+    "CWRStarPlugin": {"model": torch.nn.Sequential(torch.nn.Linear(2, 2))},
+    "EarlyStoppingPlugin": {"patience": 1, "val_stream_name": "val_stream"},
+    "GEMPlugin": {"patterns_per_experience": 4, "memory_strength": 0.5},
+    "LFLPlugin": {"lambda_e": 1.0},
+    "LRSchedulerPlugin": {"scheduler": scheduler()},
+    "MIRPlugin": {"batch_size_mem": 4},
+    "RARPlugin": {"batch_size_mem": 4},
+    "SynapticIntelligencePlugin": {"si_lambda": 1.0},
 }
-"""Plug-ins that cannot do their job -> what their constructors take."""
+"""Plug-ins that cannot do their job -> what their constructors must be given."""
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("name", CANNOT)
 def test_plug_ins_that_cannot_do_their_job_are_refused_by_name(name, wrapped):
     strategy = registry.load("strategies", "naive")()
-    plugin = getattr(plugins, name)(*MADE[name])
+    plugin = getattr(plugins, name)(**MADE.get(name, {}))
     plugin = AfterWarmUp(plugin) if wrapped else plugin
     with pytest.raises(UserError, match=f"Avalanche's {name} cannot learn scores of images: "):
         Learner(model=new_model(strategy), strategy=strategy, training=TRAINING, plugins=[plugin])
@@ -521,6 +555,201 @@ def test_replay_replays(sources):
     assert {label for t in labels for label in t.tolist()} == {0, 1, 2}
 
 
+def test_a_memory_s_loss_is_of_pairs_within_a_dataset_under_its_head(sources):
+    learner, _ = new_learner("GEMPlugin")
+    learner.experience = experiences(sources[:1])[0]
+    for _ in range(3):
+        learner.task = learner.model.add_task()
+    torch.manual_seed(0)
+    for head in learner.model.heads:  # they start alike
+        head.weight.data.normal_()
+    learner.model.eval()
+    x, mos, task = torch.rand(5, 3, 32, 32), torch.tensor([3.0, 1.0, 2.0, 5.0, 4.0]), [0, 1, 0, 1, 0]
+    with torch.no_grad():
+        found = learner.memory_loss([x, mos, torch.tensor(task)])
+        scores = learner.model(x).double()
+    losses = [
+        fidelity_of(float(scores[i, task[i]] - scores[j, task[j]]), float(mos[i] >= mos[j]))
+        for i in range(5)
+        for j in range(i + 1, 5)
+        if task[i] == task[j]
+    ]
+    assert len(losses) == 4
+    assert float(found) == pytest.approx(np.mean(losses), abs=1e-6)
+
+
+class Gradients(SupervisedPlugin):
+    """Notes the gradient before a plug-in's `after_backward` and after it, and those of its memory."""
+
+    def __init__(self, plugin, references):
+        super().__init__()
+        self.plugin, self.references = plugin, references
+        self.steps: list[tuple[Any, ...]] = []
+        self.original, plugin.after_backward = plugin.after_backward, self.noting
+
+    def noting(self, strategy, **kwargs):
+        before = self.of(strategy)
+        self.original(strategy, **kwargs)
+        self.steps.append((self.references(self.plugin).double().numpy(), before, self.of(strategy)))
+
+    @staticmethod
+    def of(strategy):
+        parts = [torch.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1)
+                 for p in strategy.model.parameters()]  # fmt: skip
+        return torch.cat(parts).double().numpy()
+
+
+def turned(source):
+    """Returns a dataset in which what was better is worse: what is learned from it contradicts the other."""
+    return replace(source, ratings=[r._replace(score=-r.score) for r in source.ratings])
+
+
+def test_agem_projects_a_gradient_that_goes_against_its_memory(sources):
+    """An independent formula, on a dataset that contradicts the one in the memory."""
+    learner, plugin = new_learner("AGEMPlugin", patterns_per_experience=6, sample_size=6)
+    noted = Gradients(plugin, lambda plugin: plugin.reference_gradients[None])
+    first, second = experiences([sources[0], turned(sources[0])])
+    learner.train(first, eval_streams=[])
+    assert all(np.array_equal(before, after) for _, before, after in noted.steps), "there is no memory yet"
+    assert len(plugin.buffers) == 1 and len(plugin.buffers[0]) == 6
+    noted.steps.clear()
+    learner.train(second, eval_streams=[])
+    projected = 0
+    for (reference,), before, after in noted.steps:
+        if before @ reference < 0:
+            projected += 1
+            expected = before - (before @ reference) / (reference @ reference) * reference
+            learns = after != 0
+            off = np.abs(after - expected)[learns].max() / np.abs(reference).max()
+            assert off < 1e-5  # sums in float32; the largest seen is 3.6e-6
+        else:
+            np.testing.assert_array_equal(after, before)
+    assert projected
+
+
+def test_gem_s_gradient_goes_against_no_memory(sources):
+    learner, plugin = new_learner("GEMPlugin", patterns_per_experience=6, memory_strength=0.0)
+    noted = Gradients(plugin, lambda plugin: plugin.G)
+    learner.train(experiences([sources[0], sources[1], turned(sources[0])]), eval_streams=[])
+    assert [len(plugin.memory_y[t]) for t in range(3)] == [6, 6, 6]
+    steps = [step for step in noted.steps if len(step[0]) == 2]
+    projected = [(G, before, after) for G, before, after in steps if (G @ before < 0).any()]
+    assert projected
+    assert not all(np.array_equal(before, after) for _, before, after in projected)
+    for G, before, after in projected:
+        expected = project(before, G, 0.0)
+        weights = np.linalg.lstsq(G.T, expected - before, rcond=None)[0]
+        # the problem has 0.001 on its diagonal: so much of a memory's weight may still go against it
+        assert (G @ expected).min() > -1.01e-3 * weights.max()
+        learns = after != 0
+        # the same numbers, rounded once to float32
+        np.testing.assert_allclose(after[learns], expected[learns], rtol=6e-8, atol=1e-30)
+
+
+def tried_one_by_one(P, c, margin):
+    """Minimises v' P v / 2 + c' v for v >= margin: of all choices of what lies at the margin, the best."""
+    best = (np.inf, np.empty(0))
+    for free in itertools.product([False, True], repeat=len(c)):
+        chosen, v = np.array(free), np.full(len(c), margin)
+        if chosen.any():
+            held = P[np.ix_(chosen, ~chosen)] @ v[~chosen]
+            v[chosen] = np.linalg.solve(P[np.ix_(chosen, chosen)], -c[chosen] - held)
+        if (v >= margin).all():
+            best = min(best, (v @ P @ v / 2 + c @ v, v), key=lambda found: found[0])
+    return best[1]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+@pytest.mark.parametrize("memories", [1, 2, 4])
+def test_gem_s_projection_solves_its_problem(margin, memories):
+    rng = np.random.default_rng(memories)
+    G = rng.normal(size=(memories, 30))
+    g = rng.normal(size=30) - 2 * G[0]  # against the first
+    v = tried_one_by_one(G @ G.T + 1e-3 * np.eye(memories), G @ g, margin)
+    assert v[0] > margin
+    assert memories < 4 or (v == margin).any(), "the projection has a corner"
+    # the largest difference seen, of 600 such problems, is 1.8e-15
+    np.testing.assert_allclose(project(g, G, margin), g + v @ G, rtol=0, atol=5e-15)
+
+
+def test_a_gradient_that_does_not_lie_in_rows_is_projected(sources):
+    """As on a GPU, where a convolution's may lie with channels last."""
+    learner, plugin = new_learner("AGEMPlugin")
+
+    class Turns(SupervisedPlugin):
+        def after_backward(self, strategy, **kwargs):
+            for p in strategy.model.parameters():
+                if p.grad is not None and p.grad.ndim == 4:
+                    p.grad = p.grad.to(memory_format=torch.channels_last)
+
+    learner.plugins.insert(0, Turns())
+    learner.train(experiences(sources[:2]), eval_streams=[])
+    assert len(plugin.buffers) == 2
+
+
+@pytest.mark.parametrize("name", ["AGEMPlugin", "GEMPlugin"])
+def test_a_memory_moves_no_statistics(sources, name):
+    """Nor the mode of a network that is training."""
+    learner, plugin = new_learner(name)
+    looked = []
+
+    class Looks(SupervisedPlugin):
+        def before_training_iteration(self, strategy, **kwargs):
+            net = strategy.model.net
+            before = {n: b.clone() for n, b in net.named_buffers()}
+            modes = [m.training for m in net.modules()]
+            plugin.before_training_iteration(strategy)
+            assert all(torch.equal(b, before[n]) for n, b in net.named_buffers())
+            assert [m.training for m in net.modules()] == modes
+            looked.append(any(modes) and strategy.task > 0)
+
+    learner.plugins.insert(0, Looks())
+    learner.train(experiences(sources[:2]), eval_streams=[])
+    assert any(looked)
+
+
+def test_agem_needs_a_pair_of_each_dataset(sources):
+    learner, _ = new_learner("AGEMPlugin", patterns_per_experience=4, sample_size=3)
+    first, second, _ = experiences(sources)
+    learner.train(first, eval_streams=[])
+    with pytest.raises(
+        UserError, match="sample_size of 3 has no pair of each of 2 datasets; give it at least 4"
+    ):
+        learner.train(second, eval_streams=[])
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4)])
+def test_early_stopping_stops(sources, monkeypatch, patience, epochs):
+    """The second of six epochs is the best, and the first after the warm-up."""
+    monkeypatch.setattr(Learner, "validate", lambda learner: -abs(learner.epoch - 1.0))
+    strategy = registry.load("strategies", "naive")()
+    training = replace(TRAINING, epochs=5)
+    stopping = [EarlyStoppingPlugin(patience)]
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=training, plugins=stopping)
+    for first, experience in enumerate(experiences(sources[:2], training)):
+        learner.train(experience, eval_streams=[])
+        assert [h["epoch"] for h in learner.history] == list(range(1, epochs + 1)), first
+        assert learner.best_epoch == 2
+    left = learner.model.own_state()
+    assert all(torch.equal(tensor, learner.best.weights[name]) for name, tensor in left.items())
+
+
+def test_early_stopping_waits_for_an_epoch_after_the_warm_up(sources, monkeypatch):
+    """The first of two warm-up epochs is the best, and stays the best."""
+    monkeypatch.setattr(Learner, "validate", lambda learner: -float(learner.epoch))
+    strategy = registry.load("strategies", "naive")()
+    training = replace(TRAINING, warmup_epochs=2, epochs=3)
+    stopping = [EarlyStoppingPlugin(1)]
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=training, plugins=stopping)
+    learner.train(experiences(sources[:1], training)[0], eval_streams=[])
+    assert [h["stage"] for h in learner.history] == ["warm-up", "warm-up", "main"]
+
+
+def test_early_stopping_s_patience_is_an_epoch_at_least():
+    with pytest.raises(UserError, match="patience must be at least 1, not 0"):
+        EarlyStoppingPlugin(0)
+
+
 def test_cumulative_learns_every_head():
     strategy = avalanche("Cumulative")()
     model = new_model(strategy)
@@ -587,7 +816,7 @@ def test_templates_without_a_plug_in_are_our_own_strategies(sources, theirs, our
 
 # -- runs ----------------------------------------------------------------------------------------------------
 
-NAMES = ("EWCPlugin", "SynapticIntelligencePlugin", "ReplayPlugin", "Cumulative")
+NAMES = ("EWCPlugin", "ReplayPlugin", "AGEMPlugin", "Cumulative")
 ORDERS = "bid,live,csiq;bid,csiq"
 NODES = 4  # bid; live and csiq after it; csiq after both
 
@@ -600,8 +829,10 @@ def run(miniatures, out, orders, *more):
             "--out", str(out),
             "--set", "training.epochs=1", "--set", "training.warmup_epochs=1", "--set", "training.crop=32",
             "--set", "training.resize=64", "--set", "avalanche:EWCPlugin.ewc_lambda=10",
-            "--set", "avalanche:SynapticIntelligencePlugin.si_lambda=1", "--jobs", "1",
-            "--set", "avalanche:ReplayPlugin.mem_size=10", *more,
+            "--jobs", "1",
+            "--set", "avalanche:ReplayPlugin.mem_size=10",
+            "--set", "avalanche:AGEMPlugin.patterns_per_experience=6",
+            "--set", "avalanche:AGEMPlugin.sample_size=6", *more,
         ]
     )  # fmt: skip
 

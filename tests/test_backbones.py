@@ -119,6 +119,32 @@ def test_weights_are_told_apart_by_their_content(tmp_path):
     assert ids == ["6b86b273ff34fce1", "d4735e3a265e16ee", "6b86b273ff34fce1"], "as sha256sum gives them"
 
 
+@pytest.mark.parametrize("classes", [0, 10])
+def test_no_residual_network_needs_a_classifier(classes, tmp_path, capsys):
+    torch.manual_seed(5)
+    whole = models.resnet18(weights=None).state_dict()
+    state = {name: value for name, value in whole.items() if not name.startswith("fc.")}
+    if classes:
+        state |= {"fc.weight": torch.zeros(classes, 512), "fc.bias": torch.zeros(classes)}
+    images, found = torch.rand(1, 3, 64, 64), []
+    for number, held in enumerate((whole, state)):
+        torch.save(held, tmp_path / f"{number}.pth")
+        with torch.no_grad():
+            found.append(
+                registry.load("backbones", "resnet18").build(str(tmp_path / f"{number}.pth")).eval()(images)
+            )
+    assert torch.equal(found[0].final, found[1].final)
+    assert ("classifier has another number of classes and is ignored" in capsys.readouterr().err) == bool(
+        classes
+    )
+    del state["layer4.1.bn2.weight"]
+    torch.save(state, tmp_path / "lacks.pth")
+    with pytest.raises(
+        UserError, match=r'does not hold ResNet-18: .*Missing key.*: "layer4\.1\.bn2\.weight"'
+    ):
+        registry.load("backbones", "resnet18").build(str(tmp_path / "lacks.pth"))
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16_bn"])
 def test_torchvision_names_its_weights_as_we_do(name):
     weights = models.get_model_weights(name).IMAGENET1K_V1

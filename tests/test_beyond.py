@@ -13,13 +13,14 @@ import recorded_runs as recorded
 from scipy import stats
 
 from cliqa_bench.readouts import gate_weights
+from cliqa_bench.reports.parts import collect, make_tables
 from cliqa_bench.reports.render import latex, markdown
 from cliqa_bench.reports.rows import RunGroup, group_records
 from cliqa_bench.reports.tables import beyond
 from cliqa_bench.reports.tables.all_orders import first_task_rows, order_rows
 from cliqa_bench.reports.tables.bounded import TOLERANCES, bounded_rows, shape_bounded
 from cliqa_bench.reports.tables.shapes import Table, TableValue
-from cliqa_bench.reports.tables.statistics import interval_rows, significance_rows
+from cliqa_bench.reports.tables.statistics import interval_rows, power_rows, significance_rows
 from cliqa_bench.reports.tables.transfer import transfer_rows
 from cliqa_bench.results.records import AnswerReader, read_records
 
@@ -63,7 +64,7 @@ def test_first_task(runs: Runs) -> None:
 
 
 def test_intervals(runs: Runs) -> None:
-    rows = interval_rows(*runs, 50)
+    rows = interval_rows(*runs)
     table = beyond.shape_intervals(rows)
     assert [s.label for s in table.sections] == ["Joint", "Task-Aware", "Task-Agnostic"]
     tests = ["LIVE", "CSIQ", "BID", "CLIVE"]
@@ -84,16 +85,38 @@ def test_intervals(runs: Runs) -> None:
             seen += 1
     dashes = sum(math.isnan(v.mean) for cells in values.values() for v in cells)
     assert seen + dashes == len(values) * len(table.columns) and dashes == 3 * 3  # one best per setting
-    assert "images and seeds are resampled 50 times" in table.caption
+    assert "over the contents of the test sets" in table.caption and "Dashes" not in table.caption
     bold = [name for (label, name), cells in values.items() if cells[0].bold and label == "Task-Agnostic"]
     assert len(bold) == 1 and math.isnan(values["Task-Agnostic", bold[0]][3].mean)
 
 
-def test_significance(runs: Runs) -> None:
-    table = beyond.shape_significance(significance_rows(*runs))
-    assert "too few seeds: n=2 cannot reach 0.05" in table.caption
-    assert all(math.isnan(v.mean) for s in table.sections for _, values in s.rows for v in values)
-    assert table.columns == ["SL", "TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)"]
+def test_power(runs: Runs) -> None:
+    rows = power_rows(*runs)
+    table = beyond.shape_power(rows)
+    heads = {"": "Value", ": low": "Low", ": high": "High", ": smallest": "Could be shown"}
+    for end, head in heads.items():
+        (row,) = [r for r in rows if (r.method, r.metric) == ("SL", f"mSRCC less TSN-IQA{end}")]
+        assert cell(table, "Task-Agnostic", "SL less TSN-IQA", head).mean == row.value
+    assert cell(table, "Task-Agnostic", "SL less TSN-IQA", "Seeds needed").digits == 0
+    assert "No p-values, too few seeds: n=2 cannot reach 0.05." in table.caption
+    assert not [v for s in table.sections for _, values in s.rows for v in values if v.bold]
+
+
+def test_without_p_values_there_is_no_table_of_dashes(runs: Runs) -> None:
+    assert not significance_rows(*runs)
+
+
+def test_table_iii_has_the_intervals(runs: Runs) -> None:
+    (table,) = [t for t in make_tables(collect(*runs)) if t.number == "III"]
+    bounds = {(r.method, r.metric): r.value for r in interval_rows(*runs)}
+    for section in table.sections:
+        for method, values in section.rows:
+            first, *others = values
+            assert (first.low, first.high) == (bounds[method, "mSRCC: low"], bounds[method, "mSRCC: high"])
+            assert all(math.isnan(v.low) for v in others)
+    assert "In brackets: 95% intervals" in table.caption
+    low, high = (bounds["SL", f"mSRCC: {end}"] for end in ("low", "high"))
+    assert f"[{low:.3f}, {high:.3f}]" in markdown(table) and f"[{low:.3f}, {high:.3f}]" in latex(table)
 
 
 def test_six_seeds_have_a_table_of_p_values(tmp_path: Path) -> None:
@@ -177,8 +200,8 @@ def test_the_bounded_gate_is_read_with_the_run_s_temperature(tmp_path: Path) -> 
 def test_they_are_rendered(runs: Runs) -> None:
     for rows, shape in (
         (order_rows(*runs), beyond.shape_orders),
-        (interval_rows(*runs, 20), beyond.shape_intervals),
-        (significance_rows(*runs), beyond.shape_significance),
+        (interval_rows(*runs), beyond.shape_intervals),
+        (power_rows(*runs), beyond.shape_power),
         (transfer_rows(*runs), beyond.shape_transfer),
     ):
         table = shape(rows)

@@ -81,6 +81,18 @@ def test_the_exit_code_is_the_commands(fake: Any) -> None:
     assert main(["run", "--strategy", "tsn"]) == 3
 
 
+def test_a_run_writes_the_report_that_is_asked_for(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fake("cliqa_bench.execution.run", run=0, run_all=0)
+    assert main(["run", "--strategy", "tsn", "--format", "csv,md", "--no-figures"]) == 0
+    assert run["run"].call_args[1] == {"formats": ["csv", "md"], "figures": False}
+    assert main(["run", "--strategy", "tsn"]) == 0
+    assert run["run"].call_args[1] == {"formats": [], "figures": True}
+    assert main(["paper", "--weights", "random", "--no-figures"]) == 0
+    assert run["run_all"].call_args[1] == {"formats": [], "figures": False}
+    assert main(["run", "--strategy", "tsn", "--format", "docx"]) == 2
+    assert "unknown format 'docx'" in capsys.readouterr().err and run["run"].call_count == 2
+
+
 def test_plan_prints(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake("cliqa_bench.execution.run", plan="six nodes")
     assert main(["plan", "--strategy", "tsn", "--orders", "all"]) == 0
@@ -143,10 +155,15 @@ def test_data_check_without_a_folder_checks_the_miniatures(fake: Any, tmp_path: 
     check.assert_called_once_with(tmp_path, None, "1", 64.0)
 
 
-def test_data_sheet(fake: Any, tmp_path: Path) -> None:
-    draw = fake("cliqa_bench.benchmarks.generated.contact", contact_sheet=None)["contact_sheet"]
+def test_data_sheet(fake: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live, bid = Mock(title="LIVE", generated=None), Mock(title="BID", generated={"n_images": 1})
+    shown = {Path("there/live.png"): live, Path("there/bid.png"): bid}
+    draw = fake("cliqa_bench.benchmarks.generated.contact", contact_sheet=shown)["contact_sheet"]
     assert main(["data", "sheet", str(tmp_path), "--out", "there"]) == 0
     draw.assert_called_once_with(tmp_path, Path("there"))
+    assert capsys.readouterr().out.splitlines() == [
+        "there/live.png: LIVE, real data", "there/bid.png: BID, a generated miniature"
+    ]  # fmt: skip
 
 
 def test_pretrain(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,7 +310,7 @@ def test_a_bug_of_ours_keeps_its_traceback(fake: Any) -> None:
 def test_stopped(fake: Any, sent: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     unwound = []
 
-    def work(*_: Any) -> None:
+    def work(*_: Any, **__: Any) -> None:
         try:
             os.kill(os.getpid(), sent)
             threading.Event().wait(10)
@@ -311,7 +328,7 @@ def test_stopped(fake: Any, sent: signal.Signals, code: int, capsys: pytest.Capt
 
 
 def test_a_forked_worker_dies_of_sigterm_quietly(fake: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    def work(*_: Any) -> int:
+    def work(*_: Any, **__: Any) -> int:
         ready, alive = os.pipe()
         child = os.fork()
         if child == 0:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliqa_bench.benchmarks.suites import ORDERS
+from cliqa_bench.cli.parser import main
 from cliqa_bench.config import PRESETS, Training
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import Mistakes, UserError
 from cliqa_bench.settings.resolve import config_dict, data_root, resolve, typed_fields, words
 from cliqa_bench.strategies.tsn import TSN
 from cliqa_bench.system.hardware import has_amx
@@ -151,6 +152,34 @@ def test_split_and_weights_are_found(tmp_path: Path) -> None:
     assert make(split=3).split == "3" and make(split="official").split == "official"
     assert make(weights=str(weights)).weights == str(weights)
     assert make(weights="random").weights == "random"
+
+
+def test_one_run_shows_every_mistake() -> None:
+    wrong = {
+        "strategy": None, "orders": "IX", "backbone": "rsnet", "device": "gpu", "seeds": "x", "split": "0",
+        "jobs": 0, "threads": 0, "log": "no", "max_megapixels": -1,
+        "data": "/no/where", "weights": "/no/w.pth",
+    }  # fmt: skip
+    with pytest.raises(Mistakes) as caught:
+        make(**wrong)
+    assert [str(single)[:20] for single in caught.value.each] == [
+        "unknown order or dat", "no folder /no/where ", "which strategy? give", "unknown backbone 'rs",
+        "no file /no/w.pth (-", "--seeds must be whol", "no folder 0 (--split", "unknown device 'gpu'",
+        "--jobs must be a who", "--threads must be fr", "unknown logger (--lo", "--max-megapixels mus",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"^which strategy.* all$"):
+        make(strategy=None)
+    with pytest.raises(Mistakes, match=r"^unknown key of tsn 'tu'.*; and --threads must be from 1") as caught:
+        make(set=["tsn.tu=3"], threads=0)
+    assert len(caught.value.each) == 2, "the protocol, which needs all of --set, is not complained of again"
+
+
+def test_mistakes_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--orders", "IX", "--threads", "0"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("error: ")[2][:15] for line in lines] == [
+        "unknown order o", "which strategy?", "--threads must "
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

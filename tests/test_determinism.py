@@ -44,7 +44,7 @@ def test_the_flag_is_a_key_of_the_configuration():
 
 @pytest.mark.slow
 def test_neither_order_nor_processes_nor_the_flag_change_a_byte(miniatures, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "write_report", lambda out: SimpleNamespace(summary=""))
+    monkeypatch.setattr(report, "write_report", lambda *given: SimpleNamespace(summary=""))
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is taken back
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     for name, order, more in (

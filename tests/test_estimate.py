@@ -33,12 +33,12 @@ def seconds_and_megabytes(line: str) -> tuple[float, float]:
 
 
 def test_nothing_there_is_a_guess_with_whole_networks(miniatures: Path, tmp_path: Path) -> None:
-    line = left_to_do(laid_out(miniatures, tmp_path))
+    line = left_to_do([laid_out(miniatures, tmp_path)])
     assert line.startswith("left to do: 15 trainings, 3 gates, 54 answer files; roughly ")
     assert "(a guess from multiply-adds)" in line
     # S-CNN has 531,120 values of four bytes; TSN-IQA keeps a task's normalisation and head
     assert seconds_and_megabytes(line)[1] == pytest.approx(15 * 4 * 0.53112 + 54 * 0.02, abs=0.1)
-    assert seconds_and_megabytes(left_to_do(laid_out(miniatures, tmp_path, "tsn")))[1] < 2.5
+    assert seconds_and_megabytes(left_to_do([laid_out(miniatures, tmp_path, "tsn")]))[1] < 2.5
 
 
 def test_what_is_there_is_measured(miniatures: Path, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_what_is_there_is_measured(miniatures: Path, tmp_path: Path) -> None:
     works = list(plan.train.values())
     for work in works[:3]:
         finish(work.node, 5_000_000, seconds=0.5 * images_of(plan, work))
-    line = left_to_do(plan)
+    line = left_to_do([plan])
     assert "12 trainings" in line and "at the pace of what is there" in line
     seconds, megabytes = seconds_and_megabytes(line)
     train = 0.5 * sum(images_of(plan, work) for work in works[3:])
@@ -60,7 +60,7 @@ def test_processes_share_the_time(miniatures: Path, tmp_path: Path) -> None:
         finish(work.node, 10, seconds=images_of(one, work))
     answer = next(iter(one.answers.values()))
     finish(answer.node, 10, score_seconds=36_000.0)
-    slow, fast = (seconds_and_megabytes(left_to_do(plan))[0] for plan in (one, four))
+    slow, fast = (seconds_and_megabytes(left_to_do([plan]))[0] for plan in (one, four))
     assert slow == pytest.approx(4 * fast, rel=0.02)
 
 
@@ -70,7 +70,7 @@ def test_a_node_that_says_no_time_is_not_measured(miniatures: Path, tmp_path: Pa
     folder = next((tmp_path / "train").iterdir())
     text = re.sub(r'\n *"seconds": [0-9.]+', "", (folder / "done.json").read_text())
     (folder / "done.json").write_text(text)
-    assert "(a guess from multiply-adds)" in left_to_do(plan)
+    assert "(a guess from multiply-adds)" in left_to_do([plan])
 
 
 def test_not_all_of_many_nodes_are_looked_at(
@@ -87,7 +87,7 @@ def test_not_all_of_many_nodes_are_looked_at(
         return read_json(path)
 
     monkeypatch.setattr(estimate, "read_json", watched)
-    left_to_do(plan)
+    left_to_do([plan])
     assert len(looked) == 3
 
 

@@ -178,7 +178,53 @@ def test_logistic_fit_does_not_depend_on_scales() -> None:
 def test_logistic_fit_at_the_limits_of_the_family(shape: str) -> None:
     x = np.linspace(0, 1, 300)
     y = {"line": x, "exponential": np.exp(5 * x), "step": (x > 0.5) * 1.0, "two values": np.round(x)}[shape]
-    assert metrics.plcc_logistic(x, y) > 0.999
+    fit = metrics.fitted(x, y)
+    assert fit.steep == (shape in ("step", "two values"))
+    assert fit.plcc > (0.95 if fit.steep else 0.999)
+
+
+def test_a_gap_between_two_clusters_is_no_step() -> None:
+    """Eight images in two clusters, the order within each wrong: a free fit would be a step."""
+    x = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
+    y = np.array([4.0, 3, 2, 1, 9, 8, 7, 6])
+    curve = metrics.fit_logistic(x, y)
+    assert curve is not None and curve.steep
+    assert np.diff(curve(np.linspace(0, 1, 50))).min() > 0
+    # the nearest curve of the allowed width, by another search
+    from scipy.optimize import least_squares
+
+    u = (x - x.mean()) / x.std()
+
+    def errors(b: Array) -> Array:
+        return np.asarray((b[0] - b[1]) / (1 + np.exp(-(u - b[2]) / b[3])) + b[1] - y)
+
+    bounds = ([-np.inf, -np.inf, -np.inf, metrics.STEEPEST], np.inf)
+    best = least_squares(errors, [9, 1, 0, 1], bounds=bounds, xtol=1e-12, ftol=1e-12, gtol=1e-12)
+    assert best.x[3] == pytest.approx(metrics.STEEPEST, rel=1e-3)
+    assert metrics.rmse(x, y) == pytest.approx(float(np.sqrt(np.mean(best.fun**2))), rel=1e-6)
+    step = np.where(x < 0.5, 2.5, 7.5)
+    assert metrics.plcc(x, y) < metrics.plcc_logistic(x, y) < metrics.plcc(step, y) - 0.002
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_fit_is_the_best_of_the_allowed_widths(seed: int) -> None:
+    from scipy.optimize import least_squares
+
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=12)
+    y = np.tanh(x) + 0.5 * rng.normal(size=12)
+    curve = metrics.fit_logistic(x, y)
+    assert curve is not None
+    u, v = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
+
+    def errors(b: Array) -> Array:
+        return np.asarray((b[0] - b[1]) / (1 + np.exp(-(u - b[2]) / b[3])) + b[1] - v)
+
+    bounds = ([-np.inf, -np.inf, -np.inf, metrics.STEEPEST], np.inf)
+    start = [v.max(), v.min(), float(np.median(u)), 1.0]
+    best = least_squares(errors, start, bounds=bounds, max_nfev=5000)
+    ours = np.sqrt(np.mean((curve(x) - y) ** 2)) / y.std()
+    assert ours <= np.sqrt(np.mean(best.fun**2)) + 1e-3
 
 
 def test_too_few_images_have_no_logistic_fit() -> None:

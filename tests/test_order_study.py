@@ -262,7 +262,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_order_that_was_trained_is_what_it_is_measured_alone(trained: Path) -> None:
     (group,), reader = group_records(read_records(trained)), AnswerReader(trained)
     (study,) = (study for study in order_studies(group, reader) if study.method.method == "SI")
-    assert study.whole and not study.exact and study.scope == "all 24" and study.seeds == 2
+    assert study.whole and not study.exact and study.scope == "all 24" and len(study.runs) == 2
     records = {(tuple(r.sequence), r.seed): r for r in group.records if r.strategy == "si"}
     for i, order in enumerate(EVERY):
         for seed in (0, 1):
@@ -279,7 +279,7 @@ def test_the_second_path_agrees_in_every_row(trained: Path) -> None:
         found = plain.value(row)
         assert found is not None, row
         near = 3 * SHARES_SEEN if row.table == "order_variance" else 5e-14  # of a rank, which is up to 100
-        assert found == pytest.approx((row.value, row.std), abs=near, nan_ok=True), row
+        assert found == pytest.approx((row.value, row.std, math.nan), abs=near, nan_ok=True), row
 
 
 def test_the_tables_say_of_what_they_are(trained: Path) -> None:
@@ -310,7 +310,7 @@ def test_an_unfinished_study_counts_and_shows_dashes(tmp_path: Path) -> None:
     assert {row.table for row in rows_of(group, reader)} == {"orders", "first_task"}
     plain = Recomputation(tmp_path, group)
     for row in rows_of(group, reader):
-        assert plain.value(row) == pytest.approx((row.value, row.std), abs=1e-15, nan_ok=True)
+        assert plain.value(row) == pytest.approx((row.value, row.std, math.nan), abs=1e-15, nan_ok=True)
     assert draw_orders(Tidy(group, [], []), reader, tmp_path) == []
 
 
@@ -328,11 +328,11 @@ def test_a_part_of_the_orders_is_told_for_what_it_is(tmp_path: Path) -> None:
 def test_seeds_that_not_all_orders_have_are_left_out(tmp_path: Path) -> None:
     records = [record_trained(tmp_path, order, seed) for order in EVERY[:5] for seed in (0, 1)]
     (study,) = order_studies(RunGroup("", records[1:]), AnswerReader(tmp_path))
-    assert study.seeds == 1
+    assert study.runs == ((0, 1),)
     expected = {brute(record, AnswerReader(tmp_path)).mPSI for record in records[1::2]}
     assert set(study.values["mPSI"]) == expected
     (study,) = order_studies(RunGroup("", [records[0], *records[3::2]]), AnswerReader(tmp_path))
-    assert study.seeds == 2 and np.isnan(study.values["mPSI"]).all(), "no seed is shared"
+    assert len(study.runs) == 2 and np.isnan(study.values["mPSI"]).all(), "no seed is shared"
 
 
 def test_other_datasets_than_the_main_ones_are_studied_apart(tmp_path: Path) -> None:
@@ -346,7 +346,9 @@ def test_other_datasets_than_the_main_ones_are_studied_apart(tmp_path: Path) -> 
     assert [row.train_dataset for row in first] == ["BID", "CSIQ", "LIVE"]
     plain = Recomputation(tmp_path, group)
     for row in rows_of(group, reader):
-        assert plain.value(row) == pytest.approx((row.value, row.std), abs=3 * SHARES_SEEN, nan_ok=True), row
+        assert plain.value(row) == pytest.approx(
+            (row.value, row.std, math.nan), abs=3 * SHARES_SEEN, nan_ok=True
+        ), row
     ranks = [row for row in rows_of(group, reader) if row.table == "order_ranks"]
     labels = [section.label for section in shape("order_ranks", ranks).sections]
     assert "mPSI, Task-Agnostic, BID, CSIQ, LIVE" in labels and "mPSI, Task-Agnostic" in labels

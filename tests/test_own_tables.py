@@ -9,6 +9,8 @@ import random
 import shutil
 import sys
 import unicodedata
+import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -895,3 +897,87 @@ def test_list_says_how_a_table_is_named(capsys: pytest.CaptureFixture[str]) -> N
     assert code == 0 and [
         line for line in out.splitlines() if line.startswith("  csv:FILE") and "table" in line
     ]
+
+
+def test_of_several_sheets_it_is_said_which_is_read(tmp_path: Path) -> None:
+    import openpyxl
+    import openpyxl.chart
+
+    draw(tmp_path, ["a.png", "b.png", "c.png"])
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title, scores in (("First", (1, 2, 3)), ("2nd, new", (3, 1, 2))):
+        sheet = book.create_sheet(title)
+        for row in (("image", "mos"), *zip(("a.png", "b.png", "c.png"), scores, strict=True)):
+            sheet.append(row)
+    book.create_chartsheet("A chart", 0).add_chart(openpyxl.chart.BarChart())
+    book.save(tmp_path / "my.xlsx")
+    spec = f"csv:{tmp_path / 'my.xlsx'}"
+
+    def scores_of(dataset: Dataset) -> list[float]:
+        return [rating.score for rating in dataset.ratings()]
+
+    first = opened(spec)
+    assert scores_of(first) == [1, 2, 3]
+    other = '"csv:my.xlsx?sheet=2nd%2C%20new"'
+    assert f"the sheet 'First' is read, the first of 2 (else: {other})" in first.notes()
+    second = opened(f"{spec}?sheet=2nd%2C%20new&name=second")
+    assert scores_of(second) == [3, 1, 2] and not any("sheet" in note for note in second.notes())
+    with pytest.raises(UserError, match="no sheet 'third'; it has: First, 2nd, new"):
+        opened(f"{spec}?sheet=third&name=third")
+    only = table(tmp_path, "image,mos\na.png,1\nb.png,2\n")
+    with pytest.raises(
+        UserError, match=r"my\.csv is not a workbook and has no sheets; leave sheet=First out"
+    ):
+        opened(f"{only}?sheet=First&name=fourth")
+
+
+def test_a_workbook_with_rules_for_its_cells_warns_of_nothing(tmp_path: Path) -> None:
+    book = workbook()
+    before = io.BytesIO(book)
+    after = tmp_path / "my.xlsx"
+    extension = (
+        b'<extLst><ext xmlns:x14="http://schemas.microsoft.com/office/spreadsheetml/2009/9/main" '
+        b'uri="{CCE6A557-97BC-4b89-ADB6-D9C93CAAB3DF}"><x14:dataValidations/></ext></extLst></worksheet>'
+    )
+    with zipfile.ZipFile(before) as old, zipfile.ZipFile(after, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, data.replace(b"</worksheet>", extension) if "sheet1" in name else data)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        openpyxl_says(after)
+        assert warned, "else this tests nothing"
+        del warned[:]
+        draw(tmp_path, list(SCORES))
+        assert len(opened(f"csv:{after}").ratings()) == len(SCORES)
+    assert not warned
+
+
+def openpyxl_says(path: Path) -> None:
+    import openpyxl
+
+    list(openpyxl.load_workbook(path, read_only=True).active.iter_rows())
+
+
+RAW_NAMES = ("x.dng", "x.NEF", "x.cr2", "x.cr3", "x.arw")
+
+
+@pytest.mark.parametrize("name", RAW_NAMES)
+def test_raw_files_of_cameras_are_refused_and_not_read_as_their_preview(tmp_path: Path, name: str) -> None:
+    draw(tmp_path, ["a.png", "b.png"])
+    Image.new("RGB", (32, 24), "red").save(tmp_path / name, "TIFF")
+    spec = table(tmp_path, f"image,mos\na.png,1\nb.png,2\n{name},3\n")
+    report = check_data(tmp_path, [registry.check("datasets", spec)])
+    (problem,) = (line for line in report.rows[0].problems if name in line)
+    assert "is a camera's raw file" in problem and "export it as JPEG, PNG or TIFF" in problem
+
+
+def test_a_dng_file_is_known_by_its_content_and_a_tiff_file_is_none(tmp_path: Path) -> None:
+    plain, raw = tmp_path / "plain.tif", tmp_path / "raw.tif"
+    image = Image.new("RGB", (32, 24), "red")
+    image.save(plain)
+    image.save(raw, tiffinfo={50706: b"\x01\x04\x00\x00"})
+    assert decode(plain, reading=OWN).shape == (24, 32, 3)
+    with pytest.raises(UserError, match=r"raw\.tif is a camera's raw file"):
+        decode(raw, reading=OWN)

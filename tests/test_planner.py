@@ -63,6 +63,15 @@ def test_eight_orders_of_tsn_are_six_trainings_six_gates_and_72_answers(tmp_path
     assert (len(plan.train), len(plan.gates), len(plan.answers), len(plan.records)) == (6, 6, 72, 8)
 
 
+def test_a_record_says_which_of_its_data_is_generated(tmp_path):
+    materials = {name: material(name) for name in ("live", "bid", "csiq")}
+    materials["bid"].generated = False
+    settings = config(tmp_path, orders={"a": ["live", "bid"], "b": ["bid"]}, test_on=["csiq"])
+    records = planner.make_plan(choose(settings), materials, {}).records
+    assert [record.facts["generated"] for record in records] == [["live", "csiq"], ["csiq"]]
+    assert all(record.generated for record in records)
+
+
 def test_eight_orders_of_a_prefix_strategy_are_43_trainings(tmp_path, with_strategies):
     plan = lay_out(config(tmp_path, strategy=["onprefix"]))
     assert len(plan.train) == 43

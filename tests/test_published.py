@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -16,8 +17,10 @@ from cliqa_bench import metrics
 from cliqa_bench.reports import published
 from cliqa_bench.reports.parts import shape
 from cliqa_bench.reports.published import NUMBERS, beside, compare, read_published
+from cliqa_bench.reports.render import latex
 from cliqa_bench.reports.report import write_published, write_report
 from cliqa_bench.reports.rows import GENERATED, TidyRow
+from cliqa_bench.reports.tables.shapes import Section, Table, TableValue
 from cliqa_bench.results.records import write_record
 
 SIX = ["LIVE", "CSIQ", "BID", "CLIVE", "KonIQ-10K", "KADID-10K"]
@@ -186,10 +189,44 @@ def test_latex_compiles_and_nothing_is_too_large(tmp_path: Path, rendered: Path,
         recorded_tables.record_all(tmp_path)
         write_report(tmp_path, figures=False)
         folder = tmp_path / "report"
+    # streams that are not compressed, so that the letters' heights can be read
+    plain = r"\pdfcompresslevel=0\pdfobjcompresslevel=0\input{report.tex}"
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-output-directory", str(tmp_path)]
     done = subprocess.run(
-        [*command, "report.tex"],
+        [*command, "-jobname", "report", plain],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout and "too large" not in done.stdout
+    pdf = (tmp_path / "report.pdf").read_bytes()
+    heights = [float(h) for h in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)]
+    assert len(heights) > 50
+    assert min(heights) * 72.27 / 72 > 6.999  # points of TeX; 7 seen
+    scales = {(float(a), float(d)) for a, d in re.findall(rb"([\d.-]+) 0 0 ([\d.-]+) \S+ \S+ cm", pdf)}
+    assert scales == {(1.0, 1.0)}  # and nothing is shrunk afterwards
+
+
+def test_wide_tables_are_parted_in_latex_and_lose_nothing() -> None:
+    columns = [f"c{i}" for i in range(30)]
+    values = [TableValue(i + 0.5) for i in range(30)]
+    spans = [("one", 4), ("", 1), ("many", 25)]
+    section = Section("S", [("M", values), ("a name of more than two hundred points" * 3, values)])
+    table = Table("IV", "Caption", ("Set", "Name"), columns, [section], spans, "Owner")
+    text = latex(table)
+    parts = text.split("\\begin{tabular}")[1:]
+    assert len(parts) == text.count("\\addtocounter{table}{-1}") + 1 > 1
+    heads = [re.findall(r"c\d+", part) for part in parts]
+    assert [head for part in heads for head in part] == columns
+    for part, head in zip(parts, heads, strict=True):
+        (row,) = [line for line in part.splitlines() if "& M &" in line]
+        assert row.count("&") == len(head) + 1
+        assert [f"{int(h[1:]) + 0.5:.3f}" for h in head] == re.findall(r"\d+\.\d+", row)
+        owners = re.findall(r"multicolumn\{(\d+)\}\{c\}\{(\w*)\}", part)
+        assert sum(int(n) for n, _ in owners) == len(head)
+    assert sum(int(n) for part in parts for n in re.findall(r"multicolumn\{(\d+)\}\{c\}\{many", part)) == 25
+    assert "resizebox" not in text
+
+
+def test_narrow_tables_keep_their_size_in_latex() -> None:
+    table = Table("IV", "Caption", ("Set", "Name"), ["a"], [Section("S", [("M", [TableValue(0.5)])])])
+    assert "\\normalsize" in latex(table) and latex(table).count("begin{table}") == 1

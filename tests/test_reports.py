@@ -20,7 +20,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.reports.figures.curves import draw_psi
 from cliqa_bench.reports.render import csv_text, escape_md, escape_tex, latex, markdown, number
 from cliqa_bench.reports.report import TABLE_FORMATS, ReportResult, write_report
-from cliqa_bench.reports.rows import GENERATED, TidyRow
+from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import shape
 from cliqa_bench.results.nodes import read_answers, write_answers
 from cliqa_bench.results.records import write_record
@@ -301,6 +301,29 @@ def test_generated_data_is_said_in_every_file(tmp_path: Path) -> None:
     assert GENERATED in result.summary
     rows = cells((tmp_path / "report" / "results.csv").read_text())
     assert all(GENERATED in row["note"] for row in rows)
+
+
+def test_of_a_real_set_among_miniatures_it_is_said_that_it_is_real(tmp_path: Path) -> None:
+    record = recorded.record_tsn(tmp_path, generated=["live", "csiq"])
+    assert record.sequence[:2] == ["live", "csiq"]
+    real = ", ".join(recorded.TITLES[name] for name in record.sequence[2:])
+    told = f"generated miniatures (LIVE, CSIQ) beside real data ({real})"
+    caution = f"{told}: not comparable with published numbers"
+    result = write_report(tmp_path)
+    for path in result.files:
+        if path.suffix in (".csv", ".md", ".tex", ".html"):
+            text = path.read_text(encoding="utf-8")
+            assert caution[1:] in text, path.name
+            assert GENERATED not in text, path.name
+    for line in (caution, "generated miniatures and real data, group"):
+        assert line in result.summary
+    rows = cells((tmp_path / "report" / "results.csv").read_text())
+    assert all(row["note"].endswith(caution) for row in rows)
+
+
+def test_of_a_record_that_does_not_say_which_data_is_generated_all_may_be(tmp_path: Path) -> None:
+    group = RunGroup("", [recorded.record_tsn(tmp_path, generated=True)])
+    assert "generated" not in group.records[0].facts and group.caution == GENERATED
 
 
 def test_variants_are_rows_of_their_own(tmp_path: Path) -> None:

@@ -127,6 +127,14 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(finished, miniatures, 
     assert content(out) | {"config.yaml": ""} == content(finished) | {"config.yaml": ""}
 
 
+def test_a_run_writes_numbers_alone_where_it_is_told_to(finished, miniatures, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "runs")
+    shutil.rmtree(out / "report")
+    assert parser.main(arguments(miniatures, out, "--no-figures", "--format", "csv")) == 0
+    left = {path.suffix for path in (out / "report").rglob("*") if path.is_file()}
+    assert left == {".csv", ".md"} and not list((out / "report").glob("table_*.md"))
+
+
 def test_plan_counts_what_is_there_and_starts_nothing(finished, miniatures, tmp_path, capsys):
     for out, there in ((finished, 2), (tmp_path / "none", 0)):
         assert parser.main(["plan", *arguments(miniatures, out)[1:]]) == 0

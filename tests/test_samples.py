@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from tiny_dataset import Tiny, make_tiny, pixels_of
 
-from cliqa_bench.benchmarks.pixels.decode import OWN, RELEASED, decode, format_of, rules_of
+from cliqa_bench.benchmarks import labelled
+from cliqa_bench.benchmarks.decoded import open_source
+from cliqa_bench.benchmarks.labelled import LabelledDataset, load_materials
+from cliqa_bench.benchmarks.pixels.decode import (
+    OWN,
+    RELEASED,
+    _initialised,
+    decode,
+    format_of,
+    rules_of,
+)
 from cliqa_bench.errors import UserError
 
 RAMP = np.linspace(0, 1, 16 * 24).reshape(16, 24)
@@ -328,9 +340,19 @@ def test_a_long_text_is_no_damage(tmp_path: Path, kind: bytes) -> None:
         decode(path)
 
 
-def profile(gamma: float, name: str) -> bytes:
-    """Returns an RGB profile with sRGB's primaries, D50, and a gamma."""
-    red, green, blue = (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
+Primary = tuple[float, float, float]
+SRGB: tuple[Primary, Primary, Primary] = (
+    (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
+)  # fmt: skip
+P3: tuple[Primary, Primary, Primary] = (
+    (0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)
+)  # fmt: skip
+"""Primaries of sRGB and of Display P3, as XYZ adapted to D50."""
+
+
+def profile(gamma: float, name: str, primaries: tuple[Primary, Primary, Primary] = SRGB) -> bytes:
+    """Returns an RGB profile with primaries and a gamma."""
+    red, green, blue = primaries
 
     def xyz(values: tuple[float, float, float]) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
@@ -355,6 +377,7 @@ def profile(gamma: float, name: str) -> bytes:
 
 
 LINEAR = profile(1.0, "Linear")
+WIDE = profile(1.0, "Wide", P3)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
@@ -370,6 +393,41 @@ def test_a_profile_is_applied_to_pictures_of_ones_own_alone(tmp_path: Path, suff
     wanted = round(255 * (1.055 * linear ** (1 / 2.4) - 0.055))
     assert np.abs(found.astype(int) - wanted).max() <= 1
     assert said == ["has the colour profile Linear; it was converted to sRGB"]
+
+
+def test_published_datasets_are_converted_where_a_setting_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting gives another fingerprint, other pixels and another cache to what has a profile alone."""
+    monkeypatch.setenv("CLIQA_CACHE", str(tmp_path / "cache"))
+    wide, plain = make_tiny(tmp_path / "wide", 12), make_tiny(tmp_path / "plain", 12)
+    name = "005.png"
+    numbers = pixels_of(wide, name)
+    Image.fromarray(numbers).save(wide.path(name), icc_profile=WIDE)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(pixels_of(plain, name)).save(plain.path(name), icc_profile=srgb)
+
+    def load(root: Path, srgb: bool = False) -> LabelledDataset:
+        monkeypatch.setattr(labelled, "open_datasets", lambda *given: {"tiny": Tiny(root)})
+        return load_materials(["tiny"], srgb=srgb)["tiny"]
+
+    assert load(plain.root).fingerprint == load(plain.root, srgb=True).fingerprint
+    before, after = load(wide.root), load(wide.root, srgb=True)
+    assert before.fingerprint != after.fingerprint
+    assert load(wide.root).fingerprint == before.fingerprint
+    found = [open_source(material, 0).cache for material in (before, after)]
+    at = [rating.key for rating in before.ratings].index(name)
+    read, converted = (cache.images(np.array([at]))[0].permute(1, 2, 0).numpy() for cache in found)
+    np.testing.assert_array_equal(read, numbers)
+    # linear light of P3's primaries in those of sRGB, and sRGB's curve; what is out of its range is cut
+    light = np.clip((numbers / 255) @ P3_TO_SRGB.T, 0, 1)
+    wanted = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(converted - 255 * wanted).max() < 2.5, "0.84 was seen"
+    assert np.abs(converted.astype(int) - numbers).max() > 60, "87 was seen"
+
+
+P3_TO_SRGB = np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]])
+"""Linear Display P3 to linear sRGB, of which both have the white D65."""
 
 
 def test_transparency_outlives_a_profile(tmp_path: Path) -> None:
@@ -499,3 +557,22 @@ def test_more_samples_than_a_colour_needs_are_refused_or_left_out(tmp_path: Path
     path = tiff(tmp_path / "five.tif", five, photometric=2)
     with pytest.raises(UserError, match=r"five\.tif (has a kind of pixels that is not read|is damaged)"):
         decode(path)
+
+
+def test_pillow_does_not_warn_of_damaged_notes_beside_the_pixels(tmp_path: Path) -> None:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x010E] = "a name" * 10
+    Image.new("RGB", (16, 12), "red").save(file, "JPEG", exif=exif)
+    data = bytearray(file.getvalue())
+    count = data.find(b"Exif\0\0") + 6 + 8
+    data[count : count + 2] = b"\xff\xff"  # so many notes
+    path = tmp_path / "damaged.jpg"
+    path.write_bytes(data)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        Image.open(path).getexif().get(0x0112)
+        assert warned, "else this tests nothing"
+        del warned[:]
+        _initialised.cache_clear()
+        assert decode(path).shape == (12, 16, 3)
+    assert not warned

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from cliqa_bench.benchmarks import labelled
+from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading
 from cliqa_bench.cli import parser
 from cliqa_bench.config import RunConfig, Training
 from cliqa_bench.execution import run, worker
@@ -143,6 +145,7 @@ FLAGS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "backbone": (("--backbone", "resnet50"), {"train", "gates"}),
     "seeds": (("--seeds", "1"), {"train", "gates"}),
     "split": (("--split", "2"), {"train", "gates", "pictures"}),
+    "splits": (("--splits", "1,3"), set()),  # the first of them, as it is alone
     "preset": (("--preset", "paper"), {"train", "gates"}),
     "test_on": (("--test-on", "clive"), {"answers", "pictures"}),
     "training": (("--set", "training.lr=0.5"), {"train"}),
@@ -152,6 +155,7 @@ FLAGS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "threads": (("--threads", "3"), set()),
     "deterministic": (("--deterministic",), set()),
     "log": (("--log", "csv"), set()),
+    "srgb": (("--srgb",), set()),  # no miniature has a profile
     "max_megapixels": (("--max-megapixels", "7.5"), set()),
 }
 ELSEWHERE = {"data", "weights", "include", "tables", "out", "orders_as"}
@@ -171,6 +175,22 @@ def test_a_flag_names_what_depends_on_it(miniatures: Path, tmp_path: Path, name:
 
 def test_every_flag_is_tried() -> None:
     assert FLAGS.keys() | ELSEWHERE == {field.name for field in dataclasses.fields(RunConfig)}
+
+
+def test_the_data_are_read_as_configured(
+    miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def any_converted(root: Path, paths: list[Path], what: str) -> bool:
+        asked.append(what)
+        return True
+
+    monkeypatch.setattr(labelled, "any_converted", any_converted)
+    plain = {name: m.dataset.reading for name, m in laid_out(miniatures, tmp_path).materials.items()}
+    assert not asked and set(plain.values()) == {RELEASED}
+    converted = laid_out(miniatures, tmp_path, "--srgb").materials.values()
+    assert len(asked) == len(ORDER) and {m.dataset.reading for m in converted} == {Reading(srgb=True)}
 
 
 def test_flags_reach_the_worker(miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,20 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import recorded_runs as recorded
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
+from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.methods import RunReadout, matrices_of
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.statistics import (
-    Estimate,
-    Resampled,
+    FIXED,
+    NO_CONTENTS,
     interval_rows,
-    resample_counts,
+    power_rows,
     sign_flip_p,
     significance_rows,
     smallest_p,
@@ -31,63 +30,6 @@ from cliqa_bench.reports.tables.statistics import (
 from cliqa_bench.results.records import AnswerReader, RunRecord
 
 Float = NDArray[np.float64]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(2, 40), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_ranks_of_resamples_are_those_of_scipy(n: int, levels: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)  # few levels: many ties, and constants
-    scores, mos = rng.integers(0, levels, n) / 1.0, rng.integers(0, 2 * levels, n) / 1.0
-    counts = resample_counts(n, 20, "test", seed)
-    assert (counts.sum(axis=1) == n).all()
-    found = Resampled(mos, counts).srcc(scores).replicates
-    for value, count in zip(found, counts, strict=True):
-        chosen = np.repeat(np.arange(n), count)
-        x, y = scores[chosen], mos[chosen]
-        if np.ptp(x) == 0 or np.ptp(y) == 0:
-            assert math.isnan(value)
-        else:
-            assert value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
-
-
-@pytest.mark.parametrize("n", [300, 2001])
-def test_many_images_are_counted_in_parts(n: int) -> None:
-    rng = np.random.default_rng(0)
-    mos = rng.uniform(size=n)
-    scores, counts = mos + rng.normal(size=n), resample_counts(n, 700, "x")
-    found = Resampled(mos, counts).srcc(scores).replicates
-    assert found.shape == (700,)
-    for i in (0, 99, 699):
-        chosen = np.repeat(np.arange(n), counts[i])
-        assert found[i] == pytest.approx(stats.spearmanr(scores[chosen], mos[chosen]).statistic, abs=1e-12)
-
-
-def test_the_interval_is_scipys_percentile_interval_up_to_chance() -> None:
-    rng = np.random.default_rng(1)
-    mos = rng.uniform(size=150)
-    scores = mos + 0.4 * rng.normal(size=150)
-    low, high = Resampled(mos, resample_counts(150, 4000, "x")).srcc(scores).interval
-    theirs = stats.bootstrap(
-        (scores, mos),
-        lambda x, y: float(stats.spearmanr(x, y).statistic),
-        n_resamples=2000, paired=True, vectorized=False, method="percentile", random_state=0,
-    ).confidence_interval  # fmt: skip
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.012)
-    assert low < stats.spearmanr(scores, mos).statistic < high
-
-
-def test_undefined_is_no_interval() -> None:
-    resampled = Resampled(np.arange(9.0), resample_counts(9, 50, "x"))
-    for scores in (np.zeros(9), np.array([*range(8), math.nan])):
-        found = resampled.srcc(scores)
-        assert math.isnan(found.value) and all(map(math.isnan, found.interval))
-    two = Resampled(np.arange(2.0), resample_counts(2, 50, "x")).srcc(np.arange(2.0))
-    assert two.value == 1 and all(map(math.isnan, two.interval))  # half of its resamples are constant
-
-
-def test_the_same_names_are_the_same_draws() -> None:
-    assert (resample_counts(9, 5, "images", "live") == resample_counts(9, 5, "images", "live")).all()
-    assert (resample_counts(9, 5, "images", "live") != resample_counts(9, 5, "images", "csiq")).any()
 
 
 def find(rows: list[TidyRow], metric: str, method: str = "TSN-IQA", test: str = "") -> TidyRow:
@@ -103,42 +45,164 @@ def last_scores(reader: AnswerReader, record: RunRecord, readout: str, test: str
     return scores, answers.mos
 
 
+def contents_of(test: str) -> NDArray[np.int64]:
+    return np.arange(recorded.IMAGES) // (2 if test in ("live", "csiq") else 1)
+
+
+def by_loops(reader: AnswerReader, records: list[RunRecord], readout: str, test: str) -> tuple[Float, Float]:
+    """Returns the SRCC of each seed, (seeds,), and without each content, (seeds, G), by scipy."""
+    whole, without = [], []
+    shown = contents_of(test)
+    for record in records:
+        scores, mos = last_scores(reader, record, readout, test)
+        whole.append(stats.spearmanr(scores, mos).statistic)
+        without.append(
+            [stats.spearmanr(scores[shown != c], mos[shown != c]).statistic for c in np.unique(shown)]
+        )
+    return np.array(whole), np.array(without)
+
+
+def t_interval(centre: float, parts: list[tuple[float, float]], bent: bool) -> tuple[float, float]:
+    """Returns Student's interval of a number whose variance has parts, each with its degrees of freedom."""
+    total = sum(v for v, _ in parts)
+    df = total**2 / sum(v**2 / d for v, d in parts)
+    half = stats.t.ppf(0.975, df) * math.sqrt(total)
+    if not bent:
+        return centre - half, centre + half
+    z, half = math.atanh(centre), half / (1 - centre**2)
+    return math.tanh(z - half), math.tanh(z + half)
+
+
 def test_intervals_against_loops(tmp_path: Path) -> None:
-    """Images and seeds resampled one by one, with the same draws, and every correlation by scipy."""
-    records = [recorded.record_tsn(tmp_path, seed=seed) for seed in (0, 1)]
-    group, reader, b = RunGroup("", records), AnswerReader(tmp_path), 40
-    rows = interval_rows(group, reader, b)
-    drawn = resample_counts(2, b, "seeds", [0, 1])
-    replicates: dict[str, np.ndarray] = {}
+    """Contents left out one by one, every correlation by scipy, the parts put together by hand."""
+    records = [recorded.record_tsn(tmp_path, seed=seed) for seed in (0, 1, 4)]
+    group, reader = RunGroup("", records), AnswerReader(tmp_path)
+    rows, tests = interval_rows(group, reader), records[0].sequence
+    known = {(r, t): by_loops(reader, records, r, t) for r in ("gate", "oracle", "last") for t in tests}
     for readout in ("gate", "oracle", "last"):
-        by_test = np.zeros((4, b))
-        for k, test in enumerate(records[0].sequence):
-            counts = resample_counts(recorded.IMAGES, b, "images", test)
-            for i, s in itertools.product(range(b), range(2)):
-                chosen = np.repeat(np.arange(recorded.IMAGES), counts[i])
-                scores, mos = last_scores(reader, records[s], readout, test)
-                by_test[k, i] += drawn[i, s] / 2 * stats.spearmanr(scores[chosen], mos[chosen]).statistic
-        replicates[readout] = by_test.mean(axis=0)
-        if readout == "gate":
-            low, high = np.percentile(by_test[1], [2.5, 97.5])
-            assert find(rows, "SRCC: low", test="CSIQ").value == pytest.approx(low, abs=1e-12)
-            assert find(rows, "SRCC: high", test="CSIQ").value == pytest.approx(high, abs=1e-12)
-    low, high = np.percentile(replicates["gate"], [2.5, 97.5])
-    assert find(rows, "mSRCC: low").value == pytest.approx(low, abs=1e-12)
-    assert find(rows, "mSRCC: high").value == pytest.approx(high, abs=1e-12)
+        method = recorded.TSN_ROWS[readout]
+        images, means = [], []
+        for test in tests:
+            whole, without = known[readout, test]
+            left = without.mean(axis=0)
+            part = (float((len(left) - 1) * left.var()), (len(left) - 1) / 2)
+            title = recorded.TITLES[test]
+            ends = t_interval(float(whole.mean()), [part, (whole.var(ddof=1) / 3, 2)], bent=True)
+            for end, value in zip(("", ": low", ": high"), (whole.mean(), *ends), strict=True):
+                assert find(rows, f"SRCC{end}", method, title).value == pytest.approx(value, abs=1e-12)
+            images.append((part[0] / 16, part[1]))
+            means.append(whole)
+        by_seed = np.mean(means, axis=0)
+        ends = t_interval(float(by_seed.mean()), [*images, (by_seed.var(ddof=1) / 3, 2)], bent=True)
+        for end, value in zip(("", ": low", ": high"), (by_seed.mean(), *ends), strict=True):
+            assert find(rows, f"mSRCC{end}", method).value == pytest.approx(value, abs=1e-12)
     best = find(rows, "mSRCC less the best", "TSN-IQA (last head)")
     by_value = max(
         ("TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)"), key=lambda m: find(rows, "mSRCC", m).value
     )
     assert best.note.startswith(f"best: {by_value};") and best.value < 0
-    if by_value == "TSN-IQA":
-        difference = np.percentile(replicates["last"] - replicates["gate"], [2.5, 97.5])
-        low_high = [find(rows, f"mSRCC less the best: {w}", best.method).value for w in ("low", "high")]
-        assert low_high == pytest.approx(list(difference), abs=1e-12)
-    assert not [
-        row for row in rows if row.method == "TSN-IQA-O" and "best" in row.metric
-    ]  # alone in its setting
-    assert all("over images and n=2 seeds, B=40" in row.note for row in rows)
+    assert by_value == "TSN-IQA", "the recorded runs have the gate in front"
+    images, apart = [], []
+    for test in tests:
+        (one, without_one), (other, without_other) = known["last", test], known["gate", test]
+        left = (without_one - without_other).mean(axis=0)
+        images.append((float((len(left) - 1) * left.var()) / 16, len(left) - 1.0))
+        apart.append(one - other)
+    seeds = np.mean(apart, axis=0)
+    ends = t_interval(float(seeds.mean()), [*images, (seeds.var(ddof=1) / 3, 2)], bent=False)
+    low_high = [find(rows, f"mSRCC less the best: {w}", best.method).value for w in ("low", "high")]
+    assert low_high == pytest.approx(list(ends), abs=1e-12)
+    alone = [row for row in rows if row.method == "TSN-IQA-O" and "best" in row.metric]
+    assert not alone, "nothing else stands in its setting"
+    assert all("jackknife over contents and n=3 seeds" in row.note for row in rows)
+
+
+def test_power_against_the_textbook(tmp_path: Path) -> None:
+    records = [recorded.record_tsn(tmp_path, seed=seed) for seed in (0, 1, 4)]
+    group, reader = RunGroup("", records), AnswerReader(tmp_path)
+    rows, tests = power_rows(group, reader), records[0].sequence
+    pairs = {(row.method, row.metric.partition(": ")[0].removeprefix("mSRCC less ")) for row in rows}
+    assert pairs == {
+        ("TSN-IQA", "TSN-IQA (hard)"),
+        ("TSN-IQA", "TSN-IQA (last head)"),
+        ("TSN-IQA (hard)", "TSN-IQA (last head)"),
+    }
+    parts, apart = [], []
+    for test in tests:
+        (one, without_one), (other, without_other) = (
+            by_loops(reader, records, r, test) for r in ("gate", "last")
+        )
+        left = (without_one - without_other).mean(axis=0)
+        parts.append((float((len(left) - 1) * left.var()) / 16, len(left) - 1.0))
+        apart.append(one - other)
+    seeds = np.mean(apart, axis=0)
+    spread = float(seeds.var(ddof=1))
+
+    def least(n: int) -> float:
+        shares = [*parts, (spread / n, n - 1.0)]
+        total = sum(v for v, _ in shares)
+        df = total**2 / sum(v**2 / d for v, d in shares)
+        return float((stats.t.ppf(0.975, df) + stats.t.ppf(0.8, df)) * math.sqrt(total))
+
+    low, high = t_interval(float(seeds.mean()), [*parts, (spread / 3, 2.0)], bent=False)
+    needed = next((n for n in range(2, 1001) if least(n) <= abs(seeds.mean())), math.nan)
+    expected = {"": seeds.mean(), ": low": low, ": high": high, ": smallest": least(3), ": seeds": needed}
+    for end, value in expected.items():
+        row = find(rows, f"mSRCC less TSN-IQA (last head){end}")
+        assert row.value == pytest.approx(value, abs=1e-12) and row.note.startswith("n=3 seeds")
+    assert math.isfinite(needed), "the recorded runs show a difference"
+
+
+def test_one_seed_shows_nothing_of_training(tmp_path: Path) -> None:
+    rows = power_rows(RunGroup("", [recorded.record_tsn(tmp_path)]), AnswerReader(tmp_path))
+    assert rows and all(row.note.startswith("one seed; ") for row in rows)
+    assert math.isnan(find(rows, "mSRCC less TSN-IQA (last head): seeds").value)
+    assert math.isfinite(find(rows, "mSRCC less TSN-IQA (last head): smallest").value)
+
+
+def test_methods_with_other_seeds_are_not_paired(tmp_path: Path) -> None:
+    records = [recorded.record_tsn(tmp_path, seed=seed) for seed in (0, 1)]
+    records += [recorded.record_single(tmp_path, seed=seed) for seed in (1, 2)]
+    rows = power_rows(RunGroup("", records), AnswerReader(tmp_path))
+    (row,) = [r for r in rows if r.method == "SL" and r.metric == "mSRCC less TSN-IQA"]
+    assert row.note.startswith("n=2 seeds, not the same; ")
+
+
+def test_of_few_contents_the_images_are_left_out(tmp_path: Path) -> None:
+    record = recorded.record_tsn(tmp_path)
+    for path in (tmp_path / "answers").glob("*-on-live*/answers.npz"):
+        arrays = dict(np.load(path))
+        np.savez_compressed(path, **arrays | {"contents": np.arange(recorded.IMAGES) // 4})
+        recorded.sign(path.parent)
+    rows = interval_rows(RunGroup("", [record]), AnswerReader(tmp_path))
+    assert all(f"{FIXED}LIVE 3" in row.note for row in rows)
+    scores, mos = last_scores(AnswerReader(tmp_path), record, "gate", "live")
+    each = np.arange(recorded.IMAGES)
+    left = np.array([stats.spearmanr(scores[each != i], mos[each != i]).statistic for i in each])
+    ends = t_interval(stats.spearmanr(scores, mos).statistic, [(11 * left.var(), 5.5)], bent=True)
+    found = [find(rows, f"SRCC: {end}", test="LIVE").value for end in ("low", "high")]
+    assert found == pytest.approx(list(ends), abs=1e-12)
+    plain = Recomputation(tmp_path, RunGroup("", [record]))
+    for row in rows:
+        again = plain.value(row)
+        assert again is not None and again[0] == pytest.approx(row.value, abs=1e-12, nan_ok=True)
+
+
+def test_answers_of_0_1_0_have_dashes_not_guesses(tmp_path: Path) -> None:
+    record = recorded.record_tsn(tmp_path)
+    for path in (tmp_path / "answers").glob("*/answers.npz"):
+        arrays = dict(np.load(path))
+        del arrays["contents"]
+        np.savez_compressed(path, **arrays)
+        recorded.sign(path.parent)
+    rows = interval_rows(RunGroup("", [record]), AnswerReader(tmp_path))
+    for row in rows:
+        assert NO_CONTENTS in row.note
+        assert math.isnan(row.value) == (": " in row.metric)
+    # a file of today says it for those of yesterday
+    newer = recorded.record_tsn(tmp_path, seed=1)
+    rows = interval_rows(RunGroup("", [record, newer]), AnswerReader(tmp_path))
+    assert all(math.isfinite(row.value) and NO_CONTENTS not in row.note for row in rows)
 
 
 def test_msrcc_is_that_of_the_tables(tmp_path: Path) -> None:
@@ -149,7 +213,7 @@ def test_msrcc_is_that_of_the_tables(tmp_path: Path) -> None:
     from cliqa_bench.reports.rows import group_records
     from cliqa_bench.results.records import read_records
 
-    rows = interval_rows(group_records(read_records(tmp_path))[0], AnswerReader(tmp_path), 20)
+    rows = interval_rows(group_records(read_records(tmp_path))[0], AnswerReader(tmp_path))
     for method in ("TSN-IQA", "TSN-IQA-O", "SL"):
         told = frame[(frame.table == "III") & (frame.method == method) & (frame.metric == "mSRCC")]
         assert find(rows, "mSRCC", method).value == pytest.approx(float(told.value.iloc[0]), abs=1e-15)
@@ -159,11 +223,13 @@ def test_msrcc_is_that_of_the_tables(tmp_path: Path) -> None:
 def test_missing_answers_are_dashes(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
     (tmp_path / "answers" / record.answers["train-bid-0"]["live"] / "done.json").unlink()
-    rows = interval_rows(RunGroup("", [record]), AnswerReader(tmp_path), 20)
+    rows = interval_rows(RunGroup("", [record]), AnswerReader(tmp_path))
     for metric in ("mSRCC", "mSRCC: low", "mSRCC: high"):
         assert math.isnan(find(rows, metric).value)
     assert math.isnan(find(rows, "SRCC: low", test="LIVE").value)
     assert math.isfinite(find(rows, "SRCC: low", test="CSIQ").value)
+    power = power_rows(RunGroup("", [record]), AnswerReader(tmp_path))
+    assert math.isnan(find(power, "mSRCC less TSN-IQA (last head)").value)
 
 
 # ------------------------------------------------------------------------------------------ tests over seeds
@@ -226,8 +292,7 @@ def test_too_few_seeds_are_said_to_be() -> None:
 def test_few_seeds_have_no_p_value_and_six_have(tmp_path: Path) -> None:
     records = [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)]
     reader = AnswerReader(tmp_path)
-    for row in significance_rows(RunGroup("", records[:3]), reader):
-        assert math.isnan(row.value) and row.note.startswith("too few seeds: n=3 cannot reach 0.05")
+    assert not significance_rows(RunGroup("", records[:3]), reader)
     rows = significance_rows(RunGroup("", records), reader)
     (p,) = [r for r in rows if r.method == "TSN-IQA" and r.metric == "mSRCC: p against TSN-IQA (last head)"]
     differences = []
@@ -239,8 +304,3 @@ def test_few_seeds_have_no_p_value_and_six_have(tmp_path: Path) -> None:
         differences.append(float(one - other))
     assert p.value == pytest.approx(p_of_all_flips(differences)) and p.note.startswith("n=6 seeds")
     assert {r.method for r in rows} == {"TSN-IQA", "TSN-IQA (hard)", "TSN-IQA (last head)"}  # no rival for -O
-
-
-def test_an_estimate_less_itself_is_nothing() -> None:
-    one = Estimate(0.5, np.array([0.4, 0.6]))
-    assert one.minus(one).interval == (0, 0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
 from numpy.typing import NDArray
 from tiny_dataset import make_tiny, pixels_of
 
@@ -18,6 +22,7 @@ from cliqa_bench.benchmarks.pairs import count_pairs
 from cliqa_bench.benchmarks.pixels.cache import ImageCache, to_float
 from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.benchmarks.streams import CropAndFlip, iqa_benchmark, quality_benchmark
+from cliqa_bench.benchmarks.targets import OpinionScores
 from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.errors import UserError
 from cliqa_bench.types import SUBSETS
@@ -354,3 +359,109 @@ def test_benchmark_of_generated_data(miniatures: Path) -> None:
 def test_importing_the_streams_does_not_import_avalanche() -> None:
     code = "import cliqa_bench.benchmarks.streams, sys; sys.exit('avalanche' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- targets that cannot be broadcast ------------------------------------------------------------------------
+
+COMPARED: dict[str, Any] = {
+    "MSELoss": torch.nn.MSELoss(),
+    "L1Loss": torch.nn.L1Loss(),
+    "HuberLoss": torch.nn.HuberLoss(),
+    "SmoothL1Loss": torch.nn.SmoothL1Loss(),
+    "difference": lambda out, y: ((out - y) ** 2).mean(),
+    "difference, turned": lambda out, y: ((y - out) ** 2).mean(),
+    "converted": lambda out, y: (out - y.double().clone().view(-1)).abs().mean(),
+    "by name": lambda out, y: torch.nn.functional.mse_loss(input=out, target=y),
+}
+
+
+def scores_of(n: int = 6) -> OpinionScores:
+    return torch.arange(float(n)).as_subclass(OpinionScores)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_scores_are_compared_one_by_one_or_not_at_all(name: str) -> None:
+    compare, y = COMPARED[name], scores_of()
+    plain = y.as_subclass(torch.Tensor)
+    right = torch.linspace(0, 2, 6, requires_grad=True)
+    assert compare(right, y) == compare(right, plain) and type(compare(right, y)) is torch.Tensor
+    assert compare(right[:1, None], y[:1]) == compare(right[:1], plain[:1]), "one image: there is no other"
+    for out in (right[:, None], right.expand(6, 6)) if name.endswith("Loss") else (right[:, None],):
+        with pytest.raises(
+            UserError, match=r"predictions of shape \(6, .\) .* put torch.nn.Flatten\(0\) after"
+        ):
+            compare(out, y)
+    if name != "converted":  # which flattens them
+        with pytest.raises(UserError, match=r"opinion scores of shape \(6, 1\)"):
+            compare(right, y[:, None])
+
+
+def test_what_is_right_with_scores_stays_right() -> None:
+    y, out = scores_of(), torch.linspace(0, 1, 6)[:, None]
+    assert (y[:, None] - y).shape == (6, 6)
+    assert torch.equal(out[y.argsort(descending=True)], out.flip(0)), "an order is no score"
+    assert len(out[y > 2]) == 3
+    assert (out - y[:, None]).shape == (6, 1)
+    assert torch.equal(out.squeeze(1) @ y, out.squeeze(1) @ y.as_subclass(torch.Tensor))
+
+
+def test_scores_stay_scores_wherever_they_go() -> None:
+    y = scores_of()
+    kept = {
+        "moved": y.to("meta", non_blocking=True),
+        "cut": y[2:5],
+        "joined": torch.cat([y, y[:2]]),
+        "stacked": torch.stack([y[0], y[1]]),
+        "collated": torch.utils.data.default_collate([y[0], y[1]]),
+        "copied": copy.deepcopy([y])[0],
+        "pickled": pickle.loads(pickle.dumps(y)),
+        "detached": y.detach().clone().float(),
+    }
+    assert {name: type(value) for name, value in kept.items()} == dict.fromkeys(kept, OpinionScores)
+    assert torch.equal(kept["copied"], y) and kept["copied"].data_ptr() != y.data_ptr()
+
+
+def template(name: str, model: torch.nn.Module, **more: Any) -> Any:
+    """Returns one of Avalanche's strategies for a plain network and squared errors."""
+    from avalanche.training import supervised
+
+    return getattr(supervised, name)(
+        **{
+            "model": model,
+            "optimizer": torch.optim.SGD(model.parameters(), lr=1e-3),
+            "criterion": torch.nn.MSELoss(),
+            "train_mb_size": 8,
+            "eval_mb_size": 1,
+            "evaluator": EvaluationPlugin(),
+            **more,
+        }
+    )
+
+
+MORE: dict[str, dict[str, Any]] = {"Replay": {"mem_size": 10}, "EWC": {"ewc_lambda": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("Naive", 0), ("Cumulative", 0), ("JointTraining", 0), ("Replay", 0), ("EWC", 0), ("Replay", 1)],
+)
+def test_a_template_refuses_a_network_whose_scores_would_spread(
+    benchmark: Any, name: str, workers: int
+) -> None:
+    """A plain `Linear(..., 1)` is told what to do; with what it is told, every experience is learned."""
+    layers = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(1), torch.nn.Linear(3, 1))
+    experiences = benchmark.train_stream[:2]
+    kinds = []
+
+    class Looks(SupervisedPlugin):
+        def before_forward(self, strategy: Any, **kwargs: Any) -> None:
+            kinds.append(type(strategy.mb_y))
+
+    with pytest.raises(UserError, match=r"Flatten\(0\)"):
+        template(name, torch.nn.Sequential(*layers), **MORE.get(name, {})).train(
+            experiences, num_workers=workers, eval_streams=[]
+        )
+    right = template(name, torch.nn.Sequential(*layers, torch.nn.Flatten(0)), **MORE.get(name, {}))
+    right.plugins.insert(0, Looks())
+    right.train(experiences, num_workers=workers, eval_streams=[])
+    assert set(kinds) == {OpinionScores}, "what a memory gives, and a worker, is guarded, too"

@@ -189,6 +189,57 @@ def test_weights_of_another_model_are_refused(tmp_path):
         registry.load("backbones", "timm:convnext_atto").build(str(path))
 
 
+MOBILE = "mobilenetv2_100"
+
+
+@pytest.fixture(scope="module")
+def mobile():
+    """A network's weights, and what it makes of an image."""
+    import timm
+
+    torch.manual_seed(5)
+    state = timm.create_model(MOBILE).state_dict()
+    return state, torch.rand(1, 3, 64, 64)
+
+
+def features_of(name, state, images, path):
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
+    with torch.no_grad():
+        return registry.load("backbones", name).build(str(path)).eval()(images).final
+
+
+@needs_timm
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("classes", [0, 10])
+def test_no_file_needs_a_classifier(mobile, classes, suffix, tmp_path, capsys):
+    whole, images = mobile
+    state = {name: value for name, value in whole.items() if not name.startswith("classifier.")}
+    assert len(state) == len(whole) - 2
+    if classes:
+        state |= {"classifier.weight": torch.zeros(classes, 1280), "classifier.bias": torch.zeros(classes)}
+    path = tmp_path / f"other.{suffix}"
+    got = features_of(f"timm:{MOBILE}", state, images, path)
+    assert torch.equal(got, features_of(f"timm:{MOBILE}", whole, images, tmp_path / "whole.pth"))
+    said = f"{path}: its classifier has another number of classes and is ignored; only features are used\n"
+    assert capsys.readouterr().err == (said if classes else "")
+
+
+@needs_timm
+@pytest.mark.parametrize("lacking", ["blocks.3.0.bn1.weight", "bn2.running_mean", "conv_stem.weight"])
+def test_what_a_file_lacks_that_is_needed_is_named(mobile, lacking, tmp_path):
+    state = {n: v for n, v in mobile[0].items() if n != lacking and not n.startswith("classifier.")}
+    with pytest.raises(UserError, match=rf'does not hold {MOBILE}: .* Missing key.*: "{lacking}"') as caught:
+        features_of(f"timm:{MOBILE}", state, mobile[1], tmp_path / "w.pth")
+    assert "classifier" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@needs_timm
+def test_a_file_of_a_larger_network_is_refused(mobile, tmp_path):
+    state = {**mobile[0], "blocks.0.0.se.weight": torch.zeros(1)}
+    with pytest.raises(UserError, match=r'Unexpected key.*"blocks\.0\.0\.se\.weight"'):
+        features_of(f"timm:{MOBILE}", state, mobile[1], tmp_path / "w.pth")
+
+
 @needs_timm
 def test_the_hub_s_cache_is_used_and_never_filled(hub):
     backbone = registry.load("backbones", f"timm:{VIT}")

@@ -21,7 +21,7 @@ CAPTION = 12
 COLUMNS = 10
 
 
-def contact_sheet(root: Path, out: Path, pictures: int = 100) -> list[Path]:
+def contact_sheet(root: Path, out: Path, pictures: int = 100) -> dict[Path, Dataset]:
     """Writes `<out>/<dataset>.png` for every dataset in a folder: best picture first, line by line.
 
     Args:
@@ -30,7 +30,7 @@ def contact_sheet(root: Path, out: Path, pictures: int = 100) -> list[Path]:
         pictures: At most so many per sheet, evenly spaced from the best rated to the worst.
 
     Returns:
-        The paths of the sheets.
+        The path of each sheet -> the dataset that it shows.
 
     Raises:
         UserError: If there is no dataset, labels or pictures cannot be read, or `out` cannot be written.
@@ -39,14 +39,15 @@ def contact_sheet(root: Path, out: Path, pictures: int = 100) -> list[Path]:
     found = [cls(folder) for cls in classes if (folder := find_folder(root, cls)) is not None]
     if not found:
         raise UserError(f"no dataset in {root}; make miniatures: python -m cliqa_bench data make {root}")
-    sheets = []
+    sheets = {}
     for dataset in found:
         ratings = sorted(dataset.ratings(), key=lambda rating: -rating.score)
         places = np.unique(np.linspace(0, len(ratings) - 1, min(pictures, len(ratings))).round().astype(int))
         sheet = _sheet(dataset, [ratings[place] for place in places])
-        sheets.append(out / f"{dataset.name}.png")
-        with atomic_path(sheets[-1]) as temporary:
+        path = out / f"{dataset.name}.png"
+        with atomic_path(path) as temporary:
             sheet.save(temporary)
+        sheets[path] = dataset
     return sheets
 
 

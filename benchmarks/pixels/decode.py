@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -30,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.pixels.png import PNG_START, without_text
-from cliqa_bench.benchmarks.pixels.profiles import to_srgb
+from cliqa_bench.benchmarks.pixels.profiles import has_other_profile, to_srgb
 from cliqa_bench.benchmarks.pixels.samples import (
     gray_of_16_bits,
     is_12_bit,
@@ -91,6 +92,15 @@ FORMATS = {
 
 AVIF needs Pillow 11.3 or newer, HEIF the package pillow-heif.
 """
+
+RAW = frozenset((
+    ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".nef",
+    ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw",
+))  # fmt: skip
+"""Extensions of cameras' raw files. Many are TIFF files by content, with a preview as first picture."""
+
+_DNG_VERSION = 50706
+"""The TIFF tag that every DNG file has, whatever its name."""
 
 
 class Reading(NamedTuple):
@@ -217,6 +227,8 @@ def _opened(
     """
     from PIL import Image
 
+    if path.suffix.lower() in RAW:
+        raise _raw(path)
     start = file.read(16)
     file.seek(0)
     name = _format(start)
@@ -229,7 +241,10 @@ def _opened(
         if noted is not None:
             noted(f"is a {name} file, not what its name says")
     try:
-        return Image.OPEN[name][0](file, str(path))
+        image = Image.OPEN[name][0](file, str(path))
+        if name == "TIFF" and _DNG_VERSION in getattr(image, "tag_v2", ()):
+            raise _raw(path)
+        return image
     except SyntaxError as error:
         if name != "TIFF":
             raise
@@ -237,6 +252,13 @@ def _opened(
             f"image {path} has a kind of pixels that is not read ({error}); save it with 8 bits, or 16 "
             "unsigned ones"
         ) from error
+
+
+def _raw(path: Path) -> UserError:
+    return UserError(
+        f"image {path} is a camera's raw file, of which at best a preview would be read; export it as JPEG, "
+        "PNG or TIFF"
+    )
 
 
 _EXTENSIONS = frozenset(extension for of_format in FORMATS.values() for extension in of_format)
@@ -256,9 +278,14 @@ def _format(start: bytes) -> str:
 
 @functools.cache
 def _initialised() -> None:
-    """Has Pillow, and pillow-heif where it is installed, tell what they read."""
+    """Has Pillow, and pillow-heif where it is installed, tell what they read.
+
+    Pillow warns, with a line of its own source, of notes beside the pixels that are damaged: of no use to
+    anybody who brings pictures. What is wrong with pixels is an error.
+    """
     from PIL import Image
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     Image.init()
     with contextlib.suppress(ImportError):
         from pillow_heif import register_heif_opener
@@ -400,6 +427,16 @@ def rules_of(path: Path) -> list[str]:
             return sorted(rules & RULES.keys())
     except Exception:  # as in decode_bytes, which will say it better
         return []
+
+
+def is_converted(path: Path) -> bool:
+    """Tells, by its header, whether a picture has other pixels where it is read with `Reading.srgb`."""
+    try:
+        data, _ = without_negative(path.read_bytes())
+        with _opened_bytes(data, path, Reading(any_name=True)) as image:
+            return has_other_profile(image)
+    except Exception:  # as in decode_bytes, which will say it better
+        return False
 
 
 _PNG_NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")

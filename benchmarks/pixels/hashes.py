@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cliqa_bench.benchmarks.pixels.decode import RULES, raised_rules, rules_of
+from cliqa_bench.benchmarks.pixels.decode import RULES, is_converted, raised_rules, rules_of
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import track
@@ -59,6 +59,22 @@ def changed_rules(root: Path, paths: Sequence[Path], what: str) -> dict[str, int
     known = _up_to_date(table, paths, _names, rules_of, f"headers of {what}")
     used = {rule for path in paths for rule in known[str(path)][2]}
     return {rule: version for rule, version in raised.items() if rule in used}
+
+
+def any_converted(root: Path, paths: Sequence[Path], what: str) -> bool:
+    """Tells whether any of the files has a colour profile that a reading as sRGB applies.
+
+    Args:
+        root: The dataset's folder; names the table.
+        paths: The files.
+        what: What they are, for the progress bar.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    table = cache_root() / "profiles" / f"{digest(str(root.resolve()))}.json"
+    known = _up_to_date(table, paths, bool, is_converted, f"profiles of {what}")
+    return any(known[str(path)][2] for path in paths)
 
 
 def _up_to_date(

@@ -13,6 +13,32 @@ if TYPE_CHECKING:
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
+def has_other_profile(image: Image.Image) -> bool:
+    """Tells whether `to_srgb` changes a picture: whether it is colour with a profile of another space.
+
+    Args:
+        image: The picture; its header is enough.
+    """
+    from PIL import ImageCms
+
+    try:
+        return _other_profile(image) is not None
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return False
+
+
+def _other_profile(image: Image.Image) -> tuple[ImageCms.ImageCmsProfile, str] | None:
+    """Returns a picture's profile and its name; None for gray, for none, and for that of sRGB."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode in ("1", "L", "LA", "La"):
+        return None
+    from PIL import ImageCms
+
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    name = ImageCms.getProfileDescription(source).strip()
+    return None if "srgb" in name.lower() else (source, name)
+
+
 def to_srgb(image: Image.Image, noted: Callable[[str], object]) -> Image.Image:
     """Converts colour with a profile to sRGB, by Pillow's colour management (relative colorimetric).
 
@@ -22,16 +48,13 @@ def to_srgb(image: Image.Image, noted: Callable[[str], object]) -> Image.Image:
         image: The picture, loaded.
         noted: Told what was done, or why not.
     """
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode in ("1", "L", "LA", "La"):
-        return image
     from PIL import ImageCms
 
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        name = ImageCms.getProfileDescription(source).strip()
-        if "srgb" in name.lower():
+        found = _other_profile(image)
+        if found is None:
             return image
+        source, name = found
         converted = _converted(image, source)
     except (ImageCms.PyCMSError, OSError, ValueError):
         noted("has a colour profile that cannot be read; it was taken for sRGB")

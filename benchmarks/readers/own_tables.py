@@ -38,12 +38,14 @@ class OwnTable:
         header: Names of the columns as they are written.
         rows: The rows that are not empty.
         delimiter: What separates the cells of a text file; "" for other kinds.
+        sheets: Names of all sheets of a workbook; none for other kinds.
     """
 
     path: Path
     header: tuple[str, ...]
     rows: tuple[LabelRow, ...]
     delimiter: str = ""
+    sheets: tuple[str, ...] = ()
 
     def with_decimal_points(self, column: str) -> OwnTable:
         """Returns the table with the decimal commas of a column as points: 3,25 becomes 3.25.
@@ -74,22 +76,28 @@ def _with_point(row: LabelRow, name: str) -> LabelRow:
     return replace(row, cells={**row.cells, name: str(row.cells[name]).replace(",", ".")})
 
 
-def read_own_table(path: Path, has_columns: HasColumns) -> OwnTable:
+def read_own_table(path: Path, has_columns: HasColumns, sheet: str | None = None) -> OwnTable:
     """Reads a table.
 
     Args:
         path: The file.
         has_columns: Finds the header of a workbook, above which there may be other rows.
+        sheet: Name of a workbook's sheet; None for the first.
 
     Returns:
         The table. A row with another number of cells than the header is `broken`.
 
     Raises:
-        UserError: If the file cannot be read, is too large, is of another kind, or holds no row of data.
+        UserError: If the file cannot be read, is too large, is of another kind, or holds no row of data; if
+            a sheet is named that is not there.
     """
     data = _read(path)
-    if data.startswith(WORKBOOK_STARTS):
-        table = _of_cells(path, read_rows(path), has_columns)
+    is_workbook = data.startswith(WORKBOOK_STARTS)
+    if sheet is not None and not is_workbook:
+        raise UserError(f"{path} is not a workbook and has no sheets; leave sheet={sheet} out")
+    if is_workbook:
+        cells, sheets = read_rows(path, sheet)
+        table = replace(_of_cells(path, cells, has_columns), sheets=tuple(sheets))
     elif data.startswith(b"PAR1"):
         table = _of_records(path, enumerate(_parquet_records(path, data), start=1))
     else:

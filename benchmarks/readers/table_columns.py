@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -31,7 +31,7 @@ NEEDED = ("image", "score")
 NONE = "none"
 """Says of a column that is not needed that it is not to be read."""
 
-_OTHERS = ("images", "name")
+_OTHERS = ("images", "name", "sheet")
 LOWER, HIGHER, AVERAGE = "lower_is_better", "higher_is_better", "average"
 _FLAGS = (LOWER, HIGHER, AVERAGE)
 
@@ -42,7 +42,8 @@ class TableOptions:
 
     Attributes:
         path: The table, absolute.
-        values: What a column is -> its name; "images" -> the pictures' folder; "name" -> the dataset's title.
+        values: What a column is -> its name; "images" -> the pictures' folder; "name" -> the dataset's title;
+            "sheet" -> which sheet of a workbook is read.
         flags: Options without a value.
     """
 
@@ -142,6 +143,8 @@ class TableColumns:
         group: What images must not be torn apart.
         split: Which image is for training, validation, test.
         lower: Whether lower scores are better.
+        splits: Number -> column, of a table with several splits (`split1`, `split2`, ...); then `split` is
+            None.
     """
 
     image: str
@@ -150,6 +153,7 @@ class TableColumns:
     group: str | None
     split: str | None
     lower: bool
+    splits: Mapping[int, str] = field(default_factory=dict)
 
 
 def choose_columns(header: Sequence[str], options: TableOptions) -> TableColumns:
@@ -167,7 +171,26 @@ def choose_columns(header: Sequence[str], options: TableOptions) -> TableColumns
             f"say which: {options.shown(LOWER)} or {options.shown(HIGHER)}"
         )
     std = None if AVERAGE in options.flags else found["std"]
-    return TableColumns(image, score, std, found["group"], found["split"], LOWER in options.flags)
+    splits = {} if "split" in options.values else _numbered_splits(header, found["split"], options)
+    return TableColumns(image, score, std, found["group"], found["split"], LOWER in options.flags, splits)
+
+
+def _numbered_splits(header: Sequence[str], plain: str | None, options: TableOptions) -> dict[int, str]:
+    """Finds columns of several splits: `split1`, `Split 2`, `set_3`, ..."""
+    pattern = f"(?:{'|'.join(USUAL['split'])})([0-9]{{1,4}})"
+    found: dict[int, str] = {}
+    for name in header:
+        if not (said := re.fullmatch(pattern, fold(name))):
+            continue
+        other = plain or found.get(int(said[1]))
+        if other or said[1] == "0":
+            why = f"besides {other!r}" if other else "and splits are numbered from 1"
+            raise UserError(
+                f"{options.path} has a column {name!r} {why}; rename it, or name the one that is meant: "
+                f"{options.shown(split=name)}, or {options.shown(split=NONE)} for none"
+            )
+        found[int(said[1])] = name
+    return dict(sorted(found.items()))
 
 
 def has_columns(header: Sequence[str], options: TableOptions) -> bool:

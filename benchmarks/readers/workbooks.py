@@ -6,6 +6,7 @@ bounded before it is parsed: an .xlsx is a zip archive, and a sheet names its ro
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,13 +76,21 @@ def read_sheet(path: Path, columns: Sequence[str], sheet: str | None = None) -> 
     return rows
 
 
-def read_rows(path: Path) -> list[Sequence[Any]]:
-    """Returns all rows of a workbook's first sheet, whatever they hold.
+def read_rows(path: Path, sheet: str | None = None) -> tuple[list[Sequence[Any]], list[str]]:
+    """Reads all rows of a sheet, whatever they hold.
+
+    Args:
+        path: The workbook.
+        sheet: Name of the sheet; None for the first.
+
+    Returns:
+        The rows, and the names of all sheets of the workbook.
 
     Raises:
-        UserError: If the workbook cannot be read or is too large.
+        UserError: If the workbook cannot be read or is too large, or has no such sheet.
     """
-    return list(_bounded(path, _sheet_rows(path, None)))
+    names: list[str] = []
+    return list(_bounded(path, _sheet_rows(path, sheet, names))), names
 
 
 def _bounded(path: Path, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
@@ -94,7 +103,9 @@ def _bounded(path: Path, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any
         yield row
 
 
-def _sheet_rows(path: Path, sheet: str | None) -> Iterator[Sequence[Any]]:
+def _sheet_rows(path: Path, sheet: str | None, names: list[str] | None = None) -> Iterator[Sequence[Any]]:
+    """Gives the rows of a sheet; adds the names of all sheets to `names`."""
+    names = [] if names is None else names
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -106,7 +117,7 @@ def _sheet_rows(path: Path, sheet: str | None) -> Iterator[Sequence[Any]]:
     if start not in WORKBOOK_STARTS:
         raise UserError(f"{path} is neither an .xlsx nor an .xls workbook; get the file anew")
     try:
-        yield from (_xlsx_rows if start == b"PK\x03\x04" else _xls_rows)(path, sheet)
+        yield from (_xlsx_rows if start == b"PK\x03\x04" else _xls_rows)(path, sheet, names)
     except UserError:
         raise
     except Exception as error:  # zipfile, ElementTree, struct, openpyxl and xlrd each raise their own
@@ -114,7 +125,7 @@ def _sheet_rows(path: Path, sheet: str | None) -> Iterator[Sequence[Any]]:
         raise UserError(f"{path} is a broken workbook ({said:.200}); get the file anew") from error
 
 
-def _xlsx_rows(path: Path, sheet: str | None) -> Iterator[Sequence[Any]]:
+def _xlsx_rows(path: Path, sheet: str | None, names: list[str]) -> Iterator[Sequence[Any]]:
     import openpyxl
 
     with path.open("rb") as file:  # given a path, openpyxl would judge by the file's name
@@ -125,9 +136,10 @@ def _xlsx_rows(path: Path, sheet: str | None) -> Iterator[Sequence[Any]]:
                 f"{path} would have {size} bytes unpacked, a workbook of labels at most {MAX_BYTES}; get the "
                 "file anew"
             )
+        warnings.filterwarnings("ignore", module=r"openpyxl\.")  # of styles and rules that it leaves out
         book = openpyxl.load_workbook(file, read_only=True)
-        _require_sheet(path, sheet, book.sheetnames)
-        table = book[sheet or book.sheetnames[0]]
+        names += [table.title for table in book.worksheets]  # not charts
+        table = book[_require_sheet(path, sheet, names)]
         table.reset_dimensions()  # some writers state dimensions that cut the table
         for cells in table.iter_rows():
             yield [_xlsx_value(cell) for cell in cells]
@@ -139,12 +151,12 @@ def _xlsx_value(cell: Any) -> object:
     return _NoValue(str(cell.value)) if cell.data_type == "e" else cell.value
 
 
-def _xls_rows(path: Path, sheet: str | None) -> Iterator[Sequence[Any]]:
+def _xls_rows(path: Path, sheet: str | None, names: list[str]) -> Iterator[Sequence[Any]]:
     import xlrd
 
     book = xlrd.open_workbook(str(path), logfile=_Silence())
-    _require_sheet(path, sheet, book.sheet_names())
-    table = book.sheet_by_name(sheet or book.sheet_names()[0])
+    names += book.sheet_names()
+    table = book.sheet_by_name(_require_sheet(path, sheet, names))
     for number in range(table.nrows):
         yield [_xls_value(cell) for cell in table.row(number)]
 
@@ -171,6 +183,7 @@ class _Silence:
         """Does nothing."""
 
 
-def _require_sheet(path: Path, sheet: str | None, names: Sequence[str]) -> None:
+def _require_sheet(path: Path, sheet: str | None, names: Sequence[str]) -> str:
     if not names or (sheet is not None and sheet not in names):
         raise UserError(f"{path} has no sheet {sheet or ''!r}; it has: {', '.join(names) or 'none'}")
+    return sheet or names[0]

@@ -38,6 +38,9 @@ class TimmBackbone(Backbone):
     options: ClassVar[dict[str, Any]]
     blocks: ClassVar[list[int]]
     norm_parameters: ClassVar[int]
+    citation: ClassVar[str | tuple[str, ...]] = (
+        "R. Wightman: PyTorch Image Models. GitHub, 2019, doi:10.5281/zenodo.4414861"
+    )
 
     @classmethod
     def usual_weights(cls) -> tuple[Path, str]:
@@ -63,11 +66,34 @@ class TimmBackbone(Backbone):
 
         from cliqa_bench.backbones._timm_net import TimmNet
 
-        given = {} if weights is None else {"file": str(weights), "custom_load": False}
-        net = timm.create_model(
-            cls.model, pretrained=weights is not None, pretrained_cfg_overlay=given, **cls.options
-        )
+        if weights is None:
+            return TimmNet(timm.create_model(cls.model, **cls.options), cls.blocks)
+        try:
+            net = cls._loaded(file=str(weights))
+        except (RuntimeError, KeyError):  # for want of its classifier?
+            net = cls._loaded(state_dict=cls._with_own_classifier(weights), label_offset=0)
+            net.pretrained_cfg.pop("state_dict")
         return TimmNet(net, cls.blocks)
+
+    @classmethod
+    def _loaded(cls, **source: Any) -> Any:
+        """Returns the model with weights from somewhere, as the fields of timm's `PretrainedCfg` say."""
+        import timm
+
+        overlay = {**source, "custom_load": False}
+        return timm.create_model(cls.model, pretrained=True, pretrained_cfg_overlay=overlay, **cls.options)
+
+    @classmethod
+    def _with_own_classifier(cls, weights: Path) -> dict[str, Any]:
+        import timm
+        from timm.models import load_state_dict
+
+        from cliqa_bench.backbones._classifier import with_classifier_of
+
+        whole, bare = (timm.create_model(cls.model, **cls.options) for _ in range(2))
+        bare.reset_classifier(0)
+        names = whole.state_dict().keys() - bare.state_dict().keys()
+        return with_classifier_of(whole, names, load_state_dict(str(weights)), weights)
 
     @classmethod
     def task_parameters(cls) -> int:

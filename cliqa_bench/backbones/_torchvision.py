@@ -50,10 +50,12 @@ def residual_net(build: Callable[..., Any], weights: Path | None) -> StagedNet:
     """
     from torch import nn
 
+    from cliqa_bench.backbones._classifier import with_classifier_of
     from cliqa_bench.backbones.staged import StagedNet
 
     net = build(weights=None)
     if weights is not None:
-        net.load_state_dict(read_weights(weights))
+        names = [f"fc.{name}" for name in net.fc.state_dict()]
+        net.load_state_dict(with_classifier_of(net, names, read_weights(weights), weights))
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     return StagedNet(stem, [net.layer1, net.layer2, net.layer3, net.layer4])

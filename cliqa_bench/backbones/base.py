@@ -6,6 +6,7 @@ built by `build`.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 from textwrap import shorten
@@ -35,6 +36,7 @@ class Backbone(ABC):
             needs nothing else.
         gate_stages: Stages that the gate reads unless a strategy names others, counted from 1; the paper's
             are the last two.
+        citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
         gate_net: Which normalisation the gate's features use: the backbone's "own" (it was pre-trained on
             distortions), or a "distortion-bn" that `pretrain` makes (the paper's distortion-aware BN).
     """
@@ -49,6 +51,7 @@ class Backbone(ABC):
     fixed_gmacs: ClassVar[float] = 0.0
     gate_stages: ClassVar[tuple[int, ...]] = (3, 4)
     gate_net: ClassVar[GateNet] = "distortion-bn"
+    citation: ClassVar[str | tuple[str, ...]] = ""
 
     def __init_subclass__(cls) -> None:
         """Names the backbone after its file."""
@@ -88,8 +91,9 @@ class Backbone(ABC):
         file, remedy = cls.usual_weights()
         if not file.is_file():
             raise UserError(
-                f"no weights of {cls.title} at {file}: {remedy}; or take the backbone whose weights are in "
-                "the package: --backbone scnn, and for small pictures or a small machine --preset quick"
+                f"no weights of {cls.title} at {file}: take the backbone whose weights are in the package, "
+                "--backbone scnn (and for small pictures or a small machine --preset quick), or "
+                f"{remedy}"
             )
         return file
 
@@ -107,7 +111,8 @@ class Backbone(ABC):
         import torch
 
         path = cls.weights_file(weights)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch on how a file was written
             torch.manual_seed(seed)
             try:
                 net = cls.network(path)

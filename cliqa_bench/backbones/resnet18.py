@@ -16,6 +16,10 @@ class ResNet18(TorchvisionWeights, Backbone):
     """ResNet-18 (He et al., 2016), 512-d features, stride 32."""
 
     title = "ResNet-18"
+    citation = (
+        "K. He, X. Zhang, S. Ren, J. Sun: Deep residual learning for image recognition. CVPR 2016, "
+        "doi:10.1109/CVPR.2016.90"
+    )
     stage_sizes = (64, 128, 256, 512)
     feature_size = 512
     norm_channels = 4800

@@ -20,6 +20,10 @@ class ResNet50(TorchvisionWeights, Backbone):
     """
 
     title = "ResNet-50"
+    citation = (
+        "K. He, X. Zhang, S. Ren, J. Sun: Deep residual learning for image recognition. CVPR 2016, "
+        "doi:10.1109/CVPR.2016.90"
+    )
     stage_sizes = (256, 512, 1024, 2048)
     feature_size = 2048
     norm_channels = 26_560

@@ -37,6 +37,10 @@ class SCNN(Backbone):
     """S-CNN (Zhang et al., DBCNN, 2020), 128-d features, stride 16; its own BN is distortion-aware."""
 
     title = "S-CNN"
+    citation = (
+        "W. Zhang, K. Ma, J. Yan, D. Deng, Z. Wang: Blind image quality assessment using a deep "
+        "bilinear convolutional neural network. IEEE TCSVT 30(1), 36-47, 2020"
+    )
     stage_sizes = (48, 64, 64, 128)
     feature_size = 128
     norm_channels = 736

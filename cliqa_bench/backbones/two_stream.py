@@ -25,6 +25,10 @@ class TwoStream(TorchvisionWeights, Backbone):
     """
 
     title = "Two-Stream DNN"
+    citation = (
+        "W. Zhang, K. Ma, J. Yan, D. Deng, Z. Wang: Blind image quality assessment using a deep "
+        "bilinear convolutional neural network. IEEE TCSVT 30(1), 36-47, 2020"
+    )
     stage_sizes = (128,)
     gate_stages = (1,)
     feature_size = 512 * 128

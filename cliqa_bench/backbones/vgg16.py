@@ -24,6 +24,10 @@ class VGG16(TorchvisionWeights, Backbone):
     """
 
     title = "VGG-16"
+    citation = (
+        "K. Simonyan, A. Zisserman: Very deep convolutional networks for large-scale image "
+        "recognition. ICLR 2015"
+    )
     stage_sizes = (128, 256, 512, 512)
     feature_size = 512
     norm_channels = 4224

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jsonargparse import ActionYesNo, Namespace
 
@@ -17,6 +18,9 @@ from cliqa_bench.cli import data_commands
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.paths import user_path
+
+if TYPE_CHECKING:
+    from cliqa_bench.benchmarks._csv import TableDataset
 
 Handler = Callable[[Namespace, str], int]
 
@@ -27,8 +31,14 @@ _ORDERS = (
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
+_SRGB = "convert colour profiles of the datasets to sRGB (default: ignore them, as the published code does)"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
+_COMPARE = "a table of your own, instead of IMAGES: scores its pictures, and compares with its labels"
 _NUMBERS = str | int | tuple[int, ...]
+_PAGES = str | int | tuple[int | str, ...]
+_SPLITS = (
+    "several splits, such as 1-10 or 1,3,5-7: mean, deviation and median over them; with --split DIR, its"
+)
 _WORDS = str | tuple[str, ...]
 _RUNS = "folder of the results, or a bundle (default: runs)"
 
@@ -52,9 +62,11 @@ def _where_and_how(add: Add) -> None:
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--include", type=_WORDS, metavar="FILES", help=INCLUDE)
     add("--split", type=str | int, metavar="N|DIR", help=SPLIT)
+    add("--splits", type=_PAGES, metavar="NUMBERS", help=_SPLITS)
     add("--preset", type=str, metavar="NAME", help=_PRESET)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
+    add("--srgb", action="store_true", help=_SRGB)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
     add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
@@ -67,7 +79,33 @@ def _where_and_how(add: Add) -> None:
     )
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
+    _report_form(add)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
+
+
+def _report_form(add: Add) -> None:
+    """Adds what a report consists of."""
+    add(
+        "--format",
+        type=_WORDS,
+        metavar="NAMES",
+        help="of the report, of csv,md,tex,html (default: all)",
+    )
+    add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
+
+
+def _report_formats(args: Namespace) -> list[str]:
+    """Returns the formats that were asked for, none for all.
+
+    Raises:
+        UserError: If one is unknown.
+    """
+    from cliqa_bench.reports import report
+    from cliqa_bench.settings.resolve import words
+
+    formats = words(args.format)
+    report.check_formats(formats)
+    return formats
 
 
 def _run_arguments(add: Add) -> None:
@@ -92,9 +130,10 @@ def _run(args: Namespace, command: str) -> int:
     settings = args.as_dict()
     good, broken = registry.importable("strategies", words(settings["strategy"]))
     config = resolve({**settings, "strategy": good} if good else settings)
+    formats = _report_formats(args)
     from cliqa_bench.execution.run import run
 
-    return run(config, command, broken)
+    return run(config, command, broken, formats=formats, figures=args.figures)
 
 
 def _paper_arguments(add: Add) -> None:
@@ -110,9 +149,10 @@ def _paper(args: Namespace, command: str) -> int:
     from cliqa_bench.settings.resolve import paper_configs
 
     configs = paper_configs(args.as_dict())
+    formats = _report_formats(args)
     from cliqa_bench.execution.run import run_all
 
-    return run_all(configs, command)
+    return run_all(configs, command, formats=formats, figures=args.figures)
 
 
 def _plan(args: Namespace, command: str) -> int:
@@ -127,8 +167,7 @@ def _plan(args: Namespace, command: str) -> int:
 
 def _report_arguments(add: Add) -> None:
     add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
-    add("--format", type=_WORDS, metavar="NAMES", help="of csv,md,tex,html (default: all)")
-    add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
+    _report_form(add)
     add("--published", action="store_true", help="put the paper's values beside ours")
     add("--published-only", action="store_true", help="write the paper's tables alone; needs no runs")
 
@@ -187,7 +226,8 @@ def _clean(args: Namespace, command: str) -> int:
 
 
 def _score_arguments(add: Add) -> None:
-    add("images", type=str, nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    add("images", type=str, nargs="*", metavar="IMAGES", help="image files, or folders of them")
+    add("--compare", type=str, metavar="TABLE", help=_COMPARE)
     add("--runs", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
     add("--run", type=str, metavar="ID", help="which run, or the beginning of its id (default: the newest)")
     add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
@@ -201,35 +241,59 @@ def _score_arguments(add: Add) -> None:
 def _score(args: Namespace, command: str) -> int:
     from cliqa_bench.settings.resolve import chosen_precision, device_name, megapixels
 
+    if bool(args.images) == bool(args.compare):
+        what = "either IMAGES or --compare TABLE" if args.images else "IMAGES, or --compare TABLE"
+        raise UserError(
+            f"score takes {what}; the pictures of a table are found by its names, or in a folder that is "
+            "named: --compare 'my.csv?images=FOLDER'"
+        )
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
     limit = megapixels(args.max_megapixels)
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench.execution import score_files, score_table
-    from cliqa_bench.execution.find_pictures import find_pictures
+    from cliqa_bench.execution.compare_labels import Comparison, Labels
+    from cliqa_bench.execution.find_pictures import FoundFiles, find_pictures
     from cliqa_bench.execution.score_pictures import Scoring
     from cliqa_bench.progress import say, warn
     from cliqa_bench.system.compute import resolve_device
 
     to = None if args.to is None else user_path(args.to)
     form = ".csv" if to is None else score_table.check_form(to)
-    found = find_pictures([user_path(name) for name in args.images])
+    labels = Labels(_own_table(args.compare)) if args.compare else None
+    found = FoundFiles(labels.files, {}) if labels else find_pictures([user_path(n) for n in args.images])
     out, device = user_path(args.runs), resolve_device(device_name(args.device))
     record = score_files.choose_run(out, args.run)
     say(f"scoring with run {record.id}")
     scorer = score_files.load_scorer(out, record, device, args.tolerance)
-    resize = score_files.resize_of(record)
-    scoring = Scoring(scorer, resize, device, precision, limit)
-    lines = score_table.Lines(form, [step.dataset for step in record.steps] if scorer.tasks > 1 else [])
-    made = score_files.made_with(record, found.files, device, args.tolerance, precision, limit)
-    tally = score_files.Tally()
+    scoring = Scoring(scorer, score_files.resize_of(record), device, precision, limit)
+    tasks = [step.dataset for step in record.steps] if scorer.tasks > 1 else []
+    lines = score_table.Lines(form, tasks, labels.of_file if labels else None)
+    prints = labels.fingerprint if labels else ""
+    made = score_files.made_with(record, found.files, device, args.tolerance, precision, limit, prints)
+    tally = Comparison(labels, record) if labels else score_files.Tally()
     with score_table.opened(to, lines.header, made, found.files) as table:
         score_files.score_files(scoring, found.files, table, lines, tally)
     for text in filter(None, (found.left_out_text(), *tally.told())):
         say(text)
     if tally.failed:
         warn(tally.summary())
+    if isinstance(tally, Comparison):
+        # on the terminal, the table has standard output
+        print(tally.text(), file=sys.stderr if to is None else sys.stdout)
+        for remark in tally.remarks():
+            warn(remark)
     return 1 if tally.failed else 0
+
+
+def _own_table(text: str) -> TableDataset:
+    """Opens a table of the user's: `my.csv?score=z`, with or without `csv:` in front."""
+    from cliqa_bench.extensions import registry
+
+    name = registry.check("datasets", text if text.startswith("csv:") else f"csv:{text}")
+    cls = cast("type[TableDataset]", registry.load("datasets", name))
+    assert cls.home is not None
+    return cls(cls.home)
 
 
 def _list_arguments(add: Add) -> None:
@@ -243,6 +307,17 @@ def _list(args: Namespace, command: str) -> int:
     from cliqa_bench.cli.listing import listing
 
     print(listing())
+    return 0
+
+
+def _cite_arguments(add: Add) -> None:
+    add("out", type=str, nargs="?", metavar="OUT", help="folder of results (default: the suite alone)")
+
+
+def _cite(args: Namespace, command: str) -> int:
+    from cliqa_bench.cli.citing import citing
+
+    print(citing(None if args.out is None else user_path(args.out)))
     return 0
 
 
@@ -355,6 +430,7 @@ COMMANDS: dict[str, Command] = {
         "draw pictures of each dataset, ordered by label", data_commands.sheet_arguments, data_commands.sheet
     ),
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
+    "cite": Command("print what to cite for runs, as BibTeX", _cite_arguments, _cite),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
     "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),

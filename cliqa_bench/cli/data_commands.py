@@ -106,10 +106,10 @@ def ratings(args: Namespace, command: str) -> int:
     from cliqa_bench.benchmarks.suites import find_datasets
 
     dataset = find_datasets(_data(args.data, [name]), [name])[name]
-    for note in dataset.notes():
-        say(f"{dataset.title}: {note}")
     ratings = dataset.ratings()
     split = resolve_split(args.split, dataset, ratings) if args.split else None
+    for note in filter(None, [*dataset.notes(), split.note if split else ""]):
+        say(f"{dataset.title}: {note}")
     print(ratings_csv(dataset, ratings, split), end="")
     return 0
 
@@ -130,8 +130,9 @@ def sheet(args: Namespace, command: str) -> int:
     from cliqa_bench.benchmarks.generated.contact import contact_sheet
 
     out = user_path(args.out)
-    contact_sheet(_data(args.dir), out)
-    print(f"contact sheets are in {out}")
+    for path, dataset in contact_sheet(_data(args.dir), out).items():
+        kind = "real data" if dataset.generated is None else "a generated miniature"
+        print(f"{path}: {dataset.title}, {kind}")
     return 0
 
 

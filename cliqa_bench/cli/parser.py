@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from cliqa_bench import errors
 from cliqa_bench._version import __version__
 from cliqa_bench.cli.commands import COMMANDS, GROUPS
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import Mistakes, UserError
 from cliqa_bench.extensions.user_traceback import format_error, is_users, place_of
 from cliqa_bench.progress import FLAG, shown_as
 from cliqa_bench.settings.yaml_guard import check_yaml
@@ -174,7 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_stopped(command)
         return exit_code(stop)
     except UserError as error:
-        print(f"{PROG}: error: {error}", file=sys.stderr)
+        for single in error.each if isinstance(error, Mistakes) else [error]:
+            print(f"{PROG}: error: {single}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # what is still buffered has nowhere to go, and must not complain at exit

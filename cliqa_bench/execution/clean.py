@@ -34,7 +34,7 @@ _CLEANING = "clean.lock"
 _NODE = re.compile(r"[^.].*-[0-9a-f]{12}")
 _OURS = re.compile(r"process \d+ on ")
 """How the content of a lock begins."""
-_CACHES = ("decoded", "distortion-bn", "pretrain", "hashes", "rules")
+_CACHES = ("decoded", "distortion-bn", "pretrain", "hashes", "rules", "profiles")
 
 
 class Unused(NamedTuple):

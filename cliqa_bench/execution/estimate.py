@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.execution.jobs import jobs_of, processes
@@ -23,9 +23,6 @@ MOST_LOOKED_AT = 60
 """Finished nodes of a strategy that are looked at, evenly spread: more would not change the estimate."""
 
 
-_Work = TypeVar("_Work", TrainWork, AnswerWork)
-
-
 class _Pace(NamedTuple):
     """What finished nodes took.
 
@@ -38,70 +35,118 @@ class _Pace(NamedTuple):
     seconds: float
 
 
-def estimate(plan: Plan) -> list[str]:
-    """Says in lines what is left to do, and what it takes."""
-    missing = plan.missing()
+def estimate(plans: Sequence[Plan]) -> list[str]:
+    """Says in lines what is left to do of plans that differ in the split, and what it takes."""
+    missing = [plan.missing() for plan in plans]
     lines = []
-    if missing.gates and not _has_gate_net(plan):
-        seconds = _gate_net_seconds(plan)
-        title = plan.backbone.title
+    if net_by := _makes_gate_net(plans):
+        seconds = _gate_net_seconds(net_by)
+        title = net_by.backbone.title
         lines.append(f"first, once: distortion-aware BN of {title}, about {time_text(seconds)}")
-    n_bytes = {
-        name: ImageCache.missing_bytes(m.dataset, [r.key for r in m.ratings], plan.config.training.resize)
-        for name, m in plan.materials.items()
-        if missing.train or missing.gates or missing.answers
-    }
-    decoded = sum(n_bytes.values())
+    resize = plans[0].config.training.resize
+    n_bytes = [
+        ImageCache.missing_bytes(m.dataset, [r.key for r in m.ratings], resize)
+        for m in plans[0].materials.values()
+        if any(left.train or left.gates or left.answers for left in missing)
+    ]
+    decoded = sum(n_bytes)
     if decoded:
         lines.append(f"first, once: decoded images, {decoded / 1e9:.2f} GB in {cache_root()}")
-    return [*lines, left_to_do(plan)]
+    return [*lines, left_to_do(plans)]
 
 
-def left_to_do(plan: Plan) -> str:
+def left_to_do(plans: Sequence[Plan]) -> str:
     """Says in a line how much is left, how long it takes, and how much of the disk.
 
-    Both are measured on those nodes of the plan that are finished, and guessed for kinds of which none is.
+    Both are measured on those nodes of the plans that are finished, and guessed for kinds of which none is.
     """
-    train, gates, answers, _ = plan.missing()
-    paces = {strategy.name: _trained_pace(plan, strategy.name) for strategy in plan.choice.strategies}
-    answered = _answered_pace(plan)
-    measured = answered is not None or any(paces[work.strategy.name] for work in train)
-    seconds = sum(_train_seconds(plan, work, paces[work.strategy.name]) for work in train)
-    seconds += sum(_whole_seconds(plan, work.test, "test", answered) for work in answers)
-    seconds += sum(_whole_seconds(plan, gate.dataset, "train", None) for gate in gates)
-    if gates and not _has_gate_net(plan):
-        seconds += _gate_net_seconds(plan)
-    seconds /= processes(plan, jobs_of(plan))
+    paces = _Paces(
+        {strategy.name: _trained_pace(plans, strategy.name) for strategy in plans[0].choice.strategies},
+        _answered_pace(plans),
+    )
+    net_by = _makes_gate_net(plans)
+    left = [_left(plan, paces, plan is net_by) for plan in plans]  # one plan is worked off after the other
+    train, gates, answers = (sum(counts) for counts in zip(*(one.counts for one in left), strict=True))
+    measured = any(one.measured for one in left)
     how = "at the pace of what is there" if measured else "on this machine's CPU (a guess from multiply-adds)"
-    disk = sum(_node_bytes(plan, work, paces[work.strategy.name]) for work in train)
-    disk += len(answers) * (answered.n_bytes if answered else ANSWER_BYTES)
     return (
-        f"left to do: {counted(len(train), 'training')}, {counted(len(gates), 'gate')}, "
-        f"{counted(len(answers), 'answer file')}; roughly {time_text(seconds)} {how}, "
-        f"{disk / 1e6:.1f} MB in {plan.config.out}"
+        f"left to do: {plural(train, 'training')}, {plural(gates, 'gate')}, "
+        f"{plural(answers, 'answer file')}; roughly {time_text(sum(one.seconds for one in left))} {how}, "
+        f"{sum(one.n_bytes for one in left) / 1e6:.1f} MB in {plans[0].config.out}"
     )
 
 
-def _trained_pace(plan: Plan, strategy: str) -> _Pace | None:
-    done = [work for work in plan.train.values() if work.strategy.name == strategy and work.node.done]
-    return _pace(done, lambda work: images_of(plan, work), "seconds")
+class _Paces(NamedTuple):
+    """What finished nodes took: trainings by strategy, and answers; None where none is finished."""
+
+    trained: dict[str, _Pace | None]
+    answered: _Pace | None
 
 
-def _answered_pace(plan: Plan) -> _Pace | None:
+class _Left(NamedTuple):
+    """What is left of a plan: trainings, gates and answers; whether any of it was measured; what it takes."""
+
+    counts: tuple[int, int, int]
+    measured: bool
+    seconds: float
+    n_bytes: float
+
+
+def _left(plan: Plan, paces: _Paces, makes_net: bool) -> _Left:
+    train, gates, answers, _ = plan.missing()
+    trained, answered = paces
+    seconds = sum(_train_seconds(plan, work, trained[work.strategy.name]) for work in train)
+    seconds += sum(_whole_seconds(plan, work.test, "test", answered) for work in answers)
+    seconds += sum(_whole_seconds(plan, gate.dataset, "train", None) for gate in gates)
+    if makes_net:
+        seconds += _gate_net_seconds(plan)
+    seconds /= processes(plan, jobs_of(plan))
+    n_bytes = sum(_node_bytes(plan, work, trained[work.strategy.name]) for work in train)
+    n_bytes += len(answers) * (answered.n_bytes if answered else ANSWER_BYTES)
+    measured = answered is not None or any(trained[work.strategy.name] for work in train)
+    return _Left((len(train), len(gates), len(answers)), measured, seconds, n_bytes)
+
+
+def _makes_gate_net(plans: Sequence[Plan]) -> Plan | None:
+    """Returns the plan whose gates are the first to need a network that is not there."""
+    return next((plan for plan in plans if plan.missing().gates and not _has_gate_net(plan)), None)
+
+
+def _trained_pace(plans: Sequence[Plan], strategy: str) -> _Pace | None:
+    done = {
+        work.node.id: (work, images_of(plan, work))
+        for plan in plans
+        for work in plan.train.values()
+        if work.strategy.name == strategy and work.node.done
+    }
+    return _pace([*done.values()], "seconds")
+
+
+def _answered_pace(plans: Sequence[Plan]) -> _Pace | None:
     """Of answers of train nodes: what a gate says of an image takes another time."""
-    done = [work for work in plan.answers.values() if isinstance(work.of, TrainWork) and work.node.done]
-    return _pace(done, lambda work: size_of(plan, work.test, "test"), "score_seconds")
+    done = {
+        work.node.id: (work, size_of(plan, work.test, "test"))
+        for plan in plans
+        for work in plan.answers.values()
+        if isinstance(work.of, TrainWork) and work.node.done
+    }
+    return _pace([*done.values()], "score_seconds")
 
 
-def _pace(done: Sequence[_Work], images: Callable[[_Work], int], fact: str) -> _Pace | None:
-    """Returns the mean over some finished nodes; None where there are none, or none says how long it took."""
+def _pace(done: Sequence[tuple[TrainWork | AnswerWork, int]], fact: str) -> _Pace | None:
+    """Returns the mean over some finished nodes; None where there are none, or none says how long it took.
+
+    Args:
+        done: The work, and on how many images it was done.
+        fact: What a node calls the seconds that it took.
+    """
     some = done[:: max(1, len(done) // MOST_LOOKED_AT)]
-    seconds = [read_json(work.node.folder / "done.json").get("facts", {}).get(fact) for work in some]
-    timed = [(work, float(s)) for work, s in zip(some, seconds, strict=True) if s is not None]
-    n_images = sum(images(work) for work, _ in timed)
+    seconds = [read_json(work.node.folder / "done.json").get("facts", {}).get(fact) for work, _ in some]
+    timed = [(n, float(s)) for (_, n), s in zip(some, seconds, strict=True) if s is not None]
+    n_images = sum(n for n, _ in timed)
     if not n_images:
         return None
-    return _Pace(_mean(_bytes(work.node) for work in some), sum(s for _, s in timed) / n_images)
+    return _Pace(_mean(_bytes(work.node) for work, _ in some), sum(s for _, s in timed) / n_images)
 
 
 def _bytes(node: Node) -> int:
@@ -161,7 +206,7 @@ def size_of(plan: Plan, name: str, subset: Subset) -> int:
     return len(plan.materials[name].split.keys(subset))
 
 
-def counted(n: int, noun: str) -> str:
+def plural(n: int, noun: str) -> str:
     """Returns "1 run", "2 runs"."""
     return f"{n} {noun}" + ("" if n == 1 else "s")
 

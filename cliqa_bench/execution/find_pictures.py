@@ -9,14 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cliqa_bench.benchmarks.pixels.decode import FORMATS, format_of
+from cliqa_bench.benchmarks.pixels.decode import FORMATS, RAW, format_of
 from cliqa_bench.errors import UserError
-
-RAW = frozenset((
-    ".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw",
-    ".orf", ".pef", ".raw", ".rw2", ".sr2", ".srf", ".srw",
-))  # fmt: skip
-"""Raw files of cameras. Many are TIFF files by their content, whose first picture is a small preview."""
 
 _SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.pixels.decode import MIN_SIDE, OWN, adaptive_size, decode, resized
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.find_pictures import RAW
 
 LONGEST_SHAPE = 3
 """How many times as long as wide a picture may be that keeps the size which the published rule gives it.
@@ -73,8 +72,6 @@ def read_picture(path: Path, resize: int, max_megapixels: float) -> OwnPicture:
     """
     notes: list[str] = []
     try:
-        if path.suffix.lower() in RAW:
-            raise UserError(f"image {path} is a camera's raw file; export it as JPEG, PNG or TIFF")
         pixels = _shrunk(decode(path, max_megapixels, OWN, notes.append), path, resize, notes)
     except UserError as error:
         return OwnPicture(None, str(error), notes)

@@ -363,11 +363,23 @@ def _record(
         facts={
             **facts,
             "fingerprints": fingerprints,
+            "generated": [name for name in tests if plan.materials[name].generated],
             "origins": _origins(plan, strategy, tests),
             "cost": cost(plan.backbone, strategy, len(steps)),
             "pictures": {test: _picture_node(plan, test).node.id for test in tests},
+            **_one_of_several(plan, tests),
         },
     )
+
+
+def _one_of_several(plan: Plan, tests: Sequence[str]) -> dict[str, Any]:
+    """Returns the fact by which reports know runs on several splits of the same data."""
+    config = plan.config
+    if not config.splits:
+        return {}
+    number = int(config.split.rpartition("#")[2])
+    data = {name: plan.materials[name].contents for name in tests}
+    return {"splits": {"from": config.split_folder, "number": number, "data": data}}
 
 
 def images_of(plan: Plan, work: TrainWork) -> int:

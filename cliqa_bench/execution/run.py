@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import os
 import platform
 import sys
@@ -19,10 +20,10 @@ from cliqa_bench.benchmarks.decoded import open_source
 from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.labelled import load_materials, say_notes, without_home
 from cliqa_bench.benchmarks.pixels.hashes import is_known
-from cliqa_bench.config import RunConfig
+from cliqa_bench.config import RunConfig, each_split
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.clean import at_work
-from cliqa_bench.execution.estimate import counted, estimate, left_to_do, size_of
+from cliqa_bench.execution.estimate import estimate, left_to_do, plural, size_of
 from cliqa_bench.execution.jobs import jobs_of, processes
 from cliqa_bench.execution.plan import Plan, images_of, make_plan
 from cliqa_bench.execution.scheduler import Outcome, run_jobs
@@ -69,7 +70,7 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     """
     choice = choose(config)
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
-    materials = load_materials(names, config.data, config.split, config.test_on)
+    materials = load_materials(names, config.data, config.split, config.test_on, config.srgb)
     facts: dict[str, Any] = {
         "command": command,
         "config": config_dict(config),
@@ -87,13 +88,42 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     return make_plan(choice, materials, facts)
 
 
-def run(config: RunConfig, command: str, failed: Sequence[str] = ()) -> int:
+def prepare_splits(config: RunConfig, command: str, decode: bool = False) -> list[Plan]:
+    """Lays out the work of every split that a configuration asks for; see `prepare`.
+
+    Raises:
+        UserError: As `prepare`; or if two of several splits are the same.
+    """
+    plans = [prepare(one, command, decode) for one in each_split(config)]
+    first: dict[tuple[str, ...], str] = {}
+    for plan in plans:
+        learned = sorted({name for order in config.orders.values() for name in order})
+        prints = tuple(plan.materials[name].split.fingerprint for name in learned)
+        same = first.setdefault(prints, plan.config.split)
+        if same != plan.config.split:
+            raise UserError(
+                f"--splits: {same} and {plan.config.split} are the same split of {', '.join(learned)}: "
+                "labels or files state one alone, or there are too few contents for more; leave one out"
+            )
+    return plans
+
+
+def run(
+    config: RunConfig,
+    command: str,
+    failed: Sequence[str] = (),
+    *,
+    formats: Sequence[str] = (),
+    figures: bool = True,
+) -> int:
     """Trains what is missing, answers what is unanswered, and writes the report.
 
     Args:
         config: What to run.
         command: The command line that would do it again.
         failed: What has failed before, a line each.
+        formats: What the report is written as, see `write_report`; none for all.
+        figures: Whether to draw the figures.
 
     Returns:
         The exit code: 1 where something failed and the rest went on.
@@ -101,41 +131,58 @@ def run(config: RunConfig, command: str, failed: Sequence[str] = ()) -> int:
     Raises:
         UserError: If data, names or weights are wrong, or the output folder cannot be written.
     """
-    return run_all([config], command, failed)
+    return run_all([config], command, failed, formats=formats, figures=figures)
 
 
-def run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str] = ()) -> int:
+def run_all(
+    configs: Sequence[RunConfig],
+    command: str,
+    failed: Sequence[str] = (),
+    *,
+    formats: Sequence[str] = (),
+    figures: bool = True,
+) -> int:
     """Does several runs into one output folder, one after the other, and writes one report; see `run`.
 
     Args:
         configs: What to run, all with the same `out`.
         command: The command line that would do it again.
         failed: What has failed before, a line each.
+        formats: As in `run`.
+        figures: As in `run`.
     """
     _check_writable(configs[0].out)
     with at_work(configs[0].out):
-        return _run_all(configs, command, failed)
+        return _run_all(configs, command, failed, formats, figures)
 
 
-def _run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) -> int:
+def _run_all(
+    configs: Sequence[RunConfig], command: str, failed: Sequence[str], formats: Sequence[str], figures: bool
+) -> int:
     clean_partial(configs[0].out)
     for line in failed:
         warn(f"left out: {line}")
     failed = list(failed)
     skipped = 0
-    for number, config in enumerate(configs, 1):
-        plan = prepare(config, command, decode=True)
-        if number == 1:
-            say_notes(plan.materials.values())
-        place = f"{number}/{len(configs)}: " if len(configs) > 1 else ""
-        print(place + _headline(plan, len(plan.missing().train)), flush=True)
-        outcome = _do(plan)
-        failed += [f"{job.title}: {reason}" for job, reason in outcome.failed.items()]
-        skipped += len(outcome.skipped)
-    from cliqa_bench.reports.report import write_report
+    of = sum(len(each_split(config)) for config in configs)
+    numbers = itertools.count(1)
+    for config in configs:
+        plans = prepare_splits(config, command, decode=True)
+        unrecorded: list[Plan] = plans
+        for plan, number in zip(plans, numbers, strict=False):
+            if number == 1:
+                say_notes(plan.materials.values())
+            place = f"{number}/{of}: " if of > 1 else ""
+            print(place + _headline([plan]), flush=True)
+            outcome = _do(plan, unrecorded)
+            unrecorded = []
+            title = f"split {plan.config.split}, " if config.splits else ""
+            failed += [f"{title}{job.title}: {reason}" for job, reason in outcome.failed.items()]
+            skipped += len(outcome.skipped)
+    from cliqa_bench.reports.report import FORMATS, write_report
 
     if not failed or any((configs[0].out / "runs").glob("*.json")):  # else not even the first job was done
-        print(write_report(configs[0].out).summary)
+        print(write_report(configs[0].out, formats or FORMATS, figures).summary)
     if not failed:
         return 0
     for line in failed:
@@ -145,12 +192,13 @@ def _run_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) 
     return 1
 
 
-def _do(plan: Plan) -> Outcome:
-    """Does what is missing, and writes down what was asked for."""
+def _do(plan: Plan, asked: Sequence[Plan]) -> Outcome:
+    """Does what is missing of a plan, and writes down all that was asked for."""
 
     def write_records() -> None:
         # only once it is sure to start: one that cannot must not stand in the reports as an unfinished run
-        _write_records(plan)
+        for one in asked:
+            _write_records(one)
         text = yaml.safe_dump(config_dict(plan.config), sort_keys=False)
         write_text(plan.config.out / "config.yaml", text)
 
@@ -175,7 +223,7 @@ def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
     jobs = jobs_of(plan, pixels)
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
-    say(left_to_do(plan))
+    say(left_to_do([plan]))
     say(f"loading PyTorch and Avalanche {where}(some seconds)")
     return run_jobs(plan, rebuild_plan, {"versions": versions(), "code": plan.choice.code}, jobs, n, ready)
 
@@ -205,14 +253,21 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"--out {out}: this folder is not writable; choose another")
 
 
-def _headline(plan: Plan, n_train: int) -> str:
-    kind = "generated miniatures" if any(m.generated for m in plan.materials.values()) else "real data"
-    experiences = sum(len(record.steps) for record in plan.records)
-    names = ", ".join(plan.config.strategy)
+def _headline(plans: Sequence[Plan]) -> str:
+    config, backbone = plans[0].config, plans[0].backbone
+    materials = plans[0].materials.values()
+    kind = " and ".join(
+        dict.fromkeys("generated miniatures" if m.generated else "real data" for m in materials)
+    )
+    split = f"split {config.split}, " if config.splits and len(plans) == 1 else ""
+    several = f"{len(plans)} splits, " if len(plans) > 1 else ""
+    records = [record for plan in plans for record in plan.records]
+    experiences = sum(len(record.steps) for record in records)
+    done = [work.node.done for plan in plans for work in plan.train.values()]
     return (
-        f"{counted(len(plan.records), 'run')} of {names} on {plan.backbone.title}, {kind}: "
-        f"{counted(experiences, 'experience')}, {counted(len(plan.train), 'training')}, "
-        f"{len(plan.train) - n_train} already there"
+        f"{plural(len(records), 'run')} of {', '.join(config.strategy)} on {backbone.title}, {split}{several}"
+        f"{kind}: {plural(experiences, 'experience')}, {plural(len(done), 'training')}, "
+        f"{sum(done)} already there"
     )
 
 
@@ -232,10 +287,19 @@ def plan(config: RunConfig) -> str:
             f"the generated miniatures of {', '.join(names)} are not there yet: run makes them first, in "
             "less than a minute; or make them now with cliqa-bench data make DIR, and add --data DIR"
         )
-    laid_out = prepare(config, " ".join(sys.argv))
-    say_notes(laid_out.materials.values())
-    train, _, answers, _ = laid_out.missing()
-    rows = []
+    plans = prepare_splits(config, " ".join(sys.argv))
+    say_notes(plans[0].materials.values())
+    rows: list[tuple[str, ...]] = [("split", "node", "images", "state")]
+    rows += [(one.config.split.rpartition("#")[2], *row) for one in plans for row in _rows(one)]
+    if not config.splits:
+        rows = [row[1:] for row in rows]
+    table = text_table(rows[1:], rows[0], right={0, 2} if config.splits else {1})
+    return "\n".join([_headline(plans), "", table, "", *estimate(plans)])
+
+
+def _rows(laid_out: Plan) -> list[tuple[str, ...]]:
+    """Returns node, images and state of all work of a plan."""
+    rows: list[tuple[str, ...]] = []
     for work in laid_out.train.values():
         state = "done" if work.node.done else "to train"
         rows.append((f"train/{work.node.id}", f"{images_of(laid_out, work):,}", state))
@@ -243,7 +307,6 @@ def plan(config: RunConfig) -> str:
         state = "done" if gate.node.done else "to fit"
         rows.append((f"gate/{gate.node.id}", f"{size_of(laid_out, gate.dataset, 'train'):,}", state))
     images = sum(size_of(laid_out, work.test, "test") for work in laid_out.answers.values())
-    todo = len(answers)
+    todo = len(laid_out.missing().answers)
     rows.append(("answers/", f"{images:,}", f"{len(laid_out.answers) - todo} done, {todo} to do"))
-    table = text_table(rows, ("node", "images", "state"), right={1})
-    return "\n".join([_headline(laid_out, len(train)), "", table, "", *estimate(laid_out)])
+    return rows

@@ -135,6 +135,7 @@ def made_with(
     tolerance: float,
     precision: str,
     max_megapixels: float,
+    labels: str = "",
 ) -> Made:
     """Returns what decides scores: a table with others is not resumed.
 
@@ -145,9 +146,11 @@ def made_with(
         tolerance: As in `GatedScorer`.
         precision: As in `Scoring`.
         max_megapixels: As in `Scoring`.
+        labels: Hash of the labels beside the scores; "" for none.
     """
     resize = resize_of(record)
     return {
+        **({"labels": labels} if labels else {}),
         "run": record.id,
         "heads": [[node, column] for node, column in record.steps[-1].heads],
         "version": __version__,
@@ -231,7 +234,7 @@ def score_files(
 def choose_run(out: Path, run: str | None) -> RunRecord:
     """Returns the run of an id, or of the beginning of one; without, the run asked for last.
 
-    Of several that were asked for in one go it is that of the first order and seed.
+    Of several that were asked for in one go it is that of the first order, split and seed.
 
     Raises:
         UserError: If there is no such run, or an id begins several.
@@ -241,7 +244,7 @@ def choose_run(out: Path, run: str | None) -> RunRecord:
         # a command asks for all its runs within a second or two
         newest = max(str(record.facts.get("asked", "")) for record in records)[:16]
         asked = [record for record in records if str(record.facts.get("asked", "")).startswith(newest)]
-        return min(asked or records, key=lambda r: (order_rank(r.order), r.seed))
+        return min(asked or records, key=lambda r: (order_rank(r.order), r.split_number, r.seed))
     found = [record for record in records if record.id.startswith(run)]
     if len(found) != 1:
         said = f"begins {len(found)} runs" if found else "is no run"

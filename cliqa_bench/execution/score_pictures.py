@@ -54,7 +54,8 @@ class Scoring:
             error = picture.error or (f"image {path}: {result}" if isinstance(result, str) else "")
             numbers = _numbers(result) if isinstance(result, Scored) else []
             line = lines.line(path, numbers, one_line(error))
-            rows.append(FileRow(str(path), *at, line, one_line(error), picture.notes))
+            score = numbers[0] if numbers else None
+            rows.append(FileRow(str(path), *at, line, one_line(error), picture.notes, score))
         trim_memory()
         return rows
 

@@ -45,6 +45,7 @@ class FileRow:
         line: The row as it is written, with its end.
         error: Why there is no score; "" where there is one.
         notes: What should be known of it all the same.
+        score: Its score, unrounded; None where there is none.
     """
 
     image: str
@@ -53,6 +54,7 @@ class FileRow:
     line: str
     error: str = ""
     notes: list[str] = field(default_factory=list)
+    score: float | None = None
 
     def is_current(self) -> bool:
         """Tells whether the file has not changed since."""
@@ -97,12 +99,13 @@ class Lines:
     Args:
         form: One of `FORMS`.
         tasks: Datasets of the heads; none where there is one head.
+        labels: Path of a file -> its label, to be written beside its score; None for no such column.
     """
 
-    def __init__(self, form: str, tasks: Sequence[str]) -> None:
-        self._form = form
+    def __init__(self, form: str, tasks: Sequence[str], labels: Mapping[str, float] | None = None) -> None:
+        self._form, self._labels = form, labels
         names = [f"{what}:{task}" for task in tasks for what in ("weight", "head")]
-        self.columns = ["image", "score", *names, "error"]
+        self.columns = ["image", *([] if labels is None else ["label"]), "score", *names, "error"]
 
     @property
     def header(self) -> str:
@@ -118,7 +121,8 @@ class Lines:
                 out. None where there is an error.
             error: Why there is no score.
         """
-        given = [None if math.isnan(x) else float(x) for x in numbers]
+        given: list[float | None] = [] if self._labels is None else [self._labels[str(path)]]
+        given += [None if math.isnan(x) else float(x) for x in numbers]
         given += [None] * (len(self.columns) - 2 - len(given))
         name = written_name(path)
         if self._form == ".csv":

@@ -312,8 +312,11 @@ class Worker:
         source = self.source(work.test)
         facts = {"score_seconds": usage.seconds, **usage.facts("score_")}
         with self._building(work.node, facts) as folder:
-            mos = source.mos[source.indices("test")]
-            write_answers(folder / "answers.npz", np.array(source.keys("test")), mos, **arrays)
+            test = source.indices("test")
+            write_answers(
+                folder / "answers.npz", np.array(source.keys("test")), source.mos[test],
+                contents=source.contents[test], **arrays,
+            )  # fmt: skip
 
     def _keep_pictures(self, node_id: str) -> None:
         """Keeps test images of low, middle and high quality, for figures made where the data are not."""

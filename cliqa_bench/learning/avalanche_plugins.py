@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from torch import Tensor
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import seed_for
@@ -20,41 +23,6 @@ with importing_avalanche():
 
 if TYPE_CHECKING:
     from cliqa_bench.learning.learner import Learner
-
-
-CANNOT: dict[str, str] = {
-    "BiCPlugin": "it corrects the logits of classes",
-    "CWRStarPlugin": "it copies the weights of classes in a last linear layer; our heads have none",
-    "CoPEPlugin": "it keeps a prototype for every class",
-    "FeatureDistillationPlugin": "it distils a network with two parts that Avalanche defines",
-    "GenerativeReplayPlugin": "it needs a network that generates images",
-    "LFLPlugin": "it needs a network with a method that Avalanche defines (get_features)",
-    "LwFPlugin": "its distillation compares probabilities of classes; with one output it is 0. Take the "
-    "strategy lwf",
-    "RARPlugin": "it attacks the classes that a network tells apart",
-    "RWalkPlugin": "it does not know parameters that come with a later experience, as our heads do",
-    "SynapticIntelligencePlugin": "on a CPU it compares the weights with themselves and does nothing. "
-    "Take cliqa_bench.learning.avalanche_plugins.SynapticIntelligencePlugin, which mends that, or the "
-    "strategy si",
-}
-"""Plug-ins of avalanche-lib 0.6.0 that do nothing or fail on scores of images -> why, and what to take."""
-
-
-def refuse_plugins(given: Iterable[object]) -> None:
-    """Refuses plug-ins of Avalanche that cannot do their job in the learner.
-
-    Args:
-        given: Plug-ins, or what is wrapped around one.
-
-    Raises:
-        UserError: Names the plug-in, the reason, and what to take instead where there is something.
-    """
-    for plugin in given:
-        cls = type(getattr(plugin, "plugin", plugin))
-        if cls.__module__.startswith("avalanche.") and cls.__name__ in CANNOT:
-            raise UserError(
-                f"Avalanche's {cls.__name__} cannot learn scores of images: {CANNOT[cls.__name__]}"
-            )
 
 
 def plugin_class(name: str) -> type[SupervisedPlugin]:
@@ -102,6 +70,152 @@ class SynapticIntelligencePlugin(plugins.SynapticIntelligencePlugin):
 def _copy(weights: dict[str, Any]) -> None:
     for kept in weights.values():
         kept.data = kept.data.clone()
+
+
+class AGEMPlugin(plugins.AGEMPlugin):
+    """Avalanche's, with a reference gradient of pairs within a dataset, under the head of their dataset.
+
+    Avalanche's puts the images of all memories into one loss under the newest head: scores of different
+    datasets, in different units, would be compared, and earlier heads not be protected. It also puts the
+    network into training mode for good, so that statistics move which the protocol holds still (`bn_adapts`);
+    here the network is in evaluation mode for the memory.
+
+    Args:
+        patterns_per_experience: Images of each experience in the memory.
+        sample_size: Images of the memory in a reference gradient, an equal share of each experience.
+
+    Raises:
+        UserError: If one is less than a pair.
+    """
+
+    def __init__(self, patterns_per_experience: int, sample_size: int) -> None:
+        if min(patterns_per_experience, sample_size) < 2:
+            raise UserError("AGEMPlugin: patterns_per_experience and sample_size must be at least 2 (a pair)")
+        super().__init__(patterns_per_experience, sample_size)
+
+    def before_training_iteration(self, strategy: Learner, **kwargs: Any) -> None:
+        """Takes the reference gradient."""
+        if self.buffers:
+            self.reference_gradients = _gradient(strategy, self.sample_from_memory())
+
+    def after_backward(self, strategy: Learner, **kwargs: Any) -> None:
+        """Projects the gradient; Avalanche's takes its parts to lie in rows, as on a GPU they need not."""
+        for weight in strategy.model.parameters():
+            if weight.grad is not None:
+                weight.grad = weight.grad.contiguous()
+        super().after_backward(strategy, **kwargs)
+
+    def update_memory(self, dataset: Any, num_workers: int = 0, **kwargs: Any) -> None:
+        """Adds images of an experience to the memory.
+
+        Raises:
+            UserError: If a reference gradient would have less than a pair of each experience.
+        """
+        if self.sample_size < 2 * (n := len(self.buffers) + 1):
+            raise UserError(
+                f"AGEMPlugin: a sample_size of {self.sample_size} has no pair of each of {n} datasets; "
+                f"give it at least {2 * n}"
+            )
+        super().update_memory(dataset, num_workers, **kwargs)
+
+
+class GEMPlugin(plugins.GEMPlugin):
+    """Avalanche's, with gradients of pairs under the head of their dataset, and a solver that is at hand.
+
+    Avalanche's scores the images of earlier datasets with the newest head. Its projection is a quadratic
+    problem with one unknown for each earlier experience, for which it needs the package quadprog; that is a
+    non-negative least squares problem, too, which SciPy solves.
+
+    Args:
+        patterns_per_experience: Images of each experience in the memory.
+        memory_strength: The smallest weight that a memory's gradient gets; 0.5 in the paper.
+
+    Raises:
+        UserError: If an experience has less than a pair in the memory.
+    """
+
+    def __init__(self, patterns_per_experience: int, memory_strength: float) -> None:
+        if patterns_per_experience < 2:
+            raise UserError("GEMPlugin: patterns_per_experience must be at least 2 (a pair)")
+        super().__init__(patterns_per_experience, memory_strength)
+
+    def before_training_iteration(self, strategy: Learner, **kwargs: Any) -> None:
+        """Takes the gradient of every earlier experience."""
+        if self.memory_x:
+            parts = (self.memory_x, self.memory_y, self.memory_tid)
+            memories = zip(*(part.values() for part in parts), strict=True)
+            self.G = torch.stack([_gradient(strategy, memory) for memory in memories])
+
+    def solve_quadprog(self, g: Tensor) -> Tensor:
+        """Projects a gradient."""
+        projected = project(g.double().cpu().numpy(), self.G.double().cpu().numpy(), self.memory_strength)
+        return torch.from_numpy(projected).float()
+
+
+def project(
+    gradient: NDArray[np.float64], memories: NDArray[np.float64], margin: float
+) -> NDArray[np.float64]:
+    """Projects a gradient so that it goes along those of memories (Lopez-Paz and Ranzato, 2017, Eq. 11).
+
+    The dual problem is min v' P v / 2 + (G g)' v for v >= margin, with P = G G' + 0.001. For v = margin + u
+    and a Cholesky factor L of P, that is the least squares of L' u + L^-1 (G g + P margin) for u >= 0.
+
+    Args:
+        gradient: (p,) g.
+        memories: (t, p) G, one row a memory.
+        margin: The smallest weight of a memory's gradient.
+
+    Returns:
+        (p,) the gradient with v times the memories' added.
+    """
+    P = memories @ memories.T + 1e-3 * np.eye(len(memories))
+    L = np.linalg.cholesky(P)
+    least = np.full(len(memories), margin)
+    weights = least + nnls(L.T, -np.linalg.solve(L, memories @ gradient + P @ least))[0]
+    projected: NDArray[np.float64] = gradient + weights @ memories
+    return projected
+
+
+def _gradient(learner: Learner, memory: Sequence[Tensor]) -> Tensor:
+    """Returns the gradient (p,) of a memory's loss; 0 for what does not learn.
+
+    It leaves no trace: no gradient, and no image of an earlier dataset in the statistics of normalisation.
+    """
+    training = [module for module in learner.model.net.modules() if module.training]
+    learner.model.net.eval()
+    learner.optimizer.zero_grad()
+    learner.memory_loss(memory).backward()
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.model.parameters()]
+    learner.optimizer.zero_grad()
+    for module in training:
+        module.training = True
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+class EarlyStoppingPlugin(SupervisedPlugin):
+    """Ends an experience when the validation SRCC has not risen for some epochs after the warm-up.
+
+    Avalanche's waits for an evaluation during training, which the learner does not make. The best epoch is
+    what stays in any case: this saves time, and nothing else.
+
+    Args:
+        patience: Epochs to wait for a better one.
+
+    Raises:
+        UserError: If that is less than one.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__()
+        if patience < 1:
+            raise UserError(f"EarlyStoppingPlugin: patience must be at least 1, not {patience}")
+        self.patience = patience
+
+    def before_training_epoch(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
+        """Stops instead of beginning an epoch."""
+        since = strategy.epoch - max(strategy.best_epoch, strategy.training.warmup_epochs)
+        if since >= self.patience:
+            strategy.stop_training()
 
 
 class AfterWarmUp:

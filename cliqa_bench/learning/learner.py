@@ -25,10 +25,10 @@ from cliqa_bench.benchmarks.pairs import pair_labels, pairs_within
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
 from cliqa_bench.errors import join_names
-from cliqa_bench.learning.avalanche_plugins import refuse_plugins
 from cliqa_bench.learning.consolidation import consolidate
 from cliqa_bench.learning.losses import fidelity, pair_probability
 from cliqa_bench.learning.minibatches import EpochLoader
+from cliqa_bench.learning.refused_plugins import refuse_plugins
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
 from cliqa_bench.models.quality import QualityModel
@@ -350,6 +350,17 @@ class Learner(SupervisedTemplate):
         """Returns the fidelity loss of another mini-batch's pairs under the head of a task."""
         x, _, first, second, _, labels = (part.to(self.device, non_blocking=True) for part in batch)
         return self._pair_loss(self.scores(self.model, to_float(x), task), first, second, labels)
+
+    def memory_loss(self, memory: Sequence[Tensor]) -> Tensor:
+        """Returns the fidelity loss of images of a plug-in's memory: of all pairs within a task, by its head.
+
+        Args:
+            memory: [images, scores, task labels], as Avalanche's loaders give them.
+        """
+        x, _, first, second, labels, task = (t.to(self.device) for t in self._with_pairs(*memory))
+        scores = self.scores(self.model, x)
+        own = scores[:, -1] if self.one_head else scores.gather(1, task[:, None])[:, 0]
+        return self._pair_loss(own, first, second, labels)
 
     def _pair_loss(self, scores: Tensor, first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
         if not len(first):  # the rest of an epoch can be a single image: it teaches nothing

@@ -279,12 +279,16 @@ def write_answers(
     scores: NDArray[np.float32] | None = None,
     distances: NDArray[np.float32] | None = None,
     extras: Mapping[str, NDArray[np.float32]] | None = None,
+    contents: NDArray[np.int64] | None = None,
 ) -> None:
     """Writes `answers.npz`: `keys`, `mos`, and `scores` (n, heads) or `distances` (n, all stages).
 
-    What else a model said goes beside its scores, as `extra.NAME` (n, k).
+    What else a model said goes beside its scores, as `extra.NAME` (n, k). `contents` (n,) has one number for
+    all images of a reference; files of 0.1.0 have none.
     """
     arrays: dict[str, Any] = {"keys": np.asarray(keys, dtype=np.str_), "mos": np.asarray(mos, np.float64)}
+    if contents is not None:
+        arrays["contents"] = np.asarray(contents, np.int64)
     if scores is not None:
         arrays["scores"] = np.asarray(scores, np.float32)
     if distances is not None:

@@ -88,6 +88,11 @@ class RunRecord:
         body = {k: v for k, v in named(RunRecord, asdict(self)).items() if k != "facts"}
         return f"{self.strategy.replace(':', '-')}-{order}-seed{self.seed}-{digest(body)}"
 
+    @property
+    def split_number(self) -> int:
+        """The number of its split among several that were asked for together; 0 for a split of its own."""
+        return int((self.facts.get("splits") or {}).get("number", 0))
+
 
 def write_record(out: Path, record: RunRecord) -> None:
     """Writes `<out>/runs/<id>.json`."""
@@ -217,7 +222,8 @@ class AnswerReader:
         scores = np.stack([part["scores"][:, column] for part, column in present], 1)
         newest = present[-1][0]
         extras = {name.removeprefix(EXTRA): newest[name] for name in newest if name.startswith(EXTRA)}
-        return Answers(first["keys"], first["mos"], scores, distances, extras)
+        contents = next((p["contents"] for p, _ in present if "contents" in p), None)
+        return Answers(first["keys"], first["mos"], scores, distances, extras, contents)
 
     def _misfit(self, record: RunRecord, test: str, what: str) -> UserError:
         where = self.out / "answers"

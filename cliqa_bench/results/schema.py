@@ -19,11 +19,12 @@ _COLUMNS: dict[str, tuple[int, type[np.generic]]] = {
     "mos": (1, np.float64),
     "scores": (2, np.float32),
     "distances": (2, np.float32),
+    "contents": (1, np.int64),
 }
 """What an answer file holds: name -> dimensions and type."""
 EXTRA = "extra."
 """Begins the names of what else a model said, each (n, k) float32."""
-_TABLES = ("fingerprints", "origins", "config", "pictures", "versions", "cost")
+_TABLES = ("fingerprints", "origins", "config", "pictures", "versions", "cost", "splits")
 """Facts of a run record that are looked up by name."""
 _MOST = sys.float_info.max
 
@@ -32,7 +33,8 @@ def wrong_answers(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Says what keeps arrays from being answers, "" where nothing does."""
     names = arrays.keys()
     columns = _COLUMNS | {n: _COLUMNS["scores"] for n in names if n.startswith(EXTRA) and "scores" in names}
-    if not {"keys", "mos"} <= names or not names <= columns.keys() or len(names) < 3:
+    told = {"scores", "distances"} & names
+    if not {"keys", "mos"} <= names or not names <= columns.keys() or not told:
         return "it needs keys, mos, and scores or distances"
     for name, (ndim, dtype) in columns.items():
         if name in names and not isinstance(arrays[name], np.ndarray):  # numpy gives what is none as bytes
@@ -80,6 +82,15 @@ def _are_nodes(named: Any) -> bool:
     return all(isinstance(node, str) and is_plain_name(node) for node in nodes)
 
 
+def _are_splits(told: Any) -> bool:
+    """Whether what a record says of several splits, if anything, has all that reports look up in it."""
+    if not isinstance(told, dict):
+        return told is None
+    number, folder, data = (told.get(key) for key in ("number", "from", "data"))
+    is_number = isinstance(number, int) and not isinstance(number, bool) and number > 0
+    return is_number and isinstance(folder, str) and isinstance(data, dict)
+
+
 def wrong_record(record: RunRecord) -> str:
     """Says what of a record does not belong together; "" where nothing is wrong."""
     nodes = {*record.answers, *record.gates.values(), *(n for s in record.steps for n, _ in s.heads)}
@@ -97,6 +108,7 @@ def wrong_record(record: RunRecord) -> str:
         "a step of a dataset that is not in the sequence": {s.dataset for s in record.steps} <= named,
         "gates without stages": bool(record.stages) or not record.gates,
         "facts that are no tables": all(isinstance(record.facts.get(k), dict | None) for k in _TABLES),
+        "splits without a number and data": _are_splits(record.facts.get("splits")),
         "a picture's node is no plain file name": _are_nodes(record.facts.get("pictures")),
         "tau or a stage out of range": record.tau >= 0 and all(stage >= 1 for stage in record.stages),
     }

@@ -12,6 +12,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,6 +20,7 @@ from jsonargparse import ArgumentParser
 
 from cliqa_bench import errors
 from cliqa_bench.benchmarks import suites
+from cliqa_bench.benchmarks.splits import OFFICIAL
 from cliqa_bench.config import (
     MAX_MEGAPIXELS,
     PRESET_BACKBONE,
@@ -40,6 +42,9 @@ _MOST = 2**31 - 1
 """Largest whole number of a setting; what is larger fits into no index of a network."""
 
 _MOST_PROCESSES = 4096
+
+MOST_SPLITS = 1000
+"""Splits in one run; more are a slip of the finger."""
 
 _MOST_MEGAPIXELS = 10_000.0
 """At 30 GB decoded; what is larger is a slip of the finger."""
@@ -141,35 +146,45 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     """
     include(settings.get("include"))
     recall_tables(settings.get("tables") or ())
-    strategy = _strategies(settings.get("strategy"))
-    orders, orders_as = _orders(settings.get("orders") or "I")
-    data = data_root(settings.get("data"))
-    preset = _preset(settings.get("preset"), data, orders)
-    training, params = _assignments(settings, strategy)
-    backbone = registry.check("backbones", settings.get("backbone") or PRESET_BACKBONE[preset])
-    test_on = _test_on(settings.get("test_on"), orders)
+    given, gather = settings.get, errors.Gather()
+    ordered = gather(_orders, given("orders") or "I")
+    orders = gather(itemgetter(0), ordered)
+    data = gather(data_root, given("data"))
+    preset = gather(_preset, given("preset"), data, orders)
+    strategy = gather(_strategies, given("strategy"))
+    assigned = gather(_assignments, settings, strategy)
+    resolved: dict[str, Any] = {
+        "backbone": gather(
+            registry.check, "backbones", given("backbone") or gather(PRESET_BACKBONE.get, preset)
+        ),
+        "weights": gather(_weights, given("weights")),
+        "seeds": gather(_seeds, given("seeds")),
+        "split": gather(_splits, given("split"), given("splits")),
+        "training": gather(_training, preset, settings, assigned),
+        "device": gather(device_name, given("device")),
+        "test_on": gather(_test_on, given("test_on"), orders),
+        "jobs": gather(_jobs, given("jobs")),
+        "threads": gather(_threads, given("threads")),
+        "log": gather(_log, given("log")),
+        "max_megapixels": gather(megapixels, given("max_megapixels")),
+    }
+    gather.refuse()
+    split, splits = resolved.pop("split")
     return RunConfig(
         strategy=strategy,
         orders=orders,
         data=data,
-        backbone=backbone,
-        weights=_weights(settings.get("weights")),
-        seeds=_seeds(settings.get("seeds")),
-        split=_split(settings.get("split")),
+        split=split,
+        splits=splits,
         preset=preset,
-        training=_training(preset, settings, training),
-        params=params,
-        device=device_name(settings.get("device")),
-        out=user_path(settings.get("out") or "runs"),
-        test_on=test_on,
+        params=assigned[1],
+        out=user_path(given("out") or "runs"),
         include=[str(file.path) for file in user_code.included().values()],
-        tables=_tables_of([*orders.values(), test_on]),
-        jobs=_jobs(settings.get("jobs")),
-        threads=_threads(settings.get("threads")),
-        deterministic=bool(settings.get("deterministic")),
-        log=_log(settings.get("log")),
-        max_megapixels=megapixels(settings.get("max_megapixels")),
-        orders_as=orders_as,
+        tables=_tables_of([*orders.values(), resolved["test_on"]]),
+        srgb=bool(given("srgb")),
+        deterministic=bool(given("deterministic")),
+        orders_as=ordered[1],
+        **resolved,
     )
 
 
@@ -240,6 +255,8 @@ def config_dict(config: RunConfig) -> dict[str, Any]:
     body = asdict(config)
     body["orders"] = body.pop("orders_as") or list(config.orders)
     body["data"] = None if config.data is None else str(config.data)
+    if config.splits:  # the whole that this one is of
+        body["split"] = config.split_folder or None
     body["out"] = str(config.out)
     plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
     return plain
@@ -304,13 +321,55 @@ def _seeds(value: str | int | Sequence[int] | None) -> list[int]:
 
 def _split(value: str | int | None) -> str:
     text = "1" if value is None else str(value)
-    if re.fullmatch("[1-9][0-9]{0,8}|official", text):
+    if re.fullmatch(f"[1-9][0-9]{{0,8}}|{OFFICIAL}", text):
         return text
     folder, mark, number = text.partition("#")  # PATH#3: the third of several published splits
     path = user_path(folder)
     if not path.is_dir():
         raise UserError(f"no folder {path} (--split); give a number from 1, or a folder of split files")
     return f"{path}{mark}{number}"
+
+
+def _splits(split: str | int | None, several: str | int | Sequence[Any] | None) -> tuple[str, list[int]]:
+    """Returns the first split, and the numbers of all of them if `--splits` asks for several."""
+    if several is None or several in ([], ()):  # as a file says it of a single one
+        return _split(split), []
+    numbers = page_numbers(several)
+    if split is None:
+        return str(numbers[0]), numbers
+    folder = _split(split)
+    if re.fullmatch(f"[0-9]+|{OFFICIAL}", folder) or "#" in folder:
+        raise UserError(
+            f"--split {split} is a single split and does not go with --splits; leave one of them out "
+            "(--split FOLDER says where the files of several splits are)"
+        )
+    return f"{folder}#{numbers[0]}", numbers
+
+
+def page_numbers(value: str | int | Sequence[Any]) -> list[int]:
+    """Returns the numbers that `1,3,5-7` names, as pages of a printer, each once.
+
+    Raises:
+        UserError: If it is no such list, a range runs backwards, or there are more than `MOST_SPLITS`.
+    """
+    text = ",".join(words(str(value) if isinstance(value, int) else value))
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        ends = re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", part.replace(" ", ""))
+        if ends is None:
+            raise UserError(
+                f"--splits must be numbers and ranges with commas between, such as 1-10 or 1,3,5-7; not "
+                f"{text!r:.200}"
+            )
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if first < 1:
+            raise UserError(f"--splits {text:.200}: splits are numbered from 1")
+        if last < first:
+            raise UserError(f"--splits {text:.200}: {part} runs backwards; write {last}-{first}")
+        if len(found) + last - first >= MOST_SPLITS:
+            raise UserError(f"--splits {text:.200}: at most {MOST_SPLITS} splits go into one run")
+        found |= dict.fromkeys(range(first, last + 1))
+    return list(found)
 
 
 def device_name(value: str | None) -> str:
@@ -349,9 +408,11 @@ def chosen_precision(name: str, device: str) -> Precision:
     return quickest_precision(device)
 
 
-def _training(preset: PresetName, settings: Mapping[str, Any], changed: Mapping[str, Any]) -> Training:
+def _training(
+    preset: PresetName, settings: Mapping[str, Any], assigned: tuple[Mapping[str, Any], Params]
+) -> Training:
     """Returns the preset's protocol with the precision and the fields that were asked for."""
-    protocol, wanted = PRESETS[preset], settings.get("precision")
+    protocol, wanted, changed = PRESETS[preset], settings.get("precision"), assigned[0]
     if wanted is not None:
         precision = chosen_precision(wanted, device_name(settings.get("device")))
         protocol = replace(protocol, precision=precision)

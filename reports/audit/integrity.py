@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +107,7 @@ def check_files(out: Path) -> Integrity:
                 _check_answers(found, folder, where, spec, known)
     for path in paths:
         _check_record(found, path, known)
+    found.problems += _of_splits(found.records, known)
     for what, n in sorted(known.absent.items()):
         found.notes.append(f"{what} not here and not checked: {n}")
     return found
@@ -208,6 +209,25 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
                 yield text, run_again("both")
             if told.heads < columns[node] or (node in gates.values() and told.stages < max(record.stages)):
                 yield f"answers/{answers} lacks a head or stage that is read", run_again("both")
+
+
+def _of_splits(records: Iterable[RunRecord], known: _Known) -> Iterator[Problem]:
+    """Yields test sets of several splits of the same data in which an image has two opinions."""
+    first: dict[tuple[str, str, str], tuple[float, str]] = {}
+    looked = set()
+    for record in records:
+        for test, data in ((record.facts.get("splits") or {}).get("data") or {}).items():
+            about = canonical([test, (record.facts.get("fingerprints") or {}).get(test)])
+            if about not in known.tests or (about, str(data)) in looked:
+                continue
+            looked.add((about, str(data)))
+            where, keys, opinions = known.tests[about]
+            for key, mos in zip(keys.tolist(), opinions.tolist(), strict=True):
+                there, other = first.setdefault((test, str(data), key), (mos, where))
+                if there != mos:
+                    what = f"has another MOS for image {key} than {other}, for a split of the same data"
+                    yield Problem(where, what, run_again("both"))
+                    break
 
 
 def _of_node(record: RunRecord, node: str, known: _Known) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.reports.audit import recomputed_orders
+from cliqa_bench.reports.audit.recomputed_intervals import PlainIntervals
 from cliqa_bench.reports.audit.recomputed_orders import OrderRecomputation
 from cliqa_bench.reports.measure import is_joint, setting_of
 from cliqa_bench.reports.rows import TABLES, RunGroup, TidyRow
@@ -102,9 +103,16 @@ class Recomputation:
         self._known: dict[tuple[str, bytes, bytes], float] = {}
         self._cells: dict[tuple[str, str], dict[Key, float]] = {}
         self._orders = OrderRecomputation(self)
+        self._intervals = PlainIntervals(
+            group, self.predict, self._contents, lambda x, y: correlation("SRCC", x, y)
+        )
 
-    def value(self, row: TidyRow) -> tuple[float, float] | None:
-        """Returns mean and standard deviation (ddof=1) over the seeds of the number that a row is about.
+    def value(self, row: TidyRow) -> tuple[float, float, float] | None:
+        """Returns mean, standard deviation (ddof=1) and median of the number that a row is about.
+
+        Over the splits, each the mean of its seeds, if there are several; else over the seeds, and no median.
+
+        Numbers of intervals and power have no deviation, those of orders no median.
 
         Returns:
             Each nan where undefined; None for rows that this path does not cover.
@@ -113,21 +121,30 @@ class Recomputation:
             UserError: If an answer file is broken.
         """
         if row.table in recomputed_orders.COVERED:
-            return self._orders.value(row)
-        seeds: dict[int, tuple[RunRecord, str]] = {}
+            found = self._orders.value(row)
+            return None if found is None else (*found, NAN)
+        runs: dict[tuple[int, int], tuple[RunRecord, str]] = {}
         for record in self.group.records:  # the newest first
             order = "" if is_joint(record) else record.order
             for readout, method in record.rows.items():
                 line = (setting_of(record, readout), record.backbone, method, record.variant, order)
                 if line == row[1:6]:
-                    seeds.setdefault(record.seed, (record, readout))
+                    split = (record.facts.get("splits") or {}).get("number", 0)
+                    runs.setdefault((split, record.seed), (record, readout))
+        if row.table in ("intervals", "power"):
+            return self._intervals.value(row), NAN, NAN
         key = (row.metric, row.length, row.train_dataset, row.test_dataset)
-        if row.table not in COVERED or "logistic" in row.metric or not seeds:
+        if row.table not in COVERED or "logistic" in row.metric or not runs:
             return None
-        values = [self.of_run(*seeds[seed]).get(key, NAN) for seed in sorted(seeds)]
-        if not all(map(math.isfinite, values)):
-            return NAN, NAN
-        return statistics.fmean(values), float(np.std(values, ddof=1)) if len(values) > 1 else NAN
+        values = {which: self.of_run(*run).get(key, NAN) for which, run in sorted(runs.items())}
+        if not all(map(math.isfinite, values.values())):
+            return NAN, NAN, NAN
+        splits = {split for split, _ in values}
+        if len(splits) == 1:
+            told = [*values.values()]
+            return statistics.fmean(told), float(np.std(told, ddof=1)) if len(told) > 1 else NAN, NAN
+        told = [float(np.mean([v for (own, _), v in values.items() if own == split])) for split in splits]
+        return statistics.fmean(told), float(np.std(told, ddof=1)), float(np.quantile(told, 0.5))
 
     def of_run(self, record: RunRecord, readout: str) -> dict[Key, float]:
         """Returns every number of a run under a readout."""
@@ -181,6 +198,11 @@ class Recomputation:
             return None
         by_stage = [np.array([d[:, stage - 1] for d in far], np.float64) for stage in record.stages]
         return mos, gated(scores, by_stage, record.tau, hard=readout == "gate-hard")
+
+    def _contents(self, record: RunRecord, test: str) -> NDArray[Any] | None:
+        """Returns (n,) which images of a test set show one content; None where the files do not say."""
+        files = [self._load(record.answers.get(n, {}).get(test)) for n, _ in record.steps[-1].heads]
+        return next((file["contents"] for file in files if file is not None and "contents" in file), None)
 
     def _load(self, node: str | None) -> dict[str, NDArray[Any]] | None:
         if node is None:

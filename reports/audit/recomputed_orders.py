@@ -36,8 +36,10 @@ NAN = math.nan
 _SCOPE = re.compile(r"(?:among )?(?:all [0-9]+|[0-9]+ of [0-9]+)(?: of (.+))?")
 
 Order = tuple[str, ...]
+Run = tuple[int, int]
+"""Number of the split, 0 for a single one, and seed."""
 Values = dict[Order, list[dict[str, float]]]
-"""Order -> a mapping for each seed: metric -> value."""
+"""Order -> a mapping for each seed, or for each of several splits: metric -> value."""
 
 
 class _About(NamedTuple):
@@ -71,8 +73,8 @@ class OrderRecomputation:
         values = self._known[about]
         metric, _, what = row.metric.partition(": ")
         if row.table == "order_variance":
-            return self._share(about, metric, what)
-        means = {order: _mean([seed[metric] for seed in each]) for order, each in values.items()}
+            return self._share(about, metric, what.replace("split", "seed"))
+        means = {order: _mean([one[metric] for one in each]) for order, each in values.items()}
         if row.table == "first_task":
             begins = self._names()[row.train_dataset]
             some = [value for order, value in means.items() if order[0] == begins]
@@ -117,16 +119,14 @@ class OrderRecomputation:
         ]
 
     def _trained(self, about: _About) -> Values:
-        runs: dict[Order, dict[int, tuple[RunRecord, str]]] = {}
+        runs: dict[Order, dict[Run, tuple[RunRecord, str]]] = {}
         for record, readout in self._runs(about):
-            runs.setdefault(tuple(record.sequence), {}).setdefault(record.seed, (record, readout))
+            runs.setdefault(tuple(record.sequence), {}).setdefault(_run_of(record), (record, readout))
         shared = set.intersection(*map(set, runs.values())) or set.union(*map(set, runs.values()))
         nothing = dict.fromkeys(SUMMARY, NAN)
         return {
-            order: [self._summary(*by_seed[s]) if s in by_seed else nothing for s in sorted(shared)]
-            for order, by_seed in sorted(
-                runs.items(), key=lambda run: list(map(about.datasets.index, run[0]))
-            )
+            order: _each({one: self._summary(*own[one]) if one in own else nothing for one in shared})
+            for order, own in sorted(runs.items(), key=lambda run: list(map(about.datasets.index, run[0])))
         }
 
     def _summary(self, record: RunRecord, readout: str) -> dict[str, float]:
@@ -134,12 +134,11 @@ class OrderRecomputation:
         return {metric: cells[metric, len(record.steps), "", ""] for metric in SUMMARY}
 
     def _exact(self, about: _About) -> Values:
-        seeds: dict[int, tuple[RunRecord, str]] = {}
+        runs: dict[Run, _AnyOrder] = {}
         for record, readout in self._runs(about):
-            seeds.setdefault(record.seed, (record, readout))
-        by_seed = [_AnyOrder(self._plain, *seeds[seed]) for seed in sorted(seeds)]
+            runs.setdefault(_run_of(record), _AnyOrder(self._plain, record, readout))
         orders = itertools.permutations(about.datasets)
-        return {order: [seed.summary(order) for seed in by_seed] for order in orders}
+        return {order: _each({one: run.summary(order) for one, run in runs.items()}) for order in orders}
 
 
 class _AnyOrder:
@@ -185,6 +184,19 @@ class _AnyOrder:
             for t, name in enumerate(learned)
         ]
         return replace(record, sequence=list(learned), steps=steps)
+
+
+def _run_of(record: RunRecord) -> Run:
+    return int((record.facts.get("splits") or {}).get("number", 0)), record.seed
+
+
+def _each(by_run: dict[Run, dict[str, float]]) -> list[dict[str, float]]:
+    """Returns the numbers of each seed; of several splits, those of each, means over its seeds."""
+    splits = sorted({split for split, _ in by_run})
+    if len(splits) < 2:
+        return [by_run[run] for run in sorted(by_run)]
+    same = [[found for (own, _), found in by_run.items() if own == split] for split in splits]
+    return [{metric: _mean([found[metric] for found in each]) for metric in SUMMARY} for each in same]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,7 +17,7 @@ from cliqa_bench.reports.figures.style import (
     styled,
 )
 from cliqa_bench.reports.methods import drawn_methods, label_of, row_method
-from cliqa_bench.reports.rows import GENERATED, TidyRow
+from cliqa_bench.reports.rows import TidyRow, caution_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +27,9 @@ def psi_caption(rows: Sequence[TidyRow]) -> str:
     """Returns the caption of the PSI curves."""
     text = f"PSI_t as a function of the task index t, order {rows[0].order}."
     if any(math.isfinite(row.std) for row in rows):
-        text += " Error bars: standard deviation over seeds (ddof = 1)."
-    return text + generated_sentence(GENERATED in rows[0].note)
+        over = "splits" if any(row.median is not None for row in rows) else "seeds"
+        text += f" Error bars: standard deviation over {over} (ddof = 1)."
+    return text + generated_sentence(caution_in(rows[0].note))
 
 
 def draw_psi(rows: Sequence[TidyRow], sequence: Sequence[str], folder: Path) -> list[Path]:
@@ -64,7 +65,7 @@ def draw_psi(rows: Sequence[TidyRow], sequence: Sequence[str], folder: Path) -> 
             panel.set_title(plain(backbone))
         panels[0].set_ylabel(r"$\mathrm{PSI}_t$")
         put_legend(figure, panels)
-        put_foot(figure, f"order {rows[0].order}", any(GENERATED in row.note for row in rows))
+        put_foot(figure, f"order {rows[0].order}", caution_in(rows[0].note))
         return save(figure, folder, "fig_4")
 
 

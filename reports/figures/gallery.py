@@ -110,7 +110,8 @@ def _fingerprint(numbers: Tidy, out: Path) -> str:
     records = [asdict(record) for record in numbers.group.records]
     for record in records:
         # when, where and how a run was asked for is in no figure
-        record["facts"] = {k: record["facts"].get(k) for k in ("preset", "split", "fingerprints", "pictures")}
+        told = ("preset", "split", "splits", "fingerprints", "pictures")
+        record["facts"] = {k: record["facts"].get(k) for k in told}
     pictures = {node for record in records for node in (record["facts"]["pictures"] or {}).values()}
     there = sorted(str(node) for node in pictures if (out / "pictures" / str(node) / "done.json").is_file())
     rows = hashlib.sha256(repr(lasting(numbers.rows)).encode()).hexdigest()

@@ -61,7 +61,7 @@ def draw_srcc(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]:
     Which methods have room is the choice of `methods.drawn_methods`.
 
     Args:
-        numbers: The tidy rows; of several seeds the means are drawn.
+        numbers: The tidy rows; of several seeds or splits the means are drawn.
         reader: Not needed: the numbers stand in the rows.
         folder: Where the files go.
 
@@ -85,8 +85,10 @@ def draw_stability(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Pa
 
 
 def _end(numbers: Tidy) -> str:
-    seeds = "" if len({r.seed for r in numbers.group.records}) < 2 else " Means over the seeds."
-    return seeds + generated_sentence(numbers.group.generated)
+    several = "" if len({r.seed for r in numbers.group.records}) < 2 else " Means over the seeds."
+    if len(numbers.group.splits) > 1:
+        several = " Means over the splits."
+    return several + generated_sentence(numbers.group.caution)
 
 
 def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: Path) -> list[Path]:
@@ -104,7 +106,7 @@ def _draw(numbers: Tidy, metric: str, down: list[str], across: list[str], path: 
         return []
     with styled():
         figure = _figure(matrices, down, across, stairs=metric == "SRCC")
-        put_foot(figure, f"order {order}, backbone {methods[0].backbone}", numbers.group.generated)
+        put_foot(figure, f"order {order}, backbone {methods[0].backbone}", numbers.group.caution)
         return save(figure, path.parent, path.name)
 
 

@@ -31,7 +31,7 @@ def orders_caption(numbers: Tidy) -> str:
         "method whose training depends on the order, over the n that were run. Histograms, each scaled to "
         "its own height; below them every order as a stroke, the quartiles and the median. Diamonds and "
         "numerals: the paper's orders, restricted to these datasets."
-        + generated_sentence(numbers.group.generated)
+        + generated_sentence(numbers.group.caution)
     )
 
 
@@ -40,7 +40,7 @@ def first_task_caption(numbers: Tidy) -> str:
     return (
         "First-task effect: mean of mPSI over all orders that begin with a dataset; bars: from the worst to "
         "the best of these orders. Exact from one training per dataset."
-        + generated_sentence(numbers.group.generated)
+        + generated_sentence(numbers.group.caution)
     )
 
 
@@ -81,7 +81,7 @@ def draw_orders(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]
         panel.spines["left"].set_visible(False)
         panel.set_xlabel("mPSI")
         panel.grid(False, axis="y")
-        put_foot(figure, _foot(studies), numbers.group.generated)
+        put_foot(figure, _foot(studies), numbers.group.caution)
         return save(figure, folder, "fig_orders")
 
 
@@ -114,7 +114,7 @@ def draw_first_task(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[P
         panel.set_ylabel("mPSI")
         panel.grid(False, axis="x")
         figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper")
-        put_foot(figure, _foot(studies), numbers.group.generated)
+        put_foot(figure, _foot(studies), numbers.group.caution)
         return save(figure, folder, "fig_first_task")
 
 

@@ -65,7 +65,7 @@ def scale_caption(numbers: Tidy) -> str:
         f"Images of the test sets on the common scale of {name} after the last experience, sorted by its "
         "prediction q. Bars: weight of each task's head, and the score the head gives; q is the sum of the "
         "scores times the weights. In the order of learning, the test sets show in turn an image of low, "
-        "middle and high MOS." + generated_sentence(numbers.group.generated)
+        "middle and high MOS." + generated_sentence(numbers.group.caution)
     )
 
 
@@ -112,7 +112,7 @@ def draw_scale(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]:
     shown.sort(key=lambda image: image.quality)
     with styled():
         figure = _figure(shown, heads)
-        put_foot(figure, f"{source.record.rows['gate']}, {source.record.backbone}", numbers.group.generated)
+        put_foot(figure, f"{source.record.rows['gate']}, {source.record.backbone}", numbers.group.caution)
         return save(figure, folder, "fig_5")
 
 

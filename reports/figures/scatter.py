@@ -30,7 +30,7 @@ COLUMNS = 3
 
 
 def best_method(numbers: Tidy) -> RunReadout | None:
-    """Returns the task-agnostic method with the highest mSRCC in the main order, and its first seed.
+    """Returns the task-agnostic method with the highest mSRCC in the main order, and its first run.
 
     Returns:
         None where none is complete.
@@ -59,8 +59,8 @@ def scatter_caption(numbers: Tidy) -> str:
     name = "" if source is None else f" of {_title(source)}"
     return (
         f"Predictions{name} against MOS after the last experience, with the four-parameter logistic fit "
-        "(none where the predictions rank the wrong way); PLCC and RMSE are those after the fit."
-        + generated_sentence(numbers.group.generated)
+        "(none where the predictions rank the wrong way; dashed where it is as steep as it may be); PLCC is "
+        "the raw one, then that after the fit, as RMSE is." + generated_sentence(numbers.group.caution)
     )
 
 
@@ -101,7 +101,8 @@ def draw_scatter(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path
             panel.set_visible(False)
         figure.supylabel("MOS (each dataset's own unit)", fontsize=8)
         figure.suptitle(plain(_title(source), 60, 1), fontsize=9)
-        put_foot(figure, f"order {record.order}, seed {record.seed}", numbers.group.generated)
+        split = f"split {record.split_number}, " if record.split_number else ""
+        put_foot(figure, f"order {record.order}, {split}seed {record.seed}", numbers.group.caution)
         return save(figure, folder, "fig_scatter")
 
 
@@ -111,7 +112,7 @@ def _title(source: RunReadout) -> str:
 
 
 def _panel(panel: Axes, prediction: Prediction) -> None:
-    _, mos, scores = prediction
+    mos, scores = prediction.mos, prediction.scores
     # thousands of points as one picture: as drawings they would make the file slow to open
     panel.plot(
         scores, mos, "o", color=COLOURS[0], alpha=0.35 if len(mos) > 300 else 0.6, rasterized=True,
@@ -120,11 +121,12 @@ def _panel(panel: Axes, prediction: Prediction) -> None:
     curve = metrics.fit_logistic(scores, mos)
     if curve is not None:
         x = np.linspace(scores.min(), scores.max(), 200)
-        panel.plot(x, curve(x), color="black", linewidth=1.4)
+        panel.plot(x, curve(x), color="black", linewidth=1.4, linestyle="--" if curve.steep else "-")
     fit = metrics.fitted(scores, mos)
-    told = {"SRCC": metrics.srcc(scores, mos), "PLCC": fit.plcc, "RMSE": fit.rmse}
     lines = [
-        f"{name} {value:#.3g}" if name == "RMSE" else f"{name} {value:.3f}" for name, value in told.items()
+        f"SRCC {metrics.srcc(scores, mos):.3f}",
+        f"PLCC {metrics.plcc(scores, mos):.3f}, {fit.plcc:.3f}",
+        f"RMSE {fit.rmse:#.3g}",
     ]
     text = "\n".join(line.replace("nan", "–").replace("-", "−") for line in lines)
     panel.annotate(

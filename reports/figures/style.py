@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliqa_bench.reports.figures.fonts import FAMILY, embed_fonts
-from cliqa_bench.reports.rows import GENERATED
 from cliqa_bench.results.nodes import atomic_path
 
 if TYPE_CHECKING:
@@ -24,8 +23,9 @@ WIDTH = 7.16
 
 # Okabe and Ito's palette without its yellow (too light on white); its order alternates dark and light
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":")
+# ten methods have markers of their own, 55 a marker and dashes that no other has
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (7, 2, 1, 2, 1, 2)))
 
 # Any: the stubs of matplotlib want a literal type for each key
 _STYLE: Any = {
@@ -117,18 +117,18 @@ def plain(name: str, width: int = 1000, lines: int = 2) -> str:
     return textwrap.fill(name, width, max_lines=lines, placeholder="…").replace("$", r"\$")
 
 
-def put_foot(figure: Figure, text: str, generated: bool) -> None:
-    """Writes the small print under a figure: what it is of, and whether any of its data is generated."""
+def put_foot(figure: Figure, text: str, caution: str) -> None:
+    """Writes the small print under a figure: what it is of, and the `RunGroup.caution` of its numbers."""
     width = int(16 * figure.get_figwidth())  # characters
     foot = plain(text, width)
-    if generated:  # in one piece, so that it can be searched for
-        foot += ("; " if len(foot) + 2 + len(GENERATED) <= width else "\n") + GENERATED
+    if caution:  # in one piece where it fits, so that it can be searched for
+        foot += ("; " if len(foot) + 2 + len(caution) <= width else "\n") + plain(caution, max(width, 64), 4)
     figure.supxlabel(foot, fontsize=7, color="0.25")
 
 
-def generated_sentence(generated: bool) -> str:
-    """Returns what ends the caption of a figure of generated data."""
-    return f" {GENERATED.capitalize()}." if generated else ""
+def generated_sentence(caution: str) -> str:
+    """Returns what ends the caption of a figure, given the `RunGroup.caution` of its numbers."""
+    return f" {caution[0].upper()}{caution[1:]}." if caution else ""
 
 
 def put_legend(figure: Figure, panels: Iterable[Axes]) -> None:

@@ -55,6 +55,7 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
         `matrices`: metric -> `rows` [length, dataset learned], `columns` (test sets) and `cells`
         [value, std, index into STANDINGS], null where there is no number to expect; `final`: metric ->
         [test set, value, std] each. Numbers are unrounded, null where undefined; `std` is null for one seed.
+        Over several splits, the median follows in each.
     """
     records = numbers.group.records
     read_by = readouts(records)
@@ -109,11 +110,18 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _curve(rows: list[TidyRow], metric: str) -> list[tuple[int, float | None, float | None]]:
+def _median(row: TidyRow) -> list[float | None]:
+    return [] if row.median is None else [_number(row.median)]
+
+
+def _curve(rows: list[TidyRow], metric: str) -> list[list[float | None]]:
     """Points by the number of experiences; undefined ones are kept, where all are there is no curve."""
     own = [row for row in rows if row.metric == metric and isinstance(row.length, int)]
-    points = [(_length(row), _number(row.value), _number(row.std)) for row in sorted(own, key=_length)]
-    return points if any(value is not None for _, value, _ in points) else []
+    points = [
+        [_length(row), _number(row.value), _number(row.std), *_median(row)]
+        for row in sorted(own, key=_length)
+    ]
+    return points if any(point[1] is not None for point in points) else []
 
 
 def _length(row: TidyRow) -> int:
@@ -135,6 +143,7 @@ def _matrix(rows: list[TidyRow], metric: str) -> dict[str, Any]:
             _number(row.value),
             _number(row.std),
             _standing(row),
+            *_median(row),
         ]
         for row in own
     }
@@ -145,4 +154,8 @@ def _matrix(rows: list[TidyRow], metric: str) -> dict[str, Any]:
 def _final(rows: list[TidyRow], metric: str) -> list[list[Any]]:
     own = [row for row in rows if row.metric == metric and row.test_dataset]
     last = max(map(_length, own), default=0)
-    return [[row.test_dataset, _number(row.value), _number(row.std)] for row in own if _length(row) == last]
+    return [
+        [row.test_dataset, _number(row.value), _number(row.std), *_median(row)]
+        for row in own
+        if _length(row) == last
+    ]

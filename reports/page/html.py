@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -18,17 +20,21 @@ from cliqa_bench.reports import render
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.page.explorer import base_rows, explorer, readouts, to_json
+from cliqa_bench.reports.page.formulas import FORMULAS
 from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
-from cliqa_bench.reports.rows import GENERATED, Tidy, TidyRow, order_rank
-from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, section
+from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, order_rank
+from cliqa_bench.reports.spread import ranges
+from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, section, value_of
 from cliqa_bench.results.nodes import canonical
 from cliqa_bench.results.records import RunRecord
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SCRIPTS = ("page.js", "tables.js", "charts.js", "explorer.js")
+_SCRIPTS = ("page.js", "exports.js", "tables.js", "charts.js", "explorer.js")
 _COMMAND = "python -m cliqa_bench "
-# what a data: URI may contain as it is; everything else, quotes and ampersands too, is spelled %XX
-_PLAIN = "/,:;=()+-_.~!*@"
+# what a data: URI in double quotes may contain as it is; quotes, ampersands and the like are spelled %XX
+_PLAIN = " '/,:;=()+-_.~!*@<>[]{}|^?$"
+# of a printed page: its width and the letters' heights in points, and in ems a letter and the space of a cell
+_PAPER, _LARGEST, _SMALLEST, _EM, _GAP = 770, 9, 4, 0.62, 0.8
 _TOLD = ("preset", "split", "device", "weights")
 
 
@@ -89,30 +95,62 @@ def html_report(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters.update(
-        plain=render.plain, exact=_exact, split_command=_split_command, what_it_shows=what_it_shows
+        plain=render.plain, exact=_exact, split_command=_split_command, what_it_shows=what_it_shows,
+        print_size=_print_size,
     )  # fmt: skip
     style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    script = '(() => {\n"use strict";\n' + "".join(
+    script = '(async () => {\n"use strict";\n' + "".join(
         (_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS
     ) + "})();\n"  # fmt: skip
     group = numbers.group
+    once = _said_once(group)
     return environment.get_template("report.html").render(
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
-        data=Markup(to_json(explorer(numbers))),
+        data=_packed(to_json(explorer(numbers))),
         group=group,
-        generated=GENERATED if group.generated else "",
+        splits=bool(group.splits),
+        generated=group.caution,
         facts=_facts(numbers),
         metrics=SUMMARY,
         summary=_summary(numbers),
         several_backbones=len({r.backbone for r in group.records}) > 1,
-        tables=tables,
-        figures=[(_svg_uri(path), caption) for path, caption in figures],
+        tables=[replace(table, caption=once(table.caption)) for table in tables],
+        figures=[(path.stem, _svg_uri(path), once(caption)) for path, caption in figures],
         notes=notes,
         origins=_origins(group.records),
         downloads=_downloads(numbers.rows),
+        formulas=FORMULAS,
     )
+
+
+def _said_once(group: RunGroup) -> Callable[[str], str]:
+    """Returns what takes from a caption the sentences that stand at the head of the page."""
+    sentences = [f" {text[0].upper()}{text[1:]}." for text in (group.description, group.caution) if text]
+
+    def shortened(caption: str) -> str:
+        for sentence in sentences:
+            caption = caption.replace(sentence, "")
+        return caption
+
+    return shortened
+
+
+def _packed(text: str) -> str:
+    """Compresses a text that only the script of the page reads."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _print_size(table: Table) -> int:
+    """Returns how many points high the letters of a table may be, so that it fits on a printed page."""
+    labels = [name for section in table.sections for name, _ in section.rows]
+    columns = zip(*(values for section in table.sections for _, values in section.rows), strict=True)
+    widths = [max(map(len, [*labels, table.corner[1]]))]
+    for head, values in zip(table.columns, columns, strict=True):
+        widths.append(max([len(render.plain(value)) for value in values] + list(map(len, head.split()))))
+    ems = sum(_EM * width + _GAP for width in widths)
+    return max(_SMALLEST, min(_LARGEST, math.floor(_PAPER / ems)))
 
 
 def _policy(style: str, script: str) -> str:
@@ -139,9 +177,9 @@ def _split_command(note: str) -> tuple[str, str]:
     return text, command + rest
 
 
-def _svg_uri(path: Path) -> str:
+def _svg_uri(path: Path) -> Markup:
     """A picture, unlike an svg element, runs no scripts."""
-    return "data:image/svg+xml," + quote(path.read_bytes(), safe=_PLAIN)
+    return Markup("data:image/svg+xml," + quote(path.read_bytes(), safe=_PLAIN))
 
 
 def _facts(numbers: Tidy) -> dict[str, str]:
@@ -154,6 +192,7 @@ def _facts(numbers: Tidy) -> dict[str, str]:
         "Task orders": _some(sorted({r.order for r in records}, key=order_rank)),
         "Backbones": _some(sorted({r.backbone for r in records})),
         "Seeds": _some([str(seed) for seed in sorted({r.seed for r in records})]),
+        **({"Splits": ranges(numbers.group.splits)} if numbers.group.splits else {}),
     }
 
 
@@ -180,10 +219,7 @@ def _summary(numbers: Tidy) -> list[PageSummary]:
         lines = found[order, setting]
         names = [label_of(next(iter(line.values()))) for line in lines.values()]
         columns = [
-            [
-                TableValue(r.value, r.std) if (r := line.get(metric)) else TableValue()
-                for line in lines.values()
-            ]
+            [value_of(line[metric]) if metric in line else TableValue() for line in lines.values()]
             for metric in SUMMARY
         ]
         origin = [(line[0], read_by.get(line, "")) for line in lines]
@@ -197,6 +233,8 @@ def _origins(records: Sequence[RunRecord]) -> list[Origin]:
     for record in records:
         facts = record.facts
         told = {name: str(facts[name]) for name in _TOLD if facts.get(name) is not None}
+        if record.split_number:  # the runs of a command stand together; their split is a column
+            told.pop("split", None)
         versions: dict[str, Any] = facts.get("versions") or {}
         command, config = str(facts.get("command") or ""), facts.get("config")
         key = canonical([told, versions, command, config])
@@ -208,10 +246,14 @@ def _origins(records: Sequence[RunRecord]) -> list[Origin]:
 
 
 def _downloads(rows: list[TidyRow]) -> dict[str, str]:
-    """Returns the name of a CSV file -> its content as a data: URI; files of single tables come last."""
-    files = {"results.csv": lasting(rows)}
-    files |= {f"table_{number}.csv": own for number, own in rows_by_table(rows).items()}
-    return {
-        name: "data:text/csv;charset=utf-8," + quote(render.csv_text(own), safe=_PLAIN)
-        for name, own in files.items()
-    }
+    """Returns the name of a file -> its content as a data: URI; what is measured has a file of its own.
+
+    The file of any other table is made by the script: it is those rows of `results.csv`.
+    """
+    packed = _packed(render.csv_text(lasting(rows)))
+    files = {"results.csv.gz": f"data:application/gzip;base64,{packed}"}
+    for number, own in rows_by_table(rows).items():
+        if not lasting(own):
+            text = quote(render.csv_text(own), safe=_PLAIN)
+            files[f"table_{number}.csv"] = f"data:text/csv;charset=utf-8,{text}"
+    return files

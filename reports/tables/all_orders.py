@@ -30,7 +30,8 @@ from cliqa_bench.reports.methods import (
     method_of,
     sources,
 )
-from cliqa_bench.reports.rows import GENERATED, SETTINGS, RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.rows import SETTINGS, RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.spread import Replicate, counted, kind_of_units, replicate_of, units
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
@@ -53,9 +54,11 @@ class OrderStudy:
         titles: Their titles.
         permutations: (N, T) int, orders as indices into `titles`, in lexicographic order: all T! of them (the
             main order first) where they are exact, else those that runs are there of.
-        each: mSRCC, mPI, mSI, mPSI -> (seeds, N) float64; nan where an answer is missing.
-        values: The same -> (N,) float64, means over the seeds.
-        generated: Whether any of the data is generated.
+        each: mSRCC, mPI, mSI, mPSI -> (units, N) float64, a row per seed; of several splits a row per
+            split, the mean over its seeds. nan where an answer is missing.
+        values: The same -> (N,) float64, means over the seeds or splits.
+        runs: Which seeds and splits there are.
+        caution: See `RunGroup.caution`.
         exact: Whether one training per dataset gives every order.
         main: Whether the datasets are those of the group's main order.
     """
@@ -66,14 +69,15 @@ class OrderStudy:
     permutations: NDArray[np.int64]
     each: dict[str, Floats]
     values: dict[str, Floats]
-    generated: bool
+    runs: tuple[Replicate, ...]
+    caution: str
     exact: bool = True
     main: bool = True
 
     @property
-    def seeds(self) -> int:
-        """How many seeds."""
-        return len(self.each["mPSI"])
+    def unit(self) -> str:
+        """What a row of `each` is of: "seeds" or "splits"."""
+        return kind_of_units(self.runs)
 
     @property
     def total(self) -> int:
@@ -170,8 +174,8 @@ def _exact_studies(
         return set(record.sequence) == set(datasets) and is_order_free(record, reader)
 
     permutations = np.array(list(itertools.permutations(range(len(datasets)))))
-    for method, by_seed in sources(group, wanted).items():
-        each = [every_order(source, datasets, permutations, reader) for source in by_seed.values()]
+    for method, runs in sources(group, wanted).items():
+        each = {run: every_order(source, datasets, permutations, reader) for run, source in runs.items()}
         yield _study(group, method, datasets, permutations, each, exact=True, main=main)
 
 
@@ -180,26 +184,26 @@ def _trained_studies(
 ) -> Iterable[OrderStudy]:
     """Yields the methods that depend on the order, in the orders that runs are there of.
 
-    Only seeds count that all of these orders have: means over others could not be compared.
+    Only seeds and splits count that all of these orders have: means over others could not be compared.
     """
     for method, orders in _trained_runs(group, reader, datasets).items():
         if len(orders) < min(FEWEST, math.factorial(len(datasets))):
             continue
         permutations = np.array(sorted([datasets.index(name) for name in order] for order in orders))
         runs = [orders[tuple(datasets[k] for k in row)] for row in permutations]
-        seeds = sorted(set.intersection(*map(set, runs))) or sorted(set.union(*map(set, runs)))
-        each = []
-        for seed in seeds:
-            found = [_measured(run.get(seed), reader) for run in runs]
-            each.append({m: np.array([getattr(summary, m) for summary in found]) for m in SUMMARY})
+        shared = sorted(set.intersection(*map(set, runs))) or sorted(set.union(*map(set, runs)))
+        each = {}
+        for one in shared:
+            found = [_measured(run.get(one), reader) for run in runs]
+            each[one] = {m: np.array([getattr(summary, m) for summary in found]) for m in SUMMARY}
         yield _study(group, method, datasets, permutations, each, exact=False, main=main)
 
 
-_Runs = dict[tuple[str, ...], dict[int, RunReadout]]
+_Runs = dict[tuple[str, ...], dict[Replicate, RunReadout]]
 
 
 def _trained_runs(group: RunGroup, reader: AnswerReader, datasets: list[str]) -> dict[Method, _Runs]:
-    """Returns the newest run of each method, order and seed."""
+    """Returns the newest run of each method, order, split and seed."""
     found: dict[Method, _Runs] = {}
     for record in group.records:  # the newest first
         if set(record.sequence) != set(datasets) or is_joint(record) or is_order_free(record, reader):
@@ -207,7 +211,7 @@ def _trained_runs(group: RunGroup, reader: AnswerReader, datasets: list[str]) ->
         for readout in record.rows:
             source = RunReadout(record, readout)
             orders = found.setdefault(method_of(source), {})
-            orders.setdefault(tuple(record.sequence), {}).setdefault(record.seed, source)
+            orders.setdefault(tuple(record.sequence), {}).setdefault(replicate_of(record), source)
     ranked = sorted(found, key=lambda method: (SETTINGS.index(method.setting), *method[1:]))
     return {method: found[method] for method in ranked}
 
@@ -223,14 +227,22 @@ def _study(
     method: Method,
     datasets: list[str],
     permutations: NDArray[np.int64],
-    each: list[dict[str, Floats]],
+    each: dict[Replicate, dict[str, Floats]],
     **more: bool,
 ) -> OrderStudy:
     titles = {name: title for record in group.records for name, title in record.titles.items()}
-    means = {m: np.array([fmean(v) for v in zip(*(e[m] for e in each), strict=True)]) for m in SUMMARY}
-    by_seed = {m: np.stack([e[m] for e in each]) for m in SUMMARY}
+    by_unit = {m: [_means([e[m] for e in same]) for same in units(each).values()] for m in SUMMARY}
+    means = {m: _means(vectors) for m, vectors in by_unit.items()}
+    stacked = {m: np.stack(vectors) for m, vectors in by_unit.items()}
     named = [titles.get(name, name) for name in datasets]
-    return OrderStudy(method, datasets, named, permutations, by_seed, means, group.generated, **more)
+    return OrderStudy(
+        method, datasets, named, permutations, stacked, means, tuple(each), group.caution, **more
+    )
+
+
+def _means(vectors: list[Floats]) -> Floats:
+    """Returns the means over vectors."""
+    return np.array([fmean(values) for values in zip(*vectors, strict=True)])
 
 
 def every_order(
@@ -383,6 +395,6 @@ def first_task_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 def note_of(study: OrderStudy) -> str:
     """Returns what there is to say of a study's numbers."""
-    seeds = f"means over n={study.seeds} seeds" if study.seeds > 1 else ""
+    several = counted(study.runs)
     made = "exact, from one training per dataset" if study.exact else TRAINED
-    return joined_note(made, seeds, GENERATED if study.generated else "")
+    return joined_note(made, f"means over {several}" if several else "", study.caution)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import drawn_methods, label_of, namer, row_method, unique
 from cliqa_bench.reports.rows import TidyRow
+from cliqa_bench.reports.spread import SEEDS, SPLITS
 from cliqa_bench.reports.tables.all_orders import FINISHED, STATISTICS, TRAINED
-from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue
-from cliqa_bench.reports.tables.statistics import ALPHA, LEVEL, TESTED
+from cliqa_bench.reports.tables.jackknife import LEVEL, MOST_SEEDS, POWER
+from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue, build, value_of
+from cliqa_bench.reports.tables.statistics import (
+    ALPHA,
+    DRAWN,
+    FIXED,
+    MOST_EXACT,
+    NO_CONTENTS,
+    TESTED,
+    too_few,
+)
 from cliqa_bench.reports.tables.transfer import MEASURES
 
 PickBest = Callable[[Iterable[float]], float]
@@ -36,9 +47,7 @@ def _section(
     for head in columns:
         found = [cells.get((n, head)) for n in names]
         places = 0 if head in whole else digits
-        values = [
-            TableValue() if row is None else TableValue(row.value, row.std, digits=places) for row in found
-        ]
+        values = [TableValue() if row is None else value_of(row, digits=places) for row in found]
         printed = [round(v.mean, places) for v in values]
         finite = [p for p in printed if math.isfinite(p)]
         top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
@@ -138,18 +147,73 @@ def shape_intervals(rows: list[TidyRow]) -> Table:
         _section(s, [r for r in shown if r.setting == s], column, columns, {"mSRCC\tValue": max})
         for s in unique(row.setting for row in rows)
     ]
-    seeds = "images and seeds are" if any(" seeds, B=" in row.note for row in rows) else "images are"
-    resamples = rows[0].note.partition("B=")[2].partition(";")[0]
     caption = (
-        f"{LEVEL:.0%} percentile intervals of the SRCC after the last experience by a paired bootstrap: "
-        f"{seeds} resampled {resamples} times, alike for all methods. The best is the method with the "
-        "highest mSRCC of the same setting and backbone; an interval of the difference without 0 tells the "
-        "two apart. With one seed an interval says nothing about chance in training. Best mSRCC of each "
-        "section in bold."
+        f"{LEVEL:.0%} intervals of the SRCC after the last experience: the jackknife over the contents of "
+        "the test sets (images of one reference together), the spread over seeds, Student's t on Fisher's z. "
+        "The best is the method with the highest mSRCC of the same setting and backbone; an interval of the "
+        "difference without 0 tells the two apart. They leave out that other splits would teach otherwise; "
+        f"with one seed, chance in training too. Best mSRCC of each section in bold.{_left_out(rows)}"
     )
+    if any(SPLITS in row.note for row in rows):
+        start, _, end = caption.partition("the jackknife over")
+        caption = (
+            f"{start}over splits, {end.partition('seeds, ')[2].partition(' They leave')[0]}{_SPLITS_SHARE}"
+        )
     names = [column.split("\t")[1] for column in columns]
     counts = [(span, len(heads)) for span, heads in spans.items()]
     return Table("intervals", caption, ("Setting", "Method"), names, sections, counts)
+
+
+def _left_out(rows: Sequence[TidyRow]) -> str:
+    """Returns the sentences for intervals that cannot be given, or not over contents; "" where all can."""
+    parts = rows[0].note.split("; ")
+    few = "".join(f" {part[0].upper()}{part[1:]}." for part in parts if part.startswith(FIXED))
+    return few + (f" Dashes: {NO_CONTENTS}." if NO_CONTENTS in parts else "")
+
+
+def shape_power(rows: list[TidyRow]) -> Table:
+    """A section per setting and backbone, a line per pair of methods."""
+    heads = {
+        "": "Value", "low": "Low", "high": "High", "smallest": "Could be shown", "seeds": "Seeds needed",
+    }  # fmt: skip
+
+    def name(row: TidyRow) -> str:
+        return f"{label_of(row)} less {row.metric.partition(' less ')[2].partition(': ')[0]}"
+
+    def column(row: TidyRow) -> str:
+        return heads[row.metric.partition(": ")[2]]
+
+    several = len({row.backbone for row in rows}) > 1
+    sections = []
+    for setting, backbone in unique((row.setting, row.backbone) for row in rows):
+        some = [row for row in rows if row[1:3] == (setting, backbone)]
+        label = setting + (f" [{backbone}]" if several else "")
+        digits = {heads["seeds"]: 0}
+        sections.append(build(label, some, name, column, [*heads.values()], digits=digits, best=()))
+    splits = any(SPLITS in row.note for row in rows)
+    kind = SPLITS if splits else SEEDS
+    few = unique(too_few(n, kind) for row in rows if too_few(n := _seeds_of(row.note)))
+    caption = (
+        "Difference in mSRCC of every two methods, after the last experience, with its "
+        f"{LEVEL:.0%} interval (paired: the same contents, and the same seeds where both have them). Could "
+        "be shown: the smallest difference that these seeds and test images would have shown with "
+        f"probability {POWER}. Seeds needed: how many would show the difference that was found, on the same "
+        f"test images; a dash where {MOST_SEEDS} would not, or one seed tells no spread."
+        + _SPLITS_SHARE
+        * splits
+    )
+    if few:
+        caption += f" No p-values, {'; '.join(few)}."
+    return Table("power", caption + _left_out(rows), ("Setting", "Pair"), [*heads.values()], sections)
+
+
+def _seeds_of(note: str) -> int:
+    return 1 if note.startswith(("one seed", "one split")) else int(re.match(r"n=(\d+)", note)[1])  # type: ignore[index]
+
+
+_SPLITS_SHARE = (
+    " Splits share images: variances are corrected for it (Nadeau and Bengio, 2003: 1/n + 2/7, not 1/n)."
+)
 
 
 def shape_significance(rows: list[TidyRow]) -> Table:
@@ -166,14 +230,16 @@ def shape_significance(rows: list[TidyRow]) -> Table:
             some = [r for r in rows if r[1:3] == (setting, backbone) and r.metric.startswith(f"{metric}:")]
             label = f"{metric}, {setting}" + (f" [{backbone}]" if several else "")
             sections.append(_section(label, some, column, columns, {}, digits=4))
-    few = unique(part for row in rows for part in row.note.split("; ") if part.startswith("too few"))
+    kind = SPLITS if any(SPLITS in row.note for row in rows) else SEEDS
     caption = (
-        "Exact paired permutation test between methods over seeds: two-sided p-values of the mean "
-        "difference, all 2^n sign flips counted, not corrected for the number of comparisons. With n seeds "
-        f"the smallest p is 2/2^n, so n >= 6 is needed for {ALPHA}."
+        f"Exact paired permutation test between methods over {kind}: two-sided p-values of the mean "
+        f"difference, all 2^n sign flips counted, not corrected for the number of comparisons. With n {kind} "
+        f"the smallest p is 2/2^n, so n >= 6 is needed for {ALPHA}; pairs with fewer have none."
     )
-    if few:
-        caption += " A dash where there are " + "; ".join(few) + "."
+    if kind == SPLITS:
+        caption += " Splits share images, for which these p-values do not allow: see the table of power."
+    if any(f"{DRAWN} drawn" in row.note for row in rows):
+        caption += f" Of more than {MOST_EXACT} {kind}, {DRAWN} sign flips are drawn in place of all."
     return Table("significance", caption, ("Metric", "Method"), columns, sections)
 
 

@@ -11,7 +11,7 @@ from cliqa_bench.readouts import gate_weights, needed_heads
 from cliqa_bench.reports.methods import RunReadout, namer, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Table, build
-from cliqa_bench.reports.tables.tsn import default_runs, over_seeds
+from cliqa_bench.reports.tables.tsn import default_runs, over_runs
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import Answers
 
@@ -26,15 +26,15 @@ def bounded_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         UserError: If an answer file is broken or files do not belong together.
     """
     rows: list[TidyRow] = []
-    for method, seeds in default_runs(group, "tsn").items():
-        measured = [found for source in seeds.values() if (found := _measure(source, reader))]
-        if len(measured) < len(seeds):
+    for method, runs in default_runs(group, "tsn").items():
+        measured = {run: found for run, source in runs.items() if (found := _measure(source, reader))}
+        if len(measured) < len(runs):
             continue  # unfinished: no number of a part of the test sets
         for tolerance in TOLERANCES:
             for measure in MEASURES:
-                values = [found[tolerance][measure] for found in measured]
-                row = over_seeds("bounded", method, group, f"{measure}: {tolerance:g}", values)
-                rows.append(row._replace(length=len(next(iter(seeds.values())).record.steps)))
+                values = {run: found[tolerance][measure] for run, found in measured.items()}
+                row = over_runs("bounded", method, group, f"{measure}: {tolerance:g}", values)
+                rows.append(row._replace(length=len(next(iter(runs.values())).record.steps)))
     return rows
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from cliqa_bench import metrics
 from cliqa_bench.reports.methods import Method, RunReadout, label_of, namer, sources, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
+from cliqa_bench.reports.spread import ONCE
 from cliqa_bench.reports.tables.shapes import Table, build
-from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds, summaries
+from cliqa_bench.reports.tables.tsn import Runs, default_runs, length_of, over_runs, summaries
 from cliqa_bench.results.records import AnswerReader, RunRecord
 
 BASELINE, SOFT, HARD = "(as baseline)", "soft assignment", "hard assignment"
@@ -22,7 +23,7 @@ class _Configuration(NamedTuple):
     """A line of Table XII."""
 
     method: Method
-    seeds: Seeds
+    runs: Runs
 
 
 def _configurations(group: RunGroup) -> Iterator[_Configuration]:
@@ -31,10 +32,10 @@ def _configurations(group: RunGroup) -> Iterator[_Configuration]:
     soft = default_runs(group, "tsn", "gate")
     if not (soft and hard):
         return
-    for method, seeds in default_runs(group, "lwf").items():
-        yield _Configuration(method._replace(variant=_named(BASELINE, method)), seeds)
-    for gentle, seeds in soft.items():
-        yield _Configuration(gentle._replace(variant=_named(SOFT, gentle)), seeds)
+    for method, runs in default_runs(group, "lwf").items():
+        yield _Configuration(method._replace(variant=_named(BASELINE, method)), runs)
+    for gentle, runs in soft.items():
+        yield _Configuration(gentle._replace(variant=_named(SOFT, gentle)), runs)
         for strict, chosen in hard.items():
             if (strict.backbone, strict.variant) == (gentle.backbone, gentle.variant):
                 yield _Configuration(gentle._replace(variant=_named(HARD, gentle)), chosen)
@@ -61,18 +62,18 @@ def _counts(source: RunReadout) -> dict[str, float]:
 
 
 def gate_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns quality and counted cost of the soft and the hard gate (Table XII), means over seeds.
+    """Returns quality and counted cost of the soft and the hard gate (Table XII), means over seeds or splits.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
     rows = []
-    for method, seeds in _configurations(group):
-        numbers = summaries(reader, seeds)
-        own = [over_seeds("XII", method, group, m, numbers[m]) for m in ("mSRCC", "mPSI")]
-        counts = _counts(next(iter(seeds.values())))  # the same for every seed
-        own += [over_seeds("XII", method, group, m, [counts[m]]) for m in COSTS]
-        rows += [row._replace(length=length_of(seeds)) for row in own]
+    for method, runs in _configurations(group):
+        numbers = summaries(reader, runs)
+        own = [over_runs("XII", method, group, m, numbers[m]) for m in ("mSRCC", "mPSI")]
+        counts = _counts(next(iter(runs.values())))  # the same for every run
+        own += [over_runs("XII", method, group, m, {ONCE: counts[m]}) for m in COSTS]
+        rows += [row._replace(length=length_of(runs)) for row in own]
     return rows
 
 
@@ -120,8 +121,8 @@ def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """
     rows: list[TidyRow] = []
     told = set()
-    for method, seeds in sources(group).items():
-        source = next(iter(seeds.values()))
+    for method, runs in sources(group).items():
+        source = next(iter(runs.values()))
         record, cost = source.record, _cost(source)
         # a variant has a row of its own where it costs something else
         line = (record.strategy, record.backbone, *(cost.get(name) for name in _COSTS))
@@ -132,7 +133,7 @@ def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
             task, centroids, whole = (float(cost[name]) for name in _COSTS)
             values = (task, 100 * task / whole, centroids, 100 * centroids / whole, whole)
             rows += [
-                over_seeds("overhead", method, group, metric, [value])
+                over_runs("overhead", method, group, metric, {ONCE: value})
                 for metric, value in zip(_OVERHEAD, values, strict=True)
             ]
     return rows
@@ -175,7 +176,7 @@ _MEASURED = {
 
 
 def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns what the configurations of Table XII were measured to take, means over seeds.
+    """Returns what the configurations of Table XII were measured to take, means over seeds or splits.
 
     Milliseconds and joules per image, and the largest memory; no rows for runs that measured none of it.
 
@@ -183,13 +184,16 @@ def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         UserError: If an answer file is broken or files do not belong together.
     """
     rows = []
-    for method, seeds in _configurations(group):
-        measured = [_measured(reader, source) for source in seeds.values()]
-        if any(math.isfinite(value) for found in measured for value in found.values()):
-            own = [over_seeds("time", method, group, m, [found[m] for found in measured]) for m in _MEASURED]
+    for method, runs in _configurations(group):
+        measured = {run: _measured(reader, source) for run, source in runs.items()}
+        if any(math.isfinite(value) for found in measured.values() for value in found.values()):
+            own = [
+                over_runs("time", method, group, m, {run: found[m] for run, found in measured.items()})
+                for m in _MEASURED
+            ]
             # times always have their columns; what else is measured depends on the machine
             told = [row for row in own if row.metric in TIMES or math.isfinite(row.value)]
-            rows += [row._replace(length=length_of(seeds)) for row in told]
+            rows += [row._replace(length=length_of(runs)) for row in told]
     return rows
 
 

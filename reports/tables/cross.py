@@ -6,16 +6,17 @@ from cliqa_bench import metrics
 from cliqa_bench.readouts import gate_weights
 from cliqa_bench.reports.methods import namer, predict, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
+from cliqa_bench.reports.spread import Replicate
 from cliqa_bench.reports.tables.shapes import Table, build
-from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds
+from cliqa_bench.reports.tables.tsn import Runs, default_runs, length_of, over_runs
 from cliqa_bench.results.records import AnswerReader, RunRecord
 
 WEIGHT = "mean weighting"
 
 
-def further_tests(seeds: Seeds) -> list[str]:
+def further_tests(runs: Runs) -> list[str]:
     """Returns the names of the test sets that are no task of the sequence."""
-    records = [source.record for source in seeds.values()]
+    records = [source.record for source in runs.values()]
     return unique(t for record in records for t in record.tests if t not in record.sequence)
 
 
@@ -27,45 +28,47 @@ def _mean_weights(reader: AnswerReader, record: RunRecord, test: str) -> list[fl
     return [float(w) for w in gate_weights(answers.distances, record.tau).mean(axis=0)]
 
 
-def _srcc(reader: AnswerReader, seeds: Seeds, test: str) -> list[float]:
-    """SRCC of every seed after the last experience, nan where answers are missing."""
-    told = [predict(reader, s, len(s.record.steps) - 1, test) for s in seeds.values()]
-    return [metrics.NAN if p is None else metrics.srcc(p.scores, p.mos) for p in told]
+def _srcc(reader: AnswerReader, runs: Runs, test: str) -> dict[Replicate, float]:
+    """SRCC of every run after the last experience, nan where answers are missing."""
+    told = {run: predict(reader, s, len(s.record.steps) - 1, test) for run, s in runs.items()}
+    return {run: metrics.NAN if p is None else metrics.srcc(p.scores, p.mos) for run, p in told.items()}
 
 
 def weight_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns mean gate weights and SRCC by further test set (Table X), means over seeds.
+    """Returns mean gate weights and SRCC by further test set (Table X), means over seeds or splits.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
     rows = []
-    for method, seeds in default_runs(group).items():
-        record = next(iter(seeds.values())).record
-        for test in further_tests(seeds):
-            weights = [_mean_weights(reader, s.record, test) for s in seeds.values()]
+    for method, runs in default_runs(group).items():
+        record = next(iter(runs.values())).record
+        for test in further_tests(runs):
+            weights = [_mean_weights(reader, s.record, test) for s in runs.values()]
             own = [
-                over_seeds("X", method, group, WEIGHT, column)._replace(train_dataset=record.titles[head])
+                over_runs("X", method, group, WEIGHT, dict(zip(runs, column, strict=True)))._replace(
+                    train_dataset=record.titles[head]
+                )
                 for head, column in zip(record.sequence, zip(*weights, strict=True), strict=True)
             ]
-            own.append(over_seeds("X", method, group, "SRCC", _srcc(reader, seeds, test)))
+            own.append(over_runs("X", method, group, "SRCC", _srcc(reader, runs, test)))
             title = record.titles.get(test, test)
-            rows += [r._replace(length=length_of(seeds), test_dataset=title) for r in own]
+            rows += [r._replace(length=length_of(runs), test_dataset=title) for r in own]
     return rows
 
 
 def srcc_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns the SRCC by backbone and further test set (Table XI), means over seeds.
+    """Returns the SRCC by backbone and further test set (Table XI), means over seeds or splits.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
     rows = []
-    for method, seeds in default_runs(group).items():
-        titles = next(iter(seeds.values())).record.titles
-        for test in further_tests(seeds):
-            row = over_seeds("XI", method, group, "SRCC", _srcc(reader, seeds, test))
-            rows.append(row._replace(length=length_of(seeds), test_dataset=titles.get(test, test)))
+    for method, runs in default_runs(group).items():
+        titles = next(iter(runs.values())).record.titles
+        for test in further_tests(runs):
+            row = over_runs("XI", method, group, "SRCC", _srcc(reader, runs, test))
+            rows.append(row._replace(length=length_of(runs), test_dataset=titles.get(test, test)))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Table VII, what TSN-IQA's design choices are worth, and XIII, what chance in training does to methods."""
+"""Table VII, what TSN-IQA's design choices are worth, and XIII, what chance does to methods."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections import Counter
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import Method, namer, sources, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
+from cliqa_bench.reports.spread import ONCE, SEEDS, SPLITS, kind_of_units
 from cliqa_bench.reports.tables.shapes import Section, Table, build
-from cliqa_bench.reports.tables.tsn import Seeds, default_runs, length_of, over_seeds, runs_of, summaries
+from cliqa_bench.reports.tables.tsn import Runs, default_runs, length_of, over_runs, runs_of, summaries
 from cliqa_bench.results.records import AnswerReader
 
 # in the paper's words
@@ -24,7 +25,7 @@ _SECTIONS = ("Reference", "Normalisation", "Feature hierarchy", "Other settings"
 
 
 def design_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns mPSI and mSRCC of TSN-IQA by design choice and backbone (Table VII), means over seeds.
+    """Returns mPSI and mSRCC of TSN-IQA by design choice and backbone (Table VII), see `over_runs`.
 
     One backbone bears the design choices: the one with most of them, of several ResNet-18 as in the paper.
     LwF-KG stands beside them for reference. None unless there are two choices to compare.
@@ -37,35 +38,35 @@ def design_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         return []
     tried = Counter(method.backbone for method in found)
     main = max(sorted(tried), key=lambda name: (tried[name], name == "ResNet-18"))
-    chosen = [(m._replace(variant=REFERENCE), seeds) for m, seeds in default_runs(group, "lwf").items()]
-    chosen += [(m._replace(variant=_choice(m, seeds, main)), seeds) for m, seeds in found.items()]
-    shared = set.intersection(*(set(seeds) for seeds in found.values()))
+    chosen = [(m._replace(variant=REFERENCE), runs) for m, runs in default_runs(group, "lwf").items()]
+    chosen += [(m._replace(variant=_choice(m, runs, main)), runs) for m, runs in found.items()]
+    shared = set.intersection(*(set(runs) for runs in found.values()))
     default_gates = [
         source.record.gates
-        for method, seeds in found.items()
+        for method, runs in found.items()
         if not method.variant
-        for source in seeds.values()
+        for source in runs.values()
     ]
     rows = []
-    for method, all_seeds in chosen:
-        # what chance does to one seed must not be taken for what a choice is worth
-        seeds = {seed: source for seed, source in all_seeds.items() if seed in shared} or all_seeds
-        numbers = summaries(reader, seeds)
-        record = next(iter(seeds.values())).record
+    for method, all_runs in chosen:
+        # what chance does to one run must not be taken for what a choice is worth
+        runs = {run: source for run, source in all_runs.items() if run in shared} or all_runs
+        numbers = summaries(reader, runs)
+        record = next(iter(runs.values())).record
         note = DEFAULT if method.variant.startswith(HIERARCHY) and not record.variant else ""
         if method.variant == IMAGENET and record.gates in default_gates:
             note = SAME_GATE
         for metric in ("mPSI", "mSRCC"):
-            row = over_seeds("VII", method, group, metric, numbers[metric], note)
-            rows.append(row._replace(length=length_of(seeds)))
+            row = over_runs("VII", method, group, metric, numbers[metric], note)
+            rows.append(row._replace(length=length_of(runs)))
     return sorted(rows, key=lambda row: (_SECTIONS.index(_kind(row)), len(row.variant)))
 
 
-def _choice(method: Method, seeds: Seeds, main: str) -> str:
+def _choice(method: Method, runs: Runs, main: str) -> str:
     """Names a design choice as the paper does; what it did not try keeps the names of its settings."""
     if method.backbone != main:
         return BACKBONE + (f", {method.variant}" if method.variant else "")
-    record = next(iter(seeds.values())).record
+    record = next(iter(runs.values())).record
     staged = method.variant.startswith("stages=") and method.variant.count("=") == 1
     if not method.variant or staged:
         stages = "+".join(map(str, record.stages))
@@ -110,39 +111,44 @@ def shape_design(rows: list[TidyRow]) -> Table:
 def seed_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns mean and standard deviation (ddof=1) over seeds of the task-agnostic methods (Table XIII).
 
-    A method with one seed is a dash (its variants are left out); none where no method has two.
+    Over splits, where there are several. A method with one run is a dash (its variants are left out); none
+    where no method has two.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
     found = {
-        method: seeds
-        for method, seeds in sources(group).items()
-        if method.setting == "Task-Agnostic" and (len(seeds) > 1 or not method.variant)
+        method: runs
+        for method, runs in sources(group).items()
+        if method.setting == "Task-Agnostic" and (len(runs) > 1 or not method.variant)
     }
     if max(map(len, found.values()), default=0) < 2:
         return []
+    kind = kind_of_units(run for runs in found.values() for run in runs)
     rows = []
-    for method, seeds in found.items():
-        numbers = summaries(reader, seeds) if len(seeds) > 1 else {metric: [] for metric in SUMMARY}
-        own = [over_seeds("XIII", method, group, metric, numbers[metric]) for metric in SUMMARY]
-        own.append(over_seeds("XIII", method, group, "seeds", [len(seeds)]))
-        rows += [row._replace(length=length_of(seeds)) for row in own]
+    for method, runs in found.items():
+        n = len({run.split if kind == SPLITS else run.seed for run in runs})
+        numbers = summaries(reader, runs) if n > 1 else {metric: {} for metric in SUMMARY}
+        own = [over_runs("XIII", method, group, metric, numbers[metric]) for metric in SUMMARY]
+        own.append(over_runs("XIII", method, group, kind, {ONCE: n}))
+        rows += [row._replace(length=length_of(runs)) for row in own]
     return rows
 
 
 def shape_seeds(rows: list[TidyRow]) -> Table:
-    """A section per backbone, a column per summary number, and one that tells the number of seeds."""
-    columns = [*SUMMARY, *(["seeds"] if any(row.metric == "seeds" for row in rows) else [])]
+    """A section per backbone, a column per summary number, and one that tells the number of runs."""
+    there = {row.metric for row in rows}
+    columns = [*SUMMARY, *(kind for kind in (SPLITS, SEEDS) if kind in there)]
     sections: list[Section] = []
     for backbone in unique(row.backbone for row in rows):
         own = [row for row in rows if row.backbone == backbone]
         metric = build(
-            backbone, own, namer(own), lambda row: row.metric, columns, True, {"seeds": 0}, SUMMARY
+            backbone, own, namer(own), lambda row: row.metric, columns, True, {SEEDS: 0, SPLITS: 0}, SUMMARY
         )
         sections.append(metric)
+    what = ("splits of the data", SPLITS) if SPLITS in there else ("seeds of the training", SEEDS)
     caption = (
-        "Mean ± standard deviation (ddof = 1) over seeds of the training, task-agnostic methods; a dash "
-        "where there are fewer than two seeds. Best means of each section in bold."
+        f"Mean ± standard deviation (ddof = 1) over {what[0]}, task-agnostic methods; a dash where there are "
+        f"fewer than two {what[1]}. Best means of each section in bold."
     )
     return Table("XIII", caption, ("Backbone", "Method"), columns, sections)

@@ -1,6 +1,7 @@
 """What the order does to a method: where the paper's orders lie, what the variance is, what few orders tell.
 
-**Shares of the variance.** Each order has a value per seed. The sum of squares of all of them about their
+**Shares of the variance.** Each order has a value per seed, or per split if there
+are several. The sum of squares of all of them about their
 mean is divided, as in an analysis of variance, between the orders and the seeds. That between the orders is
 fitted by least squares: on the dataset that is learned first; on the last one; on both; on who follows whom,
 an indicator for each pair of neighbours, from which first and last follow, too. A model with as many

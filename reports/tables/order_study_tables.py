@@ -12,7 +12,6 @@ from cliqa_bench.reports.tables.all_orders import OrderStudy, note_of, order_stu
 from cliqa_bench.reports.tables.order_study import (
     ERRORS,
     PAPER,
-    SHARES,
     by_chance,
     is_finished,
     paper_places,
@@ -56,7 +55,8 @@ def share_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     for study in _studies(group, reader):
         for metric in SUMMARY:
             for factor, (share, half) in variance_shares(study.each[metric]).items():
-                row = make_row("order_variance", study.method, study.scope, f"{metric}: {factor}", share)
+                what = f"{metric}: {factor.replace('seed', study.unit.removesuffix('s'))}"
+                row = make_row("order_variance", study.method, study.scope, what, share)
                 note = "std: half of the 95 % jackknife interval over orders"
                 rows.append(_complete(row._replace(std=half), study, note))
     return rows
@@ -118,24 +118,35 @@ def shape_ranks(rows: list[TidyRow]) -> Table:
     return Table("order_ranks", caption, ("Metric", "Method"), columns, sections)
 
 
-_HEADS = ("First", "Last", "First and last", "Neighbour", "Rest", "Seed", "Order x seed")
+_HEADS = (
+    "First", "Last", "First and last", "Neighbour", "Rest", "Seed", "Order x seed", "Split", "Order x split",
+)  # fmt: skip
+
+
+def _head(row: TidyRow) -> str:
+    factor = row.metric.partition(": ")[2].partition(" of the ")[0]
+    return factor[0].upper() + factor[1:]
 
 
 def shape_shares(rows: list[TidyRow]) -> Table:
     """A section per metric, a column per factor."""
-    heads = dict(zip(SHARES, _HEADS, strict=True))
+    heads = {_head(row) for row in rows}
+    columns = [head for head in _HEADS if head in heads]
+    units = [unit for unit in ("seed", "split") if unit.capitalize() in heads]
+    unit, several = " or ".join(units), " or ".join(f"{unit}s" for unit in units)
     tasks = rows[0].length
     chance = by_chance(tasks) if isinstance(tasks, int) else {}
-    told = ", ".join(f"{heads[factor].lower()} {share:.2f}" for factor, share in chance.items())
+    told = ", ".join(f"{factor.partition(' of the ')[0]} {share:.2f}" for factor, share in chance.items())
     caption = (
-        "Shares of the variance over all orders and seeds: of the dataset that is learned first, of the last "
-        "one, of both, of which dataset follows which (beyond the first and the last), of the rest of the "
-        "order, of the seed, and of what seed and order do together; the last five add up to 1. ± half of "
-        "the 95 % interval of a jackknife over orders, which covers neither the choice of images nor, of one "
-        f"seed, chance in training. Numbers that have nothing to do with the order would give: {told}."
+        f"Shares of the variance over all orders and {several}: of the dataset that is learned first, of the "
+        "last one, of both, of which dataset follows which (beyond the first and the last), of the rest of "
+        f"the order, of the {unit}, and of what {unit} and order do together; the last five add up to 1. ± "
+        "half of the 95 % interval of a jackknife over orders, which covers neither the choice of images nor, "
+        "of one seed, chance in training. Numbers that have nothing to do with the order would give: "
+        f"{told}."
     )
-    sections = _sections(rows, lambda row: heads[row.metric.partition(": ")[2]], [*_HEADS], 3, spread=True)
-    return Table("order_variance", caption, ("Metric", "Method"), [*_HEADS], sections)
+    sections = _sections(rows, _head, columns, 3, spread=True)
+    return Table("order_variance", caption, ("Metric", "Method"), columns, sections)
 
 
 def shape_sampling(rows: list[TidyRow]) -> Table:

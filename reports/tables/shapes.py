@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
-from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.spread import ranges
 
 DIGITS = 3
 
@@ -18,10 +19,13 @@ class TableValue(NamedTuple):
 
     Attributes:
         mean: The number, nan for a dash.
-        std: Spread over seeds (ddof=1), nan where it is not shown.
+        std: Spread over seeds or splits (ddof=1), nan where it is not shown.
         bold: Whether it is the best of its column in its section.
         gray: Whether it is the result of a future task.
         digits: How many digits after the point are printed; 0 for a whole number.
+        low: Lower end of its interval, nan where none is shown.
+        high: Upper end of its interval.
+        median: Median over splits, nan where there is none.
     """
 
     mean: float = math.nan
@@ -29,6 +33,9 @@ class TableValue(NamedTuple):
     bold: bool = False
     gray: bool = False
     digits: int = DIGITS
+    low: float = math.nan
+    high: float = math.nan
+    median: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,9 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
     if number != "III" and len(backbones) == 1:
         sentences.append(f"Backbone: {backbones[0]}.")
     seeds = sorted({r.seed for r in records})
-    if len(seeds) > 1:
+    if len(group.splits) > 1:
+        sentences.append(_about_splits(group, seeds, number))
+    elif len(seeds) > 1:
         known = {
             "III": ": mean ± standard deviation (ddof = 1)",
             **dict.fromkeys(("IV", "V", "VI"), ": mean"),
@@ -117,9 +126,30 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
         }
         sentences.append(f"Seeds {', '.join(map(str, seeds))}{known.get(number, '')}.")
     sentences.append(f"{group.description[0].upper()}{group.description[1:]}.")
-    if group.generated:
-        sentences.append(f"{GENERATED[0].upper()}{GENERATED[1:]}.")
+    if group.caution:
+        sentences.append(f"{group.caution[0].upper()}{group.caution[1:]}.")
     return " ".join(sentences)
+
+
+_OF_MEANS = ("orders", "first_task", "order_ranks", "order_sampling", "intervals", "significance")
+"""Tables with statistics of their own, of means over the splits."""
+
+
+def _about_splits(group: RunGroup, seeds: Sequence[int], number: str) -> str:
+    """Says over which splits numbers are, and who lacks some of them."""
+    of_one: dict[str, set[int]] = {}
+    for record in group.records:
+        name = f"{record.strategy}{f' ({record.variant})' if record.variant else ''} [{record.backbone}]"
+        of_one.setdefault(name, set()).add(record.split_number)
+    fewer = [f"{name} on {ranges(own)}" for name, own in of_one.items() if len(own) < len(group.splits)]
+    averaged = f", of each the mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    but = f" (fewer: {'; '.join(sorted(fewer))})" if fewer else ""
+    what = "Mean ± standard deviation (ddof = 1), median in parentheses, over"
+    if number in _OF_MEANS:
+        what = "Means over"
+    elif number == "order_variance":  # what splits do is one of its shares
+        what = "Over"
+    return f"{what} n = {len(group.splits)} splits{averaged}{but}."
 
 
 def _unique(values: Iterable[str]) -> list[str]:
@@ -167,8 +197,14 @@ def _grid(
 def _value(row: TidyRow | None, spread: bool, digits: int) -> TableValue:
     if row is None:
         return TableValue(digits=digits)
-    gray = row.note.startswith("future task")
-    return TableValue(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
+    return value_of(row, spread, row.note.startswith("future task"), digits)
+
+
+def value_of(row: TidyRow, spread: bool = True, gray: bool = False, digits: int = DIGITS) -> TableValue:
+    """Returns the value of a row; over several splits, with its deviation and median in any table."""
+    if row.median is None:
+        return TableValue(row.value, row.std if spread else math.nan, gray=gray, digits=digits)
+    return TableValue(row.value, row.std, gray=gray, digits=digits, median=row.median)
 
 
 def build(
@@ -219,6 +255,36 @@ def _summary(rows: list[TidyRow]) -> Table:
         "III", caption, ("Setting", "Method"), plain, sections,
         [(b, len(SUMMARY)) for b in backbones], "Backbone",
     )  # fmt: skip
+
+
+def with_intervals(table: Table, bounds: Sequence[TidyRow]) -> Table:
+    """Puts intervals beside the mSRCC of Table III.
+
+    Args:
+        table: Table III.
+        bounds: Rows with the metrics "mSRCC: low" and "mSRCC: high"; others are passed over.
+    """
+    name = _namer([], with_backbone=False)
+    known = {
+        (r.setting, name(r), r.backbone, r.metric.partition(": ")[2]): r.value
+        for r in bounds
+        if r.metric.startswith("mSRCC: ")
+    }
+    owners = [owner for owner, n in table.spans for _ in range(n)]
+    places = [
+        (i, o) for i, (o, head) in enumerate(zip(owners, table.columns, strict=True)) if head == "mSRCC"
+    ]
+    found = False
+    for section in table.sections:
+        for method, values in section.rows:
+            for i, backbone in places:
+                low, high = (
+                    known.get((section.label, method, backbone, e), math.nan) for e in ("low", "high")
+                )
+                values[i] = values[i]._replace(low=low, high=high)
+                found |= math.isfinite(low)
+    told = " In brackets: 95% intervals over contents and seeds, see the table of intervals."
+    return replace(table, caption=table.caption + told) if found else table
 
 
 def _matrix(rows: list[TidyRow]) -> Table:

@@ -8,7 +8,7 @@ from cliqa_bench import metrics
 from cliqa_bench.reports.methods import namer, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Table, build
-from cliqa_bench.reports.tables.tsn import default_runs, over_seeds
+from cliqa_bench.reports.tables.tsn import default_runs, over_runs
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Floats
 
@@ -74,10 +74,10 @@ def correlations(kl: Floats, srcc: Floats) -> dict[str, float]:
 
 
 def _matrix_rows(group: RunGroup, reader: AnswerReader, table: str) -> list[TidyRow]:
-    """Rows of one of the two matrices, means over seeds; none for runs without statistics of their own."""
+    """Rows of one of the two matrices, see `over_runs`; none for runs without statistics of their own."""
     rows = []
-    for method, seeds in default_runs(group).items():
-        records = [source.record for source in seeds.values()]
+    for method, runs in default_runs(group).items():
+        records = [source.record for source in runs.values()]
         found = [kl_matrix(reader, record) for record in records]
         matrices = [m for m in found if m is not None]
         if len(matrices) < len(records):
@@ -88,7 +88,8 @@ def _matrix_rows(group: RunGroup, reader: AnswerReader, table: str) -> list[Tidy
         for i, train in enumerate(titles):
             for j, test in enumerate(titles):
                 metric = "KL" if table == "VIII" else "SRCC"
-                row = over_seeds(table, method, group, metric, [float(m[i, j]) for m in matrices])
+                cells = {run: float(m[i, j]) for run, m in zip(runs, matrices, strict=True)}
+                row = over_runs(table, method, group, metric, cells)
                 rows.append(row._replace(setting="", train_dataset=train, test_dataset=test))
     return rows
 
@@ -112,18 +113,19 @@ def head_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 
 def correlation_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns the rank correlations between Tables VIII and IX, means over seeds.
+    """Returns the rank correlations between Tables VIII and IX, means over seeds or splits.
 
     Raises:
         UserError: If a file is broken or files do not belong together.
     """
     rows = []
-    for method, seeds in default_runs(group).items():
-        pairs = [(kl_matrix(reader, s.record), head_matrix(reader, s.record)) for s in seeds.values()]
-        per_seed = [correlations(kl, srcc) for kl, srcc in pairs if kl is not None]
-        if len(per_seed) == len(pairs):
+    for method, runs in default_runs(group).items():
+        pairs = [(kl_matrix(reader, s.record), head_matrix(reader, s.record)) for s in runs.values()]
+        per_run = [correlations(kl, srcc) for kl, srcc in pairs if kl is not None]
+        if len(per_run) == len(pairs):
             for metric in CORRELATIONS:
-                row = over_seeds("similarity", method, group, metric, [found[metric] for found in per_seed])
+                values = {run: found[metric] for run, found in zip(runs, per_run, strict=True)}
+                row = over_runs("similarity", method, group, metric, values)
                 rows.append(row._replace(setting=""))
     return rows
 

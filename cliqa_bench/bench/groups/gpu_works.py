@@ -41,7 +41,7 @@ from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.signals import raise_if_stopped
 
 ROW = "gpu-works"
-BRIEF = "cliqa_bench.bench.brief"
+INTERRUPTIBLE = "cliqa_bench.bench.interruptible"
 TWO, THREE = "bid,live", "bid,live,csiq"
 TOY = ("training.epochs=1", "training.warmup_epochs=1", "training.crop=32", "training.resize=64")
 COMMANDS = 3
@@ -94,8 +94,9 @@ class Place(NamedTuple):
         share = str(max(1, cores() // 4))  # several run at a time
         threads = ["--jobs", share] if device == "cpu" else ["--threads", share]
         protocol = [word for text in (TOY if self.toy else ()) for word in ("--set", text)]
-        command = ["run", *words, *where, *threads, "--preset", "quick", *protocol]
-        return process.run(command, self.cache, BRIEF, until, None if self.toy else LIMIT)
+        short = ["--format", "csv", "--no-figures"]
+        command = ["run", *words, *where, *threads, "--preset", "quick", *protocol, *short]
+        return process.run(command, self.cache, INTERRUPTIBLE, until, None if self.toy else LIMIT)
 
 
 class Check(NamedTuple):

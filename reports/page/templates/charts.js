@@ -1,6 +1,6 @@
 // Curves and heat maps.
 
-const DASHES = ["", "7 4", "9 3 2 3", "2 3"];
+const DASHES = ["", "7 4", "9 3 2 3", "2 3", "12 3 2 3 2 3"];
 const MARKS = [
   (r) => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`,
   (r) => `M${-r} ${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
@@ -10,6 +10,9 @@ const MARKS = [
   (r) => `M${-r / 2} ${-1.2 * r}h${r}v${0.7 * r}h${0.7 * r}v${r}h${-0.7 * r}v${0.7 * r}h${-r}v${-0.7 * r}h${-0.7 * r}v${-r}h${0.7 * r}z`,
   (r) => `M${-r} ${-r}L${r} ${r}M${r} ${-r}L${-r} ${r}`,
   (r) => `M0 ${-1.3 * r}V${1.3 * r}M${-1.2 * r} ${-0.7 * r}L${1.2 * r} ${0.7 * r}M${1.2 * r} ${-0.7 * r}L${-1.2 * r} ${0.7 * r}`,
+  (r) => `M${-1.2 * r} 0L${r} ${-1.2 * r}V${1.2 * r}z`,
+  (r) => `M${1.2 * r} 0L${-r} ${-1.2 * r}V${1.2 * r}z`,
+  (r) => `M0 ${-1.2 * r}L${1.15 * r} ${-0.35 * r}L${0.7 * r} ${r}H${-0.7 * r}L${-1.15 * r} ${-0.35 * r}z`,
 ];
 const COLOURS = 7;
 
@@ -44,41 +47,76 @@ function range(series, metric) {
 // Draws the curves of `series` into `box`; `number` gives a method its look, `sequence` names the ticks.
 function drawCurves(box, series, metric, sequence, number) {
   const width = Math.max(260, box.clientWidth);
-  const height = Math.round(Math.min(400, Math.max(260, width * 0.42)));
-  const tilted = (width - 70) / sequence.length < 66;
-  const pad = { left: 50, right: 14, top: 10, bottom: tilted ? 78 : 46 };
+  const { picture, points } = curvePicture(width, series, metric, sequence, number);
+  followPointer(picture, points, width);
+  box.replaceChildren(picture);
+}
+
+const LABEL = 14; // a line of labels, in pixels
+const shorten = (text, most = 26) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+// Returns the curves as a picture, and their points; methods are named at the ends of their curves, by the
+// numbers of the legend if that is too narrow.
+function curvePicture(width, series, metric, sequence, number) {
+  const ends = series.map((one) => (width < 600 ? String(number(one) + 1) : shorten(one.label)));
+  const tilted = (width - 70) / sequence.length < 90;
+  const pad = { left: 50, right: 34 + 7 * Math.max(...ends.map((text) => text.length)), top: 12, bottom: tilted ? 78 : 46 };
+  const height = Math.max(LABEL * (ends.length + 1) + pad.top + pad.bottom, Math.min(440, Math.max(260, width * 0.42)));
   const [low, high] = range(series, metric);
   const slot = (width - pad.left - pad.right) / sequence.length;
   const x = (t) => pad.left + slot * (t - 0.5);
   const y = (value) => height - pad.bottom - ((value - low) / (high - low)) * (height - pad.top - pad.bottom);
   const picture = svg("svg", {
-    viewBox: `0 0 ${width} ${height}`, class: "chart", height, role: "group",
+    viewBox: `0 0 ${width} ${Math.round(height)}`, class: "chart", height: Math.round(height), role: "group",
     "aria-label": `${metric} against the number of experiences; arrow keys move between points`,
   });
   drawAxes(picture, { width, height, pad, low, high, x, y, tilted, metric, sequence });
   const points = [];
+  const last = [];
   const grid = series.map((one) => {
     const { group, mark, dash } = look(number(one));
     const layer = svg("g", { class: group });
     const known = one.curves[metric].filter((point) => point[1] !== null);
     layer.append(svg("path", { d: line(one.curves[metric], x, y), "stroke-dasharray": dash }));
     const row = sequence.map(() => null);
-    for (const [t, value, std] of known) {
+    for (const [t, value, std, median] of known) {
       const node = svg("g", { role: "img" });
       if (std) node.append(svg("path", { d: `M${x(t)} ${y(value - std)}V${y(value + std)}` }));
       node.append(svg("path", { d: mark(4.5), transform: `translate(${x(t)} ${y(value)})`, class: "mark" }));
-      const lines = [`t = ${t}, ${sequence[t - 1]}`, `${one.label}: ${metric} = ${exact(value)}${spread(std)}`];
+      const lines = [`t = ${t}, ${sequence[t - 1]}`, `${one.label}: ${metric} = ${exact(value)}${spread(std, median)}`];
       tell(node, lines);
       points.push({ node, lines, x: x(t), y: y(value) });
       row[t - 1] = node;
       layer.append(node);
     }
+    const [t, value] = known.at(-1);
+    last.push([x(t), y(value)]);
     picture.append(layer);
     return row;
   });
+  nameCurves(picture, series, ends, last, number, { left: width - pad.right + 20, top: pad.top, bottom: height - pad.bottom });
   roving(grid);
-  followPointer(picture, points, width);
-  box.replaceChildren(picture);
+  return { picture, points };
+}
+
+// Writes each method's name beside the end of its curve, with a thin line to it.
+function nameCurves(picture, series, ends, last, number, { left, top, bottom }) {
+  const heights = apart(last.map((point) => point[1]), LABEL, top, bottom);
+  series.forEach((one, i) => {
+    const [x, y] = last[i];
+    picture.append(svg("g", { class: `${look(number(one)).group} end`, "aria-hidden": "true" },
+      svg("path", { class: "lead", d: `M${x + 7} ${y}L${left - 4} ${heights[i]}` }),
+      svg("text", { x: left, y: heights[i] + 4 }, ends[i])));
+  });
+}
+
+// Moves heights as far apart as `gap` asks for, in their own order, between `top` and `bottom`.
+function apart(wishes, gap, top, bottom) {
+  const order = wishes.map((wish, i) => i).sort((a, b) => wishes[a] - wishes[b]);
+  const found = [];
+  order.forEach((i, n) => (found[i] = n ? Math.max(wishes[i], found[order[n - 1]] + gap) : Math.max(top, wishes[i])));
+  order.reverse().forEach((i, n) => (found[i] = Math.min(found[i], n ? found[order[n - 1]] - gap : bottom)));
+  return found;
 }
 
 // A line with a gap where a value is undefined.
@@ -143,8 +181,8 @@ function heatMap(caption, matrix, method, metric) {
   const body = matrix.rows.map(([length, train], i) => {
     const nodes = matrix.cells[i].map((cell, j) => {
       if (!cell) return null;
-      const [value, std, standing] = cell;
-      const node = el("td", {}, printed(value));
+      const [value, std, standing, median] = cell;
+      const node = el("td", { "data-value": value ?? "", "data-std": std ?? "" }, printed(value));
       if (value !== null) {
         const part = Math.min(1, Math.abs(value));
         node.className = ["shade", value < 0 && "below", part > 0.7 && "strong", standing === 1 && "future"]
@@ -153,15 +191,16 @@ function heatMap(caption, matrix, method, metric) {
       }
       const told = ["", ", not yet learned", ", never learned"][standing];
       const after = train === "All" ? "after all datasets at once" : `after t = ${length}, ${train}`;
-      hover(node, [method, `${after}, on ${matrix.columns[j]}${told}`, `${metric} = ${exact(value)}${spread(std)}`]);
+      hover(node, [method, `${after}, on ${matrix.columns[j]}${told}`, `${metric} = ${exact(value)}${spread(std, median)}`]);
       return node;
     });
     grid.push(nodes);
     const head = train === "All" ? "All" : `${length}  ${train}`;
-    return el("tr", {}, el("th", { scope: "row" }, head), ...nodes.map((node) => node ?? el("td", {})));
+    return el("tr", {}, el("th", { scope: "row" }, head), ...nodes.map((node) => node ?? el("td", { "data-value": "", "data-std": "" })));
   });
   roving(grid);
   const heads = ["Learned", ...matrix.columns].map((name) => el("th", { scope: "col" }, name));
-  return el("div", { class: "scroll" }, el("table", { class: "heat" },
-    el("caption", {}, el("span", {}, caption)), el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...body)));
+  const scroll = el("div", { class: "scroll" }, el("table", { class: heads.length > 6 ? "heat many" : "heat" },
+    el("caption", {}, el("span", {}, caption)), el("thead", {}, el("tr", { class: "heads" }, ...heads)), el("tbody", {}, ...body)));
+  return el("div", {}, tableTools(scroll, `the matrix of ${metric}`), scroll);
 }

@@ -1,6 +1,6 @@
 // The switches and what they show.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+const data = JSON.parse(await unpack(document.getElementById("data").textContent));
 const READOUTS = {
   gate: "Gate (soft)", "gate-hard": "Gate (hard)", oracle: "Task oracle", last: "Newest head",
 };
@@ -14,6 +14,7 @@ const ABOUT = {
 };
 const state = { order: "", backbone: "", reading: "", curve: data.curves[0], method: "", final: data.final[0] };
 const hidden = new Set();
+const MOST_CURVES = 10;
 
 const unique = (values) => [...new Set(values)];
 const number = (one) => data.labels.indexOf(one.label);
@@ -26,6 +27,18 @@ function shown() {
 
 function read(setting, readout) {
   return state.reading === "" || state.reading === `setting:${setting}` || state.reading === `readout:${readout}`;
+}
+
+// Mean SRCC after the last experience; what has none comes last.
+function merit(one) {
+  const values = (one.final.SRCC ?? []).map(([, value]) => value ?? -1);
+  return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : -2;
+}
+
+// Methods as they matter: the paper's own without the task oracle, then the best without it, then the others.
+function byWeight(series) {
+  const weight = (one) => (one.setting !== "Task-Agnostic" ? 0 : one.label === "TSN-IQA" ? 2 : 1);
+  return [...series].sort((a, b) => weight(b) - weight(a) || merit(b) - merit(a));
 }
 
 // A labelled list to choose from; `options` are [value, text], a third entry names their group.
@@ -73,6 +86,43 @@ function drawSummary() {
 
 const empty = () => el("p", { class: "about" }, "Nothing to show for this choice.");
 
+// Draws all methods, or of very many those that matter most, until the reader chooses others.
+function chooseCurves(card, there) {
+  const choiceNow = [state.order, state.backbone, state.reading].join("|");
+  if (card.dataset.of === choiceNow) return;
+  card.dataset.of = choiceNow;
+  hidden.clear();
+  for (const one of byWeight(there).slice(MOST_CURVES)) hidden.add(one.label);
+}
+
+function legendOf(there, plot) {
+  return el("ul", { class: "legend", "aria-label": "Methods" }, ...there.map((one) => {
+    const button = el("button", { type: "button", "aria-pressed": !hidden.has(one.label) },
+      el("span", { class: "number" }, number(one) + 1), swatch(number(one)), one.label);
+    button.addEventListener("click", () => {
+      if (!hidden.delete(one.label)) hidden.add(one.label);
+      button.setAttribute("aria-pressed", !hidden.has(one.label));
+      plot();
+    });
+    return el("li", {}, button);
+  }));
+}
+
+function aboutCurves(metric, there) {
+  const formula = `${metric}: ${words(formulas.get(metric).nextElementSibling)}`;
+  const chosen = there.length > MOST_CURVES ? ` At first ${MOST_CURVES} of ${there.length} methods are drawn: ` +
+    "TSN-IQA, and those with the highest mSRCC without the task oracle." : "";
+  return el("p", { class: "about" }, formula + chosen);
+}
+
+function curveTable(there, metric, sequence) {
+  const values = there.map((one) => [one.label, ...sequence.map((_, i) =>
+    one.curves[metric].find(([t]) => t === i + 1)?.slice(1) ?? null)]);
+  const heads = ["Method", ...sequence.map((name, i) => `${i + 1} ${name}`)];
+  return el("details", {}, el("summary", {}, "The same as a table"),
+    numberTable(`${metric} after each experience`, heads, values));
+}
+
 function drawCurveCard() {
   const card = document.getElementById("curves");
   const metric = state.curve;
@@ -84,38 +134,34 @@ function drawCurveCard() {
       drawCurveCard();
       card.querySelector("select").focus();
     }));
-  const legend = el("ul", { class: "legend", "aria-label": "Methods" }, ...there.map((one) => {
-    const button = el("button", { type: "button", "aria-pressed": !hidden.has(one.label) },
-      swatch(number(one)), one.label);
-    button.addEventListener("click", () => {
-      if (!hidden.delete(one.label)) hidden.add(one.label);
-      button.setAttribute("aria-pressed", !hidden.has(one.label));
-      plot();
-    });
-    return el("li", {}, button);
-  }));
+  chooseCurves(card, there);
   const box = el("div", { class: "plot" });
+  const drawn = () => there.filter((one) => !hidden.has(one.label));
   const plot = () => {
-    const drawn = there.filter((one) => !hidden.has(one.label));
-    if (drawn.length) drawCurves(box, drawn, metric, sequence, number);
+    if (drawn().length) drawCurves(box, drawn(), metric, sequence, number);
     else box.replaceChildren(empty());
   };
-  const values = there.map((one) => [one.label, ...sequence.map((_, i) =>
-    one.curves[metric].find(([t]) => t === i + 1)?.slice(1) ?? null)]);
-  const heads = ["Method", ...sequence.map((name, i) => `${i + 1} ${name}`)];
-  card.replaceChildren(tools, legend, box);
-  if (there.length) {
-    card.append(el("details", {}, el("summary", {}, "The same as a table"),
-      numberTable(`${metric} after each experience`, heads, values)));
-  }
-  plot();
+  const picture = () => {
+    const drawing = curvePicture(1000, drawn(), metric, sequence, number).picture;
+    box.append(drawing);
+    const text = standalone(drawing);
+    drawing.remove();
+    return text;
+  };
   replot = plot;
+  if (!there.length) {
+    card.replaceChildren(tools, empty());
+    return;
+  }
+  card.replaceChildren(tools, aboutCurves(metric, there), legendOf(there, plot), box,
+    pictureActions(`${metric}_order_${state.order}`, "the curves", picture), curveTable(there, metric, sequence));
+  plot();
 }
 
 function drawMatrixCard() {
   const card = document.getElementById("matrices");
   const there = shown().filter((one) => Object.keys(one.matrices).length);
-  if (!there.some((one) => one.label === state.method)) state.method = there[0]?.label ?? "";
+  if (!there.some((one) => one.label === state.method)) state.method = byWeight(there)[0]?.label ?? "";
   const one = there.find((series) => series.label === state.method);
   const tools = el("div", { class: "tools" }, el("h3", {}, "Matrices"));
   card.replaceChildren(tools);
@@ -161,10 +207,21 @@ function draw() {
   drawFinalCard();
 }
 
-for (const table of document.querySelectorAll("table.sortable")) {
+for (const scroll of document.querySelectorAll(".scroll")) {
+  const table = scroll.querySelector("table");
   if (!table.classList.contains("text")) hoverTable(table);
-  makeSortable(table);
+  if (table.classList.contains("sortable")) makeSortable(table);
+  scroll.before(tableTools(scroll, scroll.getAttribute("aria-label") ?? "the summary"));
 }
+for (const figure of document.querySelectorAll("figure")) {
+  const image = figure.querySelector("img");
+  const source = () => decodeURIComponent(image.src.slice(image.src.indexOf(",") + 1));
+  figure.append(pictureActions(figure.dataset.name, figure.dataset.name, source));
+}
+const everything = document.getElementById("everything");
+everything.append(action("results.csv", "Download all numbers as CSV", async () =>
+  saveFile("results.csv", await results(), "text/csv")));
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((node) => (node.open = true)));
 startTheme(document.getElementById("theme"));
 document.getElementById("theme").hidden = false;
 if (data.series.length) {

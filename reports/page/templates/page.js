@@ -19,7 +19,9 @@ function printed(value) {
   return ((tie ? (2 * Math.round(value * 500)) / 1000 : Number(value.toFixed(3))) + 0).toFixed(3);
 }
 
-const spread = (std) => (std === null || std === undefined ? "" : ` ± ${std}`);
+const spread = (std, median) => (std == null ? "" : ` ± ${std}`) + (median == null ? "" : `, median ${median}`);
+
+const caution = document.body.dataset.caution ?? ""; // goes with what is copied
 
 // ---- theme -------------------------------------------------------------------------------------
 

@@ -1,0 +1,22 @@
+"""The command line, which Ctrl-C reaches even where a shell script started the benchmark in the background.
+
+Such a script has the signal ignored by all that is started. `python -m cliqa_bench.bench.interruptible` takes
+the words of `python -m cliqa_bench`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main() -> int:
+    """Does what the words say; returns the exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from cliqa_bench.__main__ import main as command_line
+
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
