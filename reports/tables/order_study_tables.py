@@ -141,8 +141,8 @@ def shape_shares(rows: list[TidyRow]) -> Table:
         f"Shares of the variance over all orders and {several}: of the dataset that is learned first, of the "
         "last one, of both, of which dataset follows which (beyond the first and the last), of the rest of "
         f"the order, of the {unit}, and of what {unit} and order do together; the last five add up to 1. ± "
-        "half of the 95 % interval of a jackknife over orders, which covers neither the choice of images nor, "
-        "of one seed, chance in training. Numbers that have nothing to do with the order would give: "
+        "half of the 95 % interval of a jackknife over orders, which covers neither the choice of images "
+        "nor, of one seed, chance in training. Numbers that have nothing to do with the order would give: "
         f"{told}."
     )
     sections = _sections(rows, _head, columns, 3, spread=True)
