@@ -191,6 +191,7 @@ def load(out: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     folder = Path(out)
-    rows = lasting(collect(group_records(read_records(folder))[0], AnswerReader(folder)).rows)
+    reader = AnswerReader(folder)
+    rows = lasting(collect(group_records(read_records(folder), reader)[0], reader).rows)
     columns = columns_of(rows)
     return pd.DataFrame([row[: len(columns)] for row in rows], columns=list(columns))

@@ -118,8 +118,9 @@ class Recomputation:
             UserError: If an answer file is broken.
         """
         runs: dict[tuple[int, int], tuple[RunRecord, str]] = {}
-        for record in self._group.records:  # the newest first
-            order = "" if is_joint(record) else record.order
+        main = set(self._group.main_record.sequence)
+        for record in self._group.records:  # finished ones first, then the newest
+            order = "" if is_joint(record) and set(record.sequence) == main else record.order
             for readout, method in record.rows.items():
                 line = (setting_of(record, readout), record.backbone, method, record.variant, order)
                 if line == row[1:6]:
@@ -130,8 +131,11 @@ class Recomputation:
         key = (row.metric, row.length, row.train_dataset, row.test_dataset)
         if row.table not in COVERED or "logistic" in row.metric or not runs:
             return None
-        values = {which: self._of_run(*run).get(key, NAN) for which, run in sorted(runs.items())}
-        if not all(map(math.isfinite, values.values())):
+        known = {which: self._of_run(*run).get(key, NAN) for which, run in sorted(runs.items())}
+        values = {w: v for w, v in known.items() if runs[w][0].id not in self._group.unfinished}
+        if not values:  # what unfinished runs have so far
+            values = {which: value for which, value in known.items() if math.isfinite(value)}
+        if not values or not all(map(math.isfinite, values.values())):
             return NAN, NAN, NAN
         splits = {split for split, _ in values}
         if len(splits) == 1:

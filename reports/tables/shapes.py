@@ -20,7 +20,7 @@ class TableValue(NamedTuple):
     Attributes:
         mean: The number, nan for a dash.
         std: Spread over seeds or splits (ddof=1), nan where it is not shown.
-        bold: Whether it is the best of its column in its section.
+        bold: Whether it alone is the best of its column in its section, as printed.
         gray: Whether it is the result of a future task.
         digits: How many digits after the point are printed; 0 for a whole number.
         low: Lower end of its interval, nan where none is shown.
@@ -108,7 +108,7 @@ def about(group: RunGroup, number: str, in_order: bool) -> str:
         number: The table's number.
         in_order: Whether the table is about the main order.
     """
-    records = group.records
+    records = group.finished
     sentences = []
     if in_order:
         sentences.append(f"Order {group.main_order}: {', '.join(main_sequence(group))}.")
@@ -138,7 +138,7 @@ _OF_MEANS = ("orders", "first_task", "intervals", "significance")
 def _about_splits(group: RunGroup, seeds: Sequence[int], number: str) -> str:
     """Says over which splits numbers are, and who lacks some of them."""
     of_one: dict[str, set[int]] = {}
-    for record in group.records:
+    for record in group.finished:
         name = f"{record.strategy}{f' ({record.variant})' if record.variant else ''} [{record.backbone}]"
         of_one.setdefault(name, set()).add(record.split_number)
     fewer = [f"{name} on {ranges(own)}" for name, own in of_one.items() if len(own) < len(group.splits)]
@@ -163,10 +163,29 @@ def _namer(rows: list[TidyRow], with_backbone: bool = True) -> Callable[[TidyRow
     return name
 
 
+def only_best(
+    values: Sequence[TableValue], pick: Callable[[Iterable[float]], float] = max
+) -> list[TableValue]:
+    """Marks the best of several values as bold.
+
+    Where two are equal as printed, none is the best; the best of one is no distinction; and results of
+    future tasks do not compete.
+
+    Args:
+        values: The values.
+        pick: Returns the best of several numbers.
+    """
+    printed = [math.nan if v.gray else round(v.mean, v.digits) for v in values]
+    finite = [p for p in printed if math.isfinite(p)]
+    top = pick(finite) if len(finite) > 1 else math.nan
+    alone = finite.count(top) == 1
+    return [v._replace(bold=alone and p == top) for v, p in zip(values, printed, strict=True)]
+
+
 def section(
     label: str, names: Iterable[str], columns: list[list[TableValue]], best: Sequence[bool] | None = None
 ) -> Section:
-    """Puts columns of values together and marks the best of each column; ties are decided as printed.
+    """Puts columns of values together and marks the best of each column, see `only_best`.
 
     Args:
         label: What the rows have in common.
@@ -174,13 +193,7 @@ def section(
         columns: One list per column, in it one value per row.
         best: Per column, whether the largest value is the best and is marked; None for all.
     """
-    marked = []
-    for i, column in enumerate(columns):
-        printed = [round(v.mean, v.digits) for v in column]
-        finite = [p for p in printed if math.isfinite(p)]
-        # the best of one is no distinction
-        top = max(finite) if len(finite) > 1 and (best is None or best[i]) else math.nan
-        marked.append([v._replace(bold=p == top) for v, p in zip(column, printed, strict=True)])
+    marked = [only_best(column) if best is None or best[i] else column for i, column in enumerate(columns)]
     return Section(label, [(name, [c[i] for c in marked]) for i, name in enumerate(names)])
 
 
