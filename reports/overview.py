@@ -119,7 +119,7 @@ def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: 
         lines += ["", f"![{picture.removesuffix('.png')}]({picture})"]
     notes = [*numbers.notes, *fill_lines(numbers, out)]
     if notes:
-        lines += ["", "## What is missing", "", *map(_markdown_note, notes)]
+        lines += ["", "## Notes", "", *map(_markdown_note, notes)]
     return "\n".join(lines) + "\n"
 
 

@@ -145,7 +145,10 @@ def _latex_float(table: Table, sections: Sequence[Section], goes_on: bool) -> st
     if goes_on:
         lines += ["\\addtocounter{table}{-1}", "\\caption{(continued)}"]
     else:
-        lines += [f"\\caption{{{escape_tex(table.caption)}}}", f"\\label{{tab:{table.number}}}"]
+        lines += [
+            f"\\caption{{{escape_tex(table.caption)}}}",
+            f"\\label{{{table.name.replace('table_', 'tab:', 1)}}}",
+        ]
     lines += [
         _TEX_FIT + "{%",
         f"\\begin{{tabular}}{{{'l' * len(corner)}{'r' * len(table.columns)}}}",

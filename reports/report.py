@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from cliqa_bench.reports.figures.gallery import KEPT, draw_changed
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
-from cliqa_bench.reports.rows import Tidy, group_records
+from cliqa_bench.reports.rows import ORDERS, Tidy, group_records
 from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.results.nodes import CLAIMS, clean_partial, write_text
 from cliqa_bench.results.records import AnswerReader, RunRecord, read_records
@@ -33,6 +34,9 @@ _OWN = (
     *FIGURES,
     KEPT,
 )
+
+# of a further order: II to VIII, or datasets in a line
+_FURTHER = re.compile(rf"table_(III|IV)_(?:{'|'.join(ORDERS)}|.+-.+)\.(?:{'|'.join(TABLE_FORMATS)})")
 
 
 @dataclass
@@ -207,8 +211,9 @@ def _remove_other(folder: Path, kept: set[str]) -> None:
 
 
 def _remove_stale(folder: Path, kept: set[str]) -> None:
+    further = {path.name for path in folder.glob("table_*") if _FURTHER.fullmatch(path.name)}
     try:
-        for name in set(_OWN) - kept:
+        for name in {*_OWN, *further} - kept:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot remove the old {error.filename}: {error.strerror}") from error

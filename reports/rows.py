@@ -232,7 +232,9 @@ def group_records(records: Iterable[RunRecord], reader: AnswerReader | None = No
             groups.append(group)
         group.records.append(record)
         group.fingerprints.update(prints)
-    for group in groups if reader else []:
+    if reader is None:
+        return groups
+    for group in groups:
         gaps = {record.id: Gap(*reader.missing(record)) for record in group.records}
         group.unfinished = {name: gap for name, gap in gaps.items() if gap.missing}
         group.records.sort(key=lambda r: r.id in group.unfinished)
@@ -298,7 +300,7 @@ def tidy(group: RunGroup, reader: AnswerReader) -> Tidy:
             done.append(measured)
         elif group.is_finished(record) and not is_joint(record):
             notes.append(f"an older run of the same name is left out: {record.id}")
-    rows = []
+    rows: list[TidyRow] = []
     for line, runs in lines.items():
         elsewhere = is_design_choice(line) and line._replace(variant="") in lines
         rows += _rows(group, line, runs, elsewhere, line in finished)

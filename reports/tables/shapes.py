@@ -71,7 +71,7 @@ class Table:
     @property
     def name(self) -> str:
         """Name of its files, without the suffix."""
-        return f"table_{self.number}"
+        return f"table_{self.number.replace(',', '-')}"
 
     @property
     def labelled(self) -> bool:
@@ -86,6 +86,9 @@ class Table:
 
 def table_title(number: str) -> str:
     """Returns what a table is called, by its number in the paper or its word."""
+    number, _, order = number.partition("_") if number.startswith(("III_", "IV_")) else (number, "", "")
+    if order:
+        return f"Table {number}, order {order}"
     return f"Table {number}" if number.isupper() else number.replace("_", " ").capitalize()
 
 
@@ -94,24 +97,25 @@ def shape(number: str, rows: list[TidyRow]) -> Table:
     return SHAPES[number](rows)
 
 
-def main_sequence(group: RunGroup) -> list[str]:
-    """Returns the titles of the datasets in the order of Tables III and IV."""
-    record = group.main_record
+def main_sequence(group: RunGroup, order: str = "") -> list[str]:
+    """Returns the titles of the datasets in an order; where none is named, that of Tables III and IV."""
+    record = next((r for r in group.records if r.order == order), group.main_record)
     return [record.titles.get(name, name) for name in record.sequence]
 
 
-def about(group: RunGroup, number: str, in_order: bool) -> str:
+def about(group: RunGroup, number: str, in_order: bool, order: str = "") -> str:
     """Returns the end of a caption: order, backbone, seeds, protocol, and the generated label.
 
     Args:
         group: The runs.
         number: The table's number.
-        in_order: Whether the table is about the main order.
+        in_order: Whether the table is about one order.
+        order: Which, if it is not the main one.
     """
     records = group.finished
     sentences = []
     if in_order:
-        sentences.append(f"Order {group.main_order}: {', '.join(main_sequence(group))}.")
+        sentences.append(f"Order {order or group.main_order}: {', '.join(main_sequence(group, order))}.")
     backbones = sorted({r.backbone for r in records})
     if number != "III" and len(backbones) == 1:
         sentences.append(f"Backbone: {backbones[0]}.")
