@@ -164,7 +164,7 @@ def test_another_order_of_the_same_datasets_and_one_more_is_compared_run_by_run(
 
 def test_of_two_shorter_orders_the_one_that_it_goes_on_from_counts(tmp_path: Path) -> None:
     other = ["bid", "live", "csiq"]
-    for sequence in (other, SHORT, ["bid", "csiq"], LONG):
+    for sequence in (other, SHORT, ["bid", "csiq"], ["bid", "clive"], LONG):
         recorded.record_tsn(tmp_path, ",".join(sequence), sequence)
     pairs = [(p.less.sequence, p.new) for p in order_pairs(numbers_of(tmp_path).group)]
     assert (SHORT, "clive") in pairs and (["bid", "csiq"], "live") in pairs and len(pairs) == 3
