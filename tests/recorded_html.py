@@ -33,12 +33,13 @@ def base(numbers: Tidy) -> list[TidyRow]:
 
 
 def numbers_of(out: Path) -> Tidy:
-    return collect(group_records(read_records(out))[0], AnswerReader(out))
+    reader = AnswerReader(out)
+    return collect(group_records(read_records(out), reader)[0], reader)
 
 
 def page_of(out: Path) -> str:
     numbers = numbers_of(out)
-    return html_report(numbers, make_tables(numbers), notes=numbers.notes)
+    return html_report(numbers, make_tables(numbers), notes=[*numbers.missing, *numbers.notes])
 
 
 def record_for_html(out: Path) -> None:

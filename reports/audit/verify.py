@@ -14,7 +14,7 @@ from cliqa_bench.reports.audit import bundle
 from cliqa_bench.reports.audit.integrity import Problem, check_files
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.parts import collect, lasting
-from cliqa_bench.reports.rows import MEDIAN, TidyRow, columns_of, group_records
+from cliqa_bench.reports.rows import MEDIAN, TidyRow, columns_of, group_records, unfinished_lines
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import TIDY_COLUMNS
@@ -87,7 +87,8 @@ def _verify_folder(out: Path) -> Verified:
     files = check_files(out)
     found = Verified(files.problems, files.notes, files.nodes, len(files.records))
     reader = AnswerReader(out)
-    for i, group in enumerate(group_records(files.records)):
+    for i, group in enumerate(group_records(files.records, reader)):
+        found.notes += unfinished_lines(group)
         name = f"report/{'' if i == 0 else f'other-{group.id}/'}results.csv"
         try:
             expected = lasting(collect(group, reader).rows)

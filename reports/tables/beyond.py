@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,7 +11,15 @@ from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.spread import SEEDS, SPLITS
 from cliqa_bench.reports.tables.all_orders import STATISTICS
 from cliqa_bench.reports.tables.jackknife import LEVEL, MOST_SEEDS, POWER
-from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue, build, value_of
+from cliqa_bench.reports.tables.shapes import (
+    DIGITS,
+    Section,
+    Table,
+    TableValue,
+    build,
+    only_best,
+    value_of,
+)
 from cliqa_bench.reports.tables.statistics import (
     ALPHA,
     DRAWN,
@@ -35,7 +42,7 @@ def _section(
     best: dict[str, PickBest],
     digits: int = DIGITS,
 ) -> Section:
-    """Sorts rows into a section; `best` says of which columns the extreme is bold, as printed, ties too."""
+    """Sorts rows into a section; `best` says of which columns the extreme is bold, see `only_best`."""
     name = namer(rows)
     cells = {(name(row), column(row)): row for row in rows}
     names = unique(map(name, rows))
@@ -43,11 +50,10 @@ def _section(
     for head in columns:
         found = [cells.get((n, head)) for n in names]
         values = [TableValue() if row is None else value_of(row, digits=digits) for row in found]
-        printed = [round(v.mean, digits) for v in values]
-        finite = [p for p in printed if math.isfinite(p)]
-        top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
-        for (_, line), value, shown in zip(body, values, printed, strict=True):
-            line.append(value._replace(bold=shown == top))
+        if head in best:
+            values = only_best(values, best[head])
+        for (_, line), value in zip(body, values, strict=True):
+            line.append(value)
     return Section(label, body)
 
 
