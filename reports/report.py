@@ -176,7 +176,7 @@ def _texts(
         texts["report.tex"] = render.latex_document(tables, pictures)
     if "html" in formats:
         pictures = [(path, caption) for path, caption in drawn if path.suffix == ".svg"]
-        notes = [*numbers.missing, *numbers.notes, *fill_lines(numbers, out)]
+        notes = [*numbers.notes, *fill_lines(numbers, out)]
         texts["report.html"] = html_report(numbers, tables, pictures, notes)
     texts["README.md"] = overview(numbers, tables, [*texts, *(path.name for path, _ in drawn)], out)
     return texts

@@ -39,7 +39,7 @@ def numbers_of(out: Path) -> Tidy:
 
 def page_of(out: Path) -> str:
     numbers = numbers_of(out)
-    return html_report(numbers, make_tables(numbers), notes=[*numbers.missing, *numbers.notes])
+    return html_report(numbers, make_tables(numbers), notes=numbers.notes)
 
 
 def record_for_html(out: Path) -> None:

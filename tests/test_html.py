@@ -170,7 +170,8 @@ def test_what_is_unfinished_is_left_out_and_named(tmp_path: Path) -> None:
     assert [t for t, value, _ in gate["curves"]["PI_t"] if value is not None] == [2, 3, 4]
     assert "PSI_t" not in gate["curves"]  # no t has both
     assert gate["matrices"]["SRCC"]["columns"] == ["BID", "CLIVE", "CSIQ"]
-    text = html_report(numbers, make_tables(numbers), notes=numbers.missing)
+    assert explorer(numbers)["main"] == numbers.group.main_order
+    text = html_report(numbers, make_tables(numbers))
     assert "answers are missing, and what needs them is left out" in text
     assert '<code class="command">python -m cliqa_bench run --strategy tsn' in text
     assert "NaN" not in packed_data(text) and ">nan" not in text

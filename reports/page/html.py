@@ -118,6 +118,7 @@ def html_report(
         several_backbones=len({r.backbone for r in group.records}) > 1,
         tables=[replace(table, caption=once(table.caption)) for table in tables],
         figures=[(path.stem, _svg_uri(path), once(caption)) for path, caption in figures],
+        missing=numbers.missing,
         notes=notes,
         origins=_origins(group.records),
         downloads=_downloads(numbers.rows),
