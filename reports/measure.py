@@ -58,15 +58,11 @@ class RunNumbers:
 
     Attributes:
         values: Readout -> cell -> number, nan where an answer is missing or nothing is defined.
-        missing: How many (experience, test set) pairs have no finished answers.
-        expected: How many there should be.
         problems: Predictions without a rank correlation, each in one line naming the image or the test set.
         steep: Predictions whose logistic fit is as steep as it may be, each in a few words.
     """
 
     values: dict[str, dict[Cell, float]]
-    missing: int = 0
-    expected: int = 0
     problems: list[str] = field(default_factory=list)
     steep: list[str] = field(default_factory=list)
 
@@ -91,9 +87,6 @@ class Measurer:
         for k, test in enumerate(tests):
             for t in range(len(record.steps)):
                 answers = self._reader.answers(record, t, test)
-                measured.expected += 1
-                if answers is None or (self._needs_gate(record, answers) and answers.distances is None):
-                    measured.missing += 1
                 if answers is None:
                     continue
                 mos[k] = answers.mos
@@ -114,10 +107,6 @@ class Measurer:
                 if self._of_final(scores[-1], opinions)[1]
             ]
         return measured
-
-    @staticmethod
-    def _needs_gate(record: RunRecord, answers: Answers) -> bool:
-        return answers.scores.shape[1] > 1 and bool({"gate", "gate-hard"} & record.rows.keys())
 
     @staticmethod
     def _read(record: RunRecord, readout: str, answers: Answers, test: str) -> Floats | None:

@@ -79,10 +79,10 @@ def method_of(source: RunReadout) -> Method:
 def sources(
     group: RunGroup, wanted: Callable[[RunRecord], bool] | None = None
 ) -> dict[Method, dict[Replicate, RunReadout]]:
-    """Returns the runs behind every method, by split and seed; of several with the same ones the newest.
+    """Returns the finished runs behind every method, by split and seed; of several the newest.
 
     Args:
-        group: The runs, the newest first.
+        group: The runs.
         wanted: Which runs count; where nothing is said, those of the main order, and joint learning of the
             same datasets.
     """
@@ -92,7 +92,7 @@ def sources(
         return record.order == order or (is_joint(record) and set(record.sequence) == main)
 
     found: dict[Method, dict[Replicate, RunReadout]] = {}
-    for record in filter(wanted or compared, group.records):
+    for record in filter(group.is_finished, filter(wanted or compared, group.records)):
         for readout in record.rows:
             source = RunReadout(record, readout)
             found.setdefault(method_of(source), {}).setdefault(replicate_of(record), source)

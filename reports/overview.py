@@ -14,6 +14,10 @@ from cliqa_bench.reports.rows import SETTINGS, RunGroup, Tidy, TidyRow, order_ra
 from cliqa_bench.reports.tables.shapes import Table, TableValue, table_title, value_of
 from cliqa_bench.terminal import text_table
 
+_BOLD = (
+    "Bold in a table is the best number of its section. Where the best are equal as printed, none is bold; "
+    "results of future tasks never are."
+)
 _OverviewLine = tuple[str, ...]
 
 
@@ -30,17 +34,23 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
     several = len({row.backbone for row in numbers.rows}) > 1
     heads = ["order", "method", "setting", *(["backbone"] if several else []), *SUMMARY]
     body = [[*line, *(_shown(found[line].get(m)) for m in SUMMARY)] for line in found]
-    n = len(numbers.group.records)
-    lines = [f"{n} {'run' if n == 1 else 'runs'} ({numbers.group.description})"]
+    lines = [f"{_runs(numbers.group)} ({numbers.group.description})"]
     if numbers.group.caution:
         lines.append(numbers.group.caution)
     if any(row.median is not None for row in numbers.rows):
         lines.append("over the splits: mean ± standard deviation (median)")
+    lines += numbers.missing
     if body:
         lines += ["", text_table(body, heads, right=range(len(heads) - len(SUMMARY), len(heads))), ""]
     if empty := ", ".join(table_title(part.number).removeprefix("Table ") for part in empty_parts(numbers)):
         lines.append(f"nothing to show yet: {empty}; {folder / 'README.md'} names the runs that fill them")
     return "\n".join([*lines, *numbers.notes, f"tables and figures: {folder}"])
+
+
+def _runs(group: RunGroup) -> str:
+    """Says how many runs there are: "1 run", "9 runs, 2 of them unfinished"."""
+    n, less = len(group.records), len(group.unfinished)
+    return f"{n} {'run' if n == 1 else 'runs'}" + (f", {less} of them unfinished" if less else "")
 
 
 def _shown(row: TidyRow | None) -> str:
@@ -52,12 +62,9 @@ def _summaries(numbers: Tidy) -> dict[_OverviewLine, dict[str, TidyRow]]:
     several = len({row.backbone for row in numbers.rows}) > 1
     found: dict[_OverviewLine, dict[str, TidyRow]] = {}
     for row in numbers.rows:
-        if row.metric in SUMMARY and row.table in ("V", "III", ""):
+        if row.metric in SUMMARY and row.table in ("V", "III", "") and numbers.group.is_whole(row):
             line = (row.order, label_of(row), row.setting, *([row.backbone] if several else []))
-            known = found.setdefault(line, {})
-            # mPSI stands in a row per length: the longest is the whole
-            if row.metric not in known or int(row.length) >= int(known[row.metric].length):
-                known[row.metric] = row
+            found.setdefault(line, {})[row.metric] = row
 
     def rank(line: _OverviewLine) -> tuple[object, ...]:
         return (order_rank(line[0]) if line[0] else (-1, ""), SETTINGS.index(line[2]), *line[1:])
@@ -96,10 +103,12 @@ def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: 
         out: Folder of the results.
     """
     group = numbers.group
-    lines = ["# Report", "", f"{len(group.records)} runs, {group.description}."]
+    lines = ["# Report", "", f"{_runs(group)}, {group.description}."]
     if group.caution:
         lines += ["", f"{group.caution[0].upper()}{group.caution[1:]}."]
-    lines += ["", "`results.csv` holds every number, unrounded.", ""]
+    if numbers.missing:
+        lines += ["", *map(_markdown_note, numbers.missing)]
+    lines += ["", "`results.csv` holds every number, unrounded.", "", _BOLD, ""]
     if "report.html" in files:
         lines += ["[report.html](report.html) shows all of it in a browser, to sort and to explore.", ""]
     for table in tables:
@@ -110,7 +119,7 @@ def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: 
         lines += ["", f"![{picture.removesuffix('.png')}]({picture})"]
     notes = [*numbers.notes, *fill_lines(numbers, out)]
     if notes:
-        lines += ["", "## What is missing", "", *map(_markdown_note, notes)]
+        lines += ["", "## Notes", "", *map(_markdown_note, notes)]
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, columns_of, group_records, tidy
 from cliqa_bench.reports.tables import shapes
+from cliqa_bench.reports.tables.added_dataset import TABLE, added_rows, shape_added
 from cliqa_bench.reports.tables.all_orders import first_task_rows, order_rows
 from cliqa_bench.reports.tables.beyond import (
     shape_first_task,
@@ -29,6 +30,7 @@ from cliqa_bench.reports.tables.cost import (
 )
 from cliqa_bench.reports.tables.cross import shape_srcc, shape_weights, srcc_rows, weight_rows
 from cliqa_bench.reports.tables.design import design_rows, seed_rows, shape_design, shape_seeds
+from cliqa_bench.reports.tables.further_orders import MOST, further_orders, further_tables, order_of
 from cliqa_bench.reports.tables.order_study_tables import (
     rank_rows,
     sampling_rows,
@@ -133,6 +135,10 @@ PARTS: tuple[ReportPart, ...] = (
         f"{_RUN}sl,lwf,tsn --seeds 0,1,2,3,4,5",
     ),
     ReportPart("transfer", "forgetting and transfer", transfer_rows, shape_transfer, f"{_RUN}all"),
+    ReportPart(
+        TABLE, "before and after a dataset was added", added_rows, shape_added,
+        f"{_RUN}tsn --orders live,csiq,bid,clive,koniq10k,kadid10k,tid2013", in_order=False,
+    ),
 )  # fmt: skip
 """In the order in which they stand in a report."""
 
@@ -143,12 +149,13 @@ NUMBERS = (*shapes.SHAPES, *(part.number for part in PARTS))
 def shape(number: str, rows: list[TidyRow]) -> Table:
     """Puts rows of one table, ours or the published ones, into its shape."""
     found = next((part.shape for part in PARTS if part.number == number), None)
-    return found(rows) if found else shapes.shape(number, rows)
+    return found(rows) if found else replace(shapes.shape(order_of(number)[0], rows), number=number)
 
 
 def what_it_shows(number: str) -> str:
     """Returns in a few words what a table shows."""
-    return {**shapes.TITLES, **{part.number: part.title for part in PARTS}}[number]
+    table, _ = order_of(number)
+    return {**shapes.TITLES, **{part.number: part.title for part in PARTS}}[table]
 
 
 def collect(group: RunGroup, reader: AnswerReader) -> Tidy:
@@ -158,7 +165,11 @@ def collect(group: RunGroup, reader: AnswerReader) -> Tidy:
         UserError: If an answer file is broken.
     """
     numbers = tidy(group, reader)
-    return replace(numbers, rows=numbers.rows + [row for part in PARTS for row in part.rows(group, reader)])
+    rows = numbers.rows + [row for part in PARTS for row in part.rows(group, reader)]
+    notes = numbers.notes
+    if (more := len(further_orders(rows)) - (MOST - 1)) > 0:
+        notes = [*notes, f"orders without Tables III and IV of their own, all in results.csv: {more}"]
+    return replace(numbers, rows=rows, notes=notes)
 
 
 def lasting(rows: list[TidyRow]) -> list[TidyRow]:
@@ -168,9 +179,12 @@ def lasting(rows: list[TidyRow]) -> list[TidyRow]:
 
 
 def rows_by_table(rows: list[TidyRow]) -> dict[str, list[TidyRow]]:
-    """Sorts rows by their table, in the order of the report; tables without rows are left out."""
+    """Sorts rows by their table, in the order of the report; tables without rows are left out.
+
+    Tables III and IV of further orders come last; their rows stand in other tables too.
+    """
     found = {number: [row for row in rows if row.table == number] for number in NUMBERS}
-    return {number: own for number, own in found.items() if own}
+    return {number: own for number, own in found.items() if own} | further_tables(rows)
 
 
 def make_tables(numbers: Tidy) -> list[Table]:
@@ -182,7 +196,8 @@ def make_tables(numbers: Tidy) -> list[Table]:
         table = shape(number, rows)
         if number == "III":
             table = shapes.with_intervals(table, by_table.get("intervals", []))
-        end = shapes.about(numbers.group, number, in_order.get(number, False))
+        number, order = order_of(number)
+        end = shapes.about(numbers.group, number, in_order.get(number, False), order)
         made.append(replace(table, caption=f"{table.caption} {end}"))
     return made
 
@@ -211,6 +226,7 @@ def load(out: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     folder = Path(out)
-    rows = lasting(collect(group_records(read_records(folder))[0], AnswerReader(folder)).rows)
+    reader = AnswerReader(folder)
+    rows = lasting(collect(group_records(read_records(folder), reader)[0], reader).rows)
     columns = columns_of(rows)
     return pd.DataFrame([row[: len(columns)] for row in rows], columns=list(columns))

@@ -299,7 +299,10 @@ def _latex_float(
     if continued:
         lines += ["\\addtocounter{table}{-1}", "\\caption{(continued)}"]
     else:
-        lines += [f"\\caption{{{escape_tex(table.caption)}}}", f"\\label{{tab:{table.number}}}"]
+        lines += [
+            f"\\caption{{{escape_tex(table.caption)}}}",
+            f"\\label{{{table.name.replace('table_', 'tab:', 1)}}}",
+        ]
     lines += [
         f"\\{_TEX_SIZES[size][1]}\\setlength{{\\tabcolsep}}{{{_TEX_GAP:g}pt}}",
         f"\\begin{{tabular}}{{@{{}}{left}{'r' * len(columns)}@{{}}}}",

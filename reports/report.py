@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,10 @@ from cliqa_bench.reports.figures.gallery import KEPT, draw_changed
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
-from cliqa_bench.reports.rows import RunGroup, Tidy, group_records
+from cliqa_bench.reports.rows import ORDERS, Tidy, group_records
 from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.results.nodes import CLAIMS, clean_partial, write_text
-from cliqa_bench.results.records import AnswerReader, read_records
+from cliqa_bench.results.records import AnswerReader, RunRecord, read_records
 from cliqa_bench.system.locks import locked, sweep_locks
 
 TABLE_FORMATS = ("csv", "md", "tex")
@@ -33,6 +34,9 @@ _OWN = (
     *FIGURES,
     KEPT,
 )
+
+# of a further order: II to VIII, or datasets in a line
+_FURTHER = re.compile(rf"table_(III|IV)_(?:{'|'.join(ORDERS)}|.+-.+)\.(?:{'|'.join(TABLE_FORMATS)})")
 
 
 @dataclass
@@ -67,9 +71,9 @@ def write_report(
     """
     check_formats(formats)
     out = Path(out)
-    groups = group_records(read_records(out))
+    records = read_records(out)
     with _alone(out):
-        return _write_groups(out, groups, formats, figures, beside_published)
+        return _write_groups(out, records, formats, figures, beside_published)
 
 
 @contextlib.contextmanager
@@ -84,9 +88,10 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _write_groups(
-    out: Path, groups: Sequence[RunGroup], formats: Sequence[str], figures: bool, beside_published: bool
+    out: Path, records: Sequence[RunRecord], formats: Sequence[str], figures: bool, beside_published: bool
 ) -> ReportResult:
     reader = AnswerReader(out)
+    groups = group_records(records, reader)
     result = ReportResult("")
     parts = []
     for i, group in enumerate(groups):
@@ -206,8 +211,9 @@ def _remove_other(folder: Path, kept: set[str]) -> None:
 
 
 def _remove_stale(folder: Path, kept: set[str]) -> None:
+    further = {path.name for path in folder.glob("table_*") if _FURTHER.fullmatch(path.name)}
     try:
-        for name in set(_OWN) - kept:
+        for name in {*_OWN, *further} - kept:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot remove the old {error.filename}: {error.strerror}") from error
@@ -217,4 +223,4 @@ def _other(numbers: Tidy, folder: Path) -> str:
     group, n = numbers.group, len(numbers.group.records)
     label = f" ({group.caution})" if group.caution else ""
     head = f"not comparable with these, reported apart in {folder}: {n} runs, {group.description}{label}"
-    return "\n".join([head, *numbers.notes])
+    return "\n".join([head, *numbers.missing, *numbers.notes])

@@ -70,20 +70,34 @@ def order_rank(order: str) -> tuple[int, str]:
     return (ORDERS.index(order) if order in ORDERS else len(ORDERS), order)
 
 
+class Gap(NamedTuple):
+    """What an unfinished run lacks.
+
+    Attributes:
+        missing: How many (experience, test set) pairs have no finished answers.
+        expected: How many there should be.
+    """
+
+    missing: int
+    expected: int
+
+
 @dataclass
 class RunGroup:
     """Runs whose numbers may stand side by side: same protocol and data, and the same split or splits.
 
     Attributes:
         key: Preset, split, training protocol, weights and whether data is generated, as JSON.
-        records: The runs, the newest first.
+        records: The runs: finished ones first, of each kind the newest first.
         fingerprints: Dataset -> fingerprint of its data and split, of several splits each; likewise each
             backbone's weights, and each piece of a user's own code.
+        unfinished: Id of each run whose answers are not all there -> what it lacks.
     """
 
     key: str
     records: list[RunRecord] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    unfinished: dict[str, Gap] = field(default_factory=dict)
 
     @cached_property
     def _by_kind(self) -> dict[str, list[str]]:
@@ -108,14 +122,40 @@ class RunGroup:
         kinds = " beside ".join(f"{kind} ({', '.join(titles)})" for kind, titles in self._by_kind.items())
         return f"{kinds}: {NOT_COMPARABLE}"
 
-    @property
-    def main_order(self) -> str:
-        """The order of Tables III and IV: I, or the first there is."""
-        return min((r.order for r in self.records), key=order_rank)
+    def is_finished(self, record: RunRecord) -> bool:
+        """Tells whether all answers of a run are there."""
+        return record.id not in self.unfinished
 
     @property
+    def finished(self) -> list[RunRecord]:
+        """The finished runs; if there are none, all."""
+        return [record for record in self.records if self.is_finished(record)] or self.records
+
+    @cached_property
+    def main_order(self) -> str:
+        """The order of Tables III and IV: the first that a method has finished, else the first there is.
+
+        The paper's orders come first, so it is order I once one method has finished it.
+        """
+        finished = [r for r in self.records if self.is_finished(r) and not is_joint(r)]
+        return min((r.order for r in finished or self.records), key=order_rank)
+
+    def order_of(self, record: RunRecord) -> str:
+        """The order under which the numbers of a run stand; "" for joint learning of the main datasets."""
+        main = set(self.main_record.sequence)
+        return "" if is_joint(record) and set(record.sequence) == main else record.order
+
+    @cached_property
+    def _lengths(self) -> dict[str, int]:
+        return {record.order: len(record.sequence) for record in self.records}
+
+    def is_whole(self, row: TidyRow) -> bool:
+        """Tells whether a number is of a whole sequence, not of its first experiences."""
+        return row.length in ("", self._lengths.get(row.order))
+
+    @cached_property
     def main_record(self) -> RunRecord:
-        """A run in the main order."""
+        """A run in the main order, a finished one if there is one."""
         return next(record for record in self.records if record.order == self.main_order)
 
     @property
@@ -125,8 +165,8 @@ class RunGroup:
 
     @property
     def splits(self) -> list[int]:
-        """Numbers of the splits, where several may stand side by side; none for a single one."""
-        return sorted({record.split_number for record in self.records} - {0})
+        """Numbers of the finished splits, where several may stand side by side; none for a single one."""
+        return sorted({record.split_number for record in self.finished} - {0})
 
     @property
     def split(self) -> str:
@@ -169,11 +209,15 @@ def _fingerprints(record: RunRecord) -> dict[str, str]:
     return prints | {f"weights of {record.backbone}": str(record.facts.get("weights"))}
 
 
-def group_records(records: Iterable[RunRecord]) -> list[RunGroup]:
+def group_records(records: Iterable[RunRecord], reader: AnswerReader | None = None) -> list[RunGroup]:
     """Sorts runs into groups that may be compared; the group with the newest run comes first.
 
     Two runs belong together if their protocols agree and so do the datasets, the weights and the versions of
     a user's own code that both use.
+
+    Args:
+        records: The runs.
+        reader: Knows which answers are there; without it, all runs count as finished.
     """
     groups: list[RunGroup] = []
     by_name = sorted(records, key=lambda r: r.id)
@@ -188,6 +232,12 @@ def group_records(records: Iterable[RunRecord]) -> list[RunGroup]:
             groups.append(group)
         group.records.append(record)
         group.fingerprints.update(prints)
+    if reader is None:
+        return groups
+    for group in groups:
+        gaps = {record.id: Gap(*reader.missing(record)) for record in group.records}
+        group.unfinished = {name: gap for name, gap in gaps.items() if gap.missing}
+        group.records.sort(key=lambda r: r.id in group.unfinished)
     return groups
 
 
@@ -198,13 +248,14 @@ class Tidy:
     Attributes:
         group: The runs.
         rows: One number each, in the order of `results.csv`.
-        notes: One line each: missing answers with the command that fills them, superseded runs, predictions
-            without a correlation.
+        notes: One line each: superseded runs, predictions without a correlation.
+        missing: What is unfinished, one line each, with the command that finishes it.
     """
 
     group: RunGroup
     rows: list[TidyRow]
     notes: list[str]
+    missing: list[str] = field(default_factory=list)
 
 
 class _SeedLine(NamedTuple):
@@ -220,38 +271,44 @@ class _SeedLine(NamedTuple):
 def tidy(group: RunGroup, reader: AnswerReader) -> Tidy:
     """Measures the runs of a group and puts seeds and splits together.
 
+    Where a method has finished runs of an order, these alone count; where it has none, what its unfinished
+    runs say so far.
+
     Raises:
         UserError: If an answer file is broken.
     """
     measurer = Measurer(reader)
     lines: dict[_SeedLine, dict[Replicate, dict[Cell, float]]] = {}
+    finished: set[_SeedLine] = set()
     notes: list[str] = []
-    done: list[tuple[RunRecord, RunNumbers]] = []
-    for record in group.records:
+    done: list[RunNumbers] = []
+    for record in group.records:  # finished ones first
         measured: RunNumbers | None = None
         for readout, method in record.rows.items():
-            order = "" if is_joint(record) else record.order
+            order = group.order_of(record)
             line = _SeedLine(setting_of(record, readout), record.backbone, method, record.variant, order)
             runs = lines.setdefault(line, {})
+            if group.is_finished(record):
+                finished.add(line)
+            elif line in finished:
+                continue
             if replicate_of(record) in runs:  # the newer one stands already
                 continue
             measured = measured or measurer.measure(record)
             runs[replicate_of(record)] = measured.values[readout]
         if measured is not None:
-            done.append((record, measured))
-        elif not is_joint(record):
+            done.append(measured)
+        elif group.is_finished(record) and not is_joint(record):
             notes.append(f"an older run of the same name is left out: {record.id}")
-    rows = [
-        row
-        for line, runs in lines.items()
-        for row in _rows(group, line, runs, _is_design_choice(line) and line._replace(variant="") in lines)
-    ]
+    rows: list[TidyRow] = []
+    for line, runs in lines.items():
+        elsewhere = is_design_choice(line) and line._replace(variant="") in lines
+        rows += _rows(group, line, runs, elsewhere, line in finished)
     first = {line: i for i, line in enumerate(sorted(lines, key=_line_rank))}
     rows.sort(key=lambda r: (TABLES.index(r.table), first[_line_of(r)]))
-    problems = list(dict.fromkeys(p for _, m in done for p in m.problems))
-    return Tidy(
-        group, rows, [*_gaps(done), *notes, *problems, *_steep([s for _, m in done for s in m.steep])]
-    )
+    problems = list(dict.fromkeys(p for m in done for p in m.problems))
+    steep = _steep([s for m in done for s in m.steep])
+    return Tidy(group, rows, [*notes, *problems, *steep], unfinished_lines(group))
 
 
 def _steep(found: list[str]) -> list[str]:
@@ -280,7 +337,8 @@ def _tables(group: RunGroup, line: _SeedLine, cell: Cell, steps: int) -> list[st
     if cell.metric in SUMMARY and cell.length == steps:
         tables += ["III"] * main + ["V"] * agnostic
     further = cell.note == NOT_LEARNED
-    if cell.metric == "SRCC" and not further and ((main and agnostic) or line.setting == "Joint"):
+    joint = line.setting == "Joint" and not line.order
+    if cell.metric == "SRCC" and not further and ((main and agnostic) or joint):
         tables.append("IV")
     if agnostic and (cell.metric == "mPSI" or cell.length == "Mean"):
         tables.append("VI")
@@ -289,22 +347,32 @@ def _tables(group: RunGroup, line: _SeedLine, cell: Cell, steps: int) -> list[st
     return tables or [""]
 
 
-def _is_design_choice(line: _SeedLine) -> bool:
+def is_design_choice(line: _SeedLine | TidyRow) -> bool:
     """Whether a variant is one of Table VII's, which the paper shows nowhere else."""
     return re.fullmatch(r"(norms|gate_bn|stages)=[^=]*", line.variant) is not None
 
 
 def _rows(
-    group: RunGroup, line: _SeedLine, runs: dict[Replicate, dict[Cell, float]], elsewhere: bool
+    group: RunGroup,
+    line: _SeedLine,
+    runs: dict[Replicate, dict[Cell, float]],
+    elsewhere: bool,
+    finished: bool,
 ) -> Iterable[TidyRow]:
     """Means over the seeds or splits, see `spread`.
 
-    With `elsewhere`, the paper does not show these numbers in Tables III to VI.
+    With `elsewhere`, the paper does not show these numbers in Tables III to VI. Unless `finished`, a number
+    is the mean over the runs that have it, and what no run has is left out.
     """
     first = runs[min(runs)]
     steps = max((c.length for c in first if isinstance(c.length, int)), default=0)
     for cell in first:
-        found = spread({run: values.get(cell, math.nan) for run, values in runs.items()})
+        values = {run: numbers.get(cell, math.nan) for run, numbers in runs.items()}
+        if not finished:
+            values = {run: value for run, value in values.items() if math.isfinite(value)}
+            if not values:
+                continue
+        found = spread(values)
         notes = [cell.note, found.note, group.caution]
         note = "; ".join(part for part in notes if part)
         about = (*line, cell.length, cell.train, cell.test, cell.metric)
@@ -317,22 +385,26 @@ def caution_in(note: str) -> str:
     return next((part for part in note.split("; ") if part.endswith(NOT_COMPARABLE)), "")
 
 
-def _gaps(done: list[tuple[RunRecord, RunNumbers]]) -> list[str]:
-    """One line for each command that would fill what is missing."""
-    by_command: dict[str, list[tuple[RunRecord, RunNumbers]]] = {}
-    for record, measured in done:
-        if measured.missing:
+def unfinished_lines(group: RunGroup) -> list[str]:
+    """Says what is unfinished: a line for each command that would finish it, and one on the main order."""
+    by_command: dict[str, list[RunRecord]] = {}
+    for record in group.records:
+        if not group.is_finished(record):
             again = f"run --strategy {record.strategy} --orders {record.order} --seeds {record.seed}"
             command = str(record.facts.get("command") or f"python -m cliqa_bench {again}")
-            by_command.setdefault(command, []).append((record, measured))
+            by_command.setdefault(command, []).append(record)
     lines = []
     for command, runs in by_command.items():
-        missing, expected = sum(m.missing for _, m in runs), sum(m.expected for _, m in runs)
-        orders = sorted({r.order for r, _ in runs}, key=order_rank)
-        names = ", ".join(sorted({r.strategy for r, _ in runs}))
+        gaps = [group.unfinished[record.id] for record in runs]
+        orders = sorted({record.order for record in runs}, key=order_rank)
+        names = ", ".join(sorted({record.strategy for record in runs}))
         where = f"{'orders' if len(orders) > 1 else 'order'} {', '.join(orders)}"
         lines.append(
-            f"unfinished: {names}, {where}: {missing} of {expected} answers are missing and stand as dashes; "
-            f"to fill them: {command}"
+            f"unfinished: {names}, {where}: {sum(gap.missing for gap in gaps)} of "
+            f"{sum(gap.expected for gap in gaps)} answers are missing, and what needs them is left out; "
+            f"to finish: {command}"
         )
+    first, main = min((record.order for record in group.records), key=order_rank), group.main_order
+    if first != main:
+        lines.append(f"order {first} is unfinished: Tables III and IV show order {main}, the first finished")
     return lines

@@ -33,7 +33,8 @@ def base(numbers: Tidy) -> list[TidyRow]:
 
 
 def numbers_of(out: Path) -> Tidy:
-    return collect(group_records(read_records(out))[0], AnswerReader(out))
+    reader = AnswerReader(out)
+    return collect(group_records(read_records(out), reader)[0], reader)
 
 
 def page_of(out: Path) -> str:

@@ -113,11 +113,18 @@ def record_tsn(
 
 
 def record_single(
-    out: Path, strategy: str = "sl", order: str = "I", seed: int = 0, generated: bool = True, **facts: object
+    out: Path,
+    strategy: str = "sl",
+    order: str = "I",
+    seed: int = 0,
+    generated: bool = True,
+    sequence: list[str] | None = None,
+    **facts: object,
 ) -> RunRecord:
     """Records separate learning ("sl": one head a step) or joint learning ("jl": one step)."""
-    sequence = ORDERS[order]
-    steps = sequence if strategy == "sl" else ["all"]
+    joint = "-".join(["all", *(sequence or [])])
+    sequence = sequence or ORDERS[order]
+    steps = sequence if strategy == "sl" else [joint]
     answers = {}
     for name in steps:
         head = f"{strategy}-{name}-{seed}"
@@ -125,7 +132,7 @@ def record_single(
         spec: dict[str, object] = {"dataset": name, "seed": seed}
         answers[head] = {t: _answer(out, head, spec, t, skill[t], IMAGES) for t in sequence}
     made = [
-        Step(name if name != "all" else sequence[-1], [(f"{strategy}-{name}-{seed}", 0)]) for name in steps
+        Step(name if name != joint else sequence[-1], [(f"{strategy}-{name}-{seed}", 0)]) for name in steps
     ]
     rows = {"last": strategy.upper()}
     return _record(out, strategy, rows, order, sequence, seed, generated, facts, answers, {}, made)

@@ -128,4 +128,5 @@ def record_all(out: Path) -> RunRecord:
     record_prefix(out, record, "tsn", "norms=shared", recorded.TSN_ROWS)
     record_prefix(out, record, "lwf", "", LWF_ROWS)
     write_record(out, replace(record, backbone="ResNet-50"))
+    recorded.record_tsn(out, ",".join(SEQUENCE[:-1]), SEQUENCE[:-1])
     return record

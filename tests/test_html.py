@@ -161,17 +161,18 @@ def test_the_embedded_data_are_the_tidy_rows(numbers: Tidy) -> None:
     assert {s["readout"] for s in data["series"]} == {"gate", "gate-hard", "oracle", "last"}
 
 
-def test_what_is_undefined_is_null_and_a_curve_of_nothing_is_not_there(tmp_path: Path) -> None:
+def test_what_is_unfinished_is_left_out_and_named(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
     for step, lost in (("train-bid-0", "csiq"), ("train-live-0", "live")):
         (tmp_path / "answers" / record.answers[step][lost] / "done.json").unlink()
     numbers = numbers_of(tmp_path)
     (gate,) = [s for s in explorer(numbers)["series"] if s["label"] == "TSN-IQA"]
-    assert [value is None for _, value, _ in gate["curves"]["PI_t"]] == [True, False, False, False]
+    assert [t for t, value, _ in gate["curves"]["PI_t"] if value is not None] == [2, 3, 4]
     assert "PSI_t" not in gate["curves"]  # no t has both
-    assert gate["matrices"]["SRCC"]["cells"][0][0][0] is None
-    text = html_report(numbers, make_tables(numbers), notes=numbers.notes)
-    assert "answers are missing and stand as dashes" in text
+    assert gate["matrices"]["SRCC"]["columns"] == ["BID", "CLIVE", "CSIQ"]
+    assert explorer(numbers)["main"] == numbers.group.main_order
+    text = html_report(numbers, make_tables(numbers))
+    assert "answers are missing, and what needs them is left out" in text
     assert '<code class="command">python -m cliqa_bench run --strategy tsn' in text
     assert "NaN" not in packed_data(text) and ">nan" not in text
 

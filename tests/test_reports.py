@@ -21,9 +21,9 @@ from cliqa_bench.reports.figures.curves import draw_psi
 from cliqa_bench.reports.render import csv_text, escape_md, escape_tex, latex, markdown, number
 from cliqa_bench.reports.report import TABLE_FORMATS, ReportResult, write_report
 from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
-from cliqa_bench.reports.tables.shapes import shape
+from cliqa_bench.reports.tables.shapes import TableValue, only_best, shape
 from cliqa_bench.results.nodes import read_answers, write_answers
-from cliqa_bench.results.records import write_record
+from cliqa_bench.results.records import RunRecord, read_records, write_record
 from cliqa_bench.types import TIDY_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,31 +175,82 @@ def test_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------ what is not there
 
 
-def test_a_missing_answer_is_a_dash_and_a_line_with_the_command(tmp_path: Path) -> None:
+def lose(out: Path, record: RunRecord, node: str, *tests: str) -> None:
+    """Takes answers away: to what a stopped run had not done."""
+    for test in tests or record.tests:
+        shutil.rmtree(out / "answers" / record.answers[node][test], ignore_errors=True)
+
+
+def test_what_an_unfinished_run_lacks_is_left_out_and_named_above_with_the_command(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path, command="python -m cliqa_bench run --orders I")
-    recorded.record_tsn(tmp_path, seed=1)
-    lost = record.answers["train-bid-0"]["csiq"]
-    (tmp_path / "answers" / lost / "done.json").unlink()
+    lose(tmp_path, record, "train-bid-0", "csiq")
     result = write_report(tmp_path, figures=False)
     assert "1 of 16 answers are missing" not in result.summary  # head 3 answers from the third experience on
-    assert "2 of 16 answers are missing" in result.summary
-    assert "to fill them: python -m cliqa_bench run --orders I" in result.summary
-    assert math.isnan(one(tmp_path, "TSN-IQA", "mSRCC"))  # not the mean of what seed 1 or other sets say
-    assert math.isfinite(one(tmp_path, "TSN-IQA", "mPI")) is True
-    table = (tmp_path / "report" / "table_III.md").read_text()
-    assert "| TSN-IQA | — |" in table
-    row = next(
-        r for r in cells((tmp_path / "report" / "table_III.csv").read_text()) if r["metric"] == "mSRCC"
+    unfinished = "unfinished: tsn, order I: 2 of 16 answers are missing"
+    command = "to finish: python -m cliqa_bench run --orders I"
+    assert result.summary.startswith("1 run, 1 of them unfinished (")
+    assert (
+        0 < result.summary.index(unfinished) < result.summary.index(command) < result.summary.index("mSRCC")
     )
-    assert row["value"] == "" and row["std"] == ""
+    readme = (tmp_path / "report" / "README.md").read_text()
+    assert readme.count(unfinished) == 1 and readme.index(unfinished) < readme.index("table_IV.md")
+    assert rows_of(tmp_path, method="TSN-IQA", metric="mSRCC") == []  # not the mean of the other test sets
+    assert math.isfinite(one(tmp_path, "TSN-IQA", "mPI"))
+    assert [row.length for row in rows_of(tmp_path, method="TSN-IQA", metric="mPSI")] == [1, 2]
+    told = [line.split() for line in result.summary.splitlines() if "Task-" in line]
+    # mPSI of two experiences is not that of the order
+    assert len(told) == 4 and {line[-1] for line in told} == {"—"}
+    assert "| TSN-IQA | — | **0." in (tmp_path / "report" / "table_III.md").read_text()
+    for name in ("table_III.csv", "results.csv"):
+        assert all(row["value"] for row in cells((tmp_path / "report" / name).read_text()))
+
+
+def test_unfinished_seeds_do_not_count_beside_finished_ones(tmp_path: Path) -> None:
+    recorded.record_tsn(tmp_path / "alone", seed=1)
+    recorded.record_tsn(tmp_path, seed=1)
+    lose(tmp_path, recorded.record_tsn(tmp_path, asked="2030-01-01"), "train-bid-0", "csiq")
+    for metric in ("mSRCC", "mPI", "mPSI"):
+        assert one(tmp_path, "TSN-IQA", metric) == one(tmp_path / "alone", "TSN-IQA", metric)
+    assert not any("n=2" in row.note for row in rows_of(tmp_path))
+    summary = write_report(tmp_path, figures=False).summary
+    assert "2 of 16 answers are missing" in summary and "older run" not in summary
+
+
+def test_of_unfinished_seeds_a_number_is_the_mean_of_those_that_have_it(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        recorded.record_tsn(tmp_path / "whole", seed=seed)
+        lose(tmp_path, recorded.record_tsn(tmp_path, seed=seed), f"train-{['clive', 'bid'][seed]}-{seed}")
+    found = rows_of(tmp_path, method="TSN-IQA", metric="PI_t", table="")
+    assert [row.length for row in found] == [1, 2, 3]
+    assert ["n=2 seeds" in row.note for row in found] == [True, True, False]
+    for t in (1, 2):
+        assert found[t - 1].value == one(tmp_path / "whole", "TSN-IQA", "PI_t", length=t)
+
+
+def test_the_first_finished_order_is_the_main_one(tmp_path: Path) -> None:
+    recorded.record_single(tmp_path, "sl", "I", command="python -m cliqa_bench run --strategy sl")
+    lose(tmp_path, read_records(tmp_path)[0], "sl-clive-0")
+    recorded.record_single(tmp_path, "jl")
+    recorded.record_tsn(tmp_path, "V")
+    result = write_report(tmp_path, figures=False)
+    assert "order I is unfinished: Tables III and IV show order V, the first finished" in result.summary
+    for name in ("III", "IV"):
+        text = (tmp_path / "report" / f"table_{name}.md").read_text()
+        assert "Order V: CLIVE, BID, CSIQ, LIVE." in text and "TSN-IQA" in text and "SL" not in text
+    table = (tmp_path / "report" / "table_VI.md").read_text().splitlines()
+    assert len([line for line in table if "| SL |" in line and line.endswith("| — | — |")]) == 1
+    lose(tmp_path, recorded.record_tsn(tmp_path, "V"), "train-live-0")
+    result = write_report(tmp_path, figures=False)  # now no order is finished
+    assert "Order I: LIVE, CSIQ, BID, CLIVE." in (tmp_path / "report" / "table_IV.md").read_text()
+    assert "the first finished" not in result.summary and result.summary.count("unfinished: ") == 2
 
 
 def test_a_missing_gate_leaves_the_readouts_that_need_none(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
-    shutil.rmtree(tmp_path / "answers" / record.answers["gate-csiq"]["live"])
+    lose(tmp_path, record, "gate-csiq", "live")
     summary = write_report(tmp_path, figures=False).summary
     assert "3 of 16 answers are missing" in summary
-    assert math.isnan(one(tmp_path, "TSN-IQA", "mSRCC"))
+    assert rows_of(tmp_path, method="TSN-IQA", metric="mSRCC") == []
     assert math.isfinite(one(tmp_path, "TSN-IQA-O", "mSRCC"))
 
 
@@ -219,6 +270,18 @@ def test_predictions_without_a_correlation_are_named(tmp_path: Path, what: str) 
     assert where + expected in summary
     assert math.isnan(one(tmp_path, "TSN-IQA (last head)", "mSRCC"))
     assert math.isfinite(one(tmp_path, "TSN-IQA-O", "mSRCC"))
+
+
+def test_an_undefined_number_of_one_seed_is_not_the_mean_of_the_others(tmp_path: Path) -> None:
+    record = recorded.record_tsn(tmp_path)
+    recorded.record_tsn(tmp_path, seed=1)
+    path = tmp_path / "answers" / record.answers["train-clive-0"]["bid"] / "answers.npz"
+    told = read_answers(path)
+    write_answers(path, told["keys"], told["mos"], scores=0 * told["scores"])
+    recorded.sign(path.parent)
+    assert math.isnan(one(tmp_path, "TSN-IQA (last head)", "mSRCC"))
+    write_report(tmp_path, figures=False)
+    assert "| TSN-IQA (last head) | — |" in (tmp_path / "report" / "table_III.md").read_text()
 
 
 def test_without_runs_there_is_one_line(tmp_path: Path) -> None:
@@ -381,13 +444,22 @@ def row(table: str, method: str, metric: str, value: float, **more: object) -> T
     return TidyRow(**known)  # type: ignore[arg-type]
 
 
-def test_ties_are_all_bold_as_printed_and_one_row_is_not() -> None:
-    values = {"A": 0.9004, "B": 0.8996, "C": 0.8994, "D": math.nan}
-    table = shape("V", [row("V", m, "mSRCC", v) for m, v in values.items()])
-    bold = {name: cells[0].bold for name, cells in table.sections[0].rows}
-    assert bold == {"A": True, "B": True, "C": False, "D": False}
-    alone = shape("V", [row("V", "A", "mSRCC", 0.9)])
-    assert not alone.sections[0].rows[0][1][0].bold
+def bold_of(values: dict[str, float], **more: object) -> list[str]:
+    section = shape("V", [row("V", m, "mSRCC", v, **more) for m, v in values.items()]).sections[0]
+    return [name for name, cells in section.rows if cells[0].bold]
+
+
+def test_the_best_is_bold_where_it_is_the_best_alone_as_printed() -> None:
+    assert bold_of({"A": 0.9006, "B": 0.9004, "C": 0.8994, "D": math.nan}) == ["A"]
+    assert bold_of({"A": 0.9004, "B": 0.8996, "C": 0.8994}) == []  # both are printed as 0.900
+    assert bold_of({"A": 0.9}) == bold_of({"A": 0.9, "B": math.nan}) == []
+
+
+def test_results_of_future_tasks_are_never_bold_and_do_not_compete() -> None:
+    assert bold_of({"A": 0.9, "B": 0.8}, note="future task") == []
+    future, own, other = TableValue(0.9, gray=True), TableValue(0.8), TableValue(0.7)
+    assert [value.bold for value in only_best([future, own, other])] == [False, True, False]
+    assert [value.bold for value in only_best([future, own, other], min)] == [False, False, True]
 
 
 def test_numbers_as_printed() -> None:
@@ -413,6 +485,7 @@ def test_the_published_tables_take_their_shape(shared: Path) -> None:
     assert sum(v.gray for s in matrix.sections for _, values in s.rows for v in values) == 120
     clive = dict(matrix.sections[4].rows)
     assert clive["TSN-IQA"][0].bold and clive["SL"][2].bold and not clive["TSN-IQA"][2].bold
+    assert not any(v.bold and v.gray for s in matrix.sections for _, values in s.rows for v in values)
     assert tables["III"].spans == [("ResNet-18", 4), ("Two-Stream DNN", 4)]
     assert "| Task-Agnostic | SL | 0.666 | 0.851 |" in markdown(tables["III"])
     assert tables["V"].columns == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"]

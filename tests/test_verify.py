@@ -295,8 +295,30 @@ def test_a_missing_and_an_unfinished_node(out: Path) -> None:
     shutil.rmtree(gone)
     (half / "done.json").unlink()
     said = problems(out)
-    for folder in (gone, half):
-        assert f"answers/{folder.name} is not finished, or broken; run again: " in said
+    assert f"answers/{half.name} is broken; run again: " in said
+    assert gone.name not in said  # it may not have been made yet, but then the report cannot know its numbers
+    assert "no run has such a row: III,Task-Agnostic,S-CNN,TSN-IQA," in said
+
+
+def test_unfinished_work_is_a_note(tmp_path: Path) -> None:
+    """Finished seeds beside an unfinished one, and two unfinished ones that are at different experiences."""
+    for seed in (0, 1):
+        recorded.record_single(tmp_path, "sl", seed=seed, command="python -m cliqa_bench run --strategy sl")
+    records = read_records(tmp_path)
+    for record, node in zip(records, ("sl-clive-0", "sl-bid-1"), strict=True):
+        for test in record.tests:
+            shutil.rmtree(tmp_path / "answers" / record.answers[node][test])
+    recorded.record_tsn(tmp_path, "V")
+    lost = recorded.record_tsn(tmp_path, "V", seed=1).answers["train-bid-1"]["live"]
+    shutil.rmtree(tmp_path / "answers" / lost)
+    write_report(tmp_path, ("csv",), figures=False)
+    found = verify(tmp_path)
+    assert found.problems == []
+    told = [note for note in found.notes if note.startswith("unfinished: ")]
+    assert len(told) == 2 and "8 of 32 answers" in told[0] and told[0].endswith("run --strategy sl")
+    assert found.plain > 200
+    bundle.pack(tmp_path, tmp_path / "some.zip")
+    assert verify(tmp_path / "some.zip").problems == []
 
 
 def test_another_mos(out: Path) -> None:

@@ -157,6 +157,26 @@ class AnswerReader:
             self._cache[answers_id] = answers
         return self._cache[answers_id]
 
+    @cached_property
+    def _done(self) -> set[str]:
+        return {path.parent.name for path in (self.out / "answers").glob("[!.]*/done.json")}
+
+    def missing(self, record: RunRecord) -> tuple[int, int]:
+        """Returns how many (experience, test set) pairs of a run lack answers, and how many pairs there are.
+
+        Only names are looked at; no file is read.
+        """
+        gated = bool({"gate", "gate-hard"} & record.rows.keys())
+        tests = list(dict.fromkeys([*record.sequence, *record.tests]))
+        missing = 0
+        for t, step in enumerate(record.steps):
+            nodes = [node for node, _ in step.heads]
+            if gated and len(nodes) > 1:
+                nodes += [record.gates.get(s.dataset, "") for s in record.steps[: t + 1]]
+            by_node = [record.answers.get(node, {}) for node in nodes]
+            missing += sum(any(of.get(test) not in self._done for of in by_node) for test in tests)
+        return missing, len(record.steps) * len(tests)
+
     def facts(self, answers_id: str) -> dict[str, Json]:
         """Returns what is known of the computation of an answers node; {} where it is not finished."""
         done = self.out / "answers" / answers_id / "done.json"

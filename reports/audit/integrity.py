@@ -75,12 +75,14 @@ class _Known:
         told: Answers node -> what it holds.
         tests: Test set with its fingerprint -> where it was met first, its keys and its MOS.
         absent: What kind of file is not there -> how many.
+        folders: Names of all answers nodes, broken ones too.
     """
 
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
     told: dict[str, _Told] = field(default_factory=dict)
     tests: dict[str, tuple[str, NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
     absent: Counter[str] = field(default_factory=Counter)
+    folders: set[str] = field(default_factory=set)
 
 
 def check_files(out: Path) -> Integrity:
@@ -92,7 +94,8 @@ def check_files(out: Path) -> Integrity:
     Raises:
         UserError: If there is no run in it.
     """
-    found, known = Integrity(), _Known()
+    found = Integrity()
+    known = _Known(folders={path.name for path in (out / "answers").glob("[!.]*")})
     paths = record_files(out)
     if not paths:
         raise UserError(f"no runs in {out}: there is nothing to verify; give the --out folder of a run")
@@ -197,9 +200,11 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
         for test in record.tests:
             answers = record.answers.get(node, {}).get(test, "")
             told = known.told.get(answers)
+            if answers and answers not in known.folders:
+                continue  # a node gets its name once it is whole: this one is unfinished, and not broken
             if told is None:
                 yield (
-                    f"answers/{answers or f'(of {node} on {test})'} is not finished, or broken",
+                    f"answers/{answers or f'(of {node} on {test})'} is broken",
                     f"run again: {command}",
                 )
                 continue

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.reports.audit import recomputed_orders
+from cliqa_bench.reports.audit.recomputed_added import added
 from cliqa_bench.reports.audit.recomputed_intervals import PlainIntervals
 from cliqa_bench.reports.audit.recomputed_orders import OrderRecomputation
 from cliqa_bench.reports.measure import is_joint, setting_of
@@ -123,28 +124,35 @@ class Recomputation:
         if row.table in recomputed_orders.COVERED:
             found = self._orders.value(row)
             return None if found is None else (*found, NAN)
+        if row.table in ("intervals", "power"):
+            return self._intervals.value(row), NAN, NAN
+        if row.table == "added_dataset":
+            return _over_runs(added(self.group, row, self._srcc))
+        runs = self._runs_of(row)
+        key = (row.metric, row.length, row.train_dataset, row.test_dataset)
+        if row.table not in COVERED or "logistic" in row.metric or not runs:
+            return None
+        known = {which: self.of_run(*run).get(key, NAN) for which, run in sorted(runs.items())}
+        values = {w: v for w, v in known.items() if runs[w][0].id not in self.group.unfinished}
+        if not values:  # what unfinished runs have so far
+            values = {which: value for which, value in known.items() if math.isfinite(value)}
+        return _over_runs(values)
+
+    def _runs_of(self, row: TidyRow) -> dict[tuple[int, int], tuple[RunRecord, str]]:
+        """Returns the runs behind a row by split and seed, each with its readout."""
         runs: dict[tuple[int, int], tuple[RunRecord, str]] = {}
-        for record in self.group.records:  # the newest first
-            order = "" if is_joint(record) else record.order
+        main = set(self.group.main_record.sequence)
+        for record in self.group.records:  # finished ones first, then the newest
+            order = "" if is_joint(record) and set(record.sequence) == main else record.order
             for readout, method in record.rows.items():
                 line = (setting_of(record, readout), record.backbone, method, record.variant, order)
                 if line == row[1:6]:
                     split = (record.facts.get("splits") or {}).get("number", 0)
                     runs.setdefault((split, record.seed), (record, readout))
-        if row.table in ("intervals", "power"):
-            return self._intervals.value(row), NAN, NAN
-        key = (row.metric, row.length, row.train_dataset, row.test_dataset)
-        if row.table not in COVERED or "logistic" in row.metric or not runs:
-            return None
-        values = {which: self.of_run(*run).get(key, NAN) for which, run in sorted(runs.items())}
-        if not all(map(math.isfinite, values.values())):
-            return NAN, NAN, NAN
-        splits = {split for split, _ in values}
-        if len(splits) == 1:
-            told = [*values.values()]
-            return statistics.fmean(told), float(np.std(told, ddof=1)) if len(told) > 1 else NAN, NAN
-        told = [float(np.mean([v for (own, _), v in values.items() if own == split])) for split in splits]
-        return statistics.fmean(told), float(np.std(told, ddof=1)), float(np.quantile(told, 0.5))
+        return runs
+
+    def _srcc(self, record: RunRecord, readout: str, step: int, test: str) -> float:
+        return self.agree("SRCC", self.predict(record, readout, step, test))
 
     def of_run(self, record: RunRecord, readout: str) -> dict[Key, float]:
         """Returns every number of a run under a readout."""
@@ -228,6 +236,18 @@ class Recomputation:
         if key not in self._known:
             self._known[key] = correlation(method, x, y)
         return self._known[key]
+
+
+def _over_runs(values: dict[tuple[int, int], float]) -> tuple[float, float, float]:
+    """Returns mean, standard deviation and median of what runs have, by split and seed."""
+    if not values or not all(map(math.isfinite, values.values())):
+        return NAN, NAN, NAN
+    splits = sorted({split for split, _ in values})
+    if len(splits) == 1:
+        told = [value for _, value in sorted(values.items())]
+        return statistics.fmean(told), float(np.std(told, ddof=1)) if len(told) > 1 else NAN, NAN
+    told = [float(np.mean([v for (own, _), v in values.items() if own == split])) for split in splits]
+    return statistics.fmean(told), float(np.std(told, ddof=1)), float(np.quantile(told, 0.5))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -56,10 +56,10 @@ class PlainIntervals:
         main = group.main_record
         self._tests = {main.titles.get(test, test): test for test in main.sequence}
         self._runs: dict[Line, dict[tuple[int, int], tuple[RunRecord, str]]] = {}
-        self._split = len({_split_of(record) for record in group.records} - {0}) > 1
+        self._split = len({_split_of(record) for record in group.finished} - {0}) > 1
         for record in group.records:  # the newest first
             joint = is_joint(record) and set(record.sequence) == set(main.sequence)
-            if joint or record.order == group.main_order:
+            if group.is_finished(record) and (joint or record.order == group.main_order):
                 for readout, method in record.rows.items():
                     line = (setting_of(record, readout), record.backbone, method, record.variant)
                     run = (_split_of(record), record.seed)

@@ -109,7 +109,7 @@ class OrderRecomputation:
         return found if len(found) == len(titles) else None
 
     def _runs(self, about: _About) -> list[tuple[RunRecord, str]]:
-        """Returns the runs of a method on these datasets, and how they are read, the newest first."""
+        """Returns the runs of a method on these datasets, and how they are read, the finished ones first."""
         return [
             (record, readout)
             for record in self._plain.group.records
@@ -122,7 +122,11 @@ class OrderRecomputation:
         runs: dict[Order, dict[Run, tuple[RunRecord, str]]] = {}
         for record, readout in self._runs(about):
             runs.setdefault(tuple(record.sequence), {}).setdefault(_run_of(record), (record, readout))
-        shared = set.intersection(*map(set, runs.values())) or set.union(*map(set, runs.values()))
+        every = {one for own in runs.values() for one in own}
+        asked = {one for one in every if all(one in own for own in runs.values())}
+        unfinished = self._plain.group.unfinished
+        whole = {one for one in asked if all(own[one][0].id not in unfinished for own in runs.values())}
+        shared = whole or asked or every
         nothing = dict.fromkeys(SUMMARY, NAN)
         return {
             order: _each({one: self._summary(*own[one]) if one in own else nothing for one in shared})
@@ -136,6 +140,8 @@ class OrderRecomputation:
     def _exact(self, about: _About) -> Values:
         runs: dict[Run, _AnyOrder] = {}
         for record, readout in self._runs(about):
+            if record.id in self._plain.group.unfinished:
+                continue
             runs.setdefault(_run_of(record), _AnyOrder(self._plain, record, readout))
         orders = itertools.permutations(about.datasets)
         return {order: _each({one: run.summary(order) for one, run in runs.items()}) for order in orders}

@@ -15,7 +15,7 @@ from cliqa_bench.reports.audit.integrity import Problem, check_files
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.audit.recomputed_orders import TOLERANCES
 from cliqa_bench.reports.parts import collect, lasting
-from cliqa_bench.reports.rows import MEDIAN, TidyRow, columns_of, group_records
+from cliqa_bench.reports.rows import MEDIAN, TidyRow, columns_of, group_records, unfinished_lines
 from cliqa_bench.reports.tables.all_orders import TRAINED
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.results.records import AnswerReader
@@ -89,7 +89,8 @@ def _verify_folder(out: Path) -> Verified:
     files = check_files(out)
     found = Verified(files.problems, files.notes, files.nodes, len(files.records))
     reader = AnswerReader(out)
-    for i, group in enumerate(group_records(files.records)):
+    for i, group in enumerate(group_records(files.records, reader)):
+        found.notes += unfinished_lines(group)
         name = f"report/{'' if i == 0 else f'other-{group.id}/'}results.csv"
         try:
             expected = lasting(collect(group, reader).rows)
@@ -140,12 +141,14 @@ def _check_results(
         found.problems.append(Problem(name, f"the row of {_words(row)} is missing", _RENEW))
     if former:
         found.notes.append(
-            f"{name}: 0.1.0 wrote it, which had no order study and other intervals, tests and logistic fits: "
+            f"{name}: 0.1.0 wrote it, which had fewer tables and other intervals, tests and logistic fits: "
             f"{unchecked} of its numbers are not checked; report --out writes it anew"
         )
 
 
-_RENEWED = ("intervals", "power", "significance", "order_ranks", "order_variance", "order_sampling")
+_RENEWED = (
+    "intervals", "power", "significance", "order_ranks", "order_variance", "order_sampling", "added_dataset",
+)  # fmt: skip
 """Tables that 0.1.0 did not have, or computed otherwise."""
 
 

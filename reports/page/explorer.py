@@ -50,8 +50,9 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
         numbers: Rows of the metrics `CURVES`, `MATRICES` and `FINAL` are used, others are not.
 
     Returns:
-        `orders` (name, titles of its datasets), `labels` of the methods, `curves`, `matrices` and `final`
-        (names of the metrics there are), and `series`. A series has `curves`: metric -> [t, value, std] each;
+        `orders` (name, titles of its datasets), `main` (the order that is shown first), `labels` of the
+        methods, `curves`, `matrices` and `final` (names of the metrics there are), and `series`. A series has
+        `curves`: metric -> [t, value, std] each;
         `matrices`: metric -> `rows` [length, dataset learned], `columns` (test sets) and `cells`
         [value, std, index into STANDINGS], null where there is no number to expect; `final`: metric ->
         [test set, value, std] each. Numbers are unrounded, null where undefined; `std` is null for one seed.
@@ -81,6 +82,7 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
         )
     return {
         "orders": _orders(records),
+        "main": numbers.group.main_order,
         # a method's place decides its colour: those with curves get theirs first
         "labels": list(dict.fromkeys(o["label"] for o in sorted(series, key=lambda o: not o["curves"]))),
         "curves": [m for m in CURVES if any(m in one["curves"] for one in series)],

@@ -118,6 +118,7 @@ def html_report(
         several_backbones=len({r.backbone for r in group.records}) > 1,
         tables=[replace(table, caption=once(table.caption)) for table in tables],
         figures=[(path.stem, _svg_uri(path), once(caption)) for path, caption in figures],
+        missing=numbers.missing,
         notes=notes,
         origins=_origins(group.records),
         downloads=_downloads(numbers.rows),
@@ -206,12 +207,9 @@ def _summary(numbers: Tidy) -> list[PageSummary]:
     """Returns the four numbers of every method; of joint learning, which has no sequence, only mSRCC."""
     found: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, TidyRow]]] = {}
     for row in base_rows(numbers):
-        if row.metric in SUMMARY:
+        if row.metric in SUMMARY and numbers.group.is_whole(row):
             lines = found.setdefault((row.order, row.setting), {})
-            known = lines.setdefault((row.backbone, row.method, row.variant), {})
-            # mPSI stands in a row per length: the longest is the whole
-            if row.metric not in known or int(row.length) >= int(known[row.metric].length):
-                known[row.metric] = row
+            lines.setdefault((row.backbone, row.method, row.variant), {})[row.metric] = row
     read_by = readouts(numbers.group.records)
     blocks = []
     # joint learning belongs to all orders and comes last

@@ -130,7 +130,7 @@ _STUDIES: WeakKeyDictionary[AnswerReader, dict[str, list[OrderStudy]]] = WeakKey
 def order_studies(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
     """Returns what `study_orders` finds; it is looked for once."""
     found = _STUDIES.setdefault(reader, {})
-    key = " ".join([group.id, *(record.id for record in group.records)])
+    key = " ".join([group.id, *(record.id for record in group.records), "unfinished:", *group.unfinished])
     if key not in found:
         found[key] = study_orders(group, reader)
     return found[key]
@@ -184,16 +184,19 @@ def _trained_studies(
 ) -> Iterable[OrderStudy]:
     """Yields the methods that depend on the order, in the orders that runs are there of.
 
-    Only seeds and splits count that all of these orders have: means over others could not be compared.
+    Only seeds and splits count that all of these orders have: means over others could not be compared. If
+    some of them have finished all orders, these alone count.
     """
     for method, orders in _trained_runs(group, reader, datasets).items():
         if len(orders) < min(FEWEST, math.factorial(len(datasets))):
             continue
         permutations = np.array(sorted([datasets.index(name) for name in order] for order in orders))
         runs = [orders[tuple(datasets[k] for k in row)] for row in permutations]
-        shared = sorted(set.intersection(*map(set, runs))) or sorted(set.union(*map(set, runs)))
+        finished = [{one for one, source in run.items() if group.is_finished(source.record)} for run in runs]
+        asked = [set(run) for run in runs]
+        shared = set.intersection(*finished) or set.intersection(*asked) or set.union(*asked)
         each = {}
-        for one in shared:
+        for one in sorted(shared):
             found = [_measured(run.get(one), reader) for run in runs]
             each[one] = {m: np.array([getattr(summary, m) for summary in found]) for m in SUMMARY}
         yield _study(group, method, datasets, permutations, each, exact=False, main=main)
@@ -203,9 +206,9 @@ _Runs = dict[tuple[str, ...], dict[Replicate, RunReadout]]
 
 
 def _trained_runs(group: RunGroup, reader: AnswerReader, datasets: list[str]) -> dict[Method, _Runs]:
-    """Returns the newest run of each method, order, split and seed."""
+    """Returns a run of each method, order, split and seed: the newest, of finished ones if there are any."""
     found: dict[Method, _Runs] = {}
-    for record in group.records:  # the newest first
+    for record in group.records:  # finished ones first, then the newest
         if set(record.sequence) != set(datasets) or is_joint(record) or is_order_free(record, reader):
             continue
         for readout in record.rows:

@@ -12,7 +12,15 @@ from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.spread import SEEDS, SPLITS
 from cliqa_bench.reports.tables.all_orders import FINISHED, STATISTICS, TRAINED
 from cliqa_bench.reports.tables.jackknife import LEVEL, MOST_SEEDS, POWER
-from cliqa_bench.reports.tables.shapes import DIGITS, Section, Table, TableValue, build, value_of
+from cliqa_bench.reports.tables.shapes import (
+    DIGITS,
+    Section,
+    Table,
+    TableValue,
+    build,
+    only_best,
+    value_of,
+)
 from cliqa_bench.reports.tables.statistics import (
     ALPHA,
     DRAWN,
@@ -36,7 +44,7 @@ def _section(
     digits: int = DIGITS,
     whole: Sequence[str] = (),
 ) -> Section:
-    """Sorts rows into a section; `best` says of which columns the extreme is bold, as printed, ties too.
+    """Sorts rows into a section; `best` says of which columns the extreme is bold, see `only_best`.
 
     The columns of `whole` hold whole numbers.
     """
@@ -48,11 +56,10 @@ def _section(
         found = [cells.get((n, head)) for n in names]
         places = 0 if head in whole else digits
         values = [TableValue() if row is None else value_of(row, digits=places) for row in found]
-        printed = [round(v.mean, places) for v in values]
-        finite = [p for p in printed if math.isfinite(p)]
-        top = best[head](finite) if head in best and finite and len(names) > 1 else math.nan
-        for (_, line), value, shown in zip(body, values, printed, strict=True):
-            line.append(value._replace(bold=shown == top))
+        if head in best:
+            values = only_best(values, best[head])
+        for (_, line), value in zip(body, values, strict=True):
+            line.append(value)
     return Section(label, body)
 
 

@@ -20,7 +20,7 @@ class TableValue(NamedTuple):
     Attributes:
         mean: The number, nan for a dash.
         std: Spread over seeds or splits (ddof=1), nan where it is not shown.
-        bold: Whether it is the best of its column in its section.
+        bold: Whether it alone is the best of its column in its section, as printed.
         gray: Whether it is the result of a future task.
         digits: How many digits after the point are printed; 0 for a whole number.
         low: Lower end of its interval, nan where none is shown.
@@ -71,7 +71,7 @@ class Table:
     @property
     def name(self) -> str:
         """Name of its files, without the suffix."""
-        return f"table_{self.number}"
+        return f"table_{self.number.replace(',', '-')}"
 
     @property
     def labelled(self) -> bool:
@@ -86,6 +86,9 @@ class Table:
 
 def table_title(number: str) -> str:
     """Returns what a table is called, by its number in the paper or its word."""
+    number, _, order = number.partition("_") if number.startswith(("III_", "IV_")) else (number, "", "")
+    if order:
+        return f"Table {number}, order {order}"
     return f"Table {number}" if number.isupper() else number.replace("_", " ").capitalize()
 
 
@@ -94,24 +97,25 @@ def shape(number: str, rows: list[TidyRow]) -> Table:
     return SHAPES[number](rows)
 
 
-def main_sequence(group: RunGroup) -> list[str]:
-    """Returns the titles of the datasets in the order of Tables III and IV."""
-    record = group.main_record
+def main_sequence(group: RunGroup, order: str = "") -> list[str]:
+    """Returns the titles of the datasets in an order; where none is named, that of Tables III and IV."""
+    record = next((r for r in group.records if r.order == order), group.main_record)
     return [record.titles.get(name, name) for name in record.sequence]
 
 
-def about(group: RunGroup, number: str, in_order: bool) -> str:
+def about(group: RunGroup, number: str, in_order: bool, order: str = "") -> str:
     """Returns the end of a caption: order, backbone, seeds, protocol, and the generated label.
 
     Args:
         group: The runs.
         number: The table's number.
-        in_order: Whether the table is about the main order.
+        in_order: Whether the table is about one order.
+        order: Which, if it is not the main one.
     """
-    records = group.records
+    records = group.finished
     sentences = []
     if in_order:
-        sentences.append(f"Order {group.main_order}: {', '.join(main_sequence(group))}.")
+        sentences.append(f"Order {order or group.main_order}: {', '.join(main_sequence(group, order))}.")
     backbones = sorted({r.backbone for r in records})
     if number != "III" and len(backbones) == 1:
         sentences.append(f"Backbone: {backbones[0]}.")
@@ -138,7 +142,7 @@ _OF_MEANS = ("orders", "first_task", "order_ranks", "order_sampling", "intervals
 def _about_splits(group: RunGroup, seeds: Sequence[int], number: str) -> str:
     """Says over which splits numbers are, and who lacks some of them."""
     of_one: dict[str, set[int]] = {}
-    for record in group.records:
+    for record in group.finished:
         name = f"{record.strategy}{f' ({record.variant})' if record.variant else ''} [{record.backbone}]"
         of_one.setdefault(name, set()).add(record.split_number)
     fewer = [f"{name} on {ranges(own)}" for name, own in of_one.items() if len(own) < len(group.splits)]
@@ -167,10 +171,29 @@ def _namer(rows: list[TidyRow], with_backbone: bool = True) -> Callable[[TidyRow
     return name
 
 
+def only_best(
+    values: Sequence[TableValue], pick: Callable[[Iterable[float]], float] = max
+) -> list[TableValue]:
+    """Marks the best of several values as bold.
+
+    Where two are equal as printed, none is the best; the best of one is no distinction; and results of
+    future tasks do not compete.
+
+    Args:
+        values: The values.
+        pick: Returns the best of several numbers.
+    """
+    printed = [math.nan if v.gray else round(v.mean, v.digits) for v in values]
+    finite = [p for p in printed if math.isfinite(p)]
+    top = pick(finite) if len(finite) > 1 else math.nan
+    alone = finite.count(top) == 1
+    return [v._replace(bold=alone and p == top) for v, p in zip(values, printed, strict=True)]
+
+
 def section(
     label: str, names: Iterable[str], columns: list[list[TableValue]], best: Sequence[bool] | None = None
 ) -> Section:
-    """Puts columns of values together and marks the best of each column; ties are decided as printed.
+    """Puts columns of values together and marks the best of each column, see `only_best`.
 
     Args:
         label: What the rows have in common.
@@ -178,13 +201,7 @@ def section(
         columns: One list per column, in it one value per row.
         best: Per column, whether the largest value is the best and is marked; None for all.
     """
-    marked = []
-    for i, column in enumerate(columns):
-        printed = [round(v.mean, v.digits) for v in column]
-        finite = [p for p in printed if math.isfinite(p)]
-        # the best of one is no distinction
-        top = max(finite) if len(finite) > 1 and (best is None or best[i]) else math.nan
-        marked.append([v._replace(bold=p == top) for v, p in zip(column, printed, strict=True)])
+    marked = [only_best(column) if best is None or best[i] else column for i, column in enumerate(columns)]
     return Section(label, [(name, [c[i] for c in marked]) for i, name in enumerate(names)])
 
 

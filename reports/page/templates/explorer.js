@@ -64,7 +64,7 @@ function startControls() {
     return [name, name.includes(",") ? arrows : `${name}: ${arrows}`];
   });
   const backbones = unique(data.series.map((one) => one.backbone)).map((name) => [name, name]);
-  [state.order, state.backbone] = [orders[0][0], backbones[0][0]];
+  [state.order, state.backbone] = [data.main, backbones[0][0]];
   const change = (key) => (value) => { state[key] = value; draw(); };
   document.getElementById("controls").append(
     choice("order", "Task order", orders, state.order, change("order")),
