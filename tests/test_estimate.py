@@ -64,6 +64,32 @@ def test_processes_share_the_time(miniatures: Path, tmp_path: Path) -> None:
     assert slow == pytest.approx(4 * fast, rel=0.02)
 
 
+def test_several_splits_add_up(miniatures: Path, tmp_path: Path) -> None:
+    one, other = (laid_out(miniatures, tmp_path, split=n) for n in (1, 2))
+    for work in list(one.train.values())[:3]:
+        finish(work.node, 5_000_000, seconds=2.0 * images_of(one, work))
+    alone, both = left_to_do([one]), left_to_do([one, other])
+    assert alone.startswith("left to do: 12 trainings, 3 gates, 54 answer files; ")
+    assert both.startswith("left to do: 27 trainings, 6 gates, 108 answer files; ")
+    assert "at the pace of what is there" in both, "what is there of one split is measured for the other"
+    seconds, megabytes = seconds_and_megabytes(both)
+    train = 2.0 * sum(images_of(other, work) for work in other.train.values())
+    assert seconds - seconds_and_megabytes(alone)[0] == pytest.approx(train, rel=0.1)
+    assert megabytes == pytest.approx(27 * 5 + 108 * 0.02, abs=0.1)
+
+
+def test_what_is_made_once_is_estimated_once(
+    miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_has_gate_net", lambda plan: False)
+    plans = [laid_out(miniatures, tmp_path, split=n) for n in (1, 2, 3)]
+    lines = estimate.estimate(plans)
+    assert sum("distortion-aware BN" in line for line in lines) == 1
+    assert sum("decoded images" in line for line in lines) <= 1 and "45 trainings" in lines[-1]
+    monkeypatch.setattr(estimate, "_gate_net_seconds", lambda plan: 36_000.0)
+    assert seconds_and_megabytes(left_to_do(plans))[0] == pytest.approx(36_000, rel=0.02)
+
+
 def test_a_node_that_says_no_time_is_not_measured(miniatures: Path, tmp_path: Path) -> None:
     plan = laid_out(miniatures, tmp_path)
     finish(next(iter(plan.train.values())).node, 10)

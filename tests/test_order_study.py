@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,16 @@ from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.figures.orders import apart, draw_orders
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import RunReadout, matrices_of
-from cliqa_bench.reports.parts import PARTS, shape
+from cliqa_bench.reports.parts import PARTS, collect, make_tables, shape
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records
-from cliqa_bench.reports.tables.all_orders import FEWEST, first_task_rows, order_rows, order_studies
+from cliqa_bench.reports.tables.all_orders import (
+    FEWEST,
+    TRAINED,
+    first_task_rows,
+    order_rows,
+    order_studies,
+)
 from cliqa_bench.reports.tables.order_study import (
     DRAWS,
     SHARES,
@@ -37,7 +44,7 @@ from cliqa_bench.reports.tables.order_study import (
     variance_shares,
     williams_designs,
 )
-from cliqa_bench.results.records import AnswerReader, RunRecord, Step, read_records
+from cliqa_bench.results.records import AnswerReader, RunRecord, Step, read_records, write_record
 from cliqa_bench.types import TIDY_COLUMNS
 
 NAMES = recorded.ORDERS["I"]
@@ -370,18 +377,119 @@ def test_verify_notices_numbers_of_the_study_that_were_changed(tmp_path: Path) -
     assert len(problems) == 4 and all("computed from the answers" in problem for problem in problems)
 
 
-def test_a_report_of_a_release_without_the_study_is_whole(tmp_path: Path) -> None:
+def test_a_report_of_0_1_0_lacks_the_study_and_one_of_today_may_not(tmp_path: Path) -> None:
     recorded.record_tsn(tmp_path)
+    for order in EVERY[:FEWEST]:
+        record_trained(tmp_path, order)
     write_report(tmp_path, ("csv",), figures=False)
     path = tmp_path / "report" / "results.csv"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not line.startswith("order_")), encoding="utf-8")
-    verified = verify(tmp_path)
-    assert not [problem for problem in verified.problems if "results.csv" in str(problem)]
-    assert any("without the order study" in note for note in verified.notes)
-    some = [line for line in lines if not line.startswith("order_ranks")]
-    path.write_text("".join(some), encoding="utf-8")
-    assert [problem for problem in verify(tmp_path).problems if "order_ranks" in str(problem)]
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    less = [row for row in rows if not row[0].startswith("order_") and TRAINED not in row[-1]]
+    assert len(
+        {row[3] for row in rows if row[0] == "orders"} - {row[3] for row in less if row[0] == "orders"}
+    )
+    former = [[*row[:-1], "paired bootstrap over images"] if row[0] == "intervals" else row for row in less]
+    for held, missing in ((rows, False), (former, False), (less, True)):
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(held)
+        verified = verify(tmp_path)
+        lacks = [problem for problem in verified.problems if "results.csv" in str(problem)]
+        assert bool(lacks) == missing and all("is missing" in str(problem) for problem in lacks)
+        assert any("0.1.0 wrote it" in note for note in verified.notes) == (held is former)
+
+
+# -- several splits ------------------------------------------------------------------------------------------
+
+RUNS = [(1, 0), (1, 1), (2, 0), (4, 0)]
+"""Splits and seeds."""
+THREE = list(itertools.permutations(NAMES[:3]))
+
+
+def record_split(out: Path, order: tuple[str, ...], split: int, seed: int) -> RunRecord:
+    """Records a run on one of several splits, with answers of its own."""
+    made = record_trained(out, order, 100 * split + seed)
+    (out / "runs" / f"{made.id}.json").unlink()
+    told = {"from": "", "number": split, "data": {name: f"contents-of-{name}" for name in order}}
+    whole = replace(made, seed=seed, facts={**made.facts, "splits": told, "split": str(split)})
+    whole.__dict__.pop("id", None)
+    write_record(out, whole)
+    return whole
+
+
+@pytest.fixture(scope="module")
+def on_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All orders of three datasets on three splits, on the first with two seeds, and once with a third."""
+    out = tmp_path_factory.mktemp("on_splits")
+    for order in THREE:
+        for split, seed in RUNS:
+            record_split(out, order, split, seed)
+    record_split(out, THREE[5], 1, 2)
+    return out
+
+
+def test_a_split_counts_once_however_many_seeds_it_has(on_splits: Path) -> None:
+    (group,), reader = group_records(read_records(on_splits)), AnswerReader(on_splits)
+    (study,) = order_studies(group, reader)
+    assert (study.unit, study.runs) == ("splits", tuple(RUNS)) and study.each["mPSI"].shape == (3, 6)
+    records = {(tuple(r.sequence), r.split_number, r.seed): r for r in group.records}
+    for i, row in enumerate(study.permutations):
+        order = tuple(study.names[k] for k in row)
+        told = {run: brute(records[order, *run], reader) for run in RUNS}
+        for m in SUMMARY:
+            values = [getattr(told[run], m) for run in RUNS]
+            each = [(values[0] + values[1]) / 2, *values[2:]]
+            assert study.each[m][:, i] == pytest.approx(each, abs=2e-16)
+            assert study.values[m][i] == pytest.approx(sum(each) / 3, abs=3e-16)
+    rows = rows_of(group, reader)
+    note = "each order trained; means over n=3 splits of 1 to 2 seeds"
+    assert all(note in told.note and told.median is None for told in rows)
+
+
+def test_the_second_path_agrees_over_splits(on_splits: Path) -> None:
+    (group,), reader = group_records(read_records(on_splits)), AnswerReader(on_splits)
+    plain, rows = Recomputation(on_splits, group), rows_of(group, reader)
+    assert {row.table for row in rows} == set(COVERED)
+    for row in rows:
+        near = 3 * SHARES_SEEN if row.table == "order_variance" else 5e-14
+        assert plain.value(row) == pytest.approx((row.value, row.std, math.nan), abs=near, nan_ok=True), row
+
+
+def test_the_variance_over_splits_is_called_theirs(on_splits: Path) -> None:
+    (group,), reader = group_records(read_records(on_splits)), AnswerReader(on_splits)
+    tables = {table.number: table for table in make_tables(collect(group, reader))}
+    table = tables["order_variance"]
+    assert table.columns[-2:] == ["Split", "Order x split"] and "Seed" not in table.columns
+    assert "over all orders and splits:" in table.caption and "of what split and order do" in table.caption
+    assert "Over n = 3 splits, of each the mean over seeds 0, 1, 2." in table.caption
+    assert all(0 <= values[-2].mean <= 1 for section in table.sections for _, values in section.rows)
+    for number in ("orders", "first_task", "order_ranks", "order_sampling"):
+        assert "Means over n = 3 splits" in tables[number].caption, number
+    mixed = [row for row in rows_of(group, reader) if row.table == "order_variance"]
+    mixed += [r._replace(method="EWC", metric=r.metric.replace("split", "seed")) for r in mixed]
+    both = shape("order_variance", mixed)
+    assert both.columns[-4:] == ["Seed", "Order x seed", "Split", "Order x split"]
+    assert "over all orders and seeds or splits:" in both.caption
+
+
+def test_unfinished_seeds_do_not_hide_a_finished_one(tmp_path: Path) -> None:
+    records = [record_trained(tmp_path, order, seed) for order in THREE for seed in (0, 1)]
+    for record, seeds, note in ((records[-1], ((0, 0),), ""), (records[0], ((0, 0), (0, 1)), "n=2 seeds")):
+        lost = record.answers[record.steps[-1].heads[0][0]]["live"]
+        (tmp_path / "answers" / lost / "done.json").unlink()
+        reader = AnswerReader(tmp_path)
+        (group,) = group_records(read_records(tmp_path), reader)
+        (study,) = order_studies(group, reader)
+        assert study.runs == seeds
+        rows, plain = rows_of(group, reader), Recomputation(tmp_path, group)
+        told = {row.metric: row for row in rows if row.table == "orders"}
+        assert note in told["mPSI: mean"].note
+        whole = len(seeds) == 1  # of both seeds an order lacks answers: which are there was not chosen
+        assert told["mPSI: orders"].value == (6 if whole else 4)
+        assert math.isfinite(told["mPSI: mean"].value) == whole
+        for row in rows:
+            found = plain.value(row)
+            assert found == pytest.approx((row.value, row.std, math.nan), abs=2e-13, nan_ok=True), row
 
 
 # -- the figure ----------------------------------------------------------------------------------------------
