@@ -399,6 +399,8 @@ def unfinished_lines(group: RunGroup) -> list[str]:
         orders = sorted({record.order for record in runs}, key=order_rank)
         names = ", ".join(sorted({record.strategy for record in runs}))
         where = f"{'orders' if len(orders) > 1 else 'order'} {', '.join(orders)}"
+        if len(orders) > len(ORDERS):  # of `--orders every` there may be 720; the command says which
+            where = f"{len(orders)} orders"
         lines.append(
             f"unfinished: {names}, {where}: {sum(gap.missing for gap in gaps)} of "
             f"{sum(gap.expected for gap in gaps)} answers are missing, and what needs them is left out; "
