@@ -13,6 +13,8 @@ from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import collect, make_tables
 from cliqa_bench.reports.rows import Tidy, TidyRow, group_records
+from cliqa_bench.reports.tables.further_orders import order_of
+from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.results.records import AnswerReader, Step, read_records, write_record
 
 HOSTILE = [
@@ -35,6 +37,11 @@ def base(numbers: Tidy) -> list[TidyRow]:
 def numbers_of(out: Path) -> Tidy:
     reader = AnswerReader(out)
     return collect(group_records(read_records(out), reader)[0], reader)
+
+
+def tables_of_page(numbers: Tidy) -> list[Table]:
+    """Returns the tables that the page has: those of further orders are in its explorer."""
+    return [table for table in make_tables(numbers) if not order_of(table.number)[1]]
 
 
 def page_of(out: Path) -> str:

@@ -15,7 +15,16 @@ from urllib.parse import unquote
 
 import pytest
 import recorded_runs as recorded
-from recorded_html import HOSTILE, base, hostile_run, numbers_of, page_of, record_for_html, record_many
+from recorded_html import (
+    HOSTILE,
+    base,
+    hostile_run,
+    numbers_of,
+    page_of,
+    record_for_html,
+    record_many,
+    tables_of_page,
+)
 
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.figures.style import COLOURS, LINES, MARKERS
@@ -92,8 +101,8 @@ def numbers(golden: Path) -> Tidy:
 
 
 def test_all_tables_are_in_the_page_as_printed(numbers: Tidy) -> None:
-    tables = make_tables(numbers)
-    page = Page(html_report(numbers, tables))
+    tables = tables_of_page(numbers)
+    page = Page(html_report(numbers, make_tables(numbers)))
     for table in tables:
         assert {"href": f"#{table.name}"} in page.of("a")
         assert any(attributes.get("id") == table.name for attributes in page.of("div"))

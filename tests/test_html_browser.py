@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import recorded_runs as recorded
-from recorded_html import HOSTILE, base, hostile_run, numbers_of, record_for_html, record_many
+from recorded_html import HOSTILE, base, hostile_run, numbers_of, record_for_html, record_many, tables_of_page
 
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import make_tables
@@ -237,7 +237,7 @@ def test_light_and_dark_follow_the_system_and_the_switch(chromium: Any, file: Pa
 
 def test_tables_are_there_without_scripts(chromium: Any, file: Path, numbers: Tidy) -> None:
     visit = Visit(chromium, file, java_script_enabled=False)
-    assert visit.page.locator("#tables table").count() == len(make_tables(numbers))
+    assert visit.page.locator("#tables table").count() == len(tables_of_page(numbers))
     assert visit.page.locator("#explore, #controls, #theme").filter(visible=True).count() == 0
     assert visit.page.locator("noscript").count() == 1 and "Scripts are off" in visit.page.inner_text("body")
     visit.close(file)
@@ -368,7 +368,7 @@ def test_tables_are_copied_and_downloaded(chromium: Any, many: Path) -> None:
     def copied(name: str) -> str:
         button = visit.page.get_by_role("button", name=name, exact=True)
         button.click()
-        visit.page.wait_for_function("document.getElementById('said').textContent === 'Done'")
+        visit.page.locator("#said", has_text="Done").wait_for(state="attached")
         visit.page.evaluate("document.getElementById('said').textContent = ''")
         return str(visit.page.evaluate("navigator.clipboard.readText()"))
 

@@ -24,6 +24,7 @@ from cliqa_bench.reports.page.formulas import FORMULAS
 from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
 from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, order_rank
 from cliqa_bench.reports.spread import ranges
+from cliqa_bench.reports.tables.further_orders import order_of
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, section, value_of
 from cliqa_bench.results.nodes import canonical
 from cliqa_bench.results.records import RunRecord
@@ -104,6 +105,8 @@ def html_report(
     ) + "})();\n"  # fmt: skip
     group = numbers.group
     once = _said_once(group)
+    # of further orders the explorer has all that their tables say, and eight times the bytes are too many
+    tables = [table for table in tables if not order_of(table.number)[1]]
     return environment.get_template("report.html").render(
         style=Markup(style),
         script=Markup(script),
