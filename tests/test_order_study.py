@@ -23,7 +23,7 @@ from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import RunReadout, matrices_of
 from cliqa_bench.reports.parts import PARTS, collect, make_tables, shape
 from cliqa_bench.reports.report import write_report
-from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records
+from cliqa_bench.reports.rows import Gap, RunGroup, Tidy, TidyRow, group_records, unfinished_lines
 from cliqa_bench.reports.tables.all_orders import (
     FEWEST,
     TRAINED,
@@ -490,6 +490,18 @@ def test_unfinished_seeds_do_not_hide_a_finished_one(tmp_path: Path) -> None:
         for row in rows:
             found = plain.value(row)
             assert found == pytest.approx((row.value, row.std, math.nan), abs=2e-13, nan_ok=True), row
+
+
+def test_many_unfinished_orders_are_counted_and_not_listed(tmp_path: Path) -> None:
+    made = [record_trained(tmp_path, order) for order in EVERY[:9]]
+    records = [replace(record, facts={**record.facts, "command": "again"}) for record in made]
+    for some, where in (
+        (records, "9 orders"),
+        (records[:2], f"orders {records[0].order}, {records[1].order}"),
+    ):
+        group = RunGroup("", some, unfinished={record.id: Gap(1, 16) for record in some})
+        missing = f"{len(some)} of {16 * len(some)} answers are missing"
+        assert unfinished_lines(group)[0].startswith(f"unfinished: si, {where}: {missing}")
 
 
 # -- the figure ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from cliqa_bench.reports.rows import ORDERS, RunGroup, TidyRow
 from cliqa_bench.results.records import RunRecord
 
 Run = tuple[int, int]
-"""Split and seed."""
+"""Number of the split, 0 for a single one, and seed."""
 Correlate = Callable[[RunRecord, str, int, str], float]
 """Of a run, a readout, an experience and a test set: the SRCC."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cliqa_bench.order_designs import ORDERS, williams
+from cliqa_bench.reports.audit.recomputed_added import Run
 from cliqa_bench.reports.measure import SUMMARY, is_joint, setting_of
 from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.tables.all_orders import TRAINED
@@ -36,8 +37,6 @@ NAN = math.nan
 _SCOPE = re.compile(r"(?:among )?(?:all [0-9]+|[0-9]+ of [0-9]+)(?: of (.+))?")
 
 Order = tuple[str, ...]
-Run = tuple[int, int]
-"""Number of the split, 0 for a single one, and seed."""
 Values = dict[Order, list[dict[str, float]]]
 """Order -> a mapping for each seed, or for each of several splits: metric -> value."""
 
