@@ -18,7 +18,7 @@ from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.audit.recomputed_orders import COVERED
 from cliqa_bench.reports.audit.verify import verify
-from cliqa_bench.reports.figures.orders import apart, draw_orders
+from cliqa_bench.reports.figures.orders import apart, draw_orders, strokes
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import RunReadout, matrices_of
 from cliqa_bench.reports.parts import PARTS, collect, make_tables, shape
@@ -516,6 +516,13 @@ def test_numerals_are_pushed_apart_in_their_order() -> None:
         assert places[0] >= 0.4 - 1e-12 and places[-1] <= 9.6 + 1e-12
     assert apart([1.0, 4.0, 8.0], [0.4] * 3, limits) == [1.0, 4.0, 8.0], "where there is room they stay"
     assert np.mean(apart([5.0] * 4, [0.4] * 4, limits)) == pytest.approx(5)
+
+
+def test_strokes_that_touch_are_one() -> None:
+    ends = strokes(np.array([3.0, 1.0, 1.05, 1.1, 2.0]), 0.1).reshape(-1, 3)
+    assert ends[:, :2] == pytest.approx(np.array([[0.95, 1.15], [1.95, 2.05], [2.95, 3.05]]))
+    assert np.isnan(ends[:, 2]).all()
+    assert len(strokes(np.full(720, 0.5), 1e-3)) == 3
 
 
 def test_the_figure_marks_the_papers_orders(trained: Path, tmp_path: Path) -> None:

@@ -149,18 +149,34 @@ def _ridge(panel: Axes, study: OrderStudy, level: int, bins: np.ndarray, colour:
     """Draws one method's histogram on its own line; below it every order, a box, and the paper's orders."""
     values = study.values["mPSI"]
     counts, _ = np.histogram(values, bins)
+    first, last = np.flatnonzero(counts)[[0, -1]]
     panel.stairs(
-        level + 0.5 * counts / counts.max(), bins, baseline=level, fill=True, color=colour, alpha=0.55
-    )
-    panel.stairs(level + 0.5 * counts / counts.max(), bins, baseline=level, color=colour, linewidth=0.8)
+        level + 0.5 * counts[first : last + 1] / counts.max(), bins[first : last + 2], baseline=level,
+        fill=True, facecolor=(colour, 0.55), edgecolor=colour, linewidth=0.8,
+    )  # fmt: skip
     q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
     y = level - 0.09
-    panel.plot(
-        values, np.full(len(values), y), "|", color="0.35", markersize=5, markeredgewidth=0.5, alpha=0.6
-    )
+    ends = strokes(values, 0.0015 * (bins[-1] - bins[0]))
+    panel.plot(ends, np.full(len(ends), y), color="0.35", linewidth=5, solid_capstyle="butt", alpha=0.6)
     panel.plot([q1, q3], [y, y], color="black", linewidth=3, solid_capstyle="butt")
     panel.plot([median], [y], "|", color="white", markersize=5, markeredgewidth=1.2)
     _mark_paper(panel, study, y, bins[-1] - bins[0])
+
+
+def strokes(values: np.ndarray, width: float) -> np.ndarray:
+    """Returns the ends of strokes, one for each value, but one for all that touch, with nan between strokes.
+
+    A path of its own for each of 720 orders would make a figure of some megabytes.
+
+    Args:
+        values: (n,) where the strokes are.
+        width: How wide one is.
+    """
+    ordered = np.sort(values)
+    gaps = np.diff(ordered) > width
+    begins = ordered[np.concatenate([[True], gaps])] - width / 2
+    ends = ordered[np.concatenate([gaps, [True]])] + width / 2
+    return np.stack([begins, ends, np.full(len(ends), np.nan)], axis=1).ravel()
 
 
 def _mark_paper(panel: Axes, study: OrderStudy, y: float, width: float) -> None:
@@ -173,9 +189,12 @@ def _mark_paper(panel: Axes, study: OrderStudy, y: float, width: float) -> None:
     values = sorted(labels)
     texts = ["I\N{EN DASH}VIII" if len(labels[value]) == 8 else ", ".join(labels[value]) for value in values]
     halves = [0.0065 * width * (len(text) + 1) for text in texts]
-    for value, text, place in zip(values, texts, apart(values, halves, panel.get_xlim()), strict=True):
-        panel.plot([value, place], [y, y - 0.17], color="0.5", linewidth=0.5, zorder=1)
-        panel.plot([value], [y], "D", color="white", markeredgecolor="black", markersize=3.5, zorder=4)
+    places = apart(values, halves, panel.get_xlim())
+    ways = np.array([[value, place, np.nan] for value, place in zip(values, places, strict=True)]).ravel()
+    panel.plot(ways, np.tile([y, y - 0.17, np.nan], len(values)), color="0.5", linewidth=0.5, zorder=1)
+    heights = np.full(len(values), y)
+    panel.plot(values, heights, "D", color="white", markeredgecolor="black", markersize=3.5, zorder=4)
+    for text, place in zip(texts, places, strict=True):
         panel.text(place, y - 0.24, text, ha="center", va="center", fontsize=6)
 
 
