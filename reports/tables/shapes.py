@@ -135,7 +135,7 @@ def about(group: RunGroup, number: str, in_order: bool, order: str = "") -> str:
     return " ".join(sentences)
 
 
-_OF_MEANS = ("orders", "first_task", "order_ranks", "order_sampling", "intervals", "significance")
+_OF_MEANS = ("orders", "first_task", "order_ranks", "order_sampling", "intervals", "power", "significance")
 """Tables with statistics of their own, of means over the splits."""
 
 
