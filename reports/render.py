@@ -106,7 +106,7 @@ _TEX_GAP = 4.0
 _TEX_MOST = (130.0, 210.0)
 """Widest columns of section labels and of names, in points; what is longer is broken into lines."""
 
-_ROWS_ON_PAGE = 40
+_ROWS_ON_PAGE = 36
 
 # a picture that is wider than the text, or so high that its caption has no room, shrinks
 _TEX_PICTURE = (
