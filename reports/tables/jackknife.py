@@ -281,6 +281,19 @@ def difference(one: Sequence[MeasuredSrcc], other: Sequence[MeasuredSrcc], paire
     return Estimate(value, (*images, *seeds))
 
 
+def variance_between_seeds(one: Sequence[MeasuredSrcc], other: Sequence[MeasuredSrcc], paired: bool) -> float:
+    """Returns the variance of a `difference` between one seed and the next; nan if one seed is all there is.
+
+    Args, where [] stands for what is missing: as of `difference`.
+    """
+    if not one or not other or min(len(one[0].values), len(other[0].values)) < 2:
+        return math.nan
+    mine, theirs = _means(one), _means(other)
+    if not paired:
+        return variance(mine) + variance(theirs)
+    return variance([a - b for a, b in zip(mine, theirs, strict=True)])
+
+
 def _means(by_test: Sequence[MeasuredSrcc]) -> list[float]:
     """Returns the mean over test sets of each seed or split."""
     return [fmean(values) for values in zip(*(one.values for one in by_test), strict=True)]
