@@ -192,7 +192,7 @@ class _AnyOrder:
 
 
 def _run_of(record: RunRecord) -> Run:
-    return int((record.facts.get("splits") or {}).get("number", 0)), record.seed
+    return record.split_number, record.seed
 
 
 def _each(by_run: dict[Run, dict[str, float]]) -> list[dict[str, float]]:
