@@ -1,4 +1,4 @@
-"""What a dataset more does to the SRCC, once more by a plain path; see `recomputed`."""
+"""What one more dataset does to the SRCC, once more by a plain path; see `recomputed`."""
 
 from __future__ import annotations
 

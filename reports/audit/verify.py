@@ -27,7 +27,7 @@ TOLERANCE = 1e-12
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 _NOTE = TIDY_COLUMNS.index("note")
 _FORMER = "paired bootstrap"
-"""Stands in the notes of reports of 0.1.0 alone."""
+"""Only reports of 0.1.0 have it in their notes."""
 _RENEW = "write it anew with report --out, or ask where the change comes from"
 
 

@@ -2,8 +2,8 @@
 
 Where training depends on no earlier dataset (TSN-IQA, SL), a model after some experiences is the set of the
 heads learned so far, however they were ordered. So one ranking of each set's predictions on each test set is
-enough: every order, 720 of six datasets, is then a look-up. Of other methods, the orders count that runs are
-there of (`--orders every` asks for all).
+enough: every order, 720 of six datasets, is then a look-up. Of other methods, the orders that
+were run count (`--orders every` asks for all).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
 
 MOST_TASKS = 7
-"""Of more datasets there are too many orders to go through all of them (40,320 of eight)."""
+"""Eight datasets have 40,320 orders: too many to go through."""
 
 FEWEST = 4
-"""Of fewer orders that were trained, if these are not all, nothing is told: they are no distribution."""
+"""Fewer trained orders than these are left out, unless there are no more: they are not a distribution."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 Test images that show one content are not independent: a model that likes a content errs on all of its images.
 So contents are left out, not images (an image without a reference is a content of its own); the variance that
 follows is Tukey's. Few contents make it uncertain and skewed: the degrees of freedom of a correlation are
-half of the usual, on Fisher's z. What such intervals cover stands in docs/statistics.md; the script is
-`tests/coverage_of_intervals.py`. The parts of a variance are put together by Welch and Satterthwaite.
+half of the usual, on Fisher's z. `tests/coverage_of_intervals.py` measures what such intervals
+cover; see docs/statistics.md. The parts of a variance are put together by Welch and Satterthwaite.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FEWEST = 4
 TRAIN, TEST = 0.7, 0.2
 """Shares of a dataset in a seeded split."""
 MOST_SEEDS = 1000
-"""Beyond this nobody trains."""
+"""The search for a number of seeds ends here."""
 _CELLS = 2_000_000
 """Numbers of a matrix of ranks that is in memory at once."""
 
