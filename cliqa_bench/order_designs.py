@@ -31,7 +31,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
 """Label -> datasets in the order of learning (TSN-IQA, Table V; V to VIII are I to IV reversed)."""
 
 MOST_EVERY = 7
-"""Of more datasets there are more orders (40,320 of eight) than anybody would train."""
+"""Eight datasets have 40,320 orders: too many to train."""
 
 MOST_ORDERS = 5040
 """Most orders of a sample: every order of seven datasets."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +100,24 @@ def sources(
             found.setdefault(method_of(source), {}).setdefault(replicate_of(record), source)
     ranked = sorted(found, key=lambda m: (SETTINGS.index(m.setting), *m[1:]))
     return {method: dict(sorted(found[method].items())) for method in ranked}
+
+
+def once(find: Callable[[RunGroup, AnswerReader], T]) -> Callable[[RunGroup, AnswerReader], T]:
+    """Makes a function look once for what several tables and figures of a group need.
+
+    What it finds is kept as long as the reader; callers must not change it.
+    """
+    known: WeakKeyDictionary[AnswerReader, dict[str, T]] = WeakKeyDictionary()
+
+    @functools.wraps(find)
+    def found(group: RunGroup, reader: AnswerReader) -> T:
+        by_group = known.setdefault(reader, {})
+        key = " ".join([group.id, *(record.id for record in group.records), "unfinished:", *group.unfinished])
+        if key not in by_group:
+            by_group[key] = find(group, reader)
+        return by_group[key]
+
+    return found
 
 
 def drawn_methods(methods: Iterable[Method], one_backbone: bool = True) -> list[Method]:

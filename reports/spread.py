@@ -77,11 +77,12 @@ def kind_of_units(runs: Iterable[Replicate]) -> str:
 
 def counted(runs: Iterable[Replicate]) -> str:
     """Says how many there are: "n=3 splits", "n=3 splits of 2 seeds", "n=2 seeds"; "" for one run."""
-    sizes = [len(same) for same in units(dict.fromkeys(runs)).values()]
+    known = dict.fromkeys(runs)
+    sizes = [len(same) for same in units(known).values()]
     if len(sizes) < 2:
         return ""
     several = max(sizes) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    return f"n={len(sizes)} {kind_of_units(runs)}" + (f" of {several} seeds" if several != 1 else "")
+    return f"n={len(sizes)} {kind_of_units(known)}" + (f" of {several} seeds" if several != 1 else "")
 
 
 def spread(values: Mapping[Replicate, float]) -> Spread:

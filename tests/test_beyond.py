@@ -124,6 +124,12 @@ def test_table_iii_has_the_intervals(runs: Runs) -> None:
     assert f"[{low:.3f}, {high:.3f}]" in markdown(table) and f"[{low:.3f}, {high:.3f}]" in latex(table)
 
 
+def test_intervals_of_one_seed_are_over_contents(tmp_path: Path) -> None:
+    group, reader = RunGroup("", [recorded.record_tsn(tmp_path)]), AnswerReader(tmp_path)
+    (table,) = [t for t in make_tables(collect(group, reader)) if t.number == "III"]
+    assert "In brackets: 95% intervals over contents, see the table of intervals." in table.caption
+
+
 def test_six_seeds_have_a_table_of_p_values(tmp_path: Path) -> None:
     group = RunGroup("", [recorded.record_tsn(tmp_path, seed=seed) for seed in range(6)])
     rows = significance_rows(group, AnswerReader(tmp_path))

@@ -1,4 +1,4 @@
-"""Tables III and IV of every finished order, and what a dataset more does to the former ones."""
+"""Tables III and IV of every finished order, and what one more dataset does to the former ones."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_more_orders_than_the_paper_has_are_counted(tmp_path: Path) -> None:
     assert f"orders without Tables III and IV of their own, all in results.csv: {more}" in numbers.notes
 
 
-# --------------------------------------------------------------------------------------------- a dataset more
+# -------------------------------------------------------------------------------------------- one more dataset
 
 
 def srcc(out: Path, record: RunRecord, node: str, test: str) -> float:

@@ -399,6 +399,27 @@ def test_a_report_of_0_1_0_lacks_the_study_and_one_of_today_may_not(tmp_path: Pa
         assert any("0.1.0 wrote it" in note for note in verified.notes) == (held is former)
 
 
+def test_a_report_of_0_1_0_lacks_the_orders_of_other_datasets(tmp_path: Path) -> None:
+    recorded.record_tsn(tmp_path)
+    for order in (NAMES[:3], NAMES[2::-1]):
+        recorded.record_tsn(tmp_path, ",".join(order), order)
+    write_report(tmp_path, ("csv",), figures=False)
+    path = tmp_path / "report" / "results.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    three = {recorded.TITLES[name] for name in NAMES[:3]}
+    column = TIDY_COLUMNS.index("order")
+    of_three = [row for row in rows if set(row[column].rpartition(" of ")[2].split(", ")) == three]
+    assert {row[0] for row in of_three} >= {"orders", "first_task"}
+    less = [row for row in rows if row not in of_three and not row[0].startswith("order_")]
+    former = [[*row[:-1], "paired bootstrap over images"] if row[0] == "intervals" else row for row in less]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(former)
+    verified = verify(tmp_path)
+    assert not [problem for problem in verified.problems if "results.csv" in str(problem)]
+    assert any("0.1.0 wrote it" in note for note in verified.notes)
+
+
 # -- several splits ------------------------------------------------------------------------------------------
 
 RUNS = [(1, 0), (1, 1), (2, 0), (4, 0)]

@@ -34,7 +34,7 @@ from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.figures.curves import psi_caption
 from cliqa_bench.reports.figures.matrices import srcc_caption
 from cliqa_bench.reports.methods import Method, matrices_of, sources
-from cliqa_bench.reports.parts import collect
+from cliqa_bench.reports.parts import collect, make_tables
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records
 from cliqa_bench.reports.spread import Replicate, counted, ranges, spread, units
@@ -665,6 +665,18 @@ def test_many_differences_have_drawn_signs() -> None:
         assert sign_flip_p([*less]) == pytest.approx(exact, abs=3 * math.sqrt(exact * (1 - exact) / DRAWN))
     assert sign_flip_p([1.0] * 30) == pytest.approx(1 / (DRAWN + 1))
     assert sign_flip_p([1.0, -1.0] * 15) == 1.0
+
+
+def test_captions_say_that_intervals_are_over_splits(recorded_splits: Path, rows: list[TidyRow]) -> None:
+    (group,) = group_records(read_records(recorded_splits))
+    tables = {table.number: table for table in make_tables(Tidy(group, rows, []))}
+    assert "In brackets: 95% intervals over splits, see" in tables["III"].caption
+    for number in ("intervals", "power"):
+        caption = tables[number].caption
+        assert "Splits share images" in caption and "contents" not in caption and "one seed" not in caption
+    assert "Best mSRCC of each section in bold." in tables["intervals"].caption
+    assert "that these splits would have shown" in tables["power"].caption
+    assert tables["power"].columns == ["Value", "Low", "High", "Could be shown"]
 
 
 def test_orders_are_studied_in_means_over_splits(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from cliqa_bench.readouts import read
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.methods import RunReadout, matrices_of
 from cliqa_bench.reports.rows import RunGroup, TidyRow
+from cliqa_bench.reports.tables import statistics
+from cliqa_bench.reports.tables.jackknife import without_each
 from cliqa_bench.reports.tables.statistics import (
     FIXED,
     NO_CONTENTS,
@@ -151,6 +154,23 @@ def test_power_against_the_textbook(tmp_path: Path) -> None:
         row = find(rows, f"mSRCC less TSN-IQA (last head){end}")
         assert row.value == pytest.approx(value, abs=1e-12) and row.note.startswith("n=3 seeds")
     assert math.isfinite(needed), "the recorded runs show a difference"
+
+
+def test_intervals_and_power_leave_contents_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, reader = RunGroup("", [recorded.record_tsn(tmp_path)]), AnswerReader(tmp_path)
+    calls = []
+
+    def counted(*arguments: NDArray[Any]) -> Float:
+        calls.append(arguments)
+        return without_each(*arguments)
+
+    monkeypatch.setattr(statistics, "without_each", counted)
+    interval_rows(group, reader)
+    first = len(calls)
+    power_rows(group, reader)
+    assert first == len(calls) == 4 * 4  # readouts and test sets
+    power_rows(group, AnswerReader(tmp_path))  # answers may have changed by then
+    assert len(calls) == 2 * first
 
 
 def test_one_seed_shows_nothing_of_training(tmp_path: Path) -> None:

@@ -147,8 +147,7 @@ class Recomputation:
             for readout, method in record.rows.items():
                 line = (setting_of(record, readout), record.backbone, method, record.variant, order)
                 if line == row[1:6]:
-                    split = (record.facts.get("splits") or {}).get("number", 0)
-                    runs.setdefault((split, record.seed), (record, readout))
+                    runs.setdefault((record.split_number, record.seed), (record, readout))
         return runs
 
     def _srcc(self, record: RunRecord, readout: str, step: int, test: str) -> float:

@@ -1,4 +1,4 @@
-"""What a dataset more does to the SRCC, once more by a plain path; see `recomputed`."""
+"""What one more dataset does to the SRCC, once more by a plain path; see `recomputed`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,5 @@ def _runs(
             line = (setting_of(record, readout), record.backbone, method, record.variant)
             same = set(record.sequence) == datasets if is_joint(record) else record.order == order
             if line == row[1:5] and same:
-                split = (record.facts.get("splits") or {}).get("number", 0)
-                found.setdefault((split, record.seed), (record, readout))
+                found.setdefault((record.split_number, record.seed), (record, readout))
     return found

@@ -56,13 +56,13 @@ class PlainIntervals:
         main = group.main_record
         self._tests = {main.titles.get(test, test): test for test in main.sequence}
         self._runs: dict[Line, dict[tuple[int, int], tuple[RunRecord, str]]] = {}
-        self._split = len({_split_of(record) for record in group.finished} - {0}) > 1
+        self._split = len({record.split_number for record in group.finished} - {0}) > 1
         for record in group.records:  # the newest first
             joint = is_joint(record) and set(record.sequence) == set(main.sequence)
             if group.is_finished(record) and (joint or record.order == group.main_order):
                 for readout, method in record.rows.items():
                     line = (setting_of(record, readout), record.backbone, method, record.variant)
-                    run = (_split_of(record), record.seed)
+                    run = (record.split_number, record.seed)
                     self._runs.setdefault(line, {}).setdefault(run, (record, readout))
         self._known: dict[tuple[Line, str], _Said | None] = {}
 
@@ -193,10 +193,6 @@ def _splits(values: Sequence[float]) -> list[tuple[float, float]]:
     """Returns the variance of a mean over splits (Nadeau and Bengio): 1 / n + 2 / 7 in place of 1 / n."""
     n = len(values)
     return [(float(np.var(values, ddof=1)) * (1 / n + 2 / 7), n - 1.0)] if n > 1 else [(NAN, 1.0)]
-
-
-def _split_of(record: RunRecord) -> int:
-    return int((record.facts.get("splits") or {}).get("number", 0))
 
 
 def _half(parts: Sequence[tuple[float, float]], power: float = 0.5) -> float:

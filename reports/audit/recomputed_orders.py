@@ -22,7 +22,8 @@ from cliqa_bench.reports.audit.recomputed_added import Run
 from cliqa_bench.reports.measure import SUMMARY, is_joint, setting_of
 from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.tables.all_orders import TRAINED
-from cliqa_bench.reports.tables.order_study import ALIKE, LEVEL, TIES, drawn_samples
+from cliqa_bench.reports.tables.jackknife import LEVEL
+from cliqa_bench.reports.tables.order_study import ALIKE, TIES, drawn_samples
 from cliqa_bench.results.records import RunRecord, Step
 from cliqa_bench.types import Floats
 
@@ -192,7 +193,7 @@ class _AnyOrder:
 
 
 def _run_of(record: RunRecord) -> Run:
-    return int((record.facts.get("splits") or {}).get("number", 0)), record.seed
+    return record.split_number, record.seed
 
 
 def _each(by_run: dict[Run, dict[str, float]]) -> list[dict[str, float]]:

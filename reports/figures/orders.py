@@ -39,8 +39,8 @@ def first_task_caption(numbers: Tidy) -> str:
     """Returns the caption of the first-task effect."""
     return (
         "First-task effect: mean of mPSI over all orders that begin with a dataset; bars: from the worst to "
-        "the best of these orders. Exact from one training per dataset."
-        + generated_sentence(numbers.group.caution)
+        "the best of these orders. Exact where one training per dataset gives every order; else each was "
+        "trained." + generated_sentence(numbers.group.caution)
     )
 
 

@@ -60,7 +60,8 @@ FORMULAS = (
     Formula(
         "Interval",
         f"{LEVEL:.0%}: tanh(artanh r ± q s / (1 − r²)) for a correlation r, d ± q s for a difference d. s²: "
-        "Tukey's jackknife variance over the contents of the test images plus the variance over seeds; q: "
+        "Tukey's jackknife variance over the contents of the test images plus the variance over seeds, or of "
+        "n splits 1/n + 2/7 times the variance between them; q: "
         f"the {1 - (1 - LEVEL) / 2:.1%} quantile of Student's t, degrees of freedom by Welch and "
         "Satterthwaite.",
         ("Low", "High"),

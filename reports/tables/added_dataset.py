@@ -1,8 +1,8 @@
-"""What a dataset more does: the SRCC on every test set before it was learned, after it, and the difference.
+"""What one more dataset does: the SRCC on every test set before it was learned, after it, and the difference.
 
-An order with one dataset more than another is compared with it. Where it goes on from the other (the same
-datasets in the same order, then the new one), its own runs say both: after the experience before the last,
-and after the last. Else the runs of the two orders are compared, each after its last experience.
+An order with one more dataset than another is compared with it. If it continues the other (the same datasets
+in the same order, then the new one), its own runs give both numbers: after the last experience but one, and
+after the last. Else the runs of the two orders are compared, each after its last experience.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOMENTS = ("before", "after", "difference")
 
 
 class OrderPair(NamedTuple):
-    """Two orders, of which one has a dataset more.
+    """Two orders, of which one has one more dataset.
 
     Attributes:
         less: A run in the order without the dataset.
@@ -46,9 +46,9 @@ class OrderPair(NamedTuple):
 
 
 def order_pairs(group: RunGroup) -> list[OrderPair]:
-    """Returns each order that has a dataset more than another, with that other.
+    """Returns each order that has one more dataset than another, with that other.
 
-    Of several others, the one from which it goes on; if there is none, the first of the paper's orders.
+    Of several others, the one that it continues; if there is none, the first of the paper's orders.
     """
     by_order: dict[str, RunRecord] = {}
     for record in group.records:
@@ -164,9 +164,9 @@ def shape_added(rows: list[TidyRow]) -> Table:
             sections.append(build(label, some, namer(rows), _column, _HEADS, True, best=_HEADS))
     told = "; ".join(f"{_new(rows, order)} added to {_less(rows, order)}" for order in orders)
     caption = (
-        f"SRCC before and after a dataset more was learned, and the difference: {told}. Where the order goes "
-        "on from the other, before is the same run's experience before the last; else the other order's "
-        "runs of the same seeds. Mean: over the datasets that were there before. Best results of each "
+        f"SRCC before and after one more dataset was learned, and the difference: {told}. If the order "
+        "continues the other, before is the same run's last experience but one; else the other order's runs "
+        "of the same seeds and splits. Mean: over the datasets that were there before. Best results of each "
         "section in bold; before a dataset is learned, its own results are of a future task (gray)."
     )
     return Table(TABLE, caption, ("Test set", "Method"), _HEADS, sections)

@@ -2,8 +2,8 @@
 
 Where training depends on no earlier dataset (TSN-IQA, SL), a model after some experiences is the set of the
 heads learned so far, however they were ordered. So one ranking of each set's predictions on each test set is
-enough: every order, 720 of six datasets, is then a look-up. Of other methods, the orders count that runs are
-there of (`--orders every` asks for all).
+enough: every order, 720 of six datasets, is then a look-up. Of other methods, the orders that
+were run count (`--orders every` asks for all).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from cliqa_bench.reports.methods import (
     make_row,
     matrices_of,
     method_of,
+    once,
     sources,
 )
 from cliqa_bench.reports.rows import SETTINGS, RunGroup, TidyRow, order_rank
@@ -37,11 +37,10 @@ from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
 
 MOST_TASKS = 7
-"""Of more datasets there are too many orders to go through all of them (40,320 of eight)."""
-
+"""Eight datasets have 40,320 orders: too many to go through."""
 
 FEWEST = 4
-"""Of fewer orders that were trained, if these are not all, nothing is told: they are no distribution."""
+"""Fewer trained orders than these are left out, unless there are no more: they are not a distribution."""
 
 
 @dataclass(frozen=True)
@@ -123,20 +122,8 @@ def is_order_free(record: RunRecord, reader: AnswerReader) -> bool:
     return len(last) == 1 and spec.is_file() and len(read_json(spec).get("sequence", [])) == 1
 
 
-_STUDIES: WeakKeyDictionary[AnswerReader, dict[str, list[OrderStudy]]] = WeakKeyDictionary()
-"""What was found with a reader, by group: two tables and two figures ask for it."""
-
-
+@once
 def order_studies(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
-    """Returns what `study_orders` finds; it is looked for once."""
-    found = _STUDIES.setdefault(reader, {})
-    key = " ".join([group.id, *(record.id for record in group.records), "unfinished:", *group.unfinished])
-    if key not in found:
-        found[key] = study_orders(group, reader)
-    return found[key]
-
-
-def study_orders(group: RunGroup, reader: AnswerReader) -> list[OrderStudy]:
     """Measures the orders of the main order's datasets, and of others of which several orders were run.
 
     Raises:

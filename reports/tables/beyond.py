@@ -154,18 +154,18 @@ def shape_intervals(rows: list[TidyRow]) -> Table:
         _section(s, [r for r in shown if r.setting == s], column, columns, {"mSRCC\tValue": max})
         for s in unique(row.setting for row in rows)
     ]
-    caption = (
-        f"{LEVEL:.0%} intervals of the SRCC after the last experience: the jackknife over the contents of "
-        "the test sets (images of one reference together), the spread over seeds, Student's t on Fisher's z. "
-        "The best is the method with the highest mSRCC of the same setting and backbone; an interval of the "
-        "difference without 0 tells the two apart. They leave out that other splits would teach otherwise; "
-        f"with one seed, chance in training too. Best mSRCC of each section in bold.{_left_out(rows)}"
+    over = (
+        "the jackknife over the contents of the test sets (images of one reference together), the spread "
+        "over seeds"
     )
+    but = " They leave out that other splits would teach otherwise; with one seed, chance in training too."
     if any(SPLITS in row.note for row in rows):
-        start, _, end = caption.partition("the jackknife over")
-        caption = (
-            f"{start}over splits, {end.partition('seeds, ')[2].partition(' They leave')[0]}{_SPLITS_SHARE}"
-        )
+        over, but = "over splits", _SPLITS_SHARE
+    caption = (
+        f"{LEVEL:.0%} intervals of the SRCC after the last experience: {over}, Student's t on Fisher's z. "
+        "The best is the method with the highest mSRCC of the same setting and backbone; an interval of the "
+        f"difference without 0 tells the two apart.{but} Best mSRCC of each section in bold.{_left_out(rows)}"
+    )
     names = [column.split("\t")[1] for column in columns]
     counts = [(span, len(heads)) for span, heads in spans.items()]
     return Table("intervals", caption, ("Setting", "Method"), names, sections, counts)
@@ -190,28 +190,32 @@ def shape_power(rows: list[TidyRow]) -> Table:
     def column(row: TidyRow) -> str:
         return heads[row.metric.partition(": ")[2]]
 
+    kind = SPLITS if any(SPLITS in row.note for row in rows) else SEEDS
+    paired, given = "the same contents, and the same seeds where both have them", "seeds and test images"
+    end = (
+        " Seeds needed: how many would show the difference that was found, on the same test images; a dash "
+        f"where {MOST_SEEDS} would not, or one seed tells no spread."
+    )
+    columns = [*heads.values()]
+    if kind == SPLITS:  # seeds do not stand for splits
+        paired, given, end = "the same splits; a dash where methods have others", SPLITS, _SPLITS_SHARE
+        columns.remove(heads["seeds"])
     several = len({row.backbone for row in rows}) > 1
     sections = []
     for setting, backbone in unique((row.setting, row.backbone) for row in rows):
         some = [row for row in rows if row[1:3] == (setting, backbone)]
         label = setting + (f" [{backbone}]" if several else "")
         digits = {heads["seeds"]: 0}
-        sections.append(build(label, some, name, column, [*heads.values()], digits=digits, best=()))
-    splits = any(SPLITS in row.note for row in rows)
-    kind = SPLITS if splits else SEEDS
-    few = unique(too_few(n, kind) for row in rows if too_few(n := _seeds_of(row.note)))
+        sections.append(build(label, some, name, column, columns, digits=digits, best=()))
+    few = unique(filter(None, (too_few(_seeds_of(row.note), kind) for row in rows)))
     caption = (
         "Difference in mSRCC of every two methods, after the last experience, with its "
-        f"{LEVEL:.0%} interval (paired: the same contents, and the same seeds where both have them). Could "
-        "be shown: the smallest difference that these seeds and test images would have shown with "
-        f"probability {POWER}. Seeds needed: how many would show the difference that was found, on the same "
-        f"test images; a dash where {MOST_SEEDS} would not, or one seed tells no spread."
-        + _SPLITS_SHARE
-        * splits
+        f"{LEVEL:.0%} interval (paired: {paired}). Could be shown: the smallest difference that these "
+        f"{given} would have shown with probability {POWER}.{end}"
     )
     if few:
         caption += f" No p-values, {'; '.join(few)}."
-    return Table("power", caption + _left_out(rows), ("Setting", "Pair"), [*heads.values()], sections)
+    return Table("power", caption + _left_out(rows), ("Setting", "Pair"), columns, sections)
 
 
 def _seeds_of(note: str) -> int:

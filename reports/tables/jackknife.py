@@ -3,8 +3,8 @@
 Test images that show one content are not independent: a model that likes a content errs on all of its images.
 So contents are left out, not images (an image without a reference is a content of its own); the variance that
 follows is Tukey's. Few contents make it uncertain and skewed: the degrees of freedom of a correlation are
-half of the usual, on Fisher's z. What such intervals cover stands in docs/statistics.md; the script is
-`tests/coverage_of_intervals.py`. The parts of a variance are put together by Welch and Satterthwaite.
+half of the usual, on Fisher's z. `tests/coverage_of_intervals.py` measures what such intervals
+cover; see docs/statistics.md. The parts of a variance are put together by Welch and Satterthwaite.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FEWEST = 4
 TRAIN, TEST = 0.7, 0.2
 """Shares of a dataset in a seeded split."""
 MOST_SEEDS = 1000
-"""Beyond this nobody trains."""
+"""The search for a number of seeds ends here."""
 _CELLS = 2_000_000
 """Numbers of a matrix of ranks that is in memory at once."""
 
@@ -279,6 +279,19 @@ def difference(one: Sequence[MeasuredSrcc], other: Sequence[MeasuredSrcc], paire
     images = [over_contents(left / k, halved=False) for left in lefts]
     seeds = over_seeds(apart) if paired else (*over_seeds(mine), *over_seeds(theirs))
     return Estimate(value, (*images, *seeds))
+
+
+def variance_between_seeds(one: Sequence[MeasuredSrcc], other: Sequence[MeasuredSrcc], paired: bool) -> float:
+    """Returns the variance of a `difference` between one seed and the next; nan if one seed is all there is.
+
+    Args, where [] stands for what is missing: as of `difference`.
+    """
+    if not one or not other or min(len(one[0].values), len(other[0].values)) < 2:
+        return math.nan
+    mine, theirs = _means(one), _means(other)
+    if not paired:
+        return variance(mine) + variance(theirs)
+    return variance([a - b for a, b in zip(mine, theirs, strict=True)])
 
 
 def _means(by_test: Sequence[MeasuredSrcc]) -> list[float]:

@@ -1,12 +1,11 @@
 """What the order does to a method: where the paper's orders lie, what the variance is, what few orders tell.
 
-**Shares of the variance.** Each order has a value per seed, or per split if there
-are several. The sum of squares of all of them about their
-mean is divided, as in an analysis of variance, between the orders and the seeds. That between the orders is
-fitted by least squares: on the dataset that is learned first; on the last one; on both; on who follows whom,
-an indicator for each pair of neighbours, from which first and last follow, too. A model with as many
-parameters as orders explains anything, so its share is nan. By chance alone, a factor explains its degrees of
-freedom over those of all.
+**Shares of the variance.** Each order has a value per seed, or per split if there are several. The sum of
+squares of all of them about their mean is divided, as in an analysis of variance, between the orders and the
+seeds. That between the orders is fitted by least squares: on the dataset that is learned first; on the last
+one; on both; on who follows whom, an indicator for each pair of neighbours, from which first and last follow,
+too. A model with as many parameters as orders explains anything, so its share is nan. By chance alone, a
+factor explains its degrees of freedom over those of all.
 
 **The intervals** are a delete-one-order jackknife with Student's t. They tell how much a share hangs on
 single orders; they do not cover the choice of images, and of one seed nothing of chance in training.
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from cliqa_bench.order_designs import ORDERS, williams
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.tables.all_orders import OrderStudy
+from cliqa_bench.reports.tables.jackknife import LEVEL
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.types import Floats
 
@@ -40,7 +40,6 @@ ALIKE = 1e-6
 TIES = 9
 """Decimals to which values are compared when they are ranked; what differs further behind is rounding."""
 
-LEVEL = 0.95
 DRAWS = 2000
 """Samples that are drawn to see how well they estimate the spread."""
 

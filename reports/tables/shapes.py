@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
-from cliqa_bench.reports.spread import ranges
+from cliqa_bench.reports.spread import SPLITS, ranges
+from cliqa_bench.reports.tables.further_orders import order_of
 
 DIGITS = 3
 
@@ -86,7 +87,7 @@ class Table:
 
 def table_title(number: str) -> str:
     """Returns what a table is called, by its number in the paper or its word."""
-    number, _, order = number.partition("_") if number.startswith(("III_", "IV_")) else (number, "", "")
+    number, order = order_of(number)
     if order:
         return f"Table {number}, order {order}"
     return f"Table {number}" if number.isupper() else number.replace("_", " ").capitalize()
@@ -300,7 +301,10 @@ def with_intervals(table: Table, bounds: Sequence[TidyRow]) -> Table:
                 )
                 values[i] = values[i]._replace(low=low, high=high)
                 found |= math.isfinite(low)
-    told = " In brackets: 95% intervals over contents and seeds, see the table of intervals."
+    notes = [row.note for row in bounds]
+    over = "contents and seeds" if any("contents and" in note for note in notes) else "contents"
+    over = SPLITS if any(SPLITS in note for note in notes) else over
+    told = f" In brackets: 95% intervals over {over}, see the table of intervals."
     return replace(table, caption=table.caption + told) if found else table
 
 

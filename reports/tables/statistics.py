@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, variance
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from cliqa_bench.reports.methods import (
     RunReadout,
     joined_note,
     make_row,
-    matrices_of,
+    once,
     predict,
     sources,
     unique,
@@ -33,8 +33,10 @@ from cliqa_bench.reports.tables.jackknife import (
     mean_estimate,
     seeds_needed,
     smallest_difference,
+    variance_between_seeds,
     without_each,
 )
+from cliqa_bench.reports.tables.tsn import summaries
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import Floats
@@ -79,6 +81,7 @@ class Known(NamedTuple):
         return difference(mine, theirs, self.runs[one] == self.runs[other])
 
 
+@once
 def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
     """Reads what every method of the main order says after the last experience.
 
@@ -217,7 +220,7 @@ def power_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         smallest = smallest_difference(found.parts) if found.parts else math.nan
         needed = math.nan
         if len(group.splits) < 2:
-            spread = _spread(known.whole(one, tests), known.whole(other, tests), paired)
+            spread = variance_between_seeds(known.whole(one, tests), known.whole(other, tests), paired)
             needed = seeds_needed(found.parts[: len(tests)], spread, abs(found.value))
         numbers = {"": found.value, ": low": low, ": high": high, ": smallest": smallest, ": seeds": needed}
         fewer = min((known.runs[m] for m in (one, other)), key=lambda runs: len(units(dict.fromkeys(runs))))
@@ -228,16 +231,6 @@ def power_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
             for end, value in numbers.items()
         ]
     return rows
-
-
-def _spread(one: Sequence[MeasuredSrcc], other: Sequence[MeasuredSrcc], paired: bool) -> float:
-    """Returns the variance of the difference of two mSRCC between one seed and the next."""
-    if not one or not other or min(len(one[0].values), len(other[0].values)) < 2:
-        return math.nan
-    mine, theirs = ([fmean(seed) for seed in zip(*(a.values for a in m), strict=True)] for m in (one, other))
-    if not paired:
-        return variance(mine) + variance(theirs)
-    return variance([a - b for a, b in zip(mine, theirs, strict=True)])
 
 
 # ------------------------------------------------------------------------------------------ tests over seeds
@@ -308,18 +301,13 @@ def significance_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         if one[:2] == other[:2] and not too_few(len(units(dict.fromkeys(common)))):
             pairs.append((one, other, common))
     tested = unique(method for one, other, _ in pairs for method in (one, other))
-    values = {
-        method: {
-            run: metrics.summary(*matrices_of(reader, source)) for run, source in methods[method].items()
-        }
-        for method in tested
-    }
+    values = {method: summaries(reader, methods[method]) for method in tested}
     rows = []
     for one, other, common in pairs:
         drawn = f"{DRAWN} drawn sign flips" if len(units(dict.fromkeys(common))) > MOST_EXACT else ""
         note = joined_note(counted(common), drawn, group.caution)
         for metric in TESTED:
-            less = {r: getattr(values[one][r], metric) - getattr(values[other][r], metric) for r in common}
+            less = {r: values[one][metric][r] - values[other][metric][r] for r in common}
             p = sign_flip_p([fmean(same) for same in units(less).values()])
             for method, rival in ((one, other), (other, one)):  # two-sided: the same both ways
                 name = f"{metric}: p against {rival.label}"

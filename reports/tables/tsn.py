@@ -1,4 +1,4 @@
-"""What the tables about TSN-IQA alone need: its runs, and one row from the numbers of several of them."""
+"""What several tables need: the runs of a strategy (by default TSN-IQA), and one row from several numbers."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ function drawAxes(picture, { width, height, pad, low, high, x, y, tilted, metric
   });
 }
 
-// The point nearest to the pointer tells its value, so nobody has to hit it; those it hides tell theirs too.
+// The point nearest to the pointer tells its value, so it need not be hit; those it hides tell theirs too.
 function followPointer(picture, points, width) {
   let on = null;
   const leave = () => {
