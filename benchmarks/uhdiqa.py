@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.subsets import SETS, read_set
@@ -58,8 +57,6 @@ def entry(row: LabelRow) -> Entry:
     Raises:
         UserError: If a cell is none of what its column may hold.
     """
-    name = row.text("image_name")
-    if not re.fullmatch(r"\d+\.jpg", name, re.IGNORECASE | re.ASCII):
-        raise row.fault("image_name", "the name of an image such as 4069.jpg")
+    name = row.match("image_name", r"\d+\.jpg", "the name of an image such as 4069.jpg")[0]
     key = f"{FOLDERS[read_set(row, 'set')]}/{name}"
     return Entry(row.where, Rating(key, row.number_in("quality_mos", 0, 1), math.nan, None, "authentic"))
