@@ -169,17 +169,14 @@ class TableDataset(Dataset):
         if column is None:
             return None
         subset: dict[str, tuple[Subset, str]] = {}
-        faults = []
-        for row in self.table.rows:
-            try:
-                key, part = self._key_of(row), self._subset_of(row, column)
-            except UserError as error:
-                faults.append(error)
-                continue
+
+        def place(row: LabelRow) -> None:
+            key, part = self._key_of(row), self._subset_of(row, column)
             there, where = subset.setdefault(key, (part, row.where))
             if there != part:
-                faults.append(UserError(f"{row.where} puts {key} into {part}, {where} into {there}; mend it"))
-        refuse(faults)
+                raise UserError(f"{row.where} puts {key} into {part}, {where} into {there}; mend it")
+
+        read_all(self.table.rows, place)
         return {key: part for key, (part, _) in subset.items()}
 
     def _subset_of(self, row: LabelRow, column: str) -> Subset:
