@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,13 +14,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.pixels.decode import OWN, Reading
-from cliqa_bench.benchmarks.readers.image_names import (
-    SUFFIX_KIND,
-    MatchedNames,
-    list_files,
-    match_names,
-)
+from cliqa_bench.benchmarks.pixels.decode import FORMAT_OF, OWN, Reading
+from cliqa_bench.benchmarks.readers.image_names import MatchedNames, list_files, match_names, nfc
 from cliqa_bench.benchmarks.readers.own_tables import OwnTable, read_own_table
 from cliqa_bench.benchmarks.readers.table_columns import (
     AVERAGE,
@@ -83,7 +77,7 @@ class TableDataset(Dataset):
         except UserError as error:
             raise UserError(f"{self.options.path}: {error}") from error
         super().__init__(self._matched.root)
-        self._paths = {_key(file): file for file in self._matched.files.values()}
+        self._paths = {nfc(file): file for file in self._matched.files.values()}
 
     @classmethod
     def _unnested(cls, root: Path) -> Path:
@@ -120,7 +114,7 @@ class TableDataset(Dataset):
         name = row.text(self.columns.image)
         if fault := self._matched.faults.get(name):
             raise UserError(f"{row.where}: image {name} {fault}")
-        return _key(self._matched.files.get(name, name))
+        return nfc(self._matched.files.get(name, name))
 
     def _rated_twice(self, entries: Sequence[Entry]) -> list[UserError]:
         first: dict[str, str] = {}
@@ -190,7 +184,7 @@ class TableDataset(Dataset):
 
     @cached_property
     def _pictures(self) -> list[str]:
-        return [file for file in list_files(self.root) if Path(file).suffix.lower() in SUFFIX_KIND]
+        return [file for file in list_files(self.root) if Path(file).suffix.lower() in FORMAT_OF]
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -259,11 +253,6 @@ def _text(row: LabelRow, column: str) -> str:
         return row.text(column)
     except UserError:
         return ""
-
-
-def _key(file: str) -> str:
-    """Returns the key of an image: the same for a file's name however the disk writes its accents."""
-    return unicodedata.normalize("NFC", file)
 
 
 def find(text: str) -> type[Dataset]:

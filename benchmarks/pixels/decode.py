@@ -93,6 +93,9 @@ FORMATS = {
 AVIF needs Pillow 11.3 or newer, HEIF the package pillow-heif.
 """
 
+FORMAT_OF = {extension: name for name, extensions in FORMATS.items() for extension in extensions}
+"""Extension -> format. Names that differ in extensions of one format may mean the same file."""
+
 RAW = frozenset((
     ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".nef",
     ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw",
@@ -235,7 +238,7 @@ def _opened(
     if not name:
         raise UserError(f"image {path} is in none of the formats {', '.join(FORMATS)}; {_advice(start)}")
     suffix = path.suffix.lower()
-    if suffix in _EXTENSIONS and suffix not in FORMATS[name]:
+    if FORMAT_OF.get(suffix, name) != name:
         if not reading.any_name:
             raise UserError(f"image {path} is a {name} file, not what its name says; copy or unpack it again")
         if noted is not None:
@@ -259,9 +262,6 @@ def _raw(path: Path) -> UserError:
         f"image {path} is a camera's raw file, of which at best a preview would be read; export it as JPEG, "
         "PNG or TIFF"
     )
-
-
-_EXTENSIONS = frozenset(extension for of_format in FORMATS.values() for extension in of_format)
 
 
 def _format(start: bytes) -> str:

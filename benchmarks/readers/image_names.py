@@ -16,15 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from cliqa_bench.benchmarks.pixels.decode import FORMATS
+from cliqa_bench.benchmarks.pixels.decode import FORMAT_OF
 from cliqa_bench.errors import UserError, join_names
 from cliqa_bench.paths import is_file
 
 MOST_FILES = 500_000
 """Files below a folder that are looked at; the pictures of no rated dataset are more."""
-
-SUFFIX_KIND = {suffix: kind for kind, suffixes in FORMATS.items() for suffix in suffixes}
-"""Suffix of a picture -> its format: names that differ in suffixes of one format may mean the same file."""
 
 _STEPS = ("", "with another Unicode form", "with another case", "with another suffix")
 """How much of a name is overlooked, from nothing on; each step overlooks what those before do, too."""
@@ -218,19 +215,20 @@ def _parts(name: str) -> NameParts:
     return tuple(part for part in plain.split("/") if part not in ("", ".", "..")) or (name,)
 
 
-def _nfc(name: str) -> str:
+def nfc(name: str) -> str:
+    """Returns a name that is the same however the disk writes its accents."""
     return unicodedata.normalize("NFC", name)
 
 
 def _folded(name: str) -> str:
-    return _nfc(_nfc(name).casefold())
+    return nfc(nfc(name).casefold())
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
     """Splits off a picture's suffix; any other dot belongs to the name."""
     stem, dot, tail = name.rpartition(".")
     suffix = f".{tail.lower()}"
-    return (stem, suffix) if dot and stem and suffix in SUFFIX_KIND else (name, "")
+    return (stem, suffix) if dot and stem and suffix in FORMAT_OF else (name, "")
 
 
 def _loose(name: str) -> str:
@@ -243,11 +241,11 @@ def _step(file: NameParts, wanted: NameParts) -> int | None:
         return 0
     if len(file) != len(wanted):
         return None
-    if [*map(_nfc, file)] == [*map(_nfc, wanted)]:
+    if [*map(nfc, file)] == [*map(nfc, wanted)]:
         return 1
     there, here = [*map(_folded, file)], [*map(_folded, wanted)]
     if there == here:
         return 2
     (stem, suffix), (name, given) = _split_suffix(there[-1]), _split_suffix(here[-1])
-    same_kind = not given or SUFFIX_KIND.get(given) == SUFFIX_KIND.get(suffix)
+    same_kind = not given or FORMAT_OF.get(given) == FORMAT_OF.get(suffix)
     return 3 if there[:-1] == here[:-1] and stem == name and suffix and same_kind else None
