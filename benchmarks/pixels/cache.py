@@ -256,8 +256,8 @@ class _Build:
         folder: Path | None = None,
         max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
-        # one dataset in two places is two caches: they must not take turns in overwriting each other
         self.reading = reading_changes(dataset.reading)
+        # one dataset in two places is two caches: they must not take turns in overwriting each other
         place = digest([str(dataset.root.resolve()), resize, *([self.reading] if self.reading else [])])
         self.path = (folder or cache_root() / "decoded") / f"{dataset.name}-{resize}-{place}.images"
         self.dataset = dataset
