@@ -55,7 +55,7 @@ class LiveMd(Dataset):
     def entries(self) -> list[Entry]:
         """Reads names and DMOS of both parts."""
         found = [entry for number in PARTS for entry in self._part(number)]
-        worst = max(dmos for _, dmos, _ in found)  # before any split, as with LIVE
+        worst = max((dmos for _, dmos, _ in found), default=0.0)  # before any split, as with LIVE
         return read_all(found, lambda one: rating(*one, worst))
 
     def _part(self, number: int) -> list[tuple[str, float, str]]:

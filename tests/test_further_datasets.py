@@ -314,6 +314,15 @@ def test_other_scores_or_names_of_livemd_are_refused(tmp_path: Path) -> None:
     refused("entry 1 names 'babygirl.bmp'")
 
 
+def test_livemd_without_any_image_is_refused(tmp_path: Path) -> None:
+    dataset, _ = made(tmp_path, "livemd")
+    for part in (1, 2):
+        scipy.io.savemat(dataset.root / f"Part {part}/Scores.mat", {"DMOSscores": np.zeros((1, 0))})
+        scipy.io.savemat(dataset.root / f"Part {part}/Imagelists.mat", {"distimgs": np.empty((1, 0), object)})
+    with pytest.raises(UserError, match="rates 0 images, expected 12"):
+        dataset.ratings()
+
+
 @pytest.mark.parametrize(
     ("cell", "value", "line"),
     [
