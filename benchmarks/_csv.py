@@ -41,7 +41,7 @@ SYNONYMS: dict[Subset, tuple[str, ...]] = {
 """Subset -> what people call it in a table; case does not matter."""
 
 FEW_LABELS = 10
-"""Up to so many different labels are few, if there are five times as many images."""
+"""At most this many different labels are few, if there are five times as many images."""
 
 _LONGEST_NAME = 48
 _SUBSET_OF = {word: subset for subset, words in SYNONYMS.items() for word in words}
@@ -51,7 +51,7 @@ class TableDataset(Dataset):
     """What the classes of tables share; `find` makes one per table.
 
     Attributes:
-        options: The table's path, and what was said of it.
+        options: The table's path and the user's options.
         table: Its rows.
         columns: Which of its columns is what.
     """
@@ -65,7 +65,7 @@ class TableDataset(Dataset):
     reading: Reading = OWN
 
     def __init__(self, root: Path) -> None:
-        """Opens a table; of the pictures, only names are looked at.
+        """Opens a table; reads the names of pictures, but no picture.
 
         Args:
             root: Where the pictures are looked for.
@@ -156,8 +156,7 @@ class TableDataset(Dataset):
         column, several = self.columns.split, self.columns.splits
         if several and number not in several:
             raise UserError(
-                f"{self.options.path} has no split {number}; its columns {', '.join(several.values())} are "
-                "those there are"
+                f"{self.options.path} has no split {number}; it has the columns {', '.join(several.values())}"
             )
         column = several.get(number, column)
         if column is None:
@@ -195,7 +194,7 @@ class TableDataset(Dataset):
         return self._paths.get(key)
 
     def files_without_labels(self) -> list[str]:
-        """See the base class: those that the table names, for there may be any others beside it."""
+        """See the base class: those that the table names, since others may lie beside it."""
         return list(self._paths.values())
 
     def unlabelled_files(self) -> list[str]:
@@ -248,7 +247,7 @@ class TableDataset(Dataset):
 
 
 def _text(row: LabelRow, column: str) -> str:
-    """Returns a cell as text; "" where it is none, which reading the row will say."""
+    """Returns a cell as text; "" if it is not, which reading the row will report."""
     try:
         return row.text(column)
     except UserError:
@@ -288,7 +287,7 @@ def find(text: str) -> type[Dataset]:
         "__doc__": f"The table {options.path}.",
     }
     made = cast("type[Dataset]", type("OneTable", (TableDataset,), facts))
-    made.name = f"{FAMILY}-{_plain(title)}"  # only now: making it has named it after this module
+    made.name = f"{FAMILY}-{_plain(title)}"  # after `type`, which names a class after its module
     return made
 
 

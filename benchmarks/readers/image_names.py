@@ -21,10 +21,10 @@ from cliqa_bench.errors import UserError, join_names
 from cliqa_bench.paths import is_file
 
 MOST_FILES = 500_000
-"""Files below a folder that are looked at; the pictures of no rated dataset are more."""
+"""Most files that a folder may hold; no rated dataset has so many pictures."""
 
 _STEPS = ("", "with another Unicode form", "with another case", "with another suffix")
-"""How much of a name is overlooked, from nothing on; each step overlooks what those before do, too."""
+"""What is overlooked in a name: at first nothing; each step also overlooks what those before it do."""
 
 NameParts = tuple[str, ...]
 
@@ -49,8 +49,8 @@ class MatchedNames:
         root: The folder of the pictures.
         files: Name in the table -> file, relative to `root`; what is missing or unclear is not there.
         faults: Name -> which files it could be.
-        how: In which way names were matched that are not exactly those of files -> these names.
-        notes: What else should be known, a line each.
+        how: How names were matched that are not exactly those of files -> these names.
+        notes: Further notes, one line each.
     """
 
     root: Path
@@ -97,8 +97,8 @@ def match_names(base: Path, names: Sequence[str]) -> MatchedNames:
 def _best_place(base: Path, votes: Counter[_Place], n: int) -> _Place:
     """Returns where the names are found: where they are changed least, in the base or in one folder below it.
 
-    A place that has half of what the best has counts, too: where some pictures are missing, a folder that has
-    others of the same names, thumbnails for instance, must not be taken in silence.
+    A place with half as many as the best counts, too: if some pictures are missing, a folder that has others
+    of the same names, thumbnails for instance, must not be taken silently.
     """
     if not votes:
         return _Place(0, ())
@@ -117,7 +117,7 @@ def _refuse_borrowed(matched: MatchedNames) -> None:
     exact = {file: name for name, file in matched.files.items() if name not in loose}
     for name in sorted(loose):
         if (file := matched.files[name]) in exact:
-            matched.faults[name] = f"is missing: {file}, which is called almost so, is that of {exact[file]}"
+            matched.faults[name] = f"is missing: {file} has almost this name, but belongs to {exact[file]}"
             del matched.files[name]
     for how, names in list(matched.how.items()):
         matched.how[how] = [name for name in names if name in matched.files]
@@ -126,7 +126,7 @@ def _refuse_borrowed(matched: MatchedNames) -> None:
 
 
 def list_files(base: Path) -> Iterator[str]:
-    """Gives the files below a folder, sorted, relative to it; not hidden ones, and no linked folders.
+    """Yields the files below a folder, sorted, relative to it; not hidden ones, and no linked folders.
 
     Raises:
         UserError: If there are more than `MOST_FILES`.

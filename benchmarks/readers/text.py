@@ -159,7 +159,7 @@ def read_bounded(path: Path, named: str, if_larger: str) -> bytes:
 
     Args:
         path: The file.
-        named: What it is called where it cannot be read.
+        named: What the message calls it if it cannot be read.
         if_larger: The end of the message about a file that is larger than `MAX_TEXT_BYTES`.
 
     Raises:
