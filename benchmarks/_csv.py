@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.benchmarks.base import Dataset, Entry, find_repeated
 from cliqa_bench.benchmarks.pixels.decode import FORMAT_OF, OWN, Reading
 from cliqa_bench.benchmarks.readers.image_names import MatchedNames, list_files, match_names, nfc
 from cliqa_bench.benchmarks.readers.own_tables import OwnTable, read_own_table
@@ -117,17 +117,8 @@ class TableDataset(Dataset):
         return nfc(self._matched.files.get(name, name))
 
     def _rated_twice(self, entries: Sequence[Entry]) -> list[UserError]:
-        first: dict[str, str] = {}
-        faults = []
-        for where, rating in entries:
-            if first.setdefault(rating.key, where) != where:
-                faults.append(
-                    UserError(
-                        f"{where} rates {rating.key} a second time, the first is {first[rating.key]}; remove "
-                        f"one, or average them: {self.options.shown(AVERAGE)}"
-                    )
-                )
-        return faults
+        advice = f"remove one, or average them: {self.options.shown(AVERAGE)}"
+        return find_repeated(entries, str, advice)  # names that differ in case may be two pictures
 
     def _averaged(self, entries: Sequence[Entry]) -> list[Entry]:
         """Makes one entry of all rows of an image: their mean, and their standard deviation (n - 1)."""

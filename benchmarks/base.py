@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -211,15 +211,7 @@ class Dataset(ABC):
 
     def _rated_twice(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for every image that is rated again."""
-        seen: dict[str, str] = {}
-        faults = []
-        for where, rating in entries:
-            first = seen.setdefault(rating.key.lower(), where)
-            if first != where:
-                faults.append(
-                    UserError(f"{where} rates {rating.key} a second time, the first is {first}; get it anew")
-                )
-        return faults
+        return find_repeated(entries, str.lower, "get it anew")
 
     def _miscounted(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for a number of images or of references that is not the release's."""
@@ -482,6 +474,25 @@ class Dataset(ABC):
             + (": they are upside down" if turned else "")
             + f"; get the label files anew from {self.homepage}"
         ]
+
+
+def find_repeated(entries: Iterable[Entry], same: Callable[[str], str], advice: str) -> list[UserError]:
+    """Returns a fault for every image that is rated again.
+
+    Args:
+        entries: The ratings.
+        same: Makes of a key what all keys of one image share.
+        advice: What to do about it.
+    """
+    seen: dict[str, str] = {}
+    faults = []
+    for where, rating in entries:
+        first = seen.setdefault(same(rating.key), where)
+        if first != where:
+            faults.append(
+                UserError(f"{where} rates {rating.key} a second time, the first is {first}; {advice}")
+            )
+    return faults
 
 
 def _place_of_mean(facts: ScoreFacts) -> float:
