@@ -91,7 +91,7 @@ def read_own_table(path: Path, has_columns: HasColumns, sheet: str | None = None
         UserError: If the file cannot be read, is too large, is of another kind, or holds no row of data, or
             if it has no such sheet.
     """
-    data = _read(path)
+    data = read_bounded(path, f"the table {path}", "; is it a table of ratings?")
     is_workbook = data.startswith(WORKBOOK_STARTS)
     if sheet is not None and not is_workbook:
         raise UserError(f"{path} is not a workbook and has no sheets; leave sheet={sheet} out")
@@ -107,10 +107,6 @@ def read_own_table(path: Path, has_columns: HasColumns, sheet: str | None = None
     if not table.rows:
         raise UserError(f"{path} has no row below its header; it should have a row for each image")
     return table
-
-
-def _read(path: Path) -> bytes:
-    return read_bounded(path, f"the table {path}", "; is it a table of ratings?")
 
 
 # -- text ----------------------------------------------------------------------------------------------------
