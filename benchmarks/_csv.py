@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,14 +13,9 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from cliqa_bench.benchmarks.base import Dataset, Entry
-from cliqa_bench.benchmarks.pixels.decode import OWN, Reading
-from cliqa_bench.benchmarks.readers.image_names import (
-    SUFFIX_KIND,
-    MatchedNames,
-    list_files,
-    match_names,
-)
+from cliqa_bench.benchmarks.base import Dataset, Entry, find_repeated
+from cliqa_bench.benchmarks.pixels.decode import FORMAT_OF, OWN, Reading
+from cliqa_bench.benchmarks.readers.image_names import MatchedNames, list_files, match_names, nfc
 from cliqa_bench.benchmarks.readers.own_tables import OwnTable, read_own_table
 from cliqa_bench.benchmarks.readers.table_columns import (
     AVERAGE,
@@ -47,7 +41,7 @@ SYNONYMS: dict[Subset, tuple[str, ...]] = {
 """Subset -> what people call it in a table; case does not matter."""
 
 FEW_LABELS = 10
-"""Up to so many different labels are few, if there are five times as many images."""
+"""At most this many different labels are few, if there are five times as many images."""
 
 _LONGEST_NAME = 48
 _SUBSET_OF = {word: subset for subset, words in SYNONYMS.items() for word in words}
@@ -57,7 +51,7 @@ class TableDataset(Dataset):
     """What the classes of tables share; `find` makes one per table.
 
     Attributes:
-        options: The table's path, and what was said of it.
+        options: The table's path and the user's options.
         table: Its rows.
         columns: Which of its columns is what.
     """
@@ -71,7 +65,7 @@ class TableDataset(Dataset):
     reading: Reading = OWN
 
     def __init__(self, root: Path) -> None:
-        """Opens a table; of the pictures, only names are looked at.
+        """Opens a table; reads the names of pictures, but no picture.
 
         Args:
             root: Where the pictures are looked for.
@@ -83,7 +77,7 @@ class TableDataset(Dataset):
         except UserError as error:
             raise UserError(f"{self.options.path}: {error}") from error
         super().__init__(self._matched.root)
-        self._paths = {_key(file): file for file in self._matched.files.values()}
+        self._paths = {nfc(file): file for file in self._matched.files.values()}
 
     @classmethod
     def _unnested(cls, root: Path) -> Path:
@@ -120,20 +114,11 @@ class TableDataset(Dataset):
         name = row.text(self.columns.image)
         if fault := self._matched.faults.get(name):
             raise UserError(f"{row.where}: image {name} {fault}")
-        return _key(self._matched.files.get(name, name))
+        return nfc(self._matched.files.get(name, name))
 
     def _rated_twice(self, entries: Sequence[Entry]) -> list[UserError]:
-        first: dict[str, str] = {}
-        faults = []
-        for where, rating in entries:
-            if first.setdefault(rating.key, where) != where:
-                faults.append(
-                    UserError(
-                        f"{where} rates {rating.key} a second time, the first is {first[rating.key]}; remove "
-                        f"one, or average them: {self.options.shown(AVERAGE)}"
-                    )
-                )
-        return faults
+        advice = f"remove one, or average them: {self.options.shown(AVERAGE)}"
+        return find_repeated(entries, str, advice)  # names that differ in case may be two pictures
 
     def _averaged(self, entries: Sequence[Entry]) -> list[Entry]:
         """Makes one entry of all rows of an image: their mean, and their standard deviation (n - 1)."""
@@ -162,24 +147,20 @@ class TableDataset(Dataset):
         column, several = self.columns.split, self.columns.splits
         if several and number not in several:
             raise UserError(
-                f"{self.options.path} has no split {number}; its columns {', '.join(several.values())} are "
-                "those there are"
+                f"{self.options.path} has no split {number}; it has the columns {', '.join(several.values())}"
             )
         column = several.get(number, column)
         if column is None:
             return None
         subset: dict[str, tuple[Subset, str]] = {}
-        faults = []
-        for row in self.table.rows:
-            try:
-                key, part = self._key_of(row), self._subset_of(row, column)
-            except UserError as error:
-                faults.append(error)
-                continue
+
+        def place(row: LabelRow) -> None:
+            key, part = self._key_of(row), self._subset_of(row, column)
             there, where = subset.setdefault(key, (part, row.where))
             if there != part:
-                faults.append(UserError(f"{row.where} puts {key} into {part}, {where} into {there}; mend it"))
-        refuse(faults)
+                raise UserError(f"{row.where} puts {key} into {part}, {where} into {there}; mend it")
+
+        read_all(self.table.rows, place)
         return {key: part for key, (part, _) in subset.items()}
 
     def _subset_of(self, row: LabelRow, column: str) -> Subset:
@@ -193,7 +174,7 @@ class TableDataset(Dataset):
 
     @cached_property
     def _pictures(self) -> list[str]:
-        return [file for file in list_files(self.root) if Path(file).suffix.lower() in SUFFIX_KIND]
+        return [file for file in list_files(self.root) if Path(file).suffix.lower() in FORMAT_OF]
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -204,7 +185,7 @@ class TableDataset(Dataset):
         return self._paths.get(key)
 
     def files_without_labels(self) -> list[str]:
-        """See the base class: those that the table names, for there may be any others beside it."""
+        """See the base class: those that the table names, since others may lie beside it."""
         return list(self._paths.values())
 
     def unlabelled_files(self) -> list[str]:
@@ -257,16 +238,11 @@ class TableDataset(Dataset):
 
 
 def _text(row: LabelRow, column: str) -> str:
-    """Returns a cell as text; "" where it is none, which reading the row will say."""
+    """Returns a cell as text; "" if it is not, which reading the row will report."""
     try:
         return row.text(column)
     except UserError:
         return ""
-
-
-def _key(file: str) -> str:
-    """Returns the key of an image: the same for a file's name however the disk writes its accents."""
-    return unicodedata.normalize("NFC", file)
 
 
 def find(text: str) -> type[Dataset]:
@@ -302,7 +278,7 @@ def find(text: str) -> type[Dataset]:
         "__doc__": f"The table {options.path}.",
     }
     made = cast("type[Dataset]", type("OneTable", (TableDataset,), facts))
-    made.name = f"{FAMILY}-{_plain(title)}"  # only now: making it has named it after this module
+    made.name = f"{FAMILY}-{_plain(title)}"  # after `type`, which names a class after its module
     return made
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -66,7 +66,7 @@ class Dataset(ABC):
         image_folders: Folders relative to the root that hold images, with all below them; "" stands for the
             files of the root itself.
         citation: Whom to cite, `A. Author, B. Author: Title. Venue, 2026`, or several; `cite` prints it.
-        homepage: Where the dataset is had.
+        homepage: Its download page.
         n_images: Number of rated images of the real dataset.
         n_groups: Number of reference images; None where there are none.
         direction: Which values of the AUTHORS' label are better. `Rating.score` is always higher-better.
@@ -77,8 +77,8 @@ class Dataset(ABC):
             changed and scores that were shuffled, which nothing else in a label file tells.
         score_facts: Range and mean of the release's scores, in our direction; None where they are not known.
         official_counts: Images for train, val and test in the authors' split; None if they published none.
-        home: Where it is looked for, whatever folder holds the other datasets; None: in that folder.
-        reading: How its pictures are read, where people differ.
+        home: The folder in which it is looked for; None for the folder that holds all datasets.
+        reading: How its pictures are read where there is a choice.
         root: The dataset's own folder.
     """
 
@@ -109,10 +109,10 @@ class Dataset(ABC):
 
     @classmethod
     def check_declared(cls) -> None:
-        """Refuses a class that does not state what is read of it.
+        """Refuses a class that lacks a fact which every dataset states.
 
         Raises:
-            UserError: Names all that is lacking.
+            UserError: Names all facts that are missing.
         """
         lacking = [fact for fact in _FACTS if not hasattr(cls, fact)]
         if lacking:
@@ -211,15 +211,7 @@ class Dataset(ABC):
 
     def _rated_twice(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for every image that is rated again."""
-        seen: dict[str, str] = {}
-        faults = []
-        for where, rating in entries:
-            first = seen.setdefault(rating.key.lower(), where)
-            if first != where:
-                faults.append(
-                    UserError(f"{where} rates {rating.key} a second time, the first is {first}; get it anew")
-                )
-        return faults
+        return find_repeated(entries, str.lower, "get it anew")
 
     def _miscounted(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for a number of images or of references that is not the release's."""
@@ -237,18 +229,18 @@ class Dataset(ABC):
     def own_split(self, number: int = 1) -> dict[str, Subset] | None:
         """Returns the split that the labels themselves state: key of every image -> subset; None for none.
 
-        No other takes its place. Without images for validation, some of those for training are taken.
+        It is used whatever split is asked for; without validation images, some training images are drawn.
 
         Args:
-            number: Which, where the labels state several.
+            number: Which one, if the labels state several.
 
         Raises:
-            UserError: If it is broken, or the labels state several and none of that number.
+            UserError: If it is broken, or the labels state several but none of that number.
         """
         return None
 
     def notes(self) -> list[str]:
-        """Returns what a person should know of how labels and pictures were read, a line each."""
+        """Returns notes for the user on how labels and pictures were read, one line each."""
         return []
 
     def official_split(self) -> dict[str, Subset]:
@@ -421,7 +413,7 @@ class Dataset(ABC):
         return [rating.key for rating in rated if self._locate(rating.key) is None]
 
     def files_without_labels(self) -> list[str]:
-        """Returns the images to look at where the labels are broken, relative to the root."""
+        """Returns the images to decode if the labels are broken, relative to the root."""
         return list(self.files.values())
 
     def unlabelled_files(self) -> list[str]:
@@ -482,6 +474,25 @@ class Dataset(ABC):
             + (": they are upside down" if turned else "")
             + f"; get the label files anew from {self.homepage}"
         ]
+
+
+def find_repeated(entries: Iterable[Entry], same: Callable[[str], str], advice: str) -> list[UserError]:
+    """Returns a fault for every image that is rated again.
+
+    Args:
+        entries: The ratings.
+        same: Makes of a key what all keys of one image share.
+        advice: What to do about it.
+    """
+    seen: dict[str, str] = {}
+    faults = []
+    for where, rating in entries:
+        first = seen.setdefault(same(rating.key), where)
+        if first != where:
+            faults.append(
+                UserError(f"{where} rates {rating.key} a second time, the first is {first}; {advice}")
+            )
+    return faults
 
 
 def _place_of_mean(facts: ScoreFacts) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
@@ -58,8 +57,7 @@ def entry(row: LabelRow) -> Entry:
     Raises:
         UserError: If a cell is none of what its column may hold.
     """
-    name = row.text("Image Name")
-    if not re.fullmatch(r"ss0[1-3] \(\d{1,4}\)\.jpg", name, re.IGNORECASE | re.ASCII):
-        raise row.fault("Image Name", "the name of an image such as ss03 (7805).jpg")
+    pattern, expected = r"ss0[1-3] \(\d{1,4}\)\.jpg", "the name of an image such as ss03 (7805).jpg"
+    name = row.match("Image Name", pattern, expected)[0]
     score = row.number_in("MOS", 0, 1)
     return Entry(row.where, Rating(f"Images/{name}", score, math.nan, None, "authentic"))

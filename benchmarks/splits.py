@@ -56,7 +56,7 @@ class Split:
             leave validation to others; "tsn-1" and "liqe-1" for published files.
         subset: Image key -> subset, for every image, in rating order.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
-        note: What a person should know of how it was made; "" for nothing.
+        note: What the user should know about how it was made; "" for nothing.
     """
 
     name: str
@@ -130,13 +130,13 @@ def seeded_split(ratings: Sequence[Rating], dataset_name: str, number: int) -> S
 def _stated_split(
     subset: dict[str, Subset], dataset: Dataset, ratings: Sequence[Rating], number: int
 ) -> Split:
-    """Returns the split that the labels state; without a validation set, an eighth of the training set is it.
+    """Returns the split that the labels state, with a validation set.
 
     Args:
         subset: Key of every image -> subset, as stated.
         dataset: The dataset.
         ratings: All its ratings.
-        number: Seeds the draw of a validation set, by reference content where there are references.
+        number: As in `_with_validation`.
 
     Raises:
         UserError: If a subset is empty, or a reference is torn apart.
@@ -150,48 +150,48 @@ def _stated_split(
         if part not in subset.values()
     ]
     refuse(faults + _torn(source, ratings, subset))
-    if "val" in subset.values():
-        return make_split("column", ratings, subset)
-    chosen, note = _draw_validation(f"{source}: its split", subset, dataset, ratings, number)
-    return make_split(
-        f"column-val-{number}", ratings, {**subset, **chosen}, f"the split of the labels {note}"
-    )
+    called = f"{source}: its split", "the split of the labels"
+    return _with_validation(make_split("column", ratings, subset), dataset, ratings, number, called)
 
 
-def _draw_validation(
-    whose: str, subset: dict[str, Subset], dataset: Dataset, ratings: Sequence[Rating], number: int
-) -> tuple[dict[str, Subset], str]:
-    """Takes an eighth of the training images for validation, by reference content where there are references.
+def _with_validation(
+    split: Split, dataset: Dataset, ratings: Sequence[Rating], number: int, called: tuple[str, str]
+) -> Split:
+    """Returns a split with a validation set; one without takes an eighth of the training images for it.
+
+    They are drawn by reference content where there are references.
 
     Args:
-        whose: What has no validation set, for messages.
-        subset: Key of every image -> train or test.
+        split: The split.
         dataset: The dataset.
         ratings: All its ratings.
         number: Seeds the draw.
-
-    Returns:
-        The images drawn, and what a person should know of it.
+        called: What the split is called in an error and in a note.
 
     Raises:
         UserError: If there is only one content to train on.
     """
+    if split.keys("val"):
+        return split
+    in_error, in_note = called
+    subset = split.subset
     train = [rating for rating in ratings if subset[rating.key] == "train"]
     counts: dict[str, int] = {}
     for rating in train:
         counts[unit_of(rating)] = counts.get(unit_of(rating), 0) + 1
     if len(counts) < 2:
-        raise UserError(f"{whose} has one content to train on and none to validate on; add some")
+        raise UserError(f"{in_error} has one content to train on and none to validate on; add some")
     contents = sorted(counts)
     drawn = [contents[i] for i in rng_for("validation", dataset.name, number).permutation(len(contents))]
     ends = np.cumsum([counts[unit] for unit in drawn])
     validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(contents) - 1)]}
     chosen: dict[str, Subset] = {r.key: "val" for r in train if unit_of(r) in validation}
-    return chosen, f"has no val: {len(chosen)} of {len(train)} train images are taken, seeded"
+    note = f"{in_note} has no val: {len(chosen)} of {len(train)} train images are taken, seeded"
+    return make_split(f"{split.name}-val-{number}", ratings, {**subset, **chosen}, note)
 
 
 def _official_split(dataset: Dataset, ratings: Sequence[Rating]) -> Split:
-    """Returns the authors' split; without a validation set, an eighth of the training set is it.
+    """Returns the authors' split, with a validation set.
 
     Raises:
         UserError: If there is none, or it leaves images out, tears a reference apart, or has other numbers of
@@ -206,10 +206,8 @@ def _official_split(dataset: Dataset, ratings: Sequence[Rating]) -> Split:
         sizes = f"{_counts(found)} images (train/val/test), not {_counts(expected)}"
         faults.append(UserError(f"{whose} has {sizes}; get its files anew from {dataset.homepage}"))
     refuse(faults)
-    if "val" in subset.values():
-        return make_split(OFFICIAL, ratings, subset)
-    chosen, note = _draw_validation(whose, subset, dataset, ratings, 1)
-    return make_split(f"{OFFICIAL}-val-1", ratings, {**subset, **chosen}, f"the official split {note}")
+    called = whose, "the official split"
+    return _with_validation(make_split(OFFICIAL, ratings, subset), dataset, ratings, 1, called)
 
 
 def _counts(numbers: Iterable[int]) -> str:
@@ -233,8 +231,8 @@ def resolve_split(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
         spec: "1", "2", ... for a seeded split; "official" for that of the dataset's authors; else a path with
             published split files: the folder of the files, a folder of numbered splits, a dataset's folder
             with `splits2/<k>/` in it, or a folder with the datasets' folders. `PATH#3` takes split 3 (else 1)
-            where there are several. Where the labels state a split, that is taken, and a number seeds what
-            it leaves open.
+            where there are several. If the labels state a split, that is used; the number then picks one
+            of several, and seeds the draw of a missing validation set.
         dataset: The dataset.
         ratings: Its ratings.
 

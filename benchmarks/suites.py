@@ -99,7 +99,7 @@ def dataset_name(word: str) -> str:
 def _spelt(word: str) -> str:
     if user_code.is_file_name(word) or registry.in_family("datasets", word):
         return registry.check("datasets", word)
-    # a file's name keeps its case, so that it is known for one
+    # a file's name keeps its case, so that it is recognised
     return word if word in registry.names("datasets") or is_file(word) else word.lower()
 
 
@@ -120,8 +120,8 @@ def find_folder(data_root: Path, cls: type[Dataset]) -> Path | None:
         cls: The dataset.
 
     Returns:
-        The folder, or None. Where several would do, the first of `cls.folders` wins. A dataset that says
-        where it is, is there.
+        The folder, or None. Where several would do, the first of `cls.folders` wins. A dataset with a
+        `home` is there.
 
     Raises:
         UserError: If `data_root` is no folder.

@@ -15,8 +15,8 @@ class OpinionScores(torch.Tensor):
 
     A network that ends in `Linear(..., 1)` gives (B, 1). PyTorch would compare each of these with each of
     the (B,) scores and teach it their mean; its losses warn of it, plain arithmetic does not. Here it is an
-    error. What is made of scores alone is scores again, so that moving, slicing, joining and pickling keep
-    the guard, and `y[:, None] - y` stays what it is; what is made of scores and others is a plain tensor.
+    error. An operation on scores alone gives scores, so that moving, slicing, joining and pickling keep the
+    guard, and `y[:, None] - y` is allowed; one on scores and other tensors gives a plain tensor.
     """
 
     @classmethod

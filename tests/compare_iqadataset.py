@@ -48,7 +48,7 @@ Rows = Sequence[Row]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the package, and how it stands to the dataset.
+    """A table of the package, and how it relates to the dataset.
 
     Attributes:
         file: Its name.

@@ -276,8 +276,8 @@ def test_a_run_that_learned_the_table_is_said(
     [
         (["--compare", "my.csv", "0.png"], "score takes either IMAGES or --compare TABLE;"),
         ([], "score takes IMAGES, or --compare TABLE;"),
-        (["--compare", "no.csv"], "csv:no.csv is no file;"),
-        (["--compare", "dmos.csv"], "may be of differences, of which lower is better, or not; say which"),
+        (["--compare", "no.csv"], "csv:no.csv is not a file;"),
+        (["--compare", "dmos.csv"], "may hold differences, of which lower is better, or not; say which"),
         (["--compare", "other.csv"], "names 1 images, and none of them, such as zzz.png, is in"),
         (["--compare", "twice.csv"], "rates 0.png a second time"),
     ],

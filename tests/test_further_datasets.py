@@ -8,9 +8,9 @@ from pathlib import Path
 
 import layouts
 import numpy as np
-import openpyxl
 import pytest
 import scipy.io
+from broken_labels import assert_refused, edit, edit_cell
 from further_layouts import WRITERS, Truth
 from layouts import cells
 
@@ -127,12 +127,8 @@ def test_the_official_split_of_flive_is_read(tmp_path: Path) -> None:
 def test_a_broken_official_split_is_refused(tmp_path: Path, file: str, old: str, new: str, line: str) -> None:
     dataset, _ = made(tmp_path, "flive")
     write_flive_split(dataset.root)
-    path = dataset.root / file
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(UserError) as caught:
-        resolve_split("official", dataset, dataset.ratings())
-    assert line in str(caught.value) and "\n" not in str(caught.value)
+    edit(dataset.root / file, old, new)
+    assert_refused(lambda: resolve_split("official", dataset, dataset.ratings()), line)
 
 
 def test_a_deviation_that_is_not_published_is_an_empty_cell(tmp_path: Path) -> None:
@@ -176,13 +172,8 @@ def test_a_broken_workbook_is_named_by_row_and_column(
     tmp_path: Path, cell: str, value: object, line: str
 ) -> None:
     dataset, _ = made(tmp_path, "spaq")
-    path = dataset.root / "Annotations/MOS and Image attribute scores.xlsx"
-    book = openpyxl.load_workbook(path)
-    book.worksheets[0][cell] = value
-    book.save(path)
-    with pytest.raises(UserError) as caught:
-        dataset.ratings()
-    assert line in str(caught.value) and "\n" not in str(caught.value)
+    edit_cell(dataset.root / "Annotations/MOS and Image attribute scores.xlsx", "Sheet", cell, value)
+    assert_refused(dataset.ratings, line)
 
 
 def test_a_check_without_names_asks_for_the_six_alone(tmp_path: Path) -> None:
@@ -221,13 +212,8 @@ def test_broken_labels_are_named_by_file_row_and_column(
     tmp_path: Path, name: str, file: str, old: str, new: str, line: str
 ) -> None:
     dataset, _ = made(tmp_path, name)
-    path = dataset.root / file
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(UserError) as caught:
-        dataset.ratings()
-    assert line in str(caught.value) and "\n" not in str(caught.value)
+    edit(dataset.root / file, old, new)
+    assert_refused(dataset.ratings, line)
 
 
 def test_pictures_of_a_prompt_stay_together(tmp_path: Path) -> None:
@@ -297,9 +283,7 @@ def test_other_scores_or_names_of_livemd_are_refused(tmp_path: Path) -> None:
     def refused(line: str) -> None:
         scipy.io.savemat(dataset.root / "Part 2/Scores.mat", scores)
         scipy.io.savemat(dataset.root / "Part 2/Imagelists.mat", lists)
-        with pytest.raises(UserError) as caught:
-            type(dataset)(dataset.root).ratings()
-        assert line in str(caught.value) and "\n" not in str(caught.value)
+        assert_refused(type(dataset)(dataset.root).ratings, line)
 
     scores["DMOSscores"] = scores["DMOSscores"][:, :5]
     refused("DMOSscores has shape 1x5, expected 1x6")
@@ -314,6 +298,15 @@ def test_other_scores_or_names_of_livemd_are_refused(tmp_path: Path) -> None:
     refused("entry 1 names 'babygirl.bmp'")
 
 
+def test_livemd_without_any_image_is_refused(tmp_path: Path) -> None:
+    dataset, _ = made(tmp_path, "livemd")
+    for part in (1, 2):
+        scipy.io.savemat(dataset.root / f"Part {part}/Scores.mat", {"DMOSscores": np.zeros((1, 0))})
+        scipy.io.savemat(dataset.root / f"Part {part}/Imagelists.mat", {"distimgs": np.empty((1, 0), object)})
+    with pytest.raises(UserError, match="rates 0 images, expected 12"):
+        dataset.ratings()
+
+
 @pytest.mark.parametrize(
     ("cell", "value", "line"),
     [
@@ -325,13 +318,8 @@ def test_other_scores_or_names_of_livemd_are_refused(tmp_path: Path) -> None:
 )
 def test_a_broken_workbook_of_cid2013_is_refused(tmp_path: Path, cell: str, value: str, line: str) -> None:
     dataset, _ = made(tmp_path, "cid2013")
-    path = dataset.root / "CID2013 data - version 12112014.xlsx"
-    book = openpyxl.load_workbook(path)
-    book["CID2013 MOS"][cell] = value
-    book.save(path)
-    with pytest.raises(UserError) as caught:
-        dataset.ratings()
-    assert line in str(caught.value) and "\n" not in str(caught.value)
+    edit_cell(dataset.root / "CID2013 data - version 12112014.xlsx", "CID2013 MOS", cell, value)
+    assert_refused(dataset.ratings, line)
 
 
 def test_scenes_of_cid2013_stay_together_whatever_their_set(tmp_path: Path) -> None:
@@ -412,10 +400,5 @@ def test_the_official_split_of_koniq_is_the_column_of_their_repository(tmp_path:
 )
 def test_a_broken_split_of_koniq_is_refused(tmp_path: Path, old: str, new: str, line: str) -> None:
     dataset = koniq(tmp_path)
-    path = dataset.root / "koniq10k_distributions_sets.csv"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(UserError) as caught:
-        resolve_split("official", dataset, dataset.ratings())
-    assert line in str(caught.value) and "\n" not in str(caught.value)
+    edit(dataset.root / "koniq10k_distributions_sets.csv", old, new)
+    assert_refused(lambda: resolve_split("official", dataset, dataset.ratings()), line)

@@ -168,8 +168,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "zero bytes": (b"image,mos\na\0.png,3\n", "holds zero bytes"),
     "a formula": (workbook({"a.png": "=1+2"}), "row 2, column 'MOS' holds a formula"),
     "a broken workbook": (b"PK\x03\x04 and no more", "is a broken workbook"),
-    "a broken line": (b'{"image": "a.png", "mos": 3}\n{"image": \n', "row 2 is no JSON"),
-    "JSON that is no object": (b'{"image": "a.png", "mos": 3}\n[1, 2]\n', "row 2 is no JSON object"),
+    "a broken line": (b'{"image": "a.png", "mos": 3}\n{"image": \n', "row 2 is not JSON"),
+    "JSON that is no object": (b'{"image": "a.png", "mos": 3}\n[1, 2]\n', "row 2 is not a JSON object"),
     "true for a score": (b'{"image": "a.png", "mos": true}\n', "row 1, column 'mos' holds True"),
 }
 
@@ -294,7 +294,7 @@ def test_what_is_unclear_is_asked_in_one_line(tmp_path: Path, header: str, words
 @pytest.mark.parametrize("column", ["dmos", "DMOS", "dmos_realigned", "my DMOS"])
 def test_a_name_that_holds_dmos_is_asked_about(tmp_path: Path, column: str) -> None:
     spec = table(tmp_path, f"image,{column}\na.png,3\n") + f"?score={column}"
-    with pytest.raises(UserError, match="may be of differences"):
+    with pytest.raises(UserError, match="may hold differences"):
         opened(spec)
     assert opened(f"{spec}&lower_is_better").ratings()[0].score == -3
 
@@ -695,9 +695,8 @@ def test_a_table_stands_wherever_a_dataset_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: Callable[[], None]
 ) -> None:
     one = numbered(tmp_path / "a", "mos", ["1", "2", "3"])
-    two = table(draw(tmp_path / "b", ["x.png"]), "file,dmos\nx.png,3\n", "a, b; c & 100%.csv")
+    table(draw(tmp_path / "b", ["x.png"]), "file,dmos\nx.png,3\n", "a, b; c & 100%.csv")
     quoted = f"csv:{tmp_path}/b/a%2C b%3B c & 100%25.csv?lower_is_better"
-    del two
     config = configured(orders=f"live,{one};{one}", test_on=quoted)
     assert config.orders == {"live,csv-my": ["live", "csv-my"], "csv-my": ["csv-my"]}
     assert config.test_on == ["csv-a-b-c-100"]

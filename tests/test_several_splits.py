@@ -268,7 +268,7 @@ def test_numbered_columns_are_splits(tmp_path: Path) -> None:
     spec = numbered(tmp_path, "Split 1,split_3", rows)
     assert [*subsets(spec, "1").values()] == ["train", "val", "test", "train"]
     assert [*subsets(spec, "3").values()] == ["test", "train", "val", "train"]
-    with pytest.raises(UserError, match=r"my.csv has no split 2; its columns Split 1, split_3 are"):
+    with pytest.raises(UserError, match=r"my.csv has no split 2; it has the columns Split 1, split_3"):
         subsets(spec, "2")
     assert [*subsets(f"{spec}?split=split_3", "2").values()] == ["test", "train", "val", "train"]
     assert "seeded" in str(subsets_name(f"{spec}?split=none"))

@@ -256,8 +256,8 @@ class _Build:
         folder: Path | None = None,
         max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
-        # one dataset in two places is two caches: they must not take turns in overwriting each other
         self.reading = reading_changes(dataset.reading)
+        # one dataset in two places is two caches: they must not take turns in overwriting each other
         place = digest([str(dataset.root.resolve()), resize, *([self.reading] if self.reading else [])])
         self.path = (folder or cache_root() / "decoded") / f"{dataset.name}-{resize}-{place}.images"
         self.dataset = dataset
@@ -318,7 +318,7 @@ class _Build:
                 shown.update()
             body = json.dumps({"made_by": self.made_by, "images": images}).encode()
             file.write(body + _TAIL.pack(len(body), _MARK))
-        if self.reading:  # of the published sets, `data check` tells
+        if self.reading:  # `data check` reports them for the published sets
             _say_noted(self.dataset.title, noted)
         remember(self.dataset.root, {self.files[i.key]: (i.bytes, i.mtime_ns, i.hash) for i in images})
         cache = self.current()
@@ -360,11 +360,11 @@ class _Build:
 
 
 def _say_noted(title: str, noted: Sequence[tuple[Path, str]]) -> None:
-    """Says what should be known of pictures, a line for each kind, with the first of them."""
+    """Prints the notes on pictures: a line for each kind, with the first picture."""
     counts = Counter(text for _, text in noted)
     for text, n in counts.items():
         first = min(path.name for path, other in noted if other == text)
-        say(f"{title}: {first} {text}" + (f"; so it is with {n - 1} more" if n > 1 else ""))
+        say(f"{title}: {first} {text}" + (f"; the same holds for {n - 1} more" if n > 1 else ""))
 
 
 def _made_by(resize: Any, reading: Any) -> dict[str, Any]:
@@ -391,8 +391,7 @@ def _decoded(
 ) -> Generator[tuple[NDArray[np.uint8], tuple[int, int, str]], None, None]:
     """Decodes images in parallel and gives them in order, with few of them in memory at a time.
 
-    Threads do: Pillow's decoders let go of the interpreter lock. What should be known of a file is added to
-    `noted`.
+    Threads do: Pillow's decoders let go of the interpreter lock. Notes on files are added to `noted`.
     """
 
     def decode_one(path: Path) -> tuple[NDArray[np.uint8], tuple[int, int, str]]:

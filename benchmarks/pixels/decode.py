@@ -93,11 +93,14 @@ FORMATS = {
 AVIF needs Pillow 11.3 or newer, HEIF the package pillow-heif.
 """
 
+FORMAT_OF = {extension: name for name, extensions in FORMATS.items() for extension in extensions}
+"""Extension -> format. Names that differ in extensions of one format may mean the same file."""
+
 RAW = frozenset((
     ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".nef",
     ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw",
 ))  # fmt: skip
-"""Extensions of cameras' raw files. Many are TIFF files by content, with a preview as first picture."""
+"""Extensions of cameras' raw files. Many are TIFF files by content, with a preview as their first picture."""
 
 _DNG_VERSION = 50706
 """The TIFF tag that every DNG file has, whatever its name."""
@@ -235,7 +238,7 @@ def _opened(
     if not name:
         raise UserError(f"image {path} is in none of the formats {', '.join(FORMATS)}; {_advice(start)}")
     suffix = path.suffix.lower()
-    if suffix in _EXTENSIONS and suffix not in FORMATS[name]:
+    if FORMAT_OF.get(suffix, name) != name:
         if not reading.any_name:
             raise UserError(f"image {path} is a {name} file, not what its name says; copy or unpack it again")
         if noted is not None:
@@ -261,9 +264,6 @@ def _raw(path: Path) -> UserError:
     )
 
 
-_EXTENSIONS = frozenset(extension for of_format in FORMATS.values() for extension in of_format)
-
-
 def _format(start: bytes) -> str:
     """Returns the name in `FORMATS` of a file that starts so; "" for none that can be read here."""
     from PIL import Image
@@ -280,8 +280,8 @@ def _format(start: bytes) -> str:
 def _initialised() -> None:
     """Has Pillow, and pillow-heif where it is installed, tell what they read.
 
-    Pillow warns, with a line of its own source, of notes beside the pixels that are damaged: of no use to
-    anybody who brings pictures. What is wrong with pixels is an error.
+    Pillow warns, with a line of its own source, of damaged notes beside the pixels, which is of no use to the
+    user. What is wrong with pixels is an error.
     """
     from PIL import Image
 
@@ -430,7 +430,7 @@ def rules_of(path: Path) -> list[str]:
 
 
 def is_converted(path: Path) -> bool:
-    """Tells, by its header, whether a picture has other pixels where it is read with `Reading.srgb`."""
+    """Tells, by a picture's header, whether reading it with `Reading.srgb` changes its pixels."""
     try:
         data, _ = without_negative(path.read_bytes())
         with _opened_bytes(data, path, Reading(any_name=True)) as image:

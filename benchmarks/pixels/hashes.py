@@ -1,6 +1,7 @@
 """Hashes of image files, each file read once: a table in the cache folder remembers size, time and hash.
 
-Once a rule of decoding has changed, a second table remembers under which rules each picture falls.
+A second table remembers which rules of decoding each picture falls under, once a rule has changed; a third
+which pictures have a colour profile, once `--srgb` asks.
 """
 
 from __future__ import annotations
@@ -72,8 +73,7 @@ def any_converted(root: Path, paths: Sequence[Path], what: str) -> bool:
     Raises:
         UserError: If a file cannot be read.
     """
-    table = cache_root() / "profiles" / f"{digest(str(root.resolve()))}.json"
-    known = _up_to_date(table, paths, bool, is_converted, f"profiles of {what}")
+    known = _up_to_date(_table(root, "profiles"), paths, bool, is_converted, f"profiles of {what}")
     return any(known[str(path)][2] for path in paths)
 
 
@@ -117,8 +117,8 @@ def is_known(root: Path, paths: Sequence[Path]) -> bool:
     return all(str(path) in known for path in paths)
 
 
-def _table(root: Path) -> Path:
-    return cache_root() / "hashes" / f"{digest(str(root.resolve()))}.json"
+def _table(root: Path, of: str = "hashes") -> Path:
+    return cache_root() / of / f"{digest(str(root.resolve()))}.json"
 
 
 def _write_table(table: Path, known: Mapping[str, tuple[int, int, Any]]) -> None:

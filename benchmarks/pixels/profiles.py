@@ -14,7 +14,7 @@ _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def has_other_profile(image: Image.Image) -> bool:
-    """Tells whether `to_srgb` changes a picture: whether it is colour with a profile of another space.
+    """Tells whether `to_srgb` changes a picture: whether it has colours and a profile of another space.
 
     Args:
         image: The picture; its header is enough.

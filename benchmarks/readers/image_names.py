@@ -16,18 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from cliqa_bench.benchmarks.pixels.decode import FORMATS
+from cliqa_bench.benchmarks.pixels.decode import FORMAT_OF
 from cliqa_bench.errors import UserError, join_names
 from cliqa_bench.paths import is_file
 
 MOST_FILES = 500_000
-"""Files below a folder that are looked at; the pictures of no rated dataset are more."""
-
-SUFFIX_KIND = {suffix: kind for kind, suffixes in FORMATS.items() for suffix in suffixes}
-"""Suffix of a picture -> its format: names that differ in suffixes of one format may mean the same file."""
+"""Most files that a folder may hold; no rated dataset has so many pictures."""
 
 _STEPS = ("", "with another Unicode form", "with another case", "with another suffix")
-"""How much of a name is overlooked, from nothing on; each step overlooks what those before do, too."""
+"""What is overlooked in a name: at first nothing; each step also overlooks what those before it do."""
 
 NameParts = tuple[str, ...]
 
@@ -52,8 +49,8 @@ class MatchedNames:
         root: The folder of the pictures.
         files: Name in the table -> file, relative to `root`; what is missing or unclear is not there.
         faults: Name -> which files it could be.
-        how: In which way names were matched that are not exactly those of files -> these names.
-        notes: What else should be known, a line each.
+        how: How names were matched that are not exactly those of files -> these names.
+        notes: Further notes, one line each.
     """
 
     root: Path
@@ -100,8 +97,8 @@ def match_names(base: Path, names: Sequence[str]) -> MatchedNames:
 def _best_place(base: Path, votes: Counter[_Place], n: int) -> _Place:
     """Returns where the names are found: where they are changed least, in the base or in one folder below it.
 
-    A place that has half of what the best has counts, too: where some pictures are missing, a folder that has
-    others of the same names, thumbnails for instance, must not be taken in silence.
+    A place with half as many as the best counts, too: if some pictures are missing, a folder that has others
+    of the same names, thumbnails for instance, must not be taken silently.
     """
     if not votes:
         return _Place(0, ())
@@ -120,7 +117,7 @@ def _refuse_borrowed(matched: MatchedNames) -> None:
     exact = {file: name for name, file in matched.files.items() if name not in loose}
     for name in sorted(loose):
         if (file := matched.files[name]) in exact:
-            matched.faults[name] = f"is missing: {file}, which is called almost so, is that of {exact[file]}"
+            matched.faults[name] = f"is missing: {file} has almost this name, but belongs to {exact[file]}"
             del matched.files[name]
     for how, names in list(matched.how.items()):
         matched.how[how] = [name for name in names if name in matched.files]
@@ -129,7 +126,7 @@ def _refuse_borrowed(matched: MatchedNames) -> None:
 
 
 def list_files(base: Path) -> Iterator[str]:
-    """Gives the files below a folder, sorted, relative to it; not hidden ones, and no linked folders.
+    """Yields the files below a folder, sorted, relative to it; not hidden ones, and no linked folders.
 
     Raises:
         UserError: If there are more than `MOST_FILES`.
@@ -218,19 +215,20 @@ def _parts(name: str) -> NameParts:
     return tuple(part for part in plain.split("/") if part not in ("", ".", "..")) or (name,)
 
 
-def _nfc(name: str) -> str:
+def nfc(name: str) -> str:
+    """Returns a name that is the same however the disk writes its accents."""
     return unicodedata.normalize("NFC", name)
 
 
 def _folded(name: str) -> str:
-    return _nfc(_nfc(name).casefold())
+    return nfc(nfc(name).casefold())
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
     """Splits off a picture's suffix; any other dot belongs to the name."""
     stem, dot, tail = name.rpartition(".")
     suffix = f".{tail.lower()}"
-    return (stem, suffix) if dot and stem and suffix in SUFFIX_KIND else (name, "")
+    return (stem, suffix) if dot and stem and suffix in FORMAT_OF else (name, "")
 
 
 def _loose(name: str) -> str:
@@ -243,11 +241,11 @@ def _step(file: NameParts, wanted: NameParts) -> int | None:
         return 0
     if len(file) != len(wanted):
         return None
-    if [*map(_nfc, file)] == [*map(_nfc, wanted)]:
+    if [*map(nfc, file)] == [*map(nfc, wanted)]:
         return 1
     there, here = [*map(_folded, file)], [*map(_folded, wanted)]
     if there == here:
         return 2
     (stem, suffix), (name, given) = _split_suffix(there[-1]), _split_suffix(here[-1])
-    same_kind = not given or SUFFIX_KIND.get(given) == SUFFIX_KIND.get(suffix)
+    same_kind = not given or FORMAT_OF.get(given) == FORMAT_OF.get(suffix)
     return 3 if there[:-1] == here[:-1] and stem == name and suffix and same_kind else None

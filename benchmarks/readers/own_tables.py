@@ -88,10 +88,10 @@ def read_own_table(path: Path, has_columns: HasColumns, sheet: str | None = None
         The table. A row with another number of cells than the header is `broken`.
 
     Raises:
-        UserError: If the file cannot be read, is too large, is of another kind, or holds no row of data; if
-            a sheet is named that is not there.
+        UserError: If the file cannot be read, is too large, is of another kind, or holds no row of data, or
+            if it has no such sheet.
     """
-    data = _read(path)
+    data = read_bounded(path, f"the table {path}", "; is it a table of ratings?")
     is_workbook = data.startswith(WORKBOOK_STARTS)
     if sheet is not None and not is_workbook:
         raise UserError(f"{path} is not a workbook and has no sheets; leave sheet={sheet} out")
@@ -109,15 +109,11 @@ def read_own_table(path: Path, has_columns: HasColumns, sheet: str | None = None
     return table
 
 
-def _read(path: Path) -> bytes:
-    return read_bounded(path, f"the table {path}", "; is it a table of ratings?")
-
-
 # -- text ----------------------------------------------------------------------------------------------------
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    """Returns a text that is UTF-8, or UTF-16 with a mark or with the zeros of Latin letters."""
+    """Decodes UTF-8, and UTF-16 with a byte-order mark or with the zeros of Latin letters."""
     encoding = "utf-8-sig"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
@@ -131,7 +127,7 @@ def _decoded(path: Path, data: bytes) -> str:
             "as CSV UTF-8"
         ) from error
     if "\0" in text:
-        raise UserError(f"{path} is no table, it holds zero bytes; save it as CSV, XLSX or JSON lines")
+        raise UserError(f"{path} is not a table: it holds zero bytes; save it as CSV, XLSX or JSON lines")
     return text
 
 
@@ -158,7 +154,7 @@ def _of_text(path: Path, text: str) -> OwnTable:
 
 
 def _delimiter(header: str) -> str:
-    """Returns what separates the names of a header: the sign that stands there most often, out of quotes."""
+    """Returns what separates the names of a header: the most frequent sign outside quotes."""
     bare = re.sub('"[^"]*"', "", header)
     return max(_DELIMITERS, key=bare.count) if any(sign in bare for sign in _DELIMITERS) else ","
 
@@ -181,14 +177,14 @@ def _by_name(cells: Iterable[tuple[str, Any]]) -> dict[str, object]:
 
 
 def _json_records(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Gives number and content of each line, or what is wrong with it."""
+    """Yields the number and the content of each line, or what is wrong with it."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
-                record = f"is no JSON ({error})"
-            yield number, record if isinstance(record, dict | str) else "is no JSON object"
+                record = f"is not JSON ({error})"
+            yield number, record if isinstance(record, dict | str) else "is not a JSON object"
 
 
 def _parquet_records(path: Path, data: bytes) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from cliqa_bench.benchmarks.readers.text import LabelRow
-from cliqa_bench.errors import UserError, refuse
+from cliqa_bench.errors import read_all
 from cliqa_bench.types import Subset
 
 SETS: dict[str, Subset] = {"training": "train", "validation": "val", "test": "test"}
@@ -36,7 +36,7 @@ def place_images(
     Args:
         rows: The rows.
         column: Which column holds the image's name.
-        key_of: Lower-case name, as it stands there -> `Rating.key`.
+        key_of: Name in lower case, as in that column -> `Rating.key`.
         subset_of: Reads the subset from a row.
         placed: Key -> subset, of the images that other files name.
 
@@ -44,17 +44,15 @@ def place_images(
         Key -> subset, with those of `placed`.
 
     Raises:
-        UserError: If a row is broken or names an unknown image, or one that has a subset; it tells of all.
+        UserError: If a row is broken or names an unknown image, or one that has a subset; all are listed.
     """
     found = dict(placed or {})
-    faults = []
-    for row in rows:
-        try:
-            key = key_of.get(row.text(column).lower())
-            if key is None or key in found:
-                raise row.fault(column, "a rated image that has no subset yet")
-            found[key] = subset_of(row)
-        except UserError as error:
-            faults.append(error)
-    refuse(faults)
+
+    def place(row: LabelRow) -> None:
+        key = key_of.get(row.text(column).lower())
+        if key is None or key in found:
+            raise row.fault(column, "a rated image that has no subset yet")
+        found[key] = subset_of(row)
+
+    read_all(rows, place)
     return found

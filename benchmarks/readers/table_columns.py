@@ -1,7 +1,7 @@
-"""What `csv:TABLE?OPTIONS` says of a table of one's own, and which of its columns is what.
+"""Reads `csv:TABLE?OPTIONS`, which names a table of one's own, and finds out which of its columns is what.
 
-Columns are found by their usual names, or named. Nothing is guessed where two would do, and whether a high
-score is good is asked where the name of the column leaves a doubt.
+Columns are found by their usual names, or named. Nothing is guessed: if two columns would do, or if the name
+of a column leaves it open whether high scores are good, an error asks for the option that says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ USUAL = {
 
 NEEDED = ("image", "score")
 NONE = "none"
-"""Says of a column that is not needed that it is not to be read."""
+"""Given as the name of an optional column: do not read any."""
 
 _OTHERS = ("images", "name", "sheet")
 LOWER, HIGHER, AVERAGE = "lower_is_better", "higher_is_better", "average"
@@ -38,7 +38,7 @@ _FLAGS = (LOWER, HIGHER, AVERAGE)
 
 @dataclass(frozen=True)
 class TableOptions:
-    """A table and what was said of it.
+    """A table and its options.
 
     Attributes:
         path: The table, absolute.
@@ -53,11 +53,11 @@ class TableOptions:
 
     @property
     def source(self) -> str:
-        """The same as one word of a command line, whatever the folder it is used in."""
+        """The same as one word of a command line, valid in any folder."""
         return f"{FAMILY}:{quote(str(self.path), safe='/')}{self._query(self.values, self.flags)}"
 
     def shown(self, *flags: str, **values: str) -> str:
-        """Returns how to say a little more: with these options besides, for a message."""
+        """Returns this table with further options, as a message shows it."""
         wanted = {**self.values, **values}
         return f'"{FAMILY}:{quote(self.path.name)}{self._query(wanted, self.flags | {*flags})}"'
 
@@ -111,7 +111,7 @@ def _existing(name: str) -> Path:
         path = user_path(text)
         if path.is_file():
             return path.absolute()
-    what = "a folder, not a table" if user_path(name).is_dir() else "no file"
+    what = "a folder, not a table" if user_path(name).is_dir() else "not a file"
     raise UserError(
         f"{FAMILY}:{name} is {what}; give the path of a table with a column of image names and one of scores "
         "(a comma in a path is written %2C, a semicolon %3B)"
@@ -140,7 +140,7 @@ class TableColumns:
         image: Names of the images.
         score: Ratings.
         std: Their standard deviations; None for none, as below.
-        group: What images must not be torn apart.
+        group: What images share that must stay in one subset.
         split: Which image is for training, validation, test.
         lower: Whether lower scores are better.
         splits: Number -> column, of a table with several splits (`split1`, `split2`, ...); then `split` is
@@ -167,7 +167,7 @@ def choose_columns(header: Sequence[str], options: TableOptions) -> TableColumns
     assert image is not None and score is not None
     if "dmos" in fold(score) and not options.flags & {LOWER, HIGHER}:
         raise UserError(
-            f"{options.path}: the column {score!r} may be of differences, of which lower is better, or not; "
+            f"{options.path}: the column {score!r} may hold differences, of which lower is better, or not; "
             f"say which: {options.shown(LOWER)} or {options.shown(HIGHER)}"
         )
     std = None if AVERAGE in options.flags else found["std"]
@@ -204,7 +204,7 @@ def fold(name: str) -> str:
 
 
 def _candidates(role: str, header: Sequence[str], options: TableOptions) -> list[str]:
-    """Returns the columns that may be something; a name that the header has twice is there twice."""
+    """Returns the columns that a role may mean; one that the header names twice is listed twice."""
     wanted = options.values.get(role)
     if wanted is None:
         taken = {fold(name) for other, name in options.values.items() if other in USUAL}

@@ -68,6 +68,22 @@ class LabelRow:
             raise self.fault(column, "text")
         return text
 
+    def match(self, column: str, pattern: str, expected: str) -> re.Match[str]:
+        """Matches the text of a cell, all of it and in any case, with a pattern.
+
+        Args:
+            column: The column.
+            pattern: A regular expression, whose classes are of ASCII.
+            expected: What the cell should hold, for the message.
+
+        Raises:
+            UserError: If the text does not match, or there is none.
+        """
+        match = re.fullmatch(pattern, self.text(column), re.IGNORECASE | re.ASCII)
+        if match is None:
+            raise self.fault(column, expected)
+        return match
+
     def number_in(self, column: str, low: float = -math.inf, high: float = math.inf) -> float:
         """Returns a cell as a finite float64 in [low, high].
 
@@ -143,7 +159,7 @@ def read_bounded(path: Path, named: str, if_larger: str) -> bytes:
 
     Args:
         path: The file.
-        named: What it is called where it cannot be read.
+        named: What the message calls it if it cannot be read.
         if_larger: The end of the message about a file that is larger than `MAX_TEXT_BYTES`.
 
     Raises:

@@ -9,10 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cliqa_bench.benchmarks.pixels.decode import FORMATS, RAW, format_of
+from cliqa_bench.benchmarks.pixels.decode import FORMAT_OF, FORMATS, RAW, format_of
 from cliqa_bench.errors import UserError
-
-_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 _IGNORED = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
 """What systems leave in folders, in lower case; hidden files are ignored, too."""
@@ -135,7 +133,7 @@ class _Looked:
         if path.name.lower() in _IGNORED:
             return False
         suffix, mode = path.suffix.lower(), _mode(path)
-        named_so = suffix in _SUFFIXES
+        named_so = suffix in FORMAT_OF
         try:
             if mode and not stat.S_ISREG(mode):
                 kind = "special file"
