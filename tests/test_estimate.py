@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cliqa_bench.execution import estimate
-from cliqa_bench.execution.estimate import left_to_do, time_text
+from cliqa_bench.execution.estimate import time_text
 from cliqa_bench.execution.plan import Plan, images_of
 from cliqa_bench.execution.run import prepare
 from cliqa_bench.results.nodes import Node, read_json
@@ -19,6 +19,10 @@ from cliqa_bench.settings.resolve import resolve
 def laid_out(data: Path, out: Path, strategy: str = "lwf", **more: object) -> Plan:
     settings = {"strategy": strategy, "orders": "every:live,bid,csiq", "preset": "quick", "jobs": 1}
     return prepare(resolve({**settings, "data": str(data), "out": str(out), **more}), "")
+
+
+def left_to_do(plans: list[Plan]) -> str:
+    return estimate.left_to_do(plans, [plan.missing() for plan in plans])
 
 
 def finish(node: Node, n_bytes: int, **facts: float) -> None:
@@ -81,9 +85,9 @@ def test_several_splits_add_up(miniatures: Path, tmp_path: Path) -> None:
 def test_what_is_made_once_is_estimated_once(
     miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "_has_gate_net", lambda plan: False)
+    monkeypatch.setattr(estimate, "has_gate_net", lambda plan: False)
     plans = [laid_out(miniatures, tmp_path, split=n) for n in (1, 2, 3)]
-    lines = estimate.estimate(plans)
+    lines = estimate.estimate(plans, [plan.missing() for plan in plans])
     assert sum("distortion-aware BN" in line for line in lines) == 1
     assert sum("decoded images" in line for line in lines) <= 1 and "45 trainings" in lines[-1]
     monkeypatch.setattr(estimate, "_gate_net_seconds", lambda plan: 36_000.0)

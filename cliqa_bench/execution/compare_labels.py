@@ -18,7 +18,7 @@ from cliqa_bench.execution.score_table import FileRow
 from cliqa_bench.reports.render import number
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.results.records import RunRecord
-from cliqa_bench.terminal import text_table
+from cliqa_bench.terminal import plural, text_table
 
 FEWEST = 3
 """Of fewer pictures no correlation is given: of two it is 1 or -1 whatever they show."""
@@ -117,10 +117,6 @@ class Labels:
         return digest([self.dataset.direction, sorted(self.of_file.items())])
 
 
-def _pictures(n: int) -> str:
-    return f"{n:,} {'picture' if n == 1 else 'pictures'}"
-
-
 def _shown(path: Path) -> Path:
     """Returns a path as short as it is from here, if it lies below."""
     here = Path.cwd()
@@ -157,7 +153,7 @@ class Comparison(Tally):
             ("KRCC", number(found.krcc)),
             ("RMSE (logistic)", number(found.rmse)),
         ]
-        head = f"{title}: {found.n:,} of {_pictures(self.files)} compared with run {self._record.id}"
+        head = f"{title}: {found.n:,} of {plural(self.files, 'picture')} compared with run {self._record.id}"
         return "\n".join([head, *self._labels.notes(), "", text_table(rows, right={1})])
 
     def remarks(self) -> list[str]:
@@ -166,7 +162,9 @@ class Comparison(Tally):
         scores = [*self._scores.values()]
         opinions = {self._labels.opinions[image] for image in self._scores}
         if found.n < FEWEST:
-            said.append(f"{_pictures(found.n)} cannot have a correlation: at least {FEWEST} are needed")
+            said.append(
+                f"{plural(found.n, 'picture')} cannot have a correlation: at least {FEWEST} are needed"
+            )
         elif len(opinions) == 1 or len({*scores}) == 1:
             what = "labels are" if len(opinions) == 1 else "scores are"
             said.append(f"all {found.n:,} {what} equal: there is no correlation")
@@ -178,7 +176,7 @@ class Comparison(Tally):
             )
             said.append(f"no logistic fit: {why}")
         if self.failed:
-            said.append(f"the numbers are without {_pictures(self.failed)} that have no score")
+            said.append(f"the numbers are without {plural(self.failed, 'picture')} that have no score")
         if found.runs_against:
             said.append(self._against())
         if self._labels.dataset.name in self._record.sequence:
