@@ -51,7 +51,7 @@ def test_what_is_there_is_measured(miniatures: Path, tmp_path: Path) -> None:
     for work in works[:3]:
         finish(work.node, 5_000_000, seconds=0.5 * images_of(plan, work))
     line = left_to_do([plan])
-    assert "12 trainings" in line and "at the pace of what is there" in line
+    assert "12 trainings" in line and "at the pace so far" in line
     seconds, megabytes = seconds_and_megabytes(line)
     train = 0.5 * sum(images_of(plan, work) for work in works[3:])
     assert seconds == pytest.approx(train, rel=0.1), "the answers and gates, guessed, are little"
@@ -75,7 +75,7 @@ def test_several_splits_add_up(miniatures: Path, tmp_path: Path) -> None:
     alone, both = left_to_do([one]), left_to_do([one, other])
     assert alone.startswith("left to do: 12 trainings, 3 gates, 54 answer files; ")
     assert both.startswith("left to do: 27 trainings, 6 gates, 108 answer files; ")
-    assert "at the pace of what is there" in both, "what is there of one split is measured for the other"
+    assert "at the pace so far" in both, "what is there of one split is measured for the other"
     seconds, megabytes = seconds_and_megabytes(both)
     train = 2.0 * sum(images_of(other, work) for work in other.train.values())
     assert seconds - seconds_and_megabytes(alone)[0] == pytest.approx(train, rel=0.1)

@@ -1,4 +1,4 @@
-"""What the rest of a plan takes: guessed beforehand, and measured on what is there once some of it is."""
+"""How long the rest of a plan takes, and how much disk: a guess until some of it is finished."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANSWER_BYTES = 20_000
 """Size of an answer file that is assumed."""
 
 MOST_LOOKED_AT = 60
-"""Finished nodes of a strategy that are looked at, evenly spread: more would not change the estimate."""
+"""How many finished nodes of a strategy to look at, evenly spread: more would not change the estimate."""
 
 
 class _Pace(NamedTuple):
@@ -75,7 +75,7 @@ def left_to_do(plans: Sequence[Plan], missing: Sequence[Missing]) -> str:
     left = [_left(plan, lacks, paces, plan is net_by) for plan, lacks in zip(plans, missing, strict=True)]
     train, gates, answers = (sum(counts) for counts in zip(*(one.counts for one in left), strict=True))
     measured = any(one.measured for one in left)
-    how = "at the pace of what is there" if measured else "on this machine's CPU (a guess from multiply-adds)"
+    how = "at the pace so far" if measured else "on this machine's CPU (a guess from multiply-adds)"
     return (
         f"left to do: {plural(train, 'training')}, {plural(gates, 'gate')}, "
         f"{plural(answers, 'answer file')}; roughly {time_text(sum(one.seconds for one in left))} {how}, "
@@ -84,7 +84,7 @@ def left_to_do(plans: Sequence[Plan], missing: Sequence[Missing]) -> str:
 
 
 class _Paces(NamedTuple):
-    """What finished nodes took: trainings by strategy, and answers; None where none is finished."""
+    """What finished nodes took: trainings by strategy, and answers; None if none is finished."""
 
     trained: dict[str, _Pace | None]
     answered: _Pace | None
@@ -131,7 +131,7 @@ def _trained_pace(plans: Sequence[Plan], strategy: str) -> _Pace | None:
 
 
 def _answered_pace(plans: Sequence[Plan]) -> _Pace | None:
-    """Of answers of train nodes: what a gate says of an image takes another time."""
+    """Returns the pace of answers of train nodes alone: those of gates take another time."""
     done = {
         work.node.id: (work, size_of(plan, work.test, "test"))
         for plan in plans

@@ -103,7 +103,7 @@ def prepare_splits(config: RunConfig, command: str, decode: bool = False) -> lis
         if same != plan.config.split:
             raise UserError(
                 f"--splits: {same} and {plan.config.split} are the same split of {', '.join(learned)}: "
-                "labels or files state one alone, or there are too few contents for more; leave one out"
+                "labels or files define only one, or there are too few contents for more; leave one out"
             )
     return plans
 
