@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from statistics import fmean
 from typing import NamedTuple
 
@@ -66,9 +66,11 @@ def left_to_do(plans: Sequence[Plan], missing: Sequence[Missing]) -> str:
         plans: As in `estimate`.
         missing: As in `estimate`.
     """
+    lacking = {work.node.id for lacks in missing for work in lacks.train}
+    lacking |= {work.node.id for lacks in missing for work in lacks.answers}
+    names = [strategy.name for strategy in plans[0].choice.strategies]
     paces = _Paces(
-        {strategy.name: _trained_pace(plans, strategy.name) for strategy in plans[0].choice.strategies},
-        _answered_pace(plans),
+        {name: _trained_pace(plans, lacking, name) for name in names}, _answered_pace(plans, lacking)
     )
     net_by = _makes_gate_net(plans, missing)
     # one plan is worked off after the other
@@ -120,23 +122,23 @@ def _makes_gate_net(plans: Sequence[Plan], missing: Sequence[Missing]) -> Plan |
     return next((plan for plan in gated if not has_gate_net(plan)), None)
 
 
-def _trained_pace(plans: Sequence[Plan], strategy: str) -> _Pace | None:
+def _trained_pace(plans: Sequence[Plan], lacking: Set[str], strategy: str) -> _Pace | None:
     done = {
         work.node.id: (work, images_of(plan, work))
         for plan in plans
         for work in plan.train.values()
-        if work.strategy.name == strategy and work.node.done
+        if work.strategy.name == strategy and work.node.id not in lacking
     }
     return _pace([*done.values()], "seconds")
 
 
-def _answered_pace(plans: Sequence[Plan]) -> _Pace | None:
+def _answered_pace(plans: Sequence[Plan], lacking: Set[str]) -> _Pace | None:
     """Returns the pace of answers of train nodes alone: those of gates take another time."""
     done = {
         work.node.id: (work, size_of(plan, work.test, "test"))
         for plan in plans
         for work in plan.answers.values()
-        if isinstance(work.of, TrainWork) and work.node.done
+        if isinstance(work.of, TrainWork) and work.node.id not in lacking
     }
     return _pace([*done.values()], "score_seconds")
 
