@@ -12,7 +12,7 @@ from cliqa_bench.execution import estimate
 from cliqa_bench.execution.estimate import time_text
 from cliqa_bench.execution.plan import Plan, images_of
 from cliqa_bench.execution.run import prepare
-from cliqa_bench.results.nodes import Node, read_json
+from cliqa_bench.results.nodes import Node, node_facts
 from cliqa_bench.settings.resolve import resolve
 
 
@@ -103,6 +103,17 @@ def test_a_node_that_says_no_time_is_not_measured(miniatures: Path, tmp_path: Pa
     assert "(a guess from multiply-adds)" in left_to_do([plan])
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"facts": []}', '{"facts": {"seconds": "long"}}'])
+def test_a_damaged_node_stops_no_estimate(miniatures: Path, tmp_path: Path, text: str) -> None:
+    plan = laid_out(miniatures, tmp_path)
+    works = list(plan.train.values())[:2]
+    for work in works:
+        finish(work.node, 10, seconds=1.0)
+    (works[0].node.folder / "done.json").write_text(text)
+    line = left_to_do([plan])
+    assert "13 trainings" in line and "at the pace so far" in line
+
+
 def test_not_all_of_many_nodes_are_looked_at(
     miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,9 +125,9 @@ def test_not_all_of_many_nodes_are_looked_at(
 
     def watched(path: Path) -> Any:
         looked.append(path)
-        return read_json(path)
+        return node_facts(path)
 
-    monkeypatch.setattr(estimate, "read_json", watched)
+    monkeypatch.setattr(estimate, "node_facts", watched)
     left_to_do([plan])
     assert len(looked) == 3
 

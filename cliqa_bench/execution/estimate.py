@@ -7,11 +7,12 @@ from statistics import fmean
 from typing import NamedTuple
 
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
+from cliqa_bench.errors import UserError
 from cliqa_bench.execution.jobs import has_gate_net, jobs_of, processes
 from cliqa_bench.execution.plan import AnswerWork, Missing, Plan, TrainWork, images_of, size_of
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.paths import cache_root
-from cliqa_bench.results.nodes import Node, read_json
+from cliqa_bench.results.nodes import Node, node_facts
 from cliqa_bench.terminal import plural
 from cliqa_bench.types import Subset
 
@@ -151,12 +152,20 @@ def _pace(done: Sequence[tuple[TrainWork | AnswerWork, int]], fact: str) -> _Pac
         fact: What a node calls the seconds that it took.
     """
     some = done[:: max(1, len(done) // MOST_LOOKED_AT)]
-    seconds = [read_json(work.node.folder / "done.json").get("facts", {}).get(fact) for work, _ in some]
-    timed = [(n, float(s)) for (_, n), s in zip(some, seconds, strict=True) if s is not None]
+    seconds = [_seconds(work.node, fact) for work, _ in some]
+    timed = [(n, s) for (_, n), s in zip(some, seconds, strict=True) if s is not None]
     n_images = sum(n for n, _ in timed)
     if not n_images:
         return None
     return _Pace(fmean(_bytes(work.node) for work, _ in some), sum(s for _, s in timed) / n_images)
+
+
+def _seconds(node: Node, fact: str) -> float | None:
+    try:
+        told = node_facts(node.folder).get(fact)
+    except UserError:  # damaged; what needs the node says so, and an estimate must not stop what does not
+        return None
+    return float(told) if isinstance(told, int | float) else None
 
 
 def _bytes(node: Node) -> int:
