@@ -35,7 +35,7 @@ class UserError(Exception):
 
 
 class SeveralErrors(UserError):
-    """Several faults of one input: its line tells the first, and how many more there are."""
+    """Several faults of one input: its line gives the first, and how many more there are."""
 
     def __init__(self, faults: Iterable[UserError]) -> None:
         self._each = [single for fault in faults for single in fault.each]
@@ -44,7 +44,7 @@ class SeveralErrors(UserError):
 
     def __reduce__(self) -> tuple[type[SeveralErrors], tuple[list[UserError]]]:
         """Lets it come back from another process."""
-        return SeveralErrors, (self._each,)
+        return type(self), (self._each,)
 
     @property
     def each(self) -> Sequence[UserError]:
@@ -53,7 +53,7 @@ class SeveralErrors(UserError):
 
 
 class Mistakes(SeveralErrors):
-    """Several mistakes of one command line or configuration file: all are told, each in a line of its own."""
+    """Several mistakes in one command line or configuration file: each is printed in a line of its own."""
 
     def __init__(self, faults: Iterable[UserError]) -> None:
         super().__init__(faults)
@@ -79,13 +79,13 @@ class Gather:
         self._faults: list[UserError] = []
 
     def __call__(self, read: Callable[..., R], *given: object) -> R:
-        """Returns what a reader makes of its arguments; something useless if it cannot."""
+        """Returns what a reader makes of its arguments, or a stand-in if it cannot."""
         if not any(value is self._FAILED for value in given):
             try:
                 return read(*given)
             except UserError as error:
-                self._faults += error.each
-        return self._FAILED  # type: ignore[return-value]  # `refuse` lets nobody see it
+                self._faults.append(error)
+        return self._FAILED  # type: ignore[return-value]  # `refuse` raises before it can be used
 
     def refuse(self) -> None:
         """Raises what was gathered.
@@ -93,24 +93,24 @@ class Gather:
         Raises:
             UserError: If any reader raised one.
         """
-        if len(self._faults) == 1:
-            raise self._faults[0]
-        if self._faults:
-            raise Mistakes(self._faults)
+        refuse(self._faults, several=Mistakes)
 
 
-def refuse(faults: Sequence[UserError], whole: Sequence[Any] = ()) -> None:
+def refuse(
+    faults: Sequence[UserError], whole: Sequence[Any] = (), several: type[SeveralErrors] = SeveralErrors
+) -> None:
     """Raises what was gathered: nothing, the one fault, or all of them as one.
 
     Args:
         faults: What is wrong.
         whole: What could be read all the same.
+        several: How more than one fault is raised.
 
     Raises:
         UserError: If there is any fault.
     """
     if faults:
-        error = faults[0] if len(faults) == 1 and len(faults[0].each) == 1 else SeveralErrors(faults)
+        error = faults[0] if len(faults) == 1 and len(faults[0].each) == 1 else several(faults)
         error.whole = whole
         raise error
 

@@ -34,6 +34,7 @@ from typing import Any, Literal, TypeVar, get_args
 from tqdm import tqdm
 
 from cliqa_bench.errors import unknown
+from cliqa_bench.terminal import plural
 
 T = TypeVar("T")
 Tick = Callable[[int, str, str], None]
@@ -245,7 +246,7 @@ class _AsLines(Stage):
     @property
     def _so_far(self) -> str:
         text = f": {self.text}" if self.text else ""
-        return f"{self.what}{text}: {self.done:,} of {_count(self.total, self.unit)}"
+        return f"{self.what}{text}: {self.done:,} of {plural(self.total, self.unit)}"
 
     def _end(self, failed: bool) -> None:
         if self.seconds >= DELAY:
@@ -286,10 +287,6 @@ class _AsEvents(Stage):
 
 def _clock(seconds: float | None) -> str:
     return "?" if seconds is None else str(tqdm.format_interval(max(0.0, seconds)))
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "es" if noun.endswith("ch") else "s")
 
 
 def bar(

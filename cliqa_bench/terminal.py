@@ -1,8 +1,18 @@
-"""Tables for the terminal."""
+"""Tables and counts for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+
+
+def plural(n: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    Example:
+        >>> plural(1, "batch"), plural(1956, "training")
+        ('1 batch', '1,956 trainings')
+    """
+    return f"{n:,} {noun}" + ("" if n == 1 else "es" if noun.endswith("ch") else "s")
 
 
 def text_table(

@@ -48,14 +48,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 ONLINE = ("EWCPlugin", {"ewc_lambda": 1e4, "mode": "online", "decay_factor": 0.5})
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Pictures of 32 x 32 pixels are not worth a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -58,16 +58,10 @@ def table(heading: str) -> dict[str, tuple[str, str]]:
 LEARNER, STREAMS = table("Plug-ins in the learner"), table("Templates on the streams")
 
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Avalanche and PyTorch say much of what will change
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Pictures of 32 x 32 pixels are not worth a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # Avalanche and PyTorch say much of what will change
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -176,8 +176,8 @@ def test_a_model_that_ranks_the_other_way_round_is_pointed_out(
     assert compare(table(labels), "--to", "s.csv") == 0
     said = capsys.readouterr()
     assert shown(said.out)["SRCC"] == "-1.000"
-    assert "SRCC -1.000: the scores rank these pictures the other way round" in said.err
-    assert "nothing was turned; if it is the other way, say lower_is_better" in said.err
+    assert "SRCC -1.000: the scores rank these pictures in the opposite order" in said.err
+    assert "nothing was turned; if that reading is wrong, say lower_is_better" in said.err
     assert compare("my.csv?lower_is_better&name=turned", "--to", "t.csv") == 0
     said = capsys.readouterr()
     assert shown(said.out)["SRCC"] == "1.000" and "other way round" not in said.err
@@ -221,7 +221,7 @@ def test_pictures_that_cannot_be_read_are_rows_and_left_out(
         shown(said.out)["SRCC"] == f"{correlations([GRAYS[n] for n in left], [MOS[n] for n in left])[0]:.3f}"
     )
     assert said.out.startswith("my: 5 of 7 pictures compared") and shown(said.out)["n"] == "5"
-    assert "the numbers are without 2 pictures that have no score" in said.err
+    assert "the numbers leave out 2 pictures without a score" in said.err
 
 
 def test_names_are_matched_as_people_write_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,8 @@ def test_one_run_shows_every_mistake() -> None:
     with pytest.raises(Mistakes, match=r"^unknown key of tsn 'tu'.*; and --threads must be from 1") as caught:
         make(set=["tsn.tu=3"], threads=0)
     assert len(caught.value.each) == 2, "the protocol, which needs all of --set, is not complained of again"
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is Mistakes and str(again) == str(caught.value), "also from another process"
 
 
 def test_mistakes_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

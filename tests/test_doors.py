@@ -48,15 +48,7 @@ from cliqa_bench.strategies.ridge import SUBSETS, Ridge, sums_of
 from cliqa_bench.testing import check_strategy
 from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Pictures of 32 x 32 pixels are not worth a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROUNDING = 1.9e-7
 """Three times the largest difference seen between scores of the folded and the plain network: 6.4e-8."""

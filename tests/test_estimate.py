@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 
 from cliqa_bench.execution import estimate
-from cliqa_bench.execution.estimate import left_to_do, time_text
+from cliqa_bench.execution.estimate import time_text
 from cliqa_bench.execution.plan import Plan, images_of
 from cliqa_bench.execution.run import prepare
-from cliqa_bench.results.nodes import Node, read_json
+from cliqa_bench.results.nodes import Node, node_facts
 from cliqa_bench.settings.resolve import resolve
 
 
 def laid_out(data: Path, out: Path, strategy: str = "lwf", **more: object) -> Plan:
     settings = {"strategy": strategy, "orders": "every:live,bid,csiq", "preset": "quick", "jobs": 1}
     return prepare(resolve({**settings, "data": str(data), "out": str(out), **more}), "")
+
+
+def left_to_do(plans: list[Plan]) -> str:
+    return estimate.left_to_do(plans, [plan.missing() for plan in plans])
 
 
 def finish(node: Node, n_bytes: int, **facts: float) -> None:
@@ -47,7 +51,7 @@ def test_what_is_there_is_measured(miniatures: Path, tmp_path: Path) -> None:
     for work in works[:3]:
         finish(work.node, 5_000_000, seconds=0.5 * images_of(plan, work))
     line = left_to_do([plan])
-    assert "12 trainings" in line and "at the pace of what is there" in line
+    assert "12 trainings" in line and "at the pace so far" in line
     seconds, megabytes = seconds_and_megabytes(line)
     train = 0.5 * sum(images_of(plan, work) for work in works[3:])
     assert seconds == pytest.approx(train, rel=0.1), "the answers and gates, guessed, are little"
@@ -71,7 +75,7 @@ def test_several_splits_add_up(miniatures: Path, tmp_path: Path) -> None:
     alone, both = left_to_do([one]), left_to_do([one, other])
     assert alone.startswith("left to do: 12 trainings, 3 gates, 54 answer files; ")
     assert both.startswith("left to do: 27 trainings, 6 gates, 108 answer files; ")
-    assert "at the pace of what is there" in both, "what is there of one split is measured for the other"
+    assert "at the pace so far" in both, "what is there of one split is measured for the other"
     seconds, megabytes = seconds_and_megabytes(both)
     train = 2.0 * sum(images_of(other, work) for work in other.train.values())
     assert seconds - seconds_and_megabytes(alone)[0] == pytest.approx(train, rel=0.1)
@@ -81,9 +85,9 @@ def test_several_splits_add_up(miniatures: Path, tmp_path: Path) -> None:
 def test_what_is_made_once_is_estimated_once(
     miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "_has_gate_net", lambda plan: False)
+    monkeypatch.setattr(estimate, "has_gate_net", lambda plan: False)
     plans = [laid_out(miniatures, tmp_path, split=n) for n in (1, 2, 3)]
-    lines = estimate.estimate(plans)
+    lines = estimate.estimate(plans, [plan.missing() for plan in plans])
     assert sum("distortion-aware BN" in line for line in lines) == 1
     assert sum("decoded images" in line for line in lines) <= 1 and "45 trainings" in lines[-1]
     monkeypatch.setattr(estimate, "_gate_net_seconds", lambda plan: 36_000.0)
@@ -99,6 +103,17 @@ def test_a_node_that_says_no_time_is_not_measured(miniatures: Path, tmp_path: Pa
     assert "(a guess from multiply-adds)" in left_to_do([plan])
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"facts": []}', '{"facts": {"seconds": "long"}}'])
+def test_a_damaged_node_stops_no_estimate(miniatures: Path, tmp_path: Path, text: str) -> None:
+    plan = laid_out(miniatures, tmp_path)
+    works = list(plan.train.values())[:2]
+    for work in works:
+        finish(work.node, 10, seconds=1.0)
+    (works[0].node.folder / "done.json").write_text(text)
+    line = left_to_do([plan])
+    assert "13 trainings" in line and "at the pace so far" in line
+
+
 def test_not_all_of_many_nodes_are_looked_at(
     miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,9 +125,9 @@ def test_not_all_of_many_nodes_are_looked_at(
 
     def watched(path: Path) -> Any:
         looked.append(path)
-        return read_json(path)
+        return node_facts(path)
 
-    monkeypatch.setattr(estimate, "read_json", watched)
+    monkeypatch.setattr(estimate, "node_facts", watched)
     left_to_do([plan])
     assert len(looked) == 3
 

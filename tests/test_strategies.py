@@ -53,14 +53,7 @@ VARIANTS = [
     ("replay", {"memory": 5}),
 ]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Pictures of 32 x 32 pixels are not worth a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

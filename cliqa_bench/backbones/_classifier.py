@@ -1,4 +1,4 @@
-"""The classifier in a file of weights: nothing here reads one, so any will do, and none."""
+"""The classifier in a file of weights is never used: it may be missing or of any size."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def with_classifier_of(
     model: nn.Module, names: Iterable[str], state: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
-    """Puts a network's own classifier in the place of that of a file, so that the rest can be checked whole.
+    """Replaces the classifier of a file by the network's own; all other weights can then be checked strictly.
 
     Args:
         model: The network with its classifier.
         names: Names of the classifier's weights.
         state: What the file holds.
-        path: The file; a classifier of another size in it is said to be ignored, once in a process.
+        path: The file. If its classifier has another size, a line says once that it is ignored.
     """
     own = model.state_dict()
     wanted = {name: own[name] for name in names}

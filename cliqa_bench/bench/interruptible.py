@@ -1,7 +1,7 @@
-"""The command line, which Ctrl-C reaches even where a shell script started the benchmark in the background.
+"""The command line, which Ctrl-C reaches even if a shell script started the benchmark in the background.
 
-Such a script has the signal ignored by all that is started. `python -m cliqa_bench.bench.interruptible` takes
-the words of `python -m cliqa_bench`.
+A shell makes what a script starts in the background ignore the signal, and so all that this starts in turn.
+`python -m cliqa_bench.bench.interruptible` takes the words of `python -m cliqa_bench`.
 """
 
 from __future__ import annotations

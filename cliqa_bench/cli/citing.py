@@ -53,15 +53,16 @@ def citing(out: Path | None) -> str:
 def _used(records: Sequence[RunRecord]) -> list[_Named]:
     """Returns what runs are made of, each with what it wants cited."""
     found: dict[str, tuple[str, ...]] = {}
-    for record in records:
-        config = record.facts.get("config") or {}
+    configs = [record.facts.get("config") or {} for record in records]
+    brought = [(config.get("include"), config.get("tables") or ()) for config in configs]
+    for files, tables in {str(both): both for both in brought}.values():  # each once: tables may be large
         try:
-            include(config.get("include"))
-            recall_tables(config.get("tables") or ())
+            include(files)
+            recall_tables(tables)
         except UserError as error:  # a file that is gone: what it named is not known below
             found.setdefault(f"not looked up ({error})", ())
-        for what, citations in _used_by(record, str(config.get("backbone") or "")):
-            found[what] = citations
+    for record, config in zip(records, configs, strict=True):
+        found |= _used_by(record, str(config.get("backbone") or ""))
     return list(found.items())
 
 

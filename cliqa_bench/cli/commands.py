@@ -33,11 +33,11 @@ _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (tr
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
 _SRGB = "convert colour profiles of the datasets to sRGB (default: ignore them, as the published code does)"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
-_COMPARE = "a table of your own, instead of IMAGES: scores its pictures, and compares with its labels"
+_COMPARE = "a table of your own, instead of IMAGES: score its pictures and compare with its labels"
 _NUMBERS = str | int | tuple[int, ...]
 _PAGES = str | int | tuple[int | str, ...]
 _SPLITS = (
-    "several splits, such as 1-10 or 1,3,5-7: mean, deviation and median over them; with --split DIR, its"
+    "several splits, such as 1-10 or 1,3,5-7, for mean, deviation and median; with --split DIR, those in it"
 )
 _WORDS = str | tuple[str, ...]
 _RUNS = "folder of the results, or a bundle (default: runs)"
@@ -85,12 +85,7 @@ def _where_and_how(add: Add) -> None:
 
 def _report_form(add: Add) -> None:
     """Adds what a report consists of."""
-    add(
-        "--format",
-        type=_WORDS,
-        metavar="NAMES",
-        help="of the report, of csv,md,tex,html (default: all)",
-    )
+    add("--format", type=_WORDS, metavar="NAMES", help="what to write: csv,md,tex,html (default: all)")
     add("--figures", action=ActionYesNo(no_prefix="no-"), default=True, help="draw the figures (default)")
 
 
@@ -244,8 +239,8 @@ def _score(args: Namespace, command: str) -> int:
     if bool(args.images) == bool(args.compare):
         what = "either IMAGES or --compare TABLE" if args.images else "IMAGES, or --compare TABLE"
         raise UserError(
-            f"score takes {what}; the pictures of a table are found by its names, or in a folder that is "
-            "named: --compare 'my.csv?images=FOLDER'"
+            f"score takes {what}; a table names its pictures, and if they are not beside it, say where: "
+            "--compare 'my.csv?images=FOLDER'"
         )
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")

@@ -18,7 +18,7 @@ from cliqa_bench.execution.score_table import FileRow
 from cliqa_bench.reports.render import number
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.results.records import RunRecord
-from cliqa_bench.terminal import text_table
+from cliqa_bench.terminal import plural, text_table
 
 FEWEST = 3
 """Of fewer pictures no correlation is given: of two it is 1 or -1 whatever they show."""
@@ -27,7 +27,7 @@ FEWEST_FITTED = 5
 """Of fewer pictures the logistic function goes through all points, see `metrics.fit_logistic`."""
 
 AGAINST = -0.3
-"""A rank correlation from here on is pointed out as negative, if it is no chance, see `runs_against`."""
+"""A rank correlation of this or less is pointed out, unless it may be chance; see `runs_against`."""
 
 _ERRORS_FROM_0 = 2.5
 
@@ -53,7 +53,7 @@ class Agreement(NamedTuple):
 
     @property
     def runs_against(self) -> bool:
-        """Whether the scores rank the other way round than the labels, by far more than chance would."""
+        """Whether the scores rank in the opposite order to the labels, by far more than chance would."""
         # without any agreement, SRCC has the standard deviation 1 / sqrt(n - 1)
         return self.srcc <= AGAINST and self.srcc * math.sqrt(self.n - 1) <= -_ERRORS_FROM_0
 
@@ -80,7 +80,7 @@ class Labels:
 
     Attributes:
         files: The pictures, in the order of the table; also those that are missing, which cannot be read.
-        of_file: Path of a picture -> its label as it stands in the table.
+        of_file: Path of a picture -> its label, as the table has it.
         opinions: The same, turned so that higher is better.
 
     Raises:
@@ -115,10 +115,6 @@ class Labels:
     def fingerprint(self) -> str:
         """Hash of the labels: a table with others is not resumed."""
         return digest([self.dataset.direction, sorted(self.of_file.items())])
-
-
-def _pictures(n: int) -> str:
-    return f"{n:,} {'picture' if n == 1 else 'pictures'}"
 
 
 def _shown(path: Path) -> Path:
@@ -157,7 +153,7 @@ class Comparison(Tally):
             ("KRCC", number(found.krcc)),
             ("RMSE (logistic)", number(found.rmse)),
         ]
-        head = f"{title}: {found.n:,} of {_pictures(self.files)} compared with run {self._record.id}"
+        head = f"{title}: {found.n:,} of {plural(self.files, 'picture')} compared with run {self._record.id}"
         return "\n".join([head, *self._labels.notes(), "", text_table(rows, right={1})])
 
     def remarks(self) -> list[str]:
@@ -166,7 +162,9 @@ class Comparison(Tally):
         scores = [*self._scores.values()]
         opinions = {self._labels.opinions[image] for image in self._scores}
         if found.n < FEWEST:
-            said.append(f"{_pictures(found.n)} cannot have a correlation: at least {FEWEST} are needed")
+            said.append(
+                f"{plural(found.n, 'picture')} cannot have a correlation: at least {FEWEST} are needed"
+            )
         elif len(opinions) == 1 or len({*scores}) == 1:
             what = "labels are" if len(opinions) == 1 else "scores are"
             said.append(f"all {found.n:,} {what} equal: there is no correlation")
@@ -178,13 +176,13 @@ class Comparison(Tally):
             )
             said.append(f"no logistic fit: {why}")
         if self.failed:
-            said.append(f"the numbers are without {_pictures(self.failed)} that have no score")
+            said.append(f"the numbers leave out {plural(self.failed, 'picture')} without a score")
         if found.runs_against:
             said.append(self._against())
         if self._labels.dataset.name in self._record.sequence:
             said.append(
                 f"run {self._record.id} learned {self._labels.dataset.title}: pictures it was trained on are "
-                "among these; the report of the run has its test images alone"
+                "among these; the report of the run uses its test images alone"
             )
         return said
 
@@ -192,7 +190,7 @@ class Comparison(Tally):
         lower = self._labels.dataset.direction == "lower"
         other = "higher_is_better" if lower else "lower_is_better"
         return (
-            f"SRCC {number(self.agreement.srcc)}: the scores rank these pictures the other way round than "
-            f"the labels, of which {'lower' if lower else 'higher'} was taken to be better; nothing was "
-            f"turned; if it is the other way, say {other}"
+            f"SRCC {number(self.agreement.srcc)}: the scores rank these pictures in the opposite order to "
+            f"the labels, read as {'lower' if lower else 'higher'} is better; nothing was turned; if that "
+            f"reading is wrong, say {other}"
         )

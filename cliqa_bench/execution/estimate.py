@@ -1,16 +1,19 @@
-"""What the rest of a plan takes: guessed beforehand, and measured on what is there once some of it is."""
+"""How long the rest of a plan takes, and how much disk: a guess until some of it is finished."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
+from statistics import fmean
 from typing import NamedTuple
 
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
-from cliqa_bench.execution.jobs import jobs_of, processes
-from cliqa_bench.execution.plan import AnswerWork, Plan, TrainWork, images_of
-from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
+from cliqa_bench.errors import UserError
+from cliqa_bench.execution.jobs import has_gate_net, jobs_of, processes
+from cliqa_bench.execution.plan import AnswerWork, Missing, Plan, TrainWork, images_of, size_of
+from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.paths import cache_root
-from cliqa_bench.results.nodes import Node, read_json
+from cliqa_bench.results.nodes import Node, node_facts
+from cliqa_bench.terminal import plural
 from cliqa_bench.types import Subset
 
 GMACS_PER_SECOND = 30.0
@@ -20,7 +23,7 @@ ANSWER_BYTES = 20_000
 """Size of an answer file that is assumed."""
 
 MOST_LOOKED_AT = 60
-"""Finished nodes of a strategy that are looked at, evenly spread: more would not change the estimate."""
+"""How many finished nodes of a strategy to look at, evenly spread: more would not change the estimate."""
 
 
 class _Pace(NamedTuple):
@@ -35,40 +38,47 @@ class _Pace(NamedTuple):
     seconds: float
 
 
-def estimate(plans: Sequence[Plan]) -> list[str]:
-    """Says in lines what is left to do of plans that differ in the split, and what it takes."""
-    missing = [plan.missing() for plan in plans]
+def estimate(plans: Sequence[Plan], missing: Sequence[Missing]) -> list[str]:
+    """Says in lines what is left to do of plans that differ in the split, and what it takes.
+
+    Args:
+        plans: The plans.
+        missing: What each lacks.
+    """
     lines = []
-    if net_by := _makes_gate_net(plans):
+    if net_by := _makes_gate_net(plans, missing):
         seconds = _gate_net_seconds(net_by)
         title = net_by.backbone.title
         lines.append(f"first, once: distortion-aware BN of {title}, about {time_text(seconds)}")
     resize = plans[0].config.training.resize
-    n_bytes = [
-        ImageCache.missing_bytes(m.dataset, [r.key for r in m.ratings], resize)
-        for m in plans[0].materials.values()
-        if any(left.train or left.gates or left.answers for left in missing)
-    ]
-    decoded = sum(n_bytes)
-    if decoded:
-        lines.append(f"first, once: decoded images, {decoded / 1e9:.2f} GB in {cache_root()}")
-    return [*lines, left_to_do(plans)]
+    materials = plans[0].materials.values() if any(m.train or m.gates or m.answers for m in missing) else ()
+    n_bytes = sum(ImageCache.missing_bytes(m.dataset, [r.key for r in m.ratings], resize) for m in materials)
+    if n_bytes:
+        lines.append(f"first, once: decoded images, {n_bytes / 1e9:.2f} GB in {cache_root()}")
+    return [*lines, left_to_do(plans, missing)]
 
 
-def left_to_do(plans: Sequence[Plan]) -> str:
-    """Says in a line how much is left, how long it takes, and how much of the disk.
+def left_to_do(plans: Sequence[Plan], missing: Sequence[Missing]) -> str:
+    """Says in a line how much is left, how long it takes, and how much disk space.
 
-    Both are measured on those nodes of the plans that are finished, and guessed for kinds of which none is.
+    Both are measured on the finished nodes of the plans, and guessed for kinds of which none is finished.
+
+    Args:
+        plans: As in `estimate`.
+        missing: As in `estimate`.
     """
+    lacking = {work.node.id for lacks in missing for work in lacks.train}
+    lacking |= {work.node.id for lacks in missing for work in lacks.answers}
+    names = [strategy.name for strategy in plans[0].choice.strategies]
     paces = _Paces(
-        {strategy.name: _trained_pace(plans, strategy.name) for strategy in plans[0].choice.strategies},
-        _answered_pace(plans),
+        {name: _trained_pace(plans, lacking, name) for name in names}, _answered_pace(plans, lacking)
     )
-    net_by = _makes_gate_net(plans)
-    left = [_left(plan, paces, plan is net_by) for plan in plans]  # one plan is worked off after the other
+    net_by = _makes_gate_net(plans, missing)
+    # one plan is worked off after the other
+    left = [_left(plan, lacks, paces, plan is net_by) for plan, lacks in zip(plans, missing, strict=True)]
     train, gates, answers = (sum(counts) for counts in zip(*(one.counts for one in left), strict=True))
     measured = any(one.measured for one in left)
-    how = "at the pace of what is there" if measured else "on this machine's CPU (a guess from multiply-adds)"
+    how = "at the pace so far" if measured else "on this machine's CPU (a guess from multiply-adds)"
     return (
         f"left to do: {plural(train, 'training')}, {plural(gates, 'gate')}, "
         f"{plural(answers, 'answer file')}; roughly {time_text(sum(one.seconds for one in left))} {how}, "
@@ -77,7 +87,7 @@ def left_to_do(plans: Sequence[Plan]) -> str:
 
 
 class _Paces(NamedTuple):
-    """What finished nodes took: trainings by strategy, and answers; None where none is finished."""
+    """What finished nodes took: trainings by strategy, and answers; None if none is finished."""
 
     trained: dict[str, _Pace | None]
     answered: _Pace | None
@@ -92,70 +102,74 @@ class _Left(NamedTuple):
     n_bytes: float
 
 
-def _left(plan: Plan, paces: _Paces, makes_net: bool) -> _Left:
-    train, gates, answers, _ = plan.missing()
+def _left(plan: Plan, missing: Missing, paces: _Paces, makes_net: bool) -> _Left:
+    train, gates, answers, _ = missing
     trained, answered = paces
     seconds = sum(_train_seconds(plan, work, trained[work.strategy.name]) for work in train)
     seconds += sum(_whole_seconds(plan, work.test, "test", answered) for work in answers)
     seconds += sum(_whole_seconds(plan, gate.dataset, "train", None) for gate in gates)
     if makes_net:
         seconds += _gate_net_seconds(plan)
-    seconds /= processes(plan, jobs_of(plan))
+    seconds /= processes(plan, jobs_of(plan, missing=missing))
     n_bytes = sum(_node_bytes(plan, work, trained[work.strategy.name]) for work in train)
     n_bytes += len(answers) * (answered.n_bytes if answered else ANSWER_BYTES)
     measured = answered is not None or any(trained[work.strategy.name] for work in train)
     return _Left((len(train), len(gates), len(answers)), measured, seconds, n_bytes)
 
 
-def _makes_gate_net(plans: Sequence[Plan]) -> Plan | None:
+def _makes_gate_net(plans: Sequence[Plan], missing: Sequence[Missing]) -> Plan | None:
     """Returns the plan whose gates are the first to need a network that is not there."""
-    return next((plan for plan in plans if plan.missing().gates and not _has_gate_net(plan)), None)
+    gated = [plan for plan, lacks in zip(plans, missing, strict=True) if lacks.gates]
+    return next((plan for plan in gated if not has_gate_net(plan)), None)
 
 
-def _trained_pace(plans: Sequence[Plan], strategy: str) -> _Pace | None:
+def _trained_pace(plans: Sequence[Plan], lacking: Set[str], strategy: str) -> _Pace | None:
     done = {
         work.node.id: (work, images_of(plan, work))
         for plan in plans
         for work in plan.train.values()
-        if work.strategy.name == strategy and work.node.done
+        if work.strategy.name == strategy and work.node.id not in lacking
     }
     return _pace([*done.values()], "seconds")
 
 
-def _answered_pace(plans: Sequence[Plan]) -> _Pace | None:
-    """Of answers of train nodes: what a gate says of an image takes another time."""
+def _answered_pace(plans: Sequence[Plan], lacking: Set[str]) -> _Pace | None:
+    """Returns the pace of answers of train nodes alone: those of gates take another time."""
     done = {
         work.node.id: (work, size_of(plan, work.test, "test"))
         for plan in plans
         for work in plan.answers.values()
-        if isinstance(work.of, TrainWork) and work.node.done
+        if isinstance(work.of, TrainWork) and work.node.id not in lacking
     }
     return _pace([*done.values()], "score_seconds")
 
 
 def _pace(done: Sequence[tuple[TrainWork | AnswerWork, int]], fact: str) -> _Pace | None:
-    """Returns the mean over some finished nodes; None where there are none, or none says how long it took.
+    """Returns the mean over some finished nodes; None if there are none, or none records its time.
 
     Args:
         done: The work, and on how many images it was done.
         fact: What a node calls the seconds that it took.
     """
     some = done[:: max(1, len(done) // MOST_LOOKED_AT)]
-    seconds = [read_json(work.node.folder / "done.json").get("facts", {}).get(fact) for work, _ in some]
-    timed = [(n, float(s)) for (_, n), s in zip(some, seconds, strict=True) if s is not None]
+    seconds = [_seconds(work.node, fact) for work, _ in some]
+    timed = [(n, s) for (_, n), s in zip(some, seconds, strict=True) if s is not None]
     n_images = sum(n for n, _ in timed)
     if not n_images:
         return None
-    return _Pace(_mean(_bytes(work.node) for work, _ in some), sum(s for _, s in timed) / n_images)
+    return _Pace(fmean(_bytes(work.node) for work, _ in some), sum(s for _, s in timed) / n_images)
+
+
+def _seconds(node: Node, fact: str) -> float | None:
+    try:
+        told = node_facts(node.folder).get(fact)
+    except UserError:  # damaged; what needs the node says so, and an estimate must not stop what does not
+        return None
+    return float(told) if isinstance(told, int | float) else None
 
 
 def _bytes(node: Node) -> int:
     return sum(path.stat().st_size for path in node.folder.iterdir() if path.is_file())
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
 
 
 def _node_bytes(plan: Plan, work: TrainWork, pace: _Pace | None) -> float:
@@ -190,25 +204,6 @@ def _gate_net_seconds(plan: Plan) -> float:
 def _guess(plan: Plan, pixels: float) -> float:
     """Returns the seconds that so many pixels take on a core, by the backbone's multiply-adds."""
     return pixels * plan.backbone.gmacs / 224**2 / GMACS_PER_SECOND
-
-
-def _has_gate_net(plan: Plan) -> bool:
-    backbone = plan.backbone
-    weights = backbone.weights_id(plan.config.weights)
-    return (
-        backbone.gate_net == "own"
-        or distortion_bn_file(backbone.name, weights, DISTORTION_BN[plan.config.preset]).is_file()
-    )
-
-
-def size_of(plan: Plan, name: str, subset: Subset) -> int:
-    """Returns how many images a subset of a dataset has."""
-    return len(plan.materials[name].split.keys(subset))
-
-
-def plural(n: int, noun: str) -> str:
-    """Returns "1 run", "2 runs"."""
-    return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
 def time_text(seconds: float) -> str:

@@ -11,9 +11,11 @@ from cliqa_bench.execution.plan import (
     AnswerWork,
     GateNormalisation,
     GateWork,
+    Missing,
     Plan,
     TrainWork,
     images_by_part,
+    size_of,
 )
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.system.hardware import cores, visible_gpus
@@ -65,22 +67,22 @@ class Job:
         return f"{self.kind} {self.net} {self.about}"
 
 
-def answers_by_source(plan: Plan) -> dict[str, list[AnswerWork]]:
-    """Returns the missing answers by the id of the train or gate node that gives them."""
-    found: dict[str, list[AnswerWork]] = defaultdict(list)
-    for work in plan.missing().answers:
-        found[work.of.node.id].append(work)
-    return dict(found)
-
-
 Pixels = Mapping[str, float]
 """Name of a dataset -> pixels of an image of it, on average; for estimates of the time."""
 
 
-def jobs_of(plan: Plan, pixels: Pixels | None = None) -> list[Job]:
-    """Returns the jobs that finish a plan; each comes after those it needs."""
-    pixels = pixels or {}
-    missing, answers = plan.missing(), answers_by_source(plan)
+def jobs_of(plan: Plan, pixels: Pixels | None = None, missing: Missing | None = None) -> list[Job]:
+    """Returns the jobs that finish a plan; each comes after those it needs.
+
+    Args:
+        plan: The plan.
+        pixels: Sizes of images, as far as they are known.
+        missing: What `plan.missing` returned, if it was just asked.
+    """
+    pixels, missing = pixels or {}, missing or plan.missing()
+    answers: dict[str, list[AnswerWork]] = defaultdict(list)
+    for answer in missing.answers:
+        answers[answer.of.node.id].append(answer)
     check = Job("check", "", "", "check weights and device", 0)
     train = _train_jobs(plan, missing.train, check, pixels)
     jobs = [check, *_gate_jobs(plan, missing.gates, answers, check, pixels), *train.values()]
@@ -106,15 +108,11 @@ def _what(plan: Plan, work: TrainWork) -> str:
     return f"{work.strategy.name} on {what} (seed {work.seed})"
 
 
-def _size(plan: Plan, name: str, subset: Literal["train", "test"]) -> int:
-    return len(plan.materials[name].split.keys(subset))
-
-
 def _whole(
     plan: Plan, names: Sequence[str], subset: Literal["train", "test"], kind: str, pixels: Pixels
 ) -> tuple[JobPart, ...]:
     """Returns the part of a job that looks at whole images of some datasets once."""
-    sizes = {name: _size(plan, name, subset) for name in names}
+    sizes = {name: size_of(plan, name, subset) for name in names}
     n = sum(sizes.values())
     cost = sum(sizes[name] * _pixels(plan, name, pixels) for name in names) / n if n else 0.0
     return (JobPart("", kind, n, cost),)
@@ -143,13 +141,20 @@ def _training_parts(plan: Plan, work: TrainWork, pixels: Pixels) -> tuple[JobPar
     )
 
 
+def has_gate_net(plan: Plan) -> bool:
+    """Tells whether the gates' network needs no pre-training, or is cached."""
+    backbone = plan.backbone
+    weights = backbone.weights_id(plan.config.weights)
+    return (
+        backbone.gate_net == "own"
+        or distortion_bn_file(backbone.name, weights, DISTORTION_BN[plan.config.preset]).is_file()
+    )
+
+
 def _gate_net_job(plan: Plan, net: GateNormalisation, check: Job) -> Job:
     """Its images are those of the gate network's pre-training, where it is not cached."""
-    images, made = 0, DISTORTION_BN[plan.config.preset]
-    if net == "distortion-bn":
-        weights = plan.backbone.weights_id(plan.config.weights)
-        if not distortion_bn_file(plan.backbone.name, weights, made).is_file():
-            images = made.steps * made.batch
+    made = DISTORTION_BN[plan.config.preset]
+    images = 0 if net != "distortion-bn" or has_gate_net(plan) else made.steps * made.batch
     parts = (JobPart("", "gate-net", images, PASSES["main"] * made.size**2),)
     return Job("gate-net", "", net, "ready the gate's network", images, (check,), parts)
 

@@ -21,6 +21,7 @@ from cliqa_bench.results.nodes import Node
 from cliqa_bench.results.records import RunRecord, Step
 from cliqa_bench.settings.choice import Choice
 from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.types import Subset
 
 GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
 
@@ -106,6 +107,15 @@ class Missing(NamedTuple):
     answers: list[AnswerWork]
     pictures: list[PictureWork]
 
+    def used(self) -> list[str]:
+        """Returns the datasets whose images this work needs, in alphabetical order."""
+        return sorted(
+            {name for work in self.train for name in work.sequence}
+            | {gate.dataset for gate in self.gates}
+            | {answer.test for answer in self.answers}
+            | {picture.test for picture in self.pictures}
+        )
+
 
 @dataclass
 class Plan:
@@ -134,22 +144,12 @@ class Plan:
         return self.choice.backbone
 
     def missing(self) -> Missing:
-        """Returns what is not finished yet."""
+        """Returns what is not finished yet; looks for each node on the disk, thousands for many orders."""
         return Missing(
             [w for w in self.train.values() if not w.node.done],
             [w for w in self.gates.values() if not w.node.done],
             [w for w in self.answers.values() if not w.node.done],
             [w for w in self.pictures.values() if not w.node.done],
-        )
-
-    def used(self) -> list[str]:
-        """Returns the datasets whose images the missing work needs, in alphabetical order."""
-        train, gates, answers, pictures = self.missing()
-        return sorted(
-            {name for work in train for name in work.sequence}
-            | {gate.dataset for gate in gates}
-            | {answer.test for answer in answers}
-            | {picture.test for picture in pictures}
         )
 
 
@@ -380,6 +380,11 @@ def _one_of_several(plan: Plan, tests: Sequence[str]) -> dict[str, Any]:
     number = int(config.split.rpartition("#")[2])
     data = {name: plan.materials[name].contents for name in tests}
     return {"splits": {"from": config.split_folder, "number": number, "data": data}}
+
+
+def size_of(plan: Plan, name: str, subset: Subset) -> int:
+    """Returns how many images a subset of a dataset has."""
+    return len(plan.materials[name].split.keys(subset))
 
 
 def images_of(plan: Plan, work: TrainWork) -> int:

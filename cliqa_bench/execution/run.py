@@ -23,16 +23,16 @@ from cliqa_bench.benchmarks.pixels.hashes import is_known
 from cliqa_bench.config import RunConfig, each_split
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.clean import at_work
-from cliqa_bench.execution.estimate import estimate, left_to_do, plural, size_of
+from cliqa_bench.execution.estimate import estimate, left_to_do
 from cliqa_bench.execution.jobs import jobs_of, processes
-from cliqa_bench.execution.plan import Plan, images_of, make_plan
+from cliqa_bench.execution.plan import Missing, Plan, images_of, make_plan, size_of
 from cliqa_bench.execution.scheduler import Outcome, run_jobs
 from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import clean_partial, read_json, write_text
 from cliqa_bench.results.records import write_record
 from cliqa_bench.settings.choice import choose
 from cliqa_bench.settings.resolve import config_dict
-from cliqa_bench.terminal import text_table
+from cliqa_bench.terminal import plural, text_table
 
 PACKAGES = (
     "torch",
@@ -103,7 +103,7 @@ def prepare_splits(config: RunConfig, command: str, decode: bool = False) -> lis
         if same != plan.config.split:
             raise UserError(
                 f"--splits: {same} and {plan.config.split} are the same split of {', '.join(learned)}: "
-                "labels or files state one alone, or there are too few contents for more; leave one out"
+                "labels or files define only one, or there are too few contents for more; leave one out"
             )
     return plans
 
@@ -202,28 +202,29 @@ def _do(plan: Plan, asked: Sequence[Plan]) -> Outcome:
         text = yaml.safe_dump(config_dict(plan.config), sort_keys=False)
         write_text(plan.config.out / "config.yaml", text)
 
-    if any(plan.missing()):
-        return _work(plan, write_records)
+    missing = plan.missing()
+    if any(missing):
+        return _work(plan, missing, write_records)
     write_records()
     return Outcome()
 
 
-def _work(plan: Plan, ready: Callable[[], None]) -> Outcome:
+def _work(plan: Plan, missing: Missing, ready: Callable[[], None]) -> Outcome:
     """Decodes what must be decoded, then does all jobs."""
     pixels = {}
-    for name in plan.used():
+    for name in missing.used():
         config = plan.config
         source = open_source(
             plan.materials[name], config.training.resize, max_megapixels=config.max_megapixels
         )
-        learned = [work.strategy for work in plan.missing().train if name in work.sequence]
+        learned = [work.strategy for work in missing.train if name in work.sequence]
         crops = [s.trained_under(config.training).crop for s in learned if s.by_gradient]
         source.check_crop(max(crops, default=0))
         pixels[name] = float(source.cache.shapes.prod(axis=1).mean())
-    jobs = jobs_of(plan, pixels)
+    jobs = jobs_of(plan, pixels, missing)
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
-    say(left_to_do([plan]))
+    say(left_to_do([plan], [missing]))
     say(f"loading PyTorch and Avalanche {where}(some seconds)")
     return run_jobs(plan, rebuild_plan, {"versions": versions(), "code": plan.choice.code}, jobs, n, ready)
 
@@ -289,15 +290,17 @@ def plan(config: RunConfig) -> str:
         )
     plans = prepare_splits(config, " ".join(sys.argv))
     say_notes(plans[0].materials.values())
+    missing = [one.missing() for one in plans]
     rows: list[tuple[str, ...]] = [("split", "node", "images", "state")]
-    rows += [(one.config.split.rpartition("#")[2], *row) for one in plans for row in _rows(one)]
+    for one, lacks in zip(plans, missing, strict=True):
+        rows += [(one.config.split.rpartition("#")[2], *row) for row in _rows(one, lacks)]
     if not config.splits:
         rows = [row[1:] for row in rows]
     table = text_table(rows[1:], rows[0], right={0, 2} if config.splits else {1})
-    return "\n".join([_headline(plans), "", table, "", *estimate(plans)])
+    return "\n".join([_headline(plans), "", table, "", *estimate(plans, missing)])
 
 
-def _rows(laid_out: Plan) -> list[tuple[str, ...]]:
+def _rows(laid_out: Plan, missing: Missing) -> list[tuple[str, ...]]:
     """Returns node, images and state of all work of a plan."""
     rows: list[tuple[str, ...]] = []
     for work in laid_out.train.values():
@@ -307,6 +310,6 @@ def _rows(laid_out: Plan) -> list[tuple[str, ...]]:
         state = "done" if gate.node.done else "to fit"
         rows.append((f"gate/{gate.node.id}", f"{size_of(laid_out, gate.dataset, 'train'):,}", state))
     images = sum(size_of(laid_out, work.test, "test") for work in laid_out.answers.values())
-    todo = len(laid_out.missing().answers)
+    todo = len(missing.answers)
     rows.append(("answers/", f"{images:,}", f"{len(laid_out.answers) - todo} done, {todo} to do"))
     return rows

@@ -37,6 +37,7 @@ from cliqa_bench.settings.choice import load_backbone, load_strategy
 from cliqa_bench.settings.resolve import include
 from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.memory import tune_malloc
+from cliqa_bench.terminal import plural
 
 _WINDOW = 64
 """Images that are decoded before they are put into batches of one shape: what bounds the memory."""
@@ -185,7 +186,7 @@ class Tally:
     def told(self) -> list[str]:
         """Returns a line for each kind of note."""
         return [
-            f"{len(names):,} {'picture' if len(names) == 1 else 'pictures'}: {note} (first: {names[0]})"
+            f"{plural(len(names), 'picture')}: {note} (first: {names[0]})"
             for note, names in self._notes.items()
         ]
 

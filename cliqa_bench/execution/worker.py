@@ -22,7 +22,7 @@ from cliqa_bench.benchmarks.pixels.resident import ResidentImages
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import OutOfMemory
-from cliqa_bench.execution.jobs import Job, answers_by_source
+from cliqa_bench.execution.jobs import Job
 from cliqa_bench.execution.plan import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
 from cliqa_bench.execution.retrained_prefix import LivePrefix
 from cliqa_bench.learning.avalanche_loggers import logging_to
@@ -283,7 +283,8 @@ class Worker:
     # -- answers ---------------------------------------------------------------------------------------------
 
     def _score(self, work: TrainWork) -> None:
-        todo = answers_by_source(self.plan).get(work.node.id, [])
+        asked = [answer for answer in self.plan.answers.values() if answer.of.node.id == work.node.id]
+        todo = [answer for answer in asked if not answer.node.done]
         if not todo:
             return
         model = self.trained(work)

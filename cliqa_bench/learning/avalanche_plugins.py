@@ -120,11 +120,11 @@ class AGEMPlugin(plugins.AGEMPlugin):
 
 
 class GEMPlugin(plugins.GEMPlugin):
-    """Avalanche's, with gradients of pairs under the head of their dataset, and a solver that is at hand.
+    """Avalanche's, with gradients of pairs under the head of their dataset, and SciPy's solver.
 
     Avalanche's scores the images of earlier datasets with the newest head. Its projection is a quadratic
-    problem with one unknown for each earlier experience, for which it needs the package quadprog; that is a
-    non-negative least squares problem, too, which SciPy solves.
+    problem with one unknown for each earlier experience, for which it needs the package quadprog. It can also
+    be written as non-negative least squares, which SciPy solves.
 
     Args:
         patterns_per_experience: Images of each experience in the memory.

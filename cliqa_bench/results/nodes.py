@@ -349,6 +349,18 @@ def parse_answers(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def node_facts(folder: Path) -> dict[str, Json]:
+    """Returns what is known of the computation of a node; {} if it is not finished.
+
+    Raises:
+        UserError: If its `done.json` is broken.
+    """
+    path = folder / "done.json"
+    done = read_json(path) if path.is_file() else {}
+    facts = done.get("facts") if isinstance(done, dict) else None
+    return facts if isinstance(facts, dict) else {}
+
+
 def node_hashes(folder: Path) -> dict[str, str]:
     """Returns the files of a finished node: name -> SHA-256 (hex), as `done.json` has them.
 

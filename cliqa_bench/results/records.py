@@ -179,10 +179,7 @@ class AnswerReader:
 
     def facts(self, answers_id: str) -> dict[str, Json]:
         """Returns what is known of the computation of an answers node; {} where it is not finished."""
-        done = self.out / "answers" / answers_id / "done.json"
-        told = read_json(done) if done.is_file() else {}
-        facts = told.get("facts") if isinstance(told, dict) else None
-        return facts if isinstance(facts, dict) else {}
+        return node_facts(self.out / "answers" / answers_id)
 
     def norm(self, train_id: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Returns mean and variance (C,) of the last normalisation layer of a train node.
