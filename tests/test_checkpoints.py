@@ -394,9 +394,7 @@ def test_a_run_killed_in_the_middle_of_an_experience_ends_with_the_same_bytes(
         command = arguments(miniatures, tmp_path / name, "--set", "training.epochs=2")
         return ["si" if word == "tsn" else "live,bid" if ";" in word else word for word in command]
 
-    monkeypatch.setattr(
-        report, "write_report", lambda out: SimpleNamespace(summary="")
-    )  # of no interest here
+    monkeypatch.setattr(report, "write_report", lambda *given: SimpleNamespace(summary=""))
     assert parser.main(words("straight")) == 0
     monkeypatch.setenv("CLIQA_CHECKPOINT_SECONDS", "0")
     write = checkpoints.write_checkpoint

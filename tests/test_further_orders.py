@@ -100,7 +100,7 @@ def test_more_orders_than_the_paper_has_are_counted(tmp_path: Path) -> None:
     assert f"orders without Tables III and IV of their own, all in results.csv: {more}" in numbers.notes
 
 
-# -------------------------------------------------------------------------------------------- one more dataset
+# ------------------------------------------------------------------------------------------- one more dataset
 
 
 def srcc(out: Path, record: RunRecord, node: str, test: str) -> float:

@@ -16,6 +16,7 @@ from cliqa_bench.config import named
 from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.results.nodes import (
     digest,
+    node_facts,
     node_hashes,
     parse_answers,
     read_json,
