@@ -42,7 +42,7 @@ def listing() -> str:
 DESIGN_TEXTS = {
     "all": "the paper's eight, I to VIII",
     "every": "all orders of the six; of others: every:live,csiq,bid",
-    "sample:N": "N of them, drawn with a seed: the same each time; a larger N adds to the same draw",
+    "sample:N": "N of them, drawn with a seed, the same every time; a larger N adds to the same draw",
     "williams": "a Williams square: each dataset in each place and after each other equally often",
 }
 
