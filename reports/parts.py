@@ -39,6 +39,7 @@ from cliqa_bench.reports.tables.order_study_tables import (
     shape_shares,
     share_rows,
 )
+from cliqa_bench.reports.tables.pooled import pooled_rows, shape_pooled
 from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.reports.tables.similarity import (
     correlation_rows,
@@ -69,6 +70,7 @@ class ReportPart:
         shape: Puts these rows (or the published ones) into a table.
         fill: A command that makes runs which fill it.
         in_order: Whether it is about the main order of the tasks.
+        of_parts: Whether only streams of parts fill it; other reports do not say that they lack it.
         measured: Whether its numbers differ from one computation to the next (times): they stand in a file of
             their own and never in `results.csv`.
     """
@@ -80,6 +82,7 @@ class ReportPart:
     fill: str
     in_order: bool = True
     measured: bool = False
+    of_parts: bool = False
 
 
 _FURTHER = f"{_RUN}tsn --test-on tid2013,spaq,agiqa3k"
@@ -138,6 +141,10 @@ PARTS: tuple[ReportPart, ...] = (
     ReportPart(
         TABLE, "before and after a dataset was added", added_rows, shape_added,
         f"{_RUN}tsn --orders live,csiq,bid,clive,koniq10k,kadid10k,tid2013", in_order=False,
+    ),
+    ReportPart(
+        "pooled", "SRCC over all test images of a stream of parts", pooled_rows, shape_pooled,
+        f"{_RUN}tsn --orders distortions:csiq", in_order=False, of_parts=True,
     ),
 )  # fmt: skip
 """In the order in which they stand in a report."""
@@ -203,8 +210,9 @@ def make_tables(numbers: Tidy) -> list[Table]:
 
 
 def empty_parts(numbers: Tidy) -> list[ReportPart]:
-    """Returns the parts for which there are no rows."""
-    return [part for part in PARTS if not any(row.table == part.number for row in numbers.rows)]
+    """Returns the parts for which there are no rows, but for those that are of other streams."""
+    filled = {row.table for row in numbers.rows}
+    return [part for part in PARTS if part.number not in filled and not part.of_parts]
 
 
 def load(out: str | Path) -> pd.DataFrame:
