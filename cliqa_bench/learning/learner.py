@@ -432,8 +432,10 @@ class Learner(SupervisedTemplate):
 
     @property
     def _can_choose(self) -> bool:
-        """Whether the validation images have labels: without, the last epoch is taken."""
-        return all(np.isfinite(s.labels[s.indices("val")]).all() for s in self.sources)
+        """Whether the strategy does, and validation images have labels: if not, the last epoch is taken."""
+        return self.strategy.selects_epoch and all(
+            np.isfinite(s.labels[s.indices("val")]).all() for s in self.sources
+        )
 
     def validate(self) -> float:
         """Returns the SRCC on the validation images under the newest head, the mean over the datasets.
