@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -260,7 +260,7 @@ def test_the_first_dataset_must_have_labels(sources: list[DecodedDataset]) -> No
 
 def regression_by_hand(
     run: Run, sources: list[DecodedDataset], phase: int, centre: bool = False
-) -> KernelRidge:
+) -> Callable[[DecodedDataset], Floats]:
     """Fits scikit-learn's regression to what the model of a phase says of the first dataset."""
     strategy = SSIQA()
     model = new_model(strategy)
@@ -272,7 +272,7 @@ def regression_by_hand(
     squared = ((x[:, None] - x[None]) ** 2).sum(2)[np.triu_indices(len(x), 1)]
     origin = labels.mean() if centre else labels.min()
     fit = KernelRidge(alpha=1.0, kernel="rbf", gamma=1 / np.median(squared)).fit(x, labels - origin)
-    return lambda of: fit.predict(features_of(model, of)) + origin  # type: ignore[return-value]
+    return lambda of: fit.predict(features_of(model, of)) + origin
 
 
 def features_of(model: nn.Module, source: DecodedDataset) -> Floats:
@@ -300,7 +300,7 @@ def test_pseudo_labels_are_those_of_scikit_learn_on_the_newest_features(
     run = Run(SSIQA(centre=centre, **FULL), sources, blocks)
     for phase, block in enumerate(blocks):
         train = block.indices("train")
-        expected = regression_by_hand(run, sources, phase, centre)(block)  # type: ignore[operator]
+        expected = regression_by_hand(run, sources, phase, centre)(block)
         np.testing.assert_allclose(run.targets[phase + 1][train], expected, rtol=0, atol=ROUNDING)
         others = np.setdiff1d(np.arange(len(block.ratings)), train)
         assert np.isnan(run.targets[phase + 1][others]).all()
@@ -371,14 +371,14 @@ def test_reselected_exemplars_follow_the_newest_network(sources: list[DecodedDat
     assert not np.array_equal(scores, run.states[0]["predicted.tiny0"].numpy())
     closest = np.argsort(np.abs(standard(sources[0].mos[train]) - scores), kind="stable")
     assert exemplars_of(run)["tiny0"][0] == train[closest[: math.ceil(len(train) / 4)]].tolist()
-    relabelled = regression_by_hand(run, sources, 1)(blocks[0])  # type: ignore[operator]
+    relabelled = regression_by_hand(run, sources, 1)(blocks[0])
     np.testing.assert_allclose(run.states[1]["pseudo.tiny1"], relabelled, rtol=0, atol=ROUNDING)
-    again = regression_by_hand(run, sources, 2)(blocks[0])  # type: ignore[operator]
+    again = regression_by_hand(run, sources, 2)(blocks[0])
     np.testing.assert_allclose(run.states[2]["pseudo.tiny1"], again, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize(("k1", "k2", "capacity", "kept"), [
-    (0, 4, 500, {"tiny1": 5}), (4, 0, 500, {"tiny0": 5}), (0, 0, 500, {}), 
+    (0, 4, 500, {"tiny1": 5}), (4, 0, 500, {"tiny0": 5}), (0, 0, 500, {}),
     (4, 4, 7, {"tiny0": 3, "tiny1": 3}),
     (4, 4, 10, {"tiny0": 5, "tiny1": 5}),
 ])  # fmt: skip
