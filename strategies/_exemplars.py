@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from cliqa_bench.benchmarks.decoded import DecodedDataset
     from cliqa_bench.learning.learner import Learner
 
-Choice = Literal["random", "sdk", "quantile"]
+ExemplarRule = Literal["random", "sdk", "quantile"]
 Positions = NDArray[np.int64]
 
 
 def exemplar_order(
-    choose: Choice, labels: Floats, predicted: Floats | None, rng: np.random.Generator
+    choose: ExemplarRule, labels: Floats, predicted: Floats | None, rng: np.random.Generator
 ) -> Positions:
     """Returns the positions of images, (n,), those to be kept first at the beginning.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench.config import later
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.strategies._exemplars import Choice, Positions, exemplar_order, look, standard
+from cliqa_bench.strategies._exemplars import ExemplarRule, Positions, exemplar_order, look, standard
 from cliqa_bench.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Replay(Strategy):
 
     memory: int = 100
     reg_weight: float = 1.0
-    choose: Choice = later("random", "0.2.0")  # noqa: RUF009 - a field
+    choose: ExemplarRule = later("random", "0.2.0")  # noqa: RUF009 - a field
 
     def __post_init__(self) -> None:
         """Starts with an empty memory.

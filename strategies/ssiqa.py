@@ -20,7 +20,7 @@ import numpy as np
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies._exemplars import (
-    Choice,
+    ExemplarRule,
     Looked,
     Positions,
     closest,
@@ -107,7 +107,7 @@ class SSIQA(Strategy):
     refit: Literal["phase", "once"] = "phase"
     memory: Literal["frozen", "reselect"] = "frozen"
     capacity: int = 500
-    choose: Choice = "sdk"
+    choose: ExemplarRule = "sdk"
     k1: int = 100
     k2: int = 100
     criterion: Literal["smooth-l1", "fidelity"] = "smooth-l1"

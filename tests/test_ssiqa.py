@@ -21,7 +21,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.models.heads import LinearHead
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.strategies._exemplars import Choice, exemplar_order, look, share_of, standard
+from cliqa_bench.strategies._exemplars import ExemplarRule, exemplar_order, look, share_of, standard
 from cliqa_bench.strategies._kernel import MOST, KernelRegression, evenly, fit_kernel, kernel_gamma
 from cliqa_bench.strategies._kernel_readout import KernelReadout
 from cliqa_bench.strategies.replay import Replay
@@ -202,7 +202,7 @@ def test_random_exemplars_of_replay_are_those_of_before(sources: list[DecodedDat
 
 
 @pytest.mark.parametrize("choose", ["sdk", "quantile"])
-def test_replay_keeps_what_it_is_told_to(sources: list[DecodedDataset], choose: Choice) -> None:
+def test_replay_keeps_what_it_is_told_to(sources: list[DecodedDataset], choose: ExemplarRule) -> None:
     check_strategy(Replay(memory=5, choose=choose))
     strategy = Replay(memory=5, choose=choose)
     learner = learn(strategy, new_model(strategy), sources[:1])

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.reports.audit.recomputed_added import Run
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.results.records import RunRecord
 from cliqa_bench.results.schema import EXTRA
 from cliqa_bench.types import Floats
 
-Run = tuple[int, int]
-"""Number of the split, 0 for a single one, and seed."""
 Files = Callable[[str | None], "dict[str, NDArray[Any]] | None"]
 """From the id of an answers node to its arrays."""
-Correlate = Callable[[str, Floats, Floats], float]
+OfVectors = Callable[[str, Floats, Floats], float]
 """Of "PLCC" or "SRCC", predictions and opinions: the correlation."""
 
 COVERED = ("ssiqa_1", "ssiqa_3", "ssiqa_5", "ssiqa_6", "ssiqa_phases")
@@ -27,14 +26,14 @@ READOUTS = ("last", "merged")
 _KINDS = {"tid2013": ("01", "08", "10", "11"), "kadid10k": ("01", "09", "10", "11")}
 
 
-def transfer_values(group: RunGroup, row: TidyRow, files: Files, correlate: Correlate) -> dict[Run, float]:
+def transfer_values(group: RunGroup, row: TidyRow, files: Files, correlate: OfVectors) -> dict[Run, float]:
     """Returns the number of each run that a row is about.
 
     Args:
         group: The runs.
         row: Says which number.
         files: Reads answers.
-        correlate: Correlates.
+        correlate: OfVectorss.
     """
     metric, _, phase = row.metric.partition(": ")
     wanted = _options(row)
@@ -89,7 +88,13 @@ def _is_of(record: RunRecord, row: TidyRow) -> bool:
 
 
 def _number(
-    record: RunRecord, readout: str, step: int, row: TidyRow, metric: str, files: Files, correlate: Correlate
+    record: RunRecord,
+    readout: str,
+    step: int,
+    row: TidyRow,
+    metric: str,
+    files: Files,
+    correlate: OfVectors,
 ) -> float:
     test = record.sequence[0 if row.setting == "D^A (labelled)" else -1]
     node, column = record.steps[step].heads[-1]

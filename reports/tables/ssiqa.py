@@ -19,8 +19,9 @@ from cliqa_bench import metrics
 from cliqa_bench.part_names import read_part
 from cliqa_bench.reports.methods import Method, RunReadout, joined_note, namer, predict, sources, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
-from cliqa_bench.reports.spread import Replicate, spread
+from cliqa_bench.reports.spread import spread
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, build
+from cliqa_bench.reports.tables.tsn import Runs
 from cliqa_bench.results.records import AnswerReader, RunRecord
 
 STRATEGY, METHOD = "ssiqa", "SS-IQA"
@@ -122,9 +123,6 @@ def _halves(transfer: Transfer) -> Iterator[_Half]:
         yield _Half(
             COMMON, transfer.last, other, lambda keys: np.array([bool(named.fullmatch(k)) for k in keys])
         )
-
-
-Runs = dict[Replicate, RunReadout]
 
 
 def _transfers(group: RunGroup) -> Iterator[tuple[Transfer, Method, Runs]]:
