@@ -158,6 +158,14 @@ class SSIQA(Strategy):
         return self.select == "validation" and not self._in_block
 
     @property
+    def adapts_statistics(self) -> bool:
+        """Whether the statistics of the normalisation follow the images: of a block there are too few.
+
+        The paper's network keeps none.
+        """
+        return not self._in_block
+
+    @property
     def memory_size(self) -> int:
         """Most training images of earlier experiences that it may see again."""
         rereads = self.memory == "reselect" or (self.krr and self.refit == "phase")

@@ -522,6 +522,14 @@ def test_the_last_epoch_stays_unless_validation_is_to_choose(sources: list[Decod
         assert found == best
 
 
+def test_statistics_of_the_normalisation_stand_still_in_a_block(sources: list[DecodedDataset]) -> None:
+    run = Run(SSIQA(k1=4, k2=4, **FULL), sources, [without_labels(source) for source in sources[1:]])
+    fresh = new_model(run.strategy).state_dict()
+    kept = [name for name in fresh if name.endswith(("running_mean", "running_var"))]
+    assert all(not torch.equal(run.models[0][name], fresh[name]) for name in kept)
+    assert all(torch.equal(run.models[0][name], run.models[2][name]) for name in kept)
+
+
 def test_labels_are_standardised_by_the_training_images(sources: list[DecodedDataset]) -> None:
     run = Run(SSIQA(), sources, [])
     train = sources[0].indices("train")
