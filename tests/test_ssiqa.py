@@ -6,20 +6,25 @@ import heapq
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor, nn
 
 from cliqa_bench.benchmarks.decoded import DecodedDataset
+from cliqa_bench.cli import parser
 from cliqa_bench.config import PRESETS
 from cliqa_bench.errors import UserError
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.models.heads import LinearHead
+from cliqa_bench.reports import load
+from cliqa_bench.results.nodes import read_answers
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies._exemplars import ExemplarRule, exemplar_order, look, share_of, standard
 from cliqa_bench.strategies._kernel import MOST, KernelRegression, evenly, fit_kernel, kernel_gamma
@@ -577,6 +582,28 @@ def test_the_regression_answers_to_test_images(sources: list[DecodedDataset]) ->
     assert answers.shape == (3, 1)
     np.testing.assert_allclose(answers[:, 0], regression.predict(features.numpy()), rtol=0, atol=1e-6)
     assert Run(SSIQA(krr=False), sources, [without_labels(sources[1])]).strategy.extras(run.model) == {}
+
+
+def test_a_transfer_is_run_answered_reported_and_verified(
+    miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    words = ["run", "--strategy", "ssiqa", "--orders", "transfer@2:bid,clive", "--data", str(miniatures)]
+    words += ["--set", "training.epochs=1", "--set", "training.warmup_epochs=1", "--out", str(out)]
+    assert parser.main(words) == 0
+    nodes = sorted((out / "train").glob("ssiqa-*"))
+    assert len(nodes) == 3
+    states = [load_file(node / "strategy.safetensors") for node in nodes]
+    assert sum(any(name.startswith("pseudo.clive@2/2") for name in state) for state in states) == 1
+    answers = [read_answers(path) for path in (out / "answers").glob("*/answers.npz")]
+    assert len(answers) == 9
+    assert all(np.isfinite(found["extra.pseudo"]).all() for found in answers)
+    rows = load(out)
+    assert set(rows[rows.method == "SS-IQA"].length) >= {1, 2, 3}
+    assert parser.main(["verify", str(out)]) == 0
+    capsys.readouterr()
+    assert parser.main([*words, "--set", "ssiqa.krr=false"]) == 0
+    assert "1 already there" in capsys.readouterr().out  # the first experience
 
 
 # -- what an experience depends on ---------------------------------------------------------------------------
