@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliqa_bench.benchmarks.base import Dataset, content
-from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading
+from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading, is_converted
 from cliqa_bench.benchmarks.splits import Split, resolve_split
 from cliqa_bench.benchmarks.suites import ORDERS, dataset_class, find_folder
 from cliqa_bench.config import MAX_MEGAPIXELS
@@ -19,7 +19,7 @@ from cliqa_bench.errors import UserError, one_line
 from cliqa_bench.extensions import registry
 from cliqa_bench.progress import bar
 from cliqa_bench.system.hardware import cores
-from cliqa_bench.terminal import text_table
+from cliqa_bench.terminal import plural, text_table
 from cliqa_bench.types import SUBSETS, Rating
 
 SHOWN = 20
@@ -49,12 +49,14 @@ class DecodedFile(NamedTuple):
         digest: BLAKE2b of size and pixels.
         fault: Why it cannot be read, in one line; "" if it can.
         notes: What should be known of it, see `pixels.decode.Noted`.
+        profile: Whether it has a colour profile that this reading ignores.
     """
 
     size: tuple[int, int] | None
     digest: bytes
     fault: str
     notes: tuple[str, ...] = ()
+    profile: bool = False
 
 
 @dataclass
@@ -275,7 +277,8 @@ def picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS, reading: Reading
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{width}x{height}:".encode(), digest_size=16)
     digest.update(pixels.data)
-    return DecodedFile((width, height), digest.digest(), "", tuple(notes))
+    ignored = not reading.srgb and is_converted(path)
+    return DecodedFile((width, height), digest.digest(), "", tuple(notes), ignored)
 
 
 def _judge(row: DatasetCheck) -> None:
@@ -288,6 +291,11 @@ def _judge(row: DatasetCheck) -> None:
     row.problems += _some_of(faults, "images that cannot be read")
     noted = [f"{key} {note}" for key, picture in row.pictures.items() for note in picture.notes]
     row.notes += _some_of(noted, "such images")
+    if profiled := [key for key, picture in row.pictures.items() if picture.profile]:
+        row.notes.append(
+            f"{plural(len(profiled), 'image')} with a colour profile other than sRGB ({_some(profiled)}): it "
+            "is ignored, as the published code does; run --srgb applies it"
+        )
     if row.split is not None:
         row.duplicates = duplicates(row.pictures, row.split)
     told = []

@@ -197,6 +197,7 @@ def iqa_benchmark(
     split: str = "1",
     seed: int = 0,
     preset: PresetName | None = None,
+    srgb: bool = False,
 ) -> CLScenario:
     """Makes the benchmark: `train_stream`, `val_stream` and `test_stream`, one experience a dataset.
 
@@ -215,6 +216,7 @@ def iqa_benchmark(
         seed: Seed of the augmentation.
         preset: "paper" (384 crop, 768 rule) or "quick" (96, 192); None for "paper" on real data and "quick"
             on generated.
+        srgb: Whether the colour profiles of published datasets are converted to sRGB, as `--srgb` does.
 
     Raises:
         UserError: If something does not exist or a file is not as it should be.
@@ -228,7 +230,7 @@ def iqa_benchmark(
     if len(orders) != 1:
         raise UserError(f"a benchmark has one order, not {len(orders)} ({', '.join(orders):.200}); name one")
     (names,) = orders.values()
-    materials = load_materials(names, data, split)
+    materials = load_materials(names, data, split, srgb=srgb)
     say_notes(materials.values())
     if preset is None:
         preset = "quick" if all(m.generated for m in materials.values()) else "paper"

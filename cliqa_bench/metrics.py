@@ -168,7 +168,7 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> LogisticCurve | None:
         mos: (n,) opinions.
 
     Returns:
-        The fitted function (predictions to opinions, float64), or None where there is none: fewer than five
+        The fitted function (predictions to opinions, float64), or None if there is none: fewer than five
         images (four parameters would go through all points), constant or non-finite numbers, or a best curve
         that falls (the predictions rank the wrong way; turning them over would hide it).
     """

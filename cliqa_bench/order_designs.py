@@ -1,7 +1,7 @@
 """Designs of task orders: the paper's eight, every order, a seeded sample, and Williams squares.
 
-A Williams square (Williams, 1949) of n datasets is the smallest set of orders in which each dataset stands in
-each place and after each other dataset equally often: n orders for an even n, 2n for an odd one.
+A Williams square (Williams, 1949) of n datasets is the smallest set of orders in which each dataset has
+each place, and comes right after each other one, equally often: n orders for an even n, 2n for an odd one.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Rating(NamedTuple):
         key: Path of the image relative to the dataset's folder, with "/" (the authors' spelling).
         score: Mean opinion score in the authors' unit, turned so that **higher is better**.
         std: Standard deviation of the single opinions, in the unit of `score`; nan where not published.
-        group: The reference image (or prompt) whose content it shows; None where there is none.
+        group: The reference image (or prompt) whose content it shows; None if there is none.
         distortion: Name of the distortion in the authors' words; "authentic" for photographs.
     """
 

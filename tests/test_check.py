@@ -8,7 +8,8 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
-from PIL import Image
+from colour_profiles import LINEAR, WIDE
+from PIL import Image, ImageCms
 
 from cliqa_bench.benchmarks import check, suites
 from cliqa_bench.benchmarks.base import Dataset, ScoreFacts
@@ -51,6 +52,22 @@ def test_whole_data_is_well(whole: Path) -> None:
     assert live["train/val/test"].count("/") == 2
     assert live["score"].startswith("0..")
     assert lines[-1] == "all is well"
+
+
+def test_colour_profiles_that_are_ignored_are_counted(data: Path) -> None:
+    dataset = suites.find_datasets(data, ["bid"])["bid"]
+    assert not one(data, "bid")[1].notes
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for rating, profile in zip(dataset.ratings(), (srgb, LINEAR, WIDE), strict=False):
+        with Image.open(dataset.path(rating.key)) as image:
+            image.copy().save(dataset.path(rating.key), icc_profile=profile)
+    report, row = one(data, "bid")
+    assert report.ok
+    keys = ", ".join(rating.key for rating in dataset.ratings()[1:3])
+    assert row.notes == [
+        f"2 images with a colour profile other than sRGB ({keys}): it is ignored, as the published code "
+        "does; run --srgb applies it"
+    ]
 
 
 def test_labels_that_only_look_like_the_release_are_a_problem(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
+from colour_profiles import WIDE
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_dataset import make_tiny, pixels_of
 
 from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset, prefetch
@@ -354,6 +357,20 @@ def test_benchmark_of_generated_data(miniatures: Path) -> None:
         iqa_benchmark("all", miniatures)
     with pytest.raises(UserError, match="did you mean 'quick'"):
         iqa_benchmark(["live"], miniatures, preset="quik")  # type: ignore[arg-type]
+
+
+def test_profiles_are_applied_where_asked(miniatures: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(miniatures / "BID", tmp_path / "BID"))
+    source = iqa_benchmark("bid", tmp_path, preset="quick").train_stream[0].source
+    path = source.dataset.path(source.ratings[0].key)
+    with Image.open(path) as image:
+        image.copy().save(root / path.relative_to(root), icc_profile=WIDE, quality=95)
+    ignored, applied = (
+        iqa_benchmark("bid", tmp_path, preset="quick", srgb=srgb).train_stream[0].source.cache.image(0)
+        for srgb in (False, True)
+    )
+    assert ignored.shape == applied.shape
+    assert np.abs(ignored.astype(int) - applied).max() > 50, "255 was seen"
 
 
 def test_importing_the_streams_does_not_import_avalanche() -> None:

@@ -48,7 +48,7 @@ PART_TEXTS = {
 DESIGN_TEXTS = {
     "all": "the paper's eight, I to VIII",
     "every": "all orders of the six; of others: every:live,csiq,bid",
-    "sample:N": "N of them, drawn with a seed: the same each time; a larger N adds to the same draw",
+    "sample:N": "N of them, drawn with a seed, the same every time; a larger N adds to the same draw",
     "williams": "a Williams square: each dataset in each place and after each other equally often",
     "transfer:A,B": "A, then three blocks of B without its labels; transfer@4:A,B for four",
     "transfers": "the eight of SS-IQA: live,csiq; tid2013,kadid10k; clive,koniq10k; spaq,flive; and back",

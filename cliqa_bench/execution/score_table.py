@@ -40,12 +40,12 @@ class FileRow:
 
     Attributes:
         image: The file's path.
-        size: In bytes, -1 where it cannot be told.
+        size: In bytes, -1 if unknown.
         time: Of its last change, in nanoseconds.
         line: The row as it is written, with its end.
-        error: Why there is no score; "" where there is one.
-        notes: What should be known of it all the same.
-        score: Its score, unrounded; None where there is none.
+        error: Why it has no score; "" if it has one.
+        notes: Remarks on a picture that was scored all the same.
+        score: Its score, unrounded; None if it has none.
     """
 
     image: str

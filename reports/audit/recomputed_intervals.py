@@ -129,12 +129,12 @@ class PlainIntervals:
                 continue
             n = len(t.without[0])
             variance = _pseudo([float(np.mean(column)) for column in zip(*t.without, strict=True)], mean)
-            if abs(mean) == 1:
+            if abs(mean) > 1 - 1e-12:  # perfect, whichever way scipy rounds
                 variance = (1 + inside**2 / 2) / (n - 3) * (1 - inside**2) ** 2 if n > 3 else NAN
             parts.append((variance / k**2, (n - 1) / 2))
         by_seed = [sum(values) / k for values in zip(*(t.whole for t in told), strict=True)]
         half = _half(_splits(by_seed) if self._split else [*parts, *_seeds(by_seed)])
-        if not half > 0:
+        if not half >= 1e-9:  # what is left without each content differs by rounding at most
             return NAN
         z, slope = np.arctanh(centre), 1 - centre**2
         if end == "low":
