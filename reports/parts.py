@@ -49,6 +49,18 @@ from cliqa_bench.reports.tables.similarity import (
     shape_heads,
     shape_kl,
 )
+from cliqa_bench.reports.tables.ssiqa import (
+    ablation_rows,
+    block_rows,
+    exemplar_rows,
+    phase_rows,
+    shape_ablation,
+    shape_blocks,
+    shape_exemplars,
+    shape_phases,
+    shape_transfers,
+    transfer_table_rows,
+)
 from cliqa_bench.reports.tables.statistics import interval_rows, power_rows, significance_rows
 from cliqa_bench.reports.tables.transfer import transfer_rows
 from cliqa_bench.results.records import AnswerReader, read_records
@@ -70,9 +82,9 @@ class ReportPart:
         shape: Puts these rows (or the published ones) into a table.
         fill: A command that makes runs which fill it.
         in_order: Whether it is about the main order of the tasks.
-        of_parts: Whether only streams of parts fill it; other reports do not say that they lack it.
         measured: Whether its numbers differ from one computation to the next (times): they stand in a file of
             their own and never in `results.csv`.
+        offered: Whether a report that has nothing to show in it names it, and the command that fills it.
     """
 
     number: str
@@ -82,7 +94,7 @@ class ReportPart:
     fill: str
     in_order: bool = True
     measured: bool = False
-    of_parts: bool = False
+    offered: bool = True
 
 
 _FURTHER = f"{_RUN}tsn --test-on tid2013,spaq,agiqa3k"
@@ -139,12 +151,32 @@ PARTS: tuple[ReportPart, ...] = (
     ),
     ReportPart("transfer", "forgetting and transfer", transfer_rows, shape_transfer, f"{_RUN}all"),
     ReportPart(
+        "ssiqa_1", "SS-IQA, from labelled to unlabelled datasets", transfer_table_rows, shape_transfers,
+        f"{_RUN}ssiqa,naive --orders transfers", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "ssiqa_3", "SS-IQA, ablation", ablation_rows, shape_ablation,
+        f"{_RUN}ssiqa --orders transfer:live,csiq --set ssiqa.krr=false", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "ssiqa_5", "SS-IQA, number of blocks", block_rows, shape_blocks,
+        f"{_RUN}ssiqa --orders 'transfer:live,csiq;transfer@2:live,csiq'", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "ssiqa_6", "SS-IQA, number of exemplars", exemplar_rows, shape_exemplars,
+        f"{_RUN}ssiqa --orders transfer:live,csiq --set ssiqa.k1=20", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "ssiqa_phases", "SS-IQA, SRCC after each experience", phase_rows, shape_phases,
+        f"{_RUN}ssiqa --orders transfer:live,csiq", in_order=False, offered=False,
+    ),
+    ReportPart(
         TABLE, "before and after a dataset was added", added_rows, shape_added,
         f"{_RUN}tsn --orders live,csiq,bid,clive,koniq10k,kadid10k,tid2013", in_order=False,
     ),
     ReportPart(
         "pooled", "SRCC over all test images of a stream of parts", pooled_rows, shape_pooled,
-        f"{_RUN}tsn --orders distortions:csiq", in_order=False, of_parts=True,
+        f"{_RUN}tsn --orders distortions:csiq", in_order=False, offered=False,
     ),
 )  # fmt: skip
 """In the order in which they stand in a report."""
@@ -210,9 +242,9 @@ def make_tables(numbers: Tidy) -> list[Table]:
 
 
 def empty_parts(numbers: Tidy) -> list[ReportPart]:
-    """Returns the parts for which there are no rows, but for those that are of other streams."""
+    """Returns the parts for which there are no rows, as far as they are offered."""
     filled = {row.table for row in numbers.rows}
-    return [part for part in PARTS if part.number not in filled and not part.of_parts]
+    return [part for part in PARTS if part.offered and part.number not in filled]
 
 
 def load(out: str | Path) -> pd.DataFrame:

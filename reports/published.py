@@ -1,4 +1,4 @@
-"""The tables of the TSN-IQA paper as published, alone or beside ours."""
+"""The tables of the TSN-IQA paper as published, alone or beside ours; and those of SS-IQA beside ours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from cliqa_bench.reports import published_ssiqa
 from cliqa_bench.reports.parts import shape
 from cliqa_bench.reports.rows import ORDERS, TidyRow, caution_in
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue
@@ -19,6 +20,9 @@ from cliqa_bench.types import TIDY_COLUMNS
 SOURCE = "Zhang et al., IEEE Transactions on Image Processing 33:1898-1910, 2024"
 NUMBERS = ("III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "similarity")
 """Tables that are published; the correlation between VIII and IX stands in the text and follows from them."""
+
+BESIDE = (*NUMBERS, *published_ssiqa.NUMBERS)
+"""Tables that a published value may stand beside."""
 
 _FOLDER = Path(__file__).parent / "published"
 _Key = tuple[str, ...]
@@ -106,9 +110,11 @@ def compare(rows: list[TidyRow]) -> Compared:
     that the paper does not have stands beside the first one of its table.
 
     Args:
-        rows: Our rows of one of the tables `NUMBERS`.
+        rows: Our rows of one of the tables `BESIDE`.
     """
     generated, table = any(caution_in(row.note) for row in rows), rows[0].table
+    if table in published_ssiqa.NUMBERS:
+        return _compare_ssiqa(rows, generated)
     published = read_published(table)
     known: dict[_Key, list[TidyRow]] = {}
     for row in published:
@@ -121,6 +127,17 @@ def compare(rows: list[TidyRow]) -> Compared:
         backbone = backbones[0] if generated and row.backbone not in backbones else row.backbone
         joint = not row.order and row.train_dataset == "All"
         found = None if joint and _who(row) in partly else _find(known, row, backbone)
+        value, std = (found.value, found.std) if found else (math.nan, math.nan)
+        paper.append(row._replace(value=value, std=std, median=None))
+        less.append(row._replace(value=row.value - value, std=math.nan, median=None))
+    return Compared(ours, paper, [] if generated else less)
+
+
+def _compare_ssiqa(rows: list[TidyRow], generated: bool) -> Compared:
+    ours = published_ssiqa.with_others(rows) if rows[0].table == "ssiqa_1" else rows
+    paper, less = [], []
+    for row in ours:
+        found = published_ssiqa.published_of(row)
         value, std = (found.value, found.std) if found else (math.nan, math.nan)
         paper.append(row._replace(value=value, std=std, median=None))
         less.append(row._replace(value=row.value - value, std=math.nan, median=None))
@@ -156,11 +173,12 @@ def beside(table: Table, compared: Compared) -> Table:
     ]  # fmt: skip
     owners = [owner for owner, n in ours.spans for _ in range(n)] or [""] * len(ours.columns)
     spans = [(f"{o} {c}".strip(), len(heads)) for o, c in zip(owners, ours.columns, strict=True)]
+    source = published_ssiqa.SOURCE if table.number in published_ssiqa.NUMBERS else SOURCE
     if less:
-        told = f"Paper: {SOURCE}. Difference: ours less the paper's."
+        told = f"Paper: {source}. Difference: ours less the paper's."
     else:
         told = (
-            f"Paper: {SOURCE}; its values are for real data, and those of generated data are not comparable."
+            f"Paper: {source}; its values are for real data, and those of generated data are not comparable."
         )
     return replace(
         ours, caption=f"{table.caption} {told}", columns=heads * len(ours.columns), sections=sections,

@@ -164,7 +164,7 @@ def _texts(
     csvs = {number: render.csv_text(rows) for number, rows in by_table.items()}
     if beside_published:
         for i, table in enumerate(tables):
-            if table.number in published.NUMBERS:
+            if table.number in published.BESIDE:
                 compared = published.compare(by_table[table.number])
                 tables[i] = published.beside(table, compared)
                 more = {"published": compared.paper, "difference": compared.less}

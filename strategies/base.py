@@ -179,6 +179,16 @@ class Strategy:
         """Returns the hyper-parameters that the trained weights depend on."""
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("reading")}
 
+    def experience_params(self, place: int) -> dict[str, Any]:
+        """Returns those that an experience depends on; all, unless overridden.
+
+        Fewer let runs that differ in the others alone share the experience.
+
+        Args:
+            place: How many datasets of the order come before it, as far as it depends on them.
+        """
+        return self.training_params()
+
     def table_rows(self) -> dict[str, str]:
         """Returns readout -> name of its row; to be overridden where that depends on a hyper-parameter."""
         return dict(self.rows)
@@ -202,6 +212,11 @@ class Strategy:
     def memory_size(self) -> int:
         """Most training images of earlier experiences that it may see again."""
         return 0
+
+    @property
+    def selects_epoch(self) -> bool:
+        """Whether the best epoch by validation SRCC is what stays; else the last one does."""
+        return True
 
     @property
     def crops(self) -> int:

@@ -1,7 +1,8 @@
 """ER: experience replay, a few images of earlier datasets are seen again while a new one is learned.
 
-The memory holds the names of at most `memory` training images, an equal share of each dataset learned: a
-fixed random selection, of which less is kept with every new dataset. After the warm-up, each mini-batch comes
+The memory holds the names of at most `memory` training images, an equal share of each dataset learned: those
+that came first in an order made when it was learned (`choose`), of which fewer are kept with every new
+dataset. After the warm-up, each mini-batch comes
 with one from the memory: images of one earlier dataset, chosen at random, all pairs among them (never with
 another dataset's), and their loss under that dataset's head. Pixels are read from the dataset again, none are
 kept.
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.config import later
 from cliqa_bench.seeds import rng_for
+from cliqa_bench.strategies._exemplars import ExemplarRule, Positions, exemplar_order, look, standard
 from cliqa_bench.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cliqa_bench.benchmarks.decoded import DecodedDataset
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.quality import QualityModel
 
@@ -32,12 +36,15 @@ class Replay(Strategy):
     Attributes:
         memory: Most images in the memory; at least 2.
         reg_weight: Factor of the replayed loss; at least 0.
+        choose: Which images are kept: "random"; "sdk", those that the model scores as their labels say, both
+            standardised (SS-IQA); "quantile", spread over the scores.
     """
 
     rows: ClassVar[dict[str, str]] = {"last": "ER", "gate": "ER-KG", "oracle": "ER-O"}
 
     memory: int = 100
     reg_weight: float = 1.0
+    choose: ExemplarRule = later("random", "0.2.0")  # noqa: RUF009 - a field
 
     def __post_init__(self) -> None:
         """Starts with an empty memory.
@@ -80,11 +87,19 @@ class Replay(Strategy):
     def consolidate(self, learner: Learner) -> None:
         """Makes room for the dataset just learned, and chooses what to keep of it."""
         source = learner.source
-        new = rng_for("memory", source.name, learner.seed).permutation(source.indices("train"))
+        new = self._in_order(learner, source)
         everything = {name: self._kept[name] for name in learner.seen} | {source.name: new}
         n = len(everything)
         shares = [self.memory // n + (i < self.memory % n) for i in range(n)]
         self._kept = {name: kept[:m] for (name, kept), m in zip(everything.items(), shares, strict=True)}
+
+    def _in_order(self, learner: Learner, source: DecodedDataset) -> Positions:
+        """Returns the training images, those to be kept first at the beginning."""
+        train = source.indices("train")
+        scores = standard(look(learner, source).scores) if self.choose == "sdk" else None
+        rng = rng_for("memory", source.name, learner.seed)
+        order: Positions = train[exemplar_order(self.choose, standard(source.labels[train]), scores, rng)]
+        return order
 
     def state(self) -> dict[str, Tensor]:
         """Returns which images are in the memory: dataset -> their positions in its ratings, int64."""

@@ -225,3 +225,17 @@ def test_what_a_strategy_costs(name, params, added, passes):
     assert (cost["task_parameters"], cost["passes"]) == (added, passes)
     assert cost["centroid_values"] == (98_304 if "gate" in passes else 0)
     assert (cost["backbone_parameters"], cost["gmacs_224"]) == (11_176_512, 1.81)
+
+
+def test_the_first_experience_of_ssiqa_is_one_training_for_all_its_ablations(tmp_path):
+    def ids(**params):
+        more = {"strategy": ["ssiqa"], "orders": {"a": ["live", "csiq", "bid"]}, "params": {"ssiqa": params}}
+        return list(lay_out(config(tmp_path, **more)).train)
+
+    plain = ids()
+    assert len(plain) == 3
+    for params in ({"krr": False}, {"k1": 0}, {"k2": 7}, {"memory": "reselect"}, {"refit": "once"}):
+        other = ids(**params)
+        assert other[0] == plain[0]
+        assert not set(other[1:]) & set(plain[1:])
+    assert not set(ids(ridge=2.0)) & set(plain)

@@ -225,7 +225,7 @@ def _train_nodes(
             "train",
             strategy=strategy.name,
             **_origin(plan, strategy),
-            params=named(type(strategy), strategy.training_params()),
+            params=named(type(strategy), strategy.experience_params(len(sequence) - 1)),
             training=named(type(plan.config.training), asdict(plan.config.training)),
             seed=seed,
             sequence=[_data(plan, name) for name in sequence],

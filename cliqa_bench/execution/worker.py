@@ -273,7 +273,7 @@ class Worker:
         checkpoints.remove()
         if not work.strategy.resumable:
             self._alive.keep(work, learner)
-        self.say(f"{self._title(work)}: validation SRCC {_best(learner.history)}, {usage.seconds:.0f} s")
+        self.say(f"{self._title(work)}: validation SRCC {_kept(learner)}, {usage.seconds:.0f} s")
 
     def _title(self, work: TrainWork) -> str:
         titles = [self.source(name).title for name in work.datasets]
@@ -359,13 +359,17 @@ def _write_trained(folder: Path, learner: Learner) -> None:
     write_json(folder / "history.json", learner.history)
 
 
-def _best(history: list[dict[str, Any]]) -> str:
-    if history[-1]["stage"] == "skipped":
+def _kept(learner: Learner) -> str:
+    """Returns the validation SRCC of what is kept."""
+    last = learner.history[-1]
+    if last["stage"] == "skipped":
         return "as before (no opinion scores, so nothing is learned)"
-    if history[-1]["stage"] == "finish" and (value := history[-1]["val_srcc"]) is not None:
+    if last["stage"] == "finish" and (value := last["val_srcc"]) is not None:
         return f"{value:.3f}"
-    epochs = [h for h in history if h["val_srcc"] is not None]
-    if not epochs:
-        return "undefined (constant scores)"
-    best = max(epochs, key=lambda h: h["val_srcc"])
-    return f"{best['val_srcc']:.3f} at epoch {best['epoch']}"
+    known = {h["epoch"]: h["val_srcc"] for h in learner.history if h["stage"] != "finish"}
+    value = known.get(learner.best_epoch)
+    return (
+        "undefined (no opinion scores, or constant ones)"
+        if value is None
+        else f"{value:.3f} at epoch {learner.best_epoch}"
+    )

@@ -439,9 +439,10 @@ class Learner(SupervisedTemplate):
 
     @property
     def _can_choose(self) -> bool:
-        """Whether the validation images have labels that differ: without, the last epoch is taken."""
+        """Whether the strategy does, by validation images whose labels differ: if not, the last one stays."""
         labels = [source.labels[source.indices("val")] for source in self.sources]
-        return all(np.isfinite(some).all() and len(np.unique(some)) > 1 for some in labels)
+        differ = all(np.isfinite(some).all() and len(np.unique(some)) > 1 for some in labels)
+        return self.strategy.selects_epoch and differ
 
     def validate(self) -> float:
         """Returns the SRCC on the validation images under the newest head, the mean over the datasets.

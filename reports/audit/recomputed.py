@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.reports.audit import recomputed_orders
+from cliqa_bench.reports.audit import recomputed_orders, recomputed_ssiqa
 from cliqa_bench.reports.audit.recomputed_added import added
 from cliqa_bench.reports.audit.recomputed_intervals import PlainIntervals
 from cliqa_bench.reports.audit.recomputed_orders import OrderRecomputation
@@ -131,6 +131,9 @@ class Recomputation:
             return _over_runs(added(self.group, row, self._srcc))
         if row.table == "pooled":
             return _over_runs(pooled(self.group, row, self.predict, self._keys, self.agree))
+        if row.table in recomputed_ssiqa.COVERED:
+            transfers = recomputed_ssiqa.transfer_values(self.group, row, self._load, self._correlation)
+            return _over_runs(transfers)
         runs = self._runs_of(row)
         key = (row.metric, row.length, row.train_dataset, row.test_dataset)
         if row.table not in COVERED or "logistic" in row.metric or not runs:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.reports.figures import matrices, orders, scale, scatter
+from cliqa_bench.reports.figures import matrices, orders, phases, scale, scatter
 from cliqa_bench.reports.figures.curves import draw_psi, psi_caption
 from cliqa_bench.reports.figures.style import FORMATS
 from cliqa_bench.reports.parts import lasting
@@ -64,6 +64,7 @@ PICTURES: tuple[ReportFigure, ...] = (
     ReportFigure("fig_scatter", scatter.draw_scatter, scatter.scatter_caption),
     ReportFigure("fig_orders", orders.draw_orders, orders.orders_caption),
     ReportFigure("fig_first_task", orders.draw_first_task, orders.first_task_caption),
+    ReportFigure("fig_ssiqa", phases.draw_phases, phases.phases_caption),
 )
 
 FILES = tuple(f"{picture.name}.{kind}" for picture in PICTURES for kind in FORMATS)
