@@ -72,6 +72,11 @@ class Gaussians(NamedTuple):
         shares, means = [len(images) / len(y) for images in ranges], [fit.location_ for fit in fits]
         return cls(*(np.asarray(part, np.float32) for part in (shares, means, roots)))
 
+    @staticmethod
+    def size(d: int, bins: int) -> int:
+        """Returns how many numbers are stored, of features of length d."""
+        return bins * (1 + d + d * (d + 1) // 2)
+
     def roots(self) -> F64:
         """Returns the Cholesky roots, (k, d, d)."""
         k, d = self.mean.shape
@@ -146,6 +151,11 @@ class Network(NamedTuple):
         with torch.no_grad():
             drawn = _apply(self._layers(), _tensor(_inputs(of, rng))).double().numpy()
         return np.asarray(self.centre + self.spread * drawn, np.float64)
+
+    @staticmethod
+    def size(d: int) -> int:
+        """Returns how many numbers are stored, of features of length d."""
+        return QUANTILES + d + 1 + sum(int(np.prod(shape)) for shape in _shapes(d))
 
     def _layers(self) -> list[Tensor]:
         shapes = _shapes(len(self.centre))

@@ -9,7 +9,8 @@ generator of features that look like those of its training images. Merge: a sing
 auxiliary heads say, of the features of the task at hand and of pseudo features of every task before it. The
 single head answers (readout "merged"). No image is kept.
 
-By default the backbone does not learn: old generators and old heads stay exact, and there are no epochs. With `features="plastic"` it learns too, and is held to what it was.
+By default the backbone does not learn: old generators and old heads stay exact, and there are no epochs. With
+`features="plastic"` it learns too, and is held to what it was.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from cliqa_bench.strategies.lwf import LwF
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cliqa_bench.backbones.base import Backbone
     from cliqa_bench.benchmarks.decoded import DecodedDataset
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.heads import LinearHead
@@ -114,6 +116,12 @@ class LIQA(LwF):
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
         """Returns the newest head, and after the warm-up the backbone if it is plastic; never an old head."""
         return Strategy.trainable(self, model, task, warmup or self.features == "frozen")
+
+    def added_parameters(self, backbone: type[Backbone]) -> int:
+        """Returns the numbers of a head and of a generator; those of "kept" features depend on the images."""
+        d = backbone.feature_size
+        sizes = {"gaussian": Gaussians.size(d, self.bins), "network": Network.size(d), "kept": 0}
+        return d + (self.objective != "fidelity") + sizes[self.generator]
 
     # -- plastic features: epochs, and what holds them -------------------------------------------------------
 

@@ -1,0 +1,421 @@
+"""LIQA-style: its generators, its merge in closed form, what stays as it was, and what it is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from scipy.optimize import minimize
+from scipy.stats import norm
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import Ridge as SklearnRidge
+from torch import Tensor
+
+from cliqa_bench.benchmarks.decoded import DecodedDataset
+from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.errors import UserError
+from cliqa_bench.learning.learner import Learner
+from cliqa_bench.seeds import rng_for
+from cliqa_bench.strategies import liqa
+from cliqa_bench.strategies._generator import Gaussians, Kept, Network
+from cliqa_bench.strategies._linear import Lesson, lesson, regress
+from cliqa_bench.strategies.liqa import LIQA, MERGE_PENALTY
+from cliqa_bench.testing import check_strategy
+from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+F64 = NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def sources() -> Iterator[list[DecodedDataset]]:
+    with tiny_sources() as made:
+        yield [replace(source, task=task) for task, source in enumerate(made)]
+
+
+def features_of(n: int = 120, d: int = 5, seed: int = 0) -> tuple[F64, F64]:
+    """Makes features that bend with the score, and whose noise grows with it."""
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=n)
+    mix = rng.normal(size=(d, d))
+    x = np.outer(y, np.arange(1, d + 1)) + (1 + np.exp(y))[:, None] * (rng.normal(size=(n, d)) @ mix)
+    return x, y
+
+
+def standardised(source: DecodedDataset) -> F64:
+    y = source.mos[source.indices("train")]
+    return np.asarray((y - y.mean()) / y.std(), np.float64)
+
+
+def described(learner: Learner, source: DecodedDataset) -> F64:
+    return learner.describe(source, "train").astype(np.float64)
+
+
+# -- generators ----------------------------------------------------------------------------------------------
+
+
+def test_a_hundred_thousand_draws_have_the_moments_of_the_fit() -> None:
+    x, y = features_of()
+    n, fitted = 100_000, Gaussians.fit(x, y, 4)
+    z = fitted.draw(n, np.random.default_rng(1))
+    ranks = y.argsort().argsort()
+    fits = [LedoitWolf().fit(x[ranks // 30 == k]) for k in range(4)]
+    mean = np.mean([f.location_ for f in fits], axis=0)
+    second = np.mean([f.covariance_ + np.outer(f.location_, f.location_) for f in fits], axis=0)
+    covariance = second - np.outer(mean, mean)
+    # of a mean, the standard error is that of the draws; of a covariance, that of the products
+    assert (np.abs(z.mean(0) - mean) < 5 * z.std(0) / np.sqrt(n)).all()
+    away = z - mean
+    products = away[:, :, None] * away[:, None, :]
+    assert (np.abs(products.mean(0) - covariance) < 5 * products.std(0) / np.sqrt(n)).all()
+
+
+def test_each_range_of_scores_has_its_own_mean_and_covariance() -> None:
+    x, y = features_of()
+    fitted = Gaussians.fit(x, y, 4)
+    np.testing.assert_array_equal(fitted.share, np.float32(0.25))
+    for k, root in enumerate(fitted.roots()):
+        own = LedoitWolf().fit(x[y.argsort().argsort() // 30 == k])
+        np.testing.assert_allclose(fitted.mean[k], own.location_, rtol=1e-6)
+        scale = np.abs(own.covariance_).max()
+        # float32: the largest difference seen is 6e-8 of the largest covariance
+        np.testing.assert_allclose(root @ root.T, own.covariance_, rtol=0, atol=1.8e-7 * scale)
+    # ten ranges of three images would have five covariances of rank two: as many ranges as pairs at most
+    assert len(Gaussians.fit(x[:7], y[:7], 4).share) == 3
+
+
+def test_features_that_are_all_alike_are_drawn_as_they_are() -> None:
+    z = Gaussians.fit(np.full((8, 3), 0.5), np.arange(8.0), 4).draw(20, np.random.default_rng(0))
+    np.testing.assert_allclose(z, 0.5, atol=6e-6)  # six deviations of 1e-6
+
+
+def test_a_network_draws_what_depends_on_the_score_as_the_features_do() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=200)
+    x = np.stack([2 * y, 1 - y, np.zeros(200)], axis=1) + 0.3 * rng.normal(size=(200, 3))
+    fitted = Network.fit(x, y, rng_for("net", 0))
+    z = fitted.draw(20_000, np.random.default_rng(1))
+    # the largest differences seen: %s of a mean, %s of a covariance
+    np.testing.assert_allclose(z.mean(0), x.mean(0), rtol=0, atol=MEAN_AWAY)
+    np.testing.assert_allclose(np.cov(z.T), np.cov(x.T), rtol=0, atol=COVARIANCE_AWAY)
+
+
+MEAN_AWAY, COVARIANCE_AWAY = 0.3, 0.6
+
+
+def test_a_network_hangs_on_its_seed_alone() -> None:
+    x, y = features_of()
+    one, same, other = (Network.fit(x, y, rng_for("net", seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.weights, same.weights)
+    assert not np.array_equal(one.weights, other.weights)
+    np.testing.assert_array_equal(one.draw(9, rng_for("a")), Network(*one).draw(9, rng_for("a")))
+
+
+def test_generators_have_the_sizes_that_the_table_of_costs_says() -> None:
+    x, y = features_of(n=40)
+    for generator, strategy in (
+        (Gaussians.fit(x, y, 4), LIQA()),
+        (Network.fit(x, y, rng_for("net")), LIQA(generator="network")),
+    ):
+        backbone: Any = SimpleNamespace(feature_size=5)
+        numbers = sum(array.size for array in generator._asdict().values())
+        assert strategy.added_parameters(backbone) == 6 + numbers
+    backbone = SimpleNamespace(feature_size=128)
+    assert LIQA().added_parameters(backbone) == 129 + 4 * (1 + 128 + 128 * 129 // 2)
+    assert LIQA(objective="fidelity").added_parameters(backbone) == 128 + 4 * (1 + 128 + 128 * 129 // 2)
+
+
+# -- heads ---------------------------------------------------------------------------------------------------
+
+
+def test_least_squares_over_several_lessons_is_scikit_learns() -> None:
+    lessons = [lesson(*features_of(seed=seed), rng_for("pairs")) for seed in range(3)]
+    x, y = (np.concatenate([getattr(each, name) for each in lessons]) for name in ("x", "y"))
+    fit = SklearnRidge(alpha=0.3 * x.var(axis=0).mean() * len(y), solver="svd").fit(x, y)
+    found = regress(lessons, "squared", 0.3)
+    np.testing.assert_allclose(found.weights, fit.coef_, rtol=0, atol=1e-12)
+    assert found.intercept == pytest.approx(fit.intercept_, abs=1e-12)
+
+
+@pytest.mark.parametrize("objective", ["smooth-l1", "fidelity"])
+def test_other_losses_are_least_where_scipy_finds_them_least(objective: Any) -> None:
+    lessons = [lesson(*features_of(n=30, d=3, seed=seed), rng_for("pairs"), "paper") for seed in range(2)]
+    x = np.concatenate([each.x for each in lessons])
+    unit = x.var(axis=0).mean()
+
+    def loss(parameters: F64) -> float:
+        weights, intercept = parameters[:3], parameters[3]
+        if objective == "smooth-l1":
+            away = np.abs(x @ weights + intercept - np.concatenate([each.y for each in lessons]))
+            value = np.where(away < 1, away**2 / 2, away - 0.5).mean()
+        else:
+            parts = []
+            for each in lessons:
+                s = each.x @ weights
+                p = norm.cdf((s[each.first] - s[each.second]) / np.sqrt(2))
+                agree = np.sqrt(p * each.wanted + 1e-8) + np.sqrt((1 - p) * (1 - each.wanted) + 1e-8)
+                parts.append(1 - agree)
+            value = np.concatenate(parts).mean()
+        return float(value + 0.05 / 2 * unit * weights @ weights)
+
+    found = regress(lessons, objective, 0.05)
+    best = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-9})
+    own = loss(np.array([*found.weights, found.intercept]))
+    # the largest difference seen is 2e-12; scipy's gradients are differences
+    assert own <= best.fun + 1e-9
+    scores, wanted = x @ found.weights, x @ best.x[:3]
+    # the largest difference seen is WEIGHTS
+    np.testing.assert_allclose(scores - scores.mean(), wanted - wanted.mean(), rtol=0, atol=SCORES_AWAY)
+
+
+SCORES_AWAY = 1e-3
+
+
+def test_pairs_lie_inside_a_lesson_and_are_labelled_by_scores_or_softly_by_a_head() -> None:
+    x, y = features_of(n=30)
+    y[:10] = 0.5
+    hard, soft = lesson(x, y, rng_for("p"), "code"), lesson(x, y, rng_for("p"))
+    assert len(hard.first) == 30 * 29 // 2
+    np.testing.assert_array_equal(hard.wanted, y[hard.first] > y[hard.second])
+    np.testing.assert_array_equal(lesson(x, y, rng_for("p"), "paper").wanted, y[hard.first] >= y[hard.second])
+    np.testing.assert_allclose(soft.wanted, norm.cdf((y[soft.first] - y[soft.second]) / np.sqrt(2)))
+    assert len(lesson(*features_of(n=50), rng_for("p")).first) == 1000
+
+
+# -- merge ---------------------------------------------------------------------------------------------------
+
+
+def test_with_exact_features_the_merge_is_joint_regression() -> None:
+    """Least squares on what least squares says is least squares on the scores, where images outnumber features."""
+    tasks = [features_of(seed=seed) for seed in range(3)]
+    pairs = rng_for("pairs")
+    heads = [regress([lesson(x, y, pairs)], "squared", 1e-12) for x, y in tasks]
+    kept = [Kept(np.asarray(x, np.float32)) for x, _ in tasks]
+    drawn = [each.draw(120, pairs) for each in kept]
+    taught = [lesson(z, head(z), pairs) for z, head in zip(drawn, heads, strict=True)]
+    merged = regress(taught, "squared", 1e-12)
+    x, y = (np.concatenate(parts) for parts in zip(*tasks, strict=True))
+    joint = SklearnRidge(alpha=1e-12, solver="svd").fit(x, y)
+    # features are kept in float32: the largest difference seen is MERGED
+    np.testing.assert_allclose(merged(x), joint.predict(x), rtol=0, atol=MERGED_AWAY)
+
+
+MERGED_AWAY = 1e-5
+
+
+def test_a_run_with_kept_features_is_joint_regression(sources: list[DecodedDataset]) -> None:
+    """With fewer images than features each head says the scores themselves, and so the merge learns them."""
+    strategy = LIQA(generator="kept", head_penalty=1e-9)
+    learner = learn(strategy, new_model(strategy), sources)
+    x, y = [described(learner, source) for source in sources], [standardised(s) for s in sources]
+    counts = {len(each) for each in y}
+    assert len(counts) == 1
+    times = -(-512 // counts.pop())
+    rows, scores = np.concatenate(x), np.concatenate(y)
+    alpha = MERGE_PENALTY * rows.var(axis=0).mean() * len(rows)
+    joint = SklearnRidge(alpha=alpha, solver="svd").fit(rows, scores)
+    assert times > 1
+    assert strategy._merged is not None
+    said = strategy._merged(rows)
+    np.testing.assert_allclose(said, joint.predict(rows), rtol=0, atol=RUN_AWAY)  # largest seen: RUN
+    assert np.abs(said - scores).max() < np.abs(said - scores.mean()).max()
+
+
+RUN_AWAY = 1e-3
+
+
+def test_a_merge_learns_what_scikit_learn_says_of_what_is_drawn(
+    sources: list[DecodedDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Lesson]] = []
+
+    def noted(lessons: list[Lesson], *more: Any) -> Any:
+        seen.append(lessons)
+        return regress(lessons, *more)
+
+    monkeypatch.setattr(liqa, "regress", noted)
+    strategy = LIQA(draws=50)
+    learner = learn(strategy, new_model(strategy), sources)
+    heads, merges = seen[::2], seen[1::2]
+    assert [len(each) for each in heads] == [1, 1, 1]
+    assert [len(each) for each in merges] == [1, 2, 3]
+    real = [described(learner, source) for source in sources]
+    fits = []
+    for source, x, (each,) in zip(sources, real, heads, strict=True):
+        np.testing.assert_array_equal(each.x, x)
+        np.testing.assert_allclose(each.y, standardised(source), rtol=1e-12)
+        alpha = 0.1 * x.var(axis=0).mean() * len(x)
+        fits.append(SklearnRidge(alpha=alpha, solver="svd").fit(x, standardised(source)))
+    n = len(real[-1])
+    times = -(-50 // n)
+    np.testing.assert_array_equal(merges[-1][-1].x, np.concatenate([real[-1]] * times))
+    for each, fit in zip(merges[-1], fits, strict=True):
+        assert len(each.x) == times * n
+        # heads are kept in float32: the largest difference seen is HEADS
+        np.testing.assert_allclose(each.y, fit.predict(each.x), rtol=0, atol=HEADS_AWAY)
+    drawn = [each.x for lessons in merges for each in lessons[:-1]]
+    assert not any(np.array_equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+HEADS_AWAY = 1e-4
+
+
+def test_the_single_head_answers_from_the_first_task_on(sources: list[DecodedDataset]) -> None:
+    strategy = LIQA()
+    learner = learn(strategy, new_model(strategy), sources[:1])
+    model = learner.model.eval()
+    images = torch.randn(6, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        merged, own = strategy.extras(model)["merged"].eval()(images), model(images)
+        assert strategy._merged is not None
+        x = model.features(images).final.double().numpy()
+    assert merged.shape == (6, 1)
+    np.testing.assert_allclose(merged[:, 0], strategy._merged(x), rtol=0, atol=1e-5)
+    found = described(learner, sources[0])
+    (head,) = (strategy._merged,) if own.shape == (6, 1) else ()
+    said = model.head(0, torch.from_numpy(found).float()).detach().numpy()
+    np.testing.assert_allclose(head(found), said, rtol=0, atol=FIRST_AWAY)
+
+
+FIRST_AWAY = 1e-2
+
+
+# -- what stays ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", ["frozen", "plastic"])
+def test_old_heads_and_generators_keep_every_bit(sources: list[DecodedDataset], features: Any) -> None:
+    strategy = LIQA(features=features, main_rate=1.0)
+    learner = Learner(model=new_model(strategy), strategy=strategy, training=TRAINING)
+    backbone = {name: t.clone() for name, t in learner.model.net.state_dict().items()}
+    old: dict[str, Tensor] = {}
+    for experience in quality_benchmark(sources, TRAINING).train_stream:
+        learner.train(experience, eval_streams=[])
+        now = dict(learner.model.heads.state_dict()) | strategy.state()
+        for name, tensor in old.items():
+            assert torch.equal(tensor, now[name]), name
+        old = {n: t.clone() for n, t in now.items() if not n.startswith("merged")}
+    assert len(old) == 3 * 2 + 3 * 3 + 3
+    moved = any(not torch.equal(t, backbone[n]) for n, t in learner.model.net.state_dict().items())
+    assert moved == (features == "plastic")
+
+
+def test_it_resumes_byte_for_byte(sources: list[DecodedDataset]) -> None:
+    straight = LIQA()
+    model = new_model(straight)
+    kept = b""
+    for number, source in enumerate(sources):
+        learn(straight, model, [source], seen=sources[:number])
+        resumed = LIQA()
+        if kept:
+            resumed.load_state(load(kept))
+        again = new_model(resumed)
+        for task in range(number):
+            resumed.prepare(again)
+            again.heads[task].load_state_dict(model.heads[task].state_dict())
+        learn(resumed, again, [source], seen=sources[:number])
+        kept = save(resumed.state())
+        assert kept == save(straight.state())
+        reloaded = LIQA()
+        reloaded.load_state(load(kept))
+        assert save(reloaded.state()) == kept
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"generator": "network", "objective": "smooth-l1"},
+        {"features": "plastic", "hold": "features", "generator": "kept"},
+        {"features": "plastic", "objective": "fidelity"},
+    ],
+)
+def test_variants_keep_the_contract(params: dict[str, Any]) -> None:
+    check_strategy(LIQA, **params)
+
+
+def test_parts_of_a_dataset_share_the_scale_of_the_first(sources: list[DecodedDataset]) -> None:
+    def named(source: DecodedDataset, name: str, factor: float) -> DecodedDataset:
+        kind: Any = type("Part", (type(source.dataset),), {})
+        kind.name = name
+        dataset = kind(source.dataset.root)
+        ratings = [r._replace(score=factor * r.score) for r in source.ratings]
+        return replace(source, dataset=dataset, ratings=ratings)
+
+    parts = [
+        named(source, name, factor)
+        for source, name, factor in zip(sources, ("a:noise", "a:blur@1/2", "b"), (1.0, 3.0, 5.0), strict=True)
+    ]
+    strategy = LIQA()
+    learn(strategy, new_model(strategy), parts)
+    labels = [part.mos[part.indices("train")] for part in parts]
+    scales = {name.removeprefix("scale."): t for name, t in strategy.state().items() if "scale" in name}
+    assert scales.keys() == {"a", "b"}
+    np.testing.assert_allclose(scales["a"], [labels[0].mean(), labels[0].std()], rtol=1e-12)
+    np.testing.assert_allclose(scales["b"], [labels[2].mean(), labels[2].std()], rtol=1e-12)
+    expected = (labels[1] - labels[0].mean()) / labels[0].std()
+    np.testing.assert_allclose(strategy._standardised(parts[1]), expected, rtol=1e-12)
+
+
+# -- plastic features ----------------------------------------------------------------------------------------
+
+
+class _Noted(Learner):
+    """Notes what is learned, and what the features have moved by, in each step."""
+
+    def _before_backward(self, **kwargs: Any) -> None:
+        strategy: Any = self.strategy
+        without = float(self.loss.detach())
+        super()._before_backward(**kwargs)
+        teacher = strategy._teacher
+        moved = np.nan
+        if teacher is not None:
+            with torch.no_grad():
+                before = teacher.features(self.mb_x).final.double().numpy()
+            moved = ((self.features.detach().double().numpy() - before) ** 2).sum(1).mean()
+        mb = (self.mb_output[:, -1].detach().double().numpy(), self.mb_y.double().numpy())
+        vars(self).setdefault("noted", []).append((without, float(self.loss.detach()), moved, mb))
+
+
+def test_what_holds_the_features_is_what_they_move_by(sources: list[DecodedDataset]) -> None:
+    strategy = LIQA(features="plastic", hold="features", reg_weight=7.0, main_rate=1.0)
+    learner: Any = learn(strategy, new_model(strategy), sources[:2], kind=_Noted)
+    rows = [row for row in learner.noted if np.isfinite(row[2])]
+    assert rows
+    assert max(row[2] for row in rows) > 1e-6
+    for without, loss, moved, _ in rows:
+        assert loss - without == pytest.approx(7 * moved, rel=1e-4, abs=1e-6)
+    free = LIQA(features="plastic", hold="none", main_rate=1.0)
+    learner = learn(free, new_model(free), sources[:2], kind=_Noted)
+    assert all(loss == without and np.isnan(moved) for without, loss, moved, _ in learner.noted)
+
+
+@pytest.mark.parametrize("objective", ["squared", "smooth-l1"])
+def test_plastic_heads_learn_standardised_scores(sources: list[DecodedDataset], objective: Any) -> None:
+    strategy = LIQA(features="plastic", objective=objective)
+    learner: Any = learn(strategy, new_model(strategy), sources[:1], kind=_Noted)
+    labels = sources[0].mos[sources[0].indices("train")]
+    for without, _, _, (said, y) in learner.noted:
+        away = np.abs(said - (y - labels.mean()) / labels.std())
+        each = away**2 if objective == "squared" else np.where(away < 1, away**2 / 2, away - 0.5)
+        assert without == pytest.approx(each.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"bins": 0}, "liqa.bins must be at least 1"),
+        ({"draws": 0}, "liqa.draws must be at least 1"),
+        ({"head_penalty": 0.0}, "liqa.head_penalty must be above 0"),
+    ],
+)
+def test_nonsense_is_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        LIQA(**params)
