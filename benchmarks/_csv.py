@@ -100,7 +100,8 @@ class TableDataset(Dataset):
 
     def _entry(self, row: LabelRow) -> Entry:
         columns = self.columns
-        score = row.number_in(columns.score)
+        lacks = self.may_lack_scores and not row.has(columns.score)
+        score = math.nan if lacks else row.number_in(columns.score)
         std = math.nan
         if columns.std and row.has(columns.std):
             std = row.number_in(columns.std, 0)

@@ -6,13 +6,14 @@ import hashlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading
 from cliqa_bench.errors import UserError, join_names, refuse
+from cliqa_bench.part_names import PartName
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.types import Rating, Subset
 
@@ -77,6 +78,11 @@ class Dataset(ABC):
             changed and scores that were shuffled, which nothing else in a label file tells.
         score_facts: Range and mean of the release's scores, in our direction; None where they are not known.
         official_counts: Images for train, val and test in the authors' split; None if they published none.
+        distortions: `Rating.distortion` of its images, in the authors' order; () where it does not say.
+        groups: Names for several of them (`common`), for parts such as `csiq:common`.
+        stream: Groups that `distortions:NAME` learns one after the other; () for every distortion.
+        part: Which part of another dataset it is; None for a whole one.
+        labelled: Whether its training and validation images have opinion scores.
         home: The folder in which it is looked for; None for the folder that holds all datasets.
         reading: How its pictures are read where there is a choice.
         root: The dataset's own folder.
@@ -98,6 +104,11 @@ class Dataset(ABC):
     labels_digest: ClassVar[str | None] = None
     score_facts: ClassVar[ScoreFacts | None] = None
     official_counts: ClassVar[tuple[int, int, int] | None] = None
+    distortions: ClassVar[tuple[str, ...]] = ()
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    stream: ClassVar[tuple[str, ...]] = ()
+    part: ClassVar[PartName | None] = None
+    labelled: ClassVar[bool] = True
     home: ClassVar[Path | None] = None
     reading: Reading = RELEASED
 
@@ -133,6 +144,7 @@ class Dataset(ABC):
         """
         self.root = self._unnested(Path(root))
         self.stray_links: list[Path] = []
+        self.may_lack_scores = False  # for an unlabelled part: an image without a score has nan
         self.twins: dict[str, list[str]] = {}  # lower-case path -> files that differ from it in case alone
 
     @classmethod
@@ -204,10 +216,31 @@ class Dataset(ABC):
         except UserError as error:
             entries, faults = [row for row in error.whole if isinstance(row, Entry)], [*error.each]
         else:
+            if self.may_lack_scores:
+                entries = [*entries, *self._left_out(entries)]
             faults += self._miscounted(entries)
         faults += self._rated_twice(entries)
         refuse(faults)
         return [rating for _, rating in entries]
+
+    def unrated(self, relative: str) -> Rating | None:
+        """Returns what the name of a picture tells, of one that the label files leave out.
+
+        An unlabelled part of a dataset can do without the rows of the images that it learns from.
+
+        Args:
+            relative: Path of the picture, relative to the root.
+
+        Returns:
+            Key, reference and distortion, with the score and the deviation nan; None where it does not tell.
+        """
+        return None
+
+    def _left_out(self, entries: Sequence[Entry]) -> list[Entry]:
+        named = {c.lower() for _, rating in entries for c in self.candidates(rating.key)}
+        files = [p for low, p in self.files.items() if low not in named and not self.is_extra(low)]
+        found = ((path, self.unrated(path)) for path in files)
+        return [Entry(f"the picture {path}", rating) for path, rating in found if rating is not None]
 
     def _rated_twice(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for every image that is rated again."""
@@ -215,7 +248,7 @@ class Dataset(ABC):
 
     def _miscounted(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for a number of images or of references that is not the release's."""
-        files = {where.rsplit(" ", 2)[0] for where, _ in entries}
+        files = {where.rsplit(" ", 2)[0] for where, rating in entries if not math.isnan(rating.score)}
         source = os.path.commonpath(files) if files else str(self.root)  # a folder, where there are several
         groups = {content(r.group) for _, r in entries if r.group is not None}
         told = []

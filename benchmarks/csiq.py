@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow
@@ -33,6 +34,8 @@ class Csiq(Dataset):
     name = "csiq"
     title = "CSIQ"
     folders = ("CSIQ", "CSIQ_database", "csiq_iqa")
+    distortions = tuple(FILES)
+    groups: ClassVar = {"common": ("noise", "jpeg", "jpeg 2000", "blur")}
     label_files = ("csiq.DMOS.xlsx", "csiq.beta.xlsx")
     image_folders = ("dst_imgs", "dst_imgs_all")
     citation = (

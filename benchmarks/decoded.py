@@ -91,6 +91,11 @@ class DecodedDataset:
         """Whether the dataset is a generated miniature."""
         return self.dataset.generated is not None
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its training and validation images have opinion scores; those of the test set always do."""
+        return self.dataset.labelled
+
     def on(self, device: torch.device) -> DecodedDataset:
         """Returns it as it is best read for a device: on a GPU its pixels lie there, if there is room."""
         from cliqa_bench.benchmarks.pixels.resident import ResidentImages
@@ -343,7 +348,7 @@ def open_source(
         UserError: If an image is missing or refused.
     """
     keys = [rating.key for rating in material.ratings]
-    cache = ImageCache.open(material.dataset, keys, resize, folder, max_megapixels)
+    cache = ImageCache.open(material.whole.dataset, keys, resize, folder, max_megapixels)
     return DecodedDataset(material.dataset, material.ratings, material.split, cache)
 
 

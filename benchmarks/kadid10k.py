@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import ClassVar
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_csv
@@ -38,6 +40,17 @@ DISTORTIONS = (
 )
 """Names of the types 01 to 25."""
 
+GROUPS = {
+    "blur": DISTORTIONS[:3],
+    "colour": DISTORTIONS[3:8],
+    "compression": DISTORTIONS[8:10],
+    "noise": DISTORTIONS[10:15],
+    "brightness": DISTORTIONS[15:18],
+    "spatial": DISTORTIONS[18:23],
+    "sharpness": DISTORTIONS[23:],
+}
+"""The authors' seven groups; the last is of sharpness and contrast."""
+
 
 class Kadid10k(Dataset):
     """KADID-10k.
@@ -50,6 +63,9 @@ class Kadid10k(Dataset):
     name = "kadid10k"
     title = "KADID-10K"
     folders = ("kadid10k", "kadid-10k", "KADID")
+    distortions = DISTORTIONS
+    groups: ClassVar = {**GROUPS, "common": ("gaussian blur", "JPEG2000", "JPEG", "white noise")}
+    stream = tuple(GROUPS)
     label_files = ("dmos.csv",)
     image_folders = ("images",)
     citation = (
@@ -70,6 +86,14 @@ class Kadid10k(Dataset):
         rows = read_csv(self.label_file(*self.label_files), ("dist_img", "ref_img", "dmos", "var"))
         return read_all(rows, entry)
 
+    def unrated(self, relative: str) -> Rating | None:
+        """See the base class: the name of a picture tells its reference and its distortion."""
+        name = relative.rpartition("/")[2]
+        if not (match := _named(name)):
+            return None
+        group, distortion = f"{match[1]}.png", DISTORTIONS[int(match[2]) - 1]
+        return Rating(f"images/{name}", math.nan, math.nan, group, distortion)
+
     def is_extra(self, relative: str) -> bool:
         """The references, which lie in the same folder."""
         return re.fullmatch(r"images/i\d+\.png", relative) is not None
@@ -82,11 +106,17 @@ def entry(row: LabelRow) -> Entry:
         UserError: If a cell is none of what its column may hold.
     """
     name, group = row.text("dist_img"), row.text("ref_img")
-    match = re.fullmatch(r"(I\d\d)_(\d\d)_0[1-5]\.png", name, re.IGNORECASE | re.ASCII)
-    if not match or not 1 <= int(match[2]) <= len(DISTORTIONS):
+    match = _named(name)
+    if not match:
         raise row.fault("dist_img", "a name such as I01_01_01.png, with a type 01 to 25 and a level 01 to 05")
     if group.lower() != f"{match[1]}.png".lower():
         raise row.fault("ref_img", f"the reference of {name}, {match[1]}.png")
     score, std = row.number_in("dmos", 1, 5), row.number_in("var", 0, 2)
     distortion = DISTORTIONS[int(match[2]) - 1]
     return Entry(row.where, Rating(f"images/{name}", score, std, group, distortion))
+
+
+def _named(name: str) -> re.Match[str] | None:
+    """Reads the name of a picture: reference and number of the type of distortion."""
+    match = re.fullmatch(r"(I\d\d)_(\d\d)_0[1-5]\.png", name, re.IGNORECASE | re.ASCII)
+    return match if match and 1 <= int(match[2]) <= len(DISTORTIONS) else None

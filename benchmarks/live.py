@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,8 @@ class Live(Dataset):
     name = "live"
     title = "LIVE"
     folders = ("databaserelease2", "LIVE", "LIVE_release2", "LIVE_IQA_release2")
+    distortions = tuple(DISTORTIONS.values())
+    groups: ClassVar = {"common": ("JPEG2000", "JPEG", "white noise", "Gaussian blur")}
     label_files = (REALIGNED, "dmos.mat", "refnames_all.mat")
     image_folders = ("jp2k", "jpeg", "wn", "gblur", "blur", "fastfading")
     citation = (

@@ -34,8 +34,8 @@ def n_pairs_for(dataset: Dataset, n_pairs: Literal["paper", "files"] | int, n_im
         n_images: Number of training images.
 
     Returns:
-        The number asked for, at most all pairs of the training images. Generated miniatures get as many pairs
-        per training image as the real dataset has.
+        The number asked for, at most all pairs of the training images. Generated miniatures, and parts of a
+        dataset, get as many pairs per training image as the whole real dataset has.
     """
     if isinstance(n_pairs, int):
         wanted = n_pairs
@@ -45,7 +45,7 @@ def n_pairs_for(dataset: Dataset, n_pairs: Literal["paper", "files"] | int, n_im
         if paper is None:
             return min(PAIRS_PER_IMAGE * n_images, count_pairs(n_images))
         wanted = published if published is not None else paper
-        if dataset.generated is not None:
+        if dataset.generated is not None or dataset.part is not None:
             wanted = round(wanted * n_images / (TRAIN_SHARE * dataset.n_images))
     return min(wanted, count_pairs(n_images))
 

@@ -54,7 +54,7 @@ class Split:
     Attributes:
         name: What it is called in results: "seeded-1"; "official", or "official-val-1" where the authors
             leave validation to others; "tsn-1" and "liqe-1" for published files.
-        subset: Image key -> subset, for every image, in rating order.
+        subset: Image key -> subset, for every image, in rating order; of a part of a dataset, for its images.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
         note: What the user should know about how it was made; "" for nothing.
     """
@@ -403,6 +403,7 @@ def _check_scores(folder: Path, ratings: Sequence[Rating], scores: Mapping[str, 
     Returns:
         A line that says how they differ; "" if they do not.
     """
+    ratings = [rating for rating in ratings if not math.isnan(rating.score)]
     ours = np.array([rating.score for rating in ratings])
     theirs = np.array([scores[rating.key] for rating in ratings])
     spread = np.ptp(ours)

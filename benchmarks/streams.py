@@ -159,6 +159,7 @@ def quality_benchmark(
             experience.dataset_name = ",".join(source.name for source in group)
             experience.source = group[0]
             experience.sources = group
+            experience.labelled = all(source.labelled for source in group)
     return benchmark
 
 
@@ -202,9 +203,10 @@ def iqa_benchmark(
     An item is (image, score, task label): float32 (3, H, W) normalised by ImageNet's statistics, float32 mean
     opinion score (higher is better, in the authors' unit), and the dataset's position in the order. Training
     items are random crops of one size, mirrored half of the time; the others are whole images, whose sizes
-    differ: evaluate them with `eval_mb_size=1`. Every experience also has `dataset_name`, `task_label` and
-    `source`, a `DecodedDataset` with quicker ways to the same images (`sources` names it in a tuple, because
-    a joint experience has several).
+    differ: evaluate them with `eval_mb_size=1`. Every experience also has `dataset_name`, `task_label`,
+    `labelled` (False where the scores of the training and validation images are nan, as those of the part
+    `csiq?unlabelled`) and `source`, a `DecodedDataset` with quicker ways to the same images (`sources` names
+    it in a tuple, because a joint experience has several).
 
     Args:
         order: Dataset names in the order of learning, one of "I" to "VIII", or comma-separated names.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from cliqa_bench.benchmarks.base import Dataset, folded
+from cliqa_bench.benchmarks.part_orders import PART_WORDS, is_part_order, part_orders
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
 from cliqa_bench.order_designs import ORDERS as ORDERS  # also read from here
@@ -20,7 +21,7 @@ def parse_orders(text: str) -> dict[str, list[str]]:
     Args:
         text: "all"; labels ("I", "I,III", any case); one sequence of dataset names ("bid,live,kadid10k"); or
             a design ("every", "sample:24", "williams") of the paper's six datasets or of those named after a
-            colon ("every:live,csiq,bid").
+            colon ("every:live,csiq,bid"); or orders of parts ("distortions:csiq"), see `part_orders`.
 
     Returns:
         Label (of an explicit sequence: the sequence itself, comma-separated; of a design's sequence that is
@@ -32,6 +33,8 @@ def parse_orders(text: str) -> dict[str, list[str]]:
     """
     if is_design(text):
         return _designed(text)
+    if is_part_order(text):
+        return part_orders(text, lambda word: dataset_class(dataset_name(word)))
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise UserError(
@@ -45,15 +48,22 @@ def parse_orders(text: str) -> dict[str, list[str]]:
     sequence = [_spelt(word) for word in words]
     names = registry.names("datasets")
     for word, name in zip(words, sequence, strict=True):
-        if name in names:
+        if name in names or registry.part_of("datasets", name):
             continue
         if word.upper() in ORDERS or word.lower() == "all":
             raise UserError(
                 f"orders {text!r} mix {word!r} with other names; give labels (I,III), datasets, or 'all'"
             )
-        raise registry.unknown_dataset(word, "order or dataset", ["all", *WORDS, *ORDERS, *names])
+        raise registry.unknown_dataset(
+            word, "order or dataset", ["all", *WORDS, *PART_WORDS, *ORDERS, *names]
+        )
     _check_once(text, sequence)
     return {",".join(sequence): sequence}
+
+
+def is_whole(text: str) -> bool:
+    """Tells whether a piece of `--orders` is more than one name in a sequence of datasets."""
+    return "," in text or is_design(text) or is_part_order(text)
 
 
 def spelt_design(text: str) -> str:
@@ -97,6 +107,8 @@ def dataset_name(word: str) -> str:
 
 
 def _spelt(word: str) -> str:
+    if part := registry.part_of("datasets", word):
+        return registry.check("datasets", part._replace(base=_spelt(part.base)).name)
     if user_code.is_file_name(word) or registry.in_family("datasets", word):
         return registry.check("datasets", word)
     # a file's name keeps its case, so that it is recognised

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from cliqa_bench.benchmarks.base import Dataset, Entry, ScoreFacts
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_lines
@@ -39,6 +40,17 @@ DISTORTIONS = (
 )
 """Names of the types 01 to 24."""
 
+GROUPS = {
+    "noise": (*DISTORTIONS[:7], DISTORTIONS[18], DISTORTIONS[19]),
+    "blur": DISTORTIONS[7:9],
+    "compression": (DISTORTIONS[9], DISTORTIONS[10], DISTORTIONS[20], DISTORTIONS[23]),
+    "transmission": DISTORTIONS[11:13],
+    "spatial": DISTORTIONS[13:15],
+    "brightness": DISTORTIONS[15:17],
+    "colour": (DISTORTIONS[17], DISTORTIONS[21], DISTORTIONS[22]),
+}
+"""Seven groups of our own: those of KADID-10k as far as they go, and errors of transmission."""
+
 
 class Tid2013(Dataset):
     """TID2013.
@@ -51,6 +63,10 @@ class Tid2013(Dataset):
     name = "tid2013"
     title = "TID2013"
     folders = ("tid2013", "TID-2013")
+    distortions = DISTORTIONS
+    groups: ClassVar = {
+        **GROUPS, "common": ("additive Gaussian noise", "Gaussian blur", "JPEG", "JPEG2000"),
+    }  # fmt: skip
     label_files = ("mos_with_names.txt",)
     image_folders = ("distorted_images",)
     citation = (
@@ -70,6 +86,12 @@ class Tid2013(Dataset):
         """Reads `mos_with_names.txt`, and beside it, line by line, `mos_std.txt`."""
         both = read_pairs(self.label_file(*self.label_files), self.label_file("mos_std.txt"))
         return read_all(both, lambda rows: entry(*rows, len(DISTORTIONS), 5))
+
+    def unrated(self, relative: str) -> Rating | None:
+        """See the base class: the name of a picture tells its reference and its distortion."""
+        name = relative.rpartition("/")[2]
+        match = _named(name, len(DISTORTIONS), 5)
+        return match and _rating(name, match, math.nan, math.nan)
 
 
 def read_pairs(labels: Path, stds_file: Path | None) -> list[tuple[LabelRow, LabelRow | None]]:
@@ -102,16 +124,21 @@ def entry(row: LabelRow, std: LabelRow | None, n_types: int, n_levels: int) -> E
         UserError: If a cell is none of what its column may hold.
     """
     name = row.text("name")
-    match = re.fullmatch(r"(i\d\d)_(\d\d)_(\d)\.bmp", name, re.IGNORECASE | re.ASCII)
-    if not match or not (1 <= int(match[2]) <= n_types and 1 <= int(match[3]) <= n_levels):
+    match = _named(name, n_types, n_levels)
+    if not match:
         raise row.fault(
             "name", f"a name such as i01_01_1.bmp, with a type up to {n_types} and a level up to {n_levels}"
         )
-    rating = Rating(
-        f"distorted_images/{name}",
-        row.number_in("mos", 0, 9),
-        math.nan if std is None else std.number_in("std", 0, 9),
-        match[1].lower(),
-        DISTORTIONS[int(match[2]) - 1],
-    )
-    return Entry(row.where, rating)
+    deviation = math.nan if std is None else std.number_in("std", 0, 9)
+    return Entry(row.where, _rating(name, match, row.number_in("mos", 0, 9), deviation))
+
+
+def _named(name: str, n_types: int, n_levels: int) -> re.Match[str] | None:
+    """Reads the name of a picture: reference, number of the type of distortion, and level."""
+    match = re.fullmatch(r"(i\d\d)_(\d\d)_(\d)\.bmp", name, re.IGNORECASE | re.ASCII)
+    return match if match and 1 <= int(match[2]) <= n_types and 1 <= int(match[3]) <= n_levels else None
+
+
+def _rating(name: str, match: re.Match[str], score: float, std: float) -> Rating:
+    distortion = DISTORTIONS[int(match[2]) - 1]
+    return Rating(f"distorted_images/{name}", score, std, match[1].lower(), distortion)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cliqa_bench.config import default_of
 from cliqa_bench.errors import UserError
+from cliqa_bench.part_names import is_unlabelled
 from cliqa_bench.types import Dependence
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Strategy:
         cumulative: Whether an experience is all datasets so far, the new one last, instead of one dataset.
         resumable: Whether `state` is all that later experiences need besides the weights. Where it is not,
             what was learned lives in memory alone, and a run that goes on trains earlier experiences again.
+        skips_unlabelled: Whether it leaves the model as it is where a dataset has no opinion scores for
+            training. Without it, and without `targets`, an order with such a dataset is refused.
         by_gradient: Whether it learns in epochs of gradient steps; where not, `finish` does it all.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
         citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
@@ -63,6 +66,7 @@ class Strategy:
 
     cumulative: ClassVar[bool] = False
     resumable: ClassVar[bool] = True
+    skips_unlabelled: ClassVar[bool] = False
     by_gradient: ClassVar[bool] = True
     rows: ClassVar[dict[str, str]]
     citation: ClassVar[str | tuple[str, ...]] = ""
@@ -142,6 +146,34 @@ class Strategy:
     def overrides(self, verb: str) -> bool:
         """Tells whether it has a method of its own in the place of the default."""
         return getattr(type(self), verb) is not getattr(Strategy, verb)
+
+    def skips(self, labelled: bool) -> bool:
+        """Tells whether it learns nothing in an experience whose images have opinion scores, or have none."""
+        return not labelled and self.skips_unlabelled and not self.overrides("targets")
+
+    def check_labels(self, label: str, order: Sequence[str]) -> None:
+        """Refuses an order with a dataset that it cannot learn for want of opinion scores.
+
+        Args:
+            label: The order's label.
+            order: The datasets' names.
+
+        Raises:
+            UserError: Names the dataset, and what to do.
+        """
+        unlabelled = next(filter(is_unlabelled, order), None)
+        if unlabelled is None or self.overrides("targets"):
+            return
+        if not self.skips_unlabelled:
+            raise UserError(
+                f"{self.name} learns from opinion scores, and {unlabelled} of the order {label} has none for "
+                "training; choose a strategy that makes its own targets, or naive, which skips such a dataset"
+            )
+        if unlabelled == order[0]:
+            raise UserError(
+                f"{self.name} skips datasets without opinion scores, and the order {label} begins with one, "
+                f"{unlabelled}; put a labelled one first"
+            )
 
     def training_params(self) -> dict[str, Any]:
         """Returns the hyper-parameters that the trained weights depend on."""

@@ -3,6 +3,9 @@
 MH-CL gives every task a head, SH-CL has one head for all (published code of LwF-KG, Zhang et al., arXiv
 2102.09717). In SH-CL the head has learned already when the second task comes, so that only the first has a
 warm-up.
+
+Images without opinion scores teach it nothing: such an experience leaves the model as it is, and its head is
+a copy of the one before (the baseline of SS-IQA).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ class Naive(Strategy):
         heads: "multi" for a head per task (MH-CL), "single" for one head (SH-CL).
     """
 
+    skips_unlabelled = True
     rows: ClassVar[dict[str, str]] = {"last": "MH-CL", "gate": "MH-CL-KG", "oracle": "MH-CL-O"}
     citation: ClassVar[str | tuple[str, ...]] = (
         "W. Zhang, D. Li, C. Ma, G. Zhai, X. Yang, K. Ma: Continual learning for blind image quality "

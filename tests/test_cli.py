@@ -15,9 +15,10 @@ from unittest.mock import Mock
 import pytest
 
 from cliqa_bench._version import __version__
+from cliqa_bench.benchmarks.part_orders import PART_WORDS
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.cli.commands import COMMANDS
-from cliqa_bench.cli.listing import READOUT_TEXTS
+from cliqa_bench.cli.listing import PART_TEXTS, READOUT_TEXTS
 from cliqa_bench.cli.parser import build_parser, main
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
@@ -198,6 +199,8 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         *ORDERS,
         "all",
         *WORDS,
+        *PART_WORDS,
+        *PART_TEXTS,
         *READOUTS,
     }
     assert first["resnet18"][1:3] == ["10,112", "98,304"]

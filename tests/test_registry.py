@@ -54,7 +54,7 @@ def test_names_import_nothing() -> None:
     assert done.stdout.strip() == (
         "['cliqa_bench._version', 'cliqa_bench.extensions', 'cliqa_bench.errors', "
         "'cliqa_bench.extensions.moved', 'cliqa_bench.paths', 'cliqa_bench.extensions.user_code', "
-        "'cliqa_bench.extensions.registry']"
+        "'cliqa_bench.part_names', 'cliqa_bench.extensions.registry']"
     )
 
 

@@ -39,11 +39,21 @@ def listing() -> str:
     )
 
 
+PART_TEXTS = {
+    "NAME:GROUP": "a part of a dataset: one distortion, or a group of them (csiq:blur, csiq:common)",
+    "NAME@1/3": "a part of it: the first of three blocks of its training and validation contents",
+    "NAME?unlabelled": "without opinion scores for training and validation; also csiq:blur@1/3?unlabelled",
+}
+
 DESIGN_TEXTS = {
     "all": "the paper's eight, I to VIII",
     "every": "all orders of the six; of others: every:live,csiq,bid",
     "sample:N": "N of them, drawn with a seed: the same each time; a larger N adds to the same draw",
     "williams": "a Williams square: each dataset in each place and after each other equally often",
+    "transfer:A,B": "A, then three blocks of B without its labels; transfer@4:A,B for four",
+    "transfers": "the eight of SS-IQA: live,csiq; tid2013,kadid10k; clive,koniq10k; spaq,flive; and back",
+    "distortions:NAME": "a dataset's distortions one after the other (of kadid10k its seven groups)",
+    "distortions-reversed:NAME": "the same, the last first",
 }
 
 
@@ -83,4 +93,4 @@ def _datasets() -> list[list[str]]:
         rows.append([name, dataset.title, f"{dataset.n_images:,} images", label, str(home)])
     for name in registry.families("datasets"):
         rows.append([name, "-", "-", "-", registry.describe("datasets", name)])
-    return rows
+    return rows + [[written, "-", "-", "-", text] for written, text in PART_TEXTS.items()]

@@ -17,6 +17,7 @@ from cliqa_bench.benchmarks.pairs import n_pairs_for
 from cliqa_bench.config import RunConfig, named
 from cliqa_bench.errors import UserError
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
+from cliqa_bench.part_names import in_path, is_unlabelled
 from cliqa_bench.results.nodes import Node
 from cliqa_bench.results.records import RunRecord, Step
 from cliqa_bench.settings.choice import Choice
@@ -230,7 +231,7 @@ def _train_nodes(
             sequence=[_data(plan, name) for name in sequence],
         )
         last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
-        slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{last}"
+        slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{in_path(last)}"
         node = Node(plan.config.out, "train", slug, spec)
         work = plan.train.get(node.id)
         if work is None:
@@ -272,7 +273,7 @@ def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed:
         seed=seed,
         data=[dataset, plan.materials[dataset].fingerprint],
     )
-    node = Node(plan.config.out, "gate", f"{plan.backbone.name}-{dataset}", spec)
+    node = Node(plan.config.out, "gate", f"{plan.backbone.name}-{in_path(dataset)}", spec)
     return plan.gates.setdefault(node.id, GateWork(node, dataset, strategy.centroids, seed, net))
 
 
@@ -289,14 +290,14 @@ def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
     if known is not None:
         return known
     spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, plan.materials[test].fingerprint]}
-    node = Node(plan.config.out, "answers", f"{of.node.id}-on-{test}", spec)
+    node = Node(plan.config.out, "answers", f"{of.node.id}-on-{in_path(test)}", spec)
     work = plan.answers.setdefault(node.id, AnswerWork(node, of, test))
     return plan.answers_of.setdefault((of.node.id, test), work)
 
 
 def _picture_node(plan: Plan, test: str) -> PictureWork:
     spec = {"schema": SCHEMA, "test": [test, plan.materials[test].fingerprint], "n": N_PICTURES}
-    node = Node(plan.config.out, "pictures", test, spec)
+    node = Node(plan.config.out, "pictures", in_path(test), spec)
     return plan.pictures.setdefault(node.id, PictureWork(node, test))
 
 
@@ -394,6 +395,8 @@ def images_of(plan: Plan, work: TrainWork) -> int:
 
 def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
     """Returns the same for the parts of a training: "warm-up", "main" (the other epochs), "validation"."""
+    if work.strategy.skips(not any(map(is_unlabelled, work.datasets))):
+        return {"warm-up": 0, "main": 0, "validation": 0}
     training = work.strategy.trained_under(plan.config.training)
     warmup_epochs = training.warmup_epochs
     if work.previous is not None and work.strategy.single_head and training.epochs:

@@ -19,6 +19,7 @@ from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.decoded import open_source
 from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.labelled import load_materials, say_notes, without_home
+from cliqa_bench.benchmarks.parts import check_order
 from cliqa_bench.benchmarks.pixels.hashes import is_known
 from cliqa_bench.config import RunConfig, each_split
 from cliqa_bench.errors import UserError
@@ -70,7 +71,12 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     """
     choice = choose(config)
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
+    for strategy, (label, order) in itertools.product(choice.strategies, config.orders.items()):
+        strategy.check_labels(label, order)
     materials = load_materials(names, config.data, config.split, config.test_on, config.srgb)
+    splits = {name: material.split for name, material in materials.items()}
+    for label, order in config.orders.items():
+        check_order(label, order, splits)
     facts: dict[str, Any] = {
         "command": command,
         "config": config_dict(config),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.decoded import DecodedDataset, open_source
+from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.resident import ResidentImages
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import RunConfig
@@ -34,6 +35,7 @@ from cliqa_bench.models.folding import Scorer, cast_weights
 from cliqa_bench.models.gates import fit_centroids, nearest_distance
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.part_names import base_of
 from cliqa_bench.progress import Tick
 from cliqa_bench.results.nodes import CHECKPOINTS, Node, write_answers, write_arrays, write_json
 from cliqa_bench.results.weights import write_weights
@@ -131,8 +133,14 @@ class Worker:
             source = open_source(
                 material, self.config.training.resize, max_megapixels=self.config.max_megapixels
             )
-            self._sources[name] = source.on(self.device)
+            shared = self._pixels_of(material.whole.name, source.cache.keys)
+            self._sources[name] = replace(source, cache=shared) if shared else source.on(self.device)
         return self._sources[name]
+
+    def _pixels_of(self, whole: str, keys: list[str]) -> ImageCache | None:
+        """Returns the images of a dataset that lie on the device already, for another part of it."""
+        caches = [source.cache for source in self._sources.values() if base_of(source.name) == whole]
+        return next((c for c in caches if isinstance(c, ResidentImages) and c.keys == keys), None)
 
     def _release_images(self) -> bool:
         """Frees what memory of the device the images take; tells whether they took any."""
@@ -352,6 +360,8 @@ def _write_trained(folder: Path, learner: Learner) -> None:
 
 
 def _best(history: list[dict[str, Any]]) -> str:
+    if history[-1]["stage"] == "skipped":
+        return "as before (no opinion scores, so nothing is learned)"
     if history[-1]["stage"] == "finish" and (value := history[-1]["val_srcc"]) is not None:
         return f"{value:.3f}"
     epochs = [h for h in history if h["val_srcc"] is not None]

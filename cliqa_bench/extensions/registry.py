@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from cliqa_bench import errors
 from cliqa_bench.extensions import user_code
+from cliqa_bench.part_names import PartName, read_part
 from cliqa_bench.paths import is_file
 
 PluginKind = Literal["strategies", "datasets", "backbones"]
@@ -96,10 +97,23 @@ def families(kind: PluginKind) -> list[str]:
     return list(_ROOMS[kind].families)
 
 
+def _prefixes(kind: PluginKind) -> tuple[str, ...]:
+    return tuple(family.partition(":")[0] for family in _ROOMS[kind].families)
+
+
+def part_of(kind: PluginKind, name: str) -> PartName | None:
+    """Reads the name of a part of a dataset; None for every other name.
+
+    Raises:
+        UserError: If no part can have that name.
+    """
+    return read_part(name, _prefixes(kind)) if kind == "datasets" else None
+
+
 def _family(kind: PluginKind, name: str) -> str | None:
     """Returns the file's name of the family that a name belongs to, if it belongs to one."""
     prefix, colon, _ = name.partition(":")
-    prefixes = [family.partition(":")[0] for family in _ROOMS[kind].families]
+    prefixes = _prefixes(kind)
     return f"_{prefix}" if colon and prefix in prefixes else None
 
 
@@ -143,6 +157,8 @@ def check(kind: PluginKind, name: str) -> str:
     Raises:
         UserError: If it does not; names the nearest match and what exists. If two have one name.
     """
+    if part := part_of(kind, name):
+        return str(_load_part(part).name)
     family = _family(kind, name)
     if family is None and user_code.is_file_name(name):
         name = user_code.include(name)
@@ -223,7 +239,15 @@ def load(kind: PluginKind, name: str) -> type[Any]:
     return found
 
 
+def _load_part(part: PartName) -> type[Any]:
+    parts = importlib.import_module("cliqa_bench.benchmarks.parts")
+    found: type[Any] = parts.part_class(load("datasets", check("datasets", part.base)), part)
+    return found
+
+
 def _load(kind: PluginKind, name: str) -> type[Any]:
+    if part := part_of(kind, name):
+        return _load_part(part)
     if family := _family(kind, name):
         return _find(kind, family, name)
     if sourced := _sourced.get((kind, name)):
@@ -289,6 +313,8 @@ def _the_class(kind: PluginKind, module: ModuleType) -> type[Any]:
 
 def origin(kind: PluginKind, name: str) -> dict[str, str] | None:
     """Returns what a node's name must say of code that is not ours: its version. None for our own."""
+    if part := part_of(kind, name):
+        name = part.base
     if name in _included(kind):
         return {"file": user_code.included()[name].digest}
     if ":" not in name and (entry := user_code.installed(kind).get(name)):

@@ -119,6 +119,7 @@ class Learner(SupervisedTemplate):
     Attributes:
         task: Index of the head that learns.
         warming_up: Whether only that head learns.
+        skipping: Whether nothing is learned in this experience, for want of opinion scores.
         epoch: Number of the epoch, counted from the start of the warm-up.
         seen: Dataset name -> source, of all experiences before this one, in their order.
         features: (B, d) features of the mini-batch's crops, with their graph.
@@ -166,6 +167,7 @@ class Learner(SupervisedTemplate):
         self.task = -1
         self.epoch = 0
         self.warming_up = False
+        self.skipping = False
         self.history: list[dict[str, Any]] = []
         self.images = 0
         self.last_state: dict[str, Tensor] = {}
@@ -241,15 +243,20 @@ class Learner(SupervisedTemplate):
         heads, t = self.model.n_tasks, self.training
         self.task = self.strategy.prepare(self.model)
         new_head = self.model.n_tasks > heads
-        epochs = t.warmup_epochs + t.epochs if self.strategy.by_gradient else 0
+        self.skipping = self.strategy.skips(all(source.labelled for source in self.experience.sources))
+        if self.skipping and new_head:
+            self.model.heads[self.task].load_state_dict(self.model.heads[self.task - 1].state_dict())
+        learns = self.strategy.by_gradient and not self.skipping
+        epochs = t.warmup_epochs + t.epochs if learns else 0
         self.epoch = 0 if new_head or not t.epochs else min(t.warmup_epochs, epochs)
         self.train_epochs = epochs - self.epoch
         self.model.to(self.device)
         self.optimizer = self.strategy.optimiser(list(self.model.parameters()), t)
         self._targeted = {}
-        self._targeted = {source.name: self._with_targets(source) for source in self.sources}
-        for source in self.sources:
-            source.check_labels()
+        if not self.skipping:
+            self._targeted = {source.name: self._with_targets(source) for source in self.sources}
+            for source in self.sources:
+                source.check_labels()
         self.history = []
         self.images = 0
         self.best = Best()
@@ -432,8 +439,9 @@ class Learner(SupervisedTemplate):
 
     @property
     def _can_choose(self) -> bool:
-        """Whether the validation images have labels: without, the last epoch is taken."""
-        return all(np.isfinite(s.labels[s.indices("val")]).all() for s in self.sources)
+        """Whether the validation images have labels that differ: without, the last epoch is taken."""
+        labels = [source.labels[source.indices("val")] for source in self.sources]
+        return all(np.isfinite(some).all() and len(np.unique(some)) > 1 for some in labels)
 
     def validate(self) -> float:
         """Returns the SRCC on the validation images under the newest head, the mean over the datasets.
@@ -467,7 +475,9 @@ class Learner(SupervisedTemplate):
             self.model.load_own_state(self.best.weights)
             self.strategy.load_state(self.best.learned)
         self.model.eval()
-        if self.strategy.overrides("finish"):
+        if self.skipping:
+            self.history.append(_stage(self.epoch, "skipped", None))
+        elif self.strategy.overrides("finish"):
             self._finish()
         consolidate(self, **kwargs)
         self.seen |= {source.name: source for source in self.experience.sources}
@@ -476,9 +486,7 @@ class Learner(SupervisedTemplate):
         """Lets the strategy change what was learned, and validates what comes out."""
         self.strategy.finish(self)
         value = _finite_or_none(self.validate())
-        self.history.append(
-            {"epoch": self.epoch, "stage": "finish", "lr": 0.0, "loss": None, "val_srcc": value}
-        )
+        self.history.append(_stage(self.epoch, "finish", value))
 
     def describe(self, source: DecodedDataset, subset: Subset) -> NDArray[np.float32]:
         """Returns the features (n, d) of a subset's whole images, as the task that learns sees them."""
@@ -493,6 +501,11 @@ class Learner(SupervisedTemplate):
         self.model.eval()
         size, precision = self.model.feature_size, self.training.precision
         return score_images(features, source, subset, size, self.device, precision, count)
+
+
+def _stage(epoch: int, stage: str, value: float | None) -> dict[str, Any]:
+    """Returns the line of a history about what happens after the last epoch."""
+    return {"epoch": epoch, "stage": stage, "lr": 0.0, "loss": None, "val_srcc": value}
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench.config import named
 from cliqa_bench.errors import UserError, run_again
+from cliqa_bench.part_names import in_path
 from cliqa_bench.results.nodes import (
     digest,
     node_facts,
@@ -84,7 +85,7 @@ class RunRecord:
     @cached_property
     def id(self) -> str:
         """`<strategy>-<order>-seed<seed>-<hash>`."""
-        order = self.order if "," not in self.order else self.order.replace(",", "-")
+        order = in_path(self.order)
         # versions and dates are facts of a run, not its identity
         body = {k: v for k, v in named(RunRecord, asdict(self)).items() if k != "facts"}
         return f"{self.strategy.replace(':', '-')}-{order}-seed{self.seed}-{digest(body)}"

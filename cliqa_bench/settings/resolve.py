@@ -34,6 +34,7 @@ from cliqa_bench.config import (
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry, user_code
 from cliqa_bench.order_designs import is_design
+from cliqa_bench.part_names import UNLABELLED, base_of
 from cliqa_bench.paths import user_path
 from cliqa_bench.settings import paper_runs
 from cliqa_bench.system.hardware import Precision, quickest_precision
@@ -247,7 +248,7 @@ def _tables_of(named: Iterable[Sequence[str]]) -> list[str]:
     """Returns the tables among the datasets that are named, each once."""
     every = dict.fromkeys(name for names in named for name in names)
     found = (getattr(suites.dataset_class(name), "source", None) for name in every)
-    return [source for source in found if source]
+    return list(dict.fromkeys(source for source in found if source))  # that of a part is the whole's
 
 
 def config_dict(config: RunConfig) -> dict[str, Any]:
@@ -276,7 +277,7 @@ def _orders(value: str | Sequence[str]) -> tuple[dict[str, list[str]], list[str]
     """Returns the orders, and how they were asked for if that is shorter: no run record lists 720."""
     if not isinstance(value, str):
         # a list of a YAML file: labels and whole sequences, or the datasets of one sequence
-        value = (";" if any("," in part for part in value) else ",").join(value)
+        value = (";" if any(map(suites.is_whole, value)) else ",").join(value)
     orders: dict[str, list[str]] = {}
     asked: list[str] = []
     for part in value.split(";"):
@@ -390,6 +391,19 @@ def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]])
         for name in named:
             if name in order:
                 raise UserError(f"--test-on {name}: order {label} learns it, and tests on it already")
+            learned = next((other for other in order if base_of(other) == base_of(name)), None)
+            if learned is not None:
+                raise UserError(
+                    f"--test-on {name}: order {label} learns from {learned}, which shares images with it; "
+                    "test on another dataset"
+                )
+    for name in named:
+        part = suites.dataset_class(name).part
+        if part is not None and (part.blocks > 1 or part.unlabelled):
+            raise UserError(
+                f"--test-on {name}: all images of a test set are tested, so blocks and {UNLABELLED} mean "
+                f"nothing; write {part._replace(block=1, blocks=1, unlabelled=False).name}"
+            )
     return named
 
 
