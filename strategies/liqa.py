@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.part_names import base_of
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies._generator import Gaussians, Generator, Kept, Network
 from cliqa_bench.strategies._linear import Linear, Objective, lesson, regress
@@ -167,7 +168,7 @@ class LIQA(LwF):
         source, x = learner.source, _described(learner)
         fitted = self._fit(x, self._standardised(source), source.name, learner.seed)
         self._generators = [*self._generators, fitted]
-        self._scales = {_whole(source): self._scale(source)} | self._scales
+        self._scales = {base_of(source.name): self._scale(source)} | self._scales
         self._merged = self._merge(learner, x)
         super().consolidate(learner)
 
@@ -205,7 +206,7 @@ class LIQA(LwF):
         """Returns mean and standard deviation of the first training labels of a dataset."""
         labels = source.labels[source.indices("train")]
         own = float(labels.mean()), float(labels.std()) or 1.0
-        return self._scales.get(_whole(source), own)
+        return self._scales.get(base_of(source.name), own)
 
     # -- what remains ----------------------------------------------------------------------------------------
 
@@ -249,11 +250,6 @@ class LIQA(LwF):
 def _described(learner: Learner) -> F64:
     """Returns the features (n, d) of the whole training images."""
     return learner.describe(learner.source, "train").astype(np.float64)
-
-
-def _whole(source: DecodedDataset) -> str:
-    """Returns the name of the dataset of which a source is a part, or all."""
-    return source.name.partition(":")[0].partition("@")[0]
 
 
 def _linear_of(head: nn.Module) -> Linear:

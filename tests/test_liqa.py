@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 from safetensors.torch import load, save
 from scipy.optimize import minimize
 from scipy.stats import norm
@@ -18,17 +22,28 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import Ridge as SklearnRidge
 from torch import Tensor
 
+from cliqa_bench.benchmarks.base import Entry
 from cliqa_bench.benchmarks.decoded import DecodedDataset
+from cliqa_bench.benchmarks.pixels.cache import ImageCache
+from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.benchmarks.streams import quality_benchmark
+from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
 from cliqa_bench.learning.learner import Learner
+from cliqa_bench.learning.scoring import score_images
+from cliqa_bench.metrics import srcc
+from cliqa_bench.reports import load as load_results
+from cliqa_bench.results.nodes import read_answers
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies import liqa
 from cliqa_bench.strategies._generator import Gaussians, Kept, Network
 from cliqa_bench.strategies._linear import Lesson, lesson, regress
+from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.strategies.liqa import LIQA, MERGE_PENALTY
+from cliqa_bench.strategies.naive import Naive
 from cliqa_bench.testing import check_strategy
-from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
+from cliqa_bench.testing.tiny import TRAINING, _Pictures, learn, new_model, tiny_sources
+from cliqa_bench.types import Rating
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,8 +101,8 @@ def test_each_range_of_scores_has_its_own_mean_and_covariance() -> None:
         own = LedoitWolf().fit(x[y.argsort().argsort() // 30 == k])
         np.testing.assert_allclose(fitted.mean[k], own.location_, rtol=1e-6)
         scale = np.abs(own.covariance_).max()
-        # float32: the largest difference seen is 6e-8 of the largest covariance
-        np.testing.assert_allclose(root @ root.T, own.covariance_, rtol=0, atol=1.8e-7 * scale)
+        # float32: the largest difference seen is 5e-8 of the largest covariance
+        np.testing.assert_allclose(root @ root.T, own.covariance_, rtol=0, atol=1.5e-7 * scale)
     # ten ranges of three images would have five covariances of rank two: as many ranges as pairs at most
     assert len(Gaussians.fit(x[:7], y[:7], 4).share) == 3
 
@@ -103,12 +118,9 @@ def test_a_network_draws_what_depends_on_the_score_as_the_features_do() -> None:
     x = np.stack([2 * y, 1 - y, np.zeros(200)], axis=1) + 0.3 * rng.normal(size=(200, 3))
     fitted = Network.fit(x, y, rng_for("net", 0))
     z = fitted.draw(20_000, np.random.default_rng(1))
-    # the largest differences seen: %s of a mean, %s of a covariance
-    np.testing.assert_allclose(z.mean(0), x.mean(0), rtol=0, atol=MEAN_AWAY)
-    np.testing.assert_allclose(np.cov(z.T), np.cov(x.T), rtol=0, atol=COVARIANCE_AWAY)
-
-
-MEAN_AWAY, COVARIANCE_AWAY = 0.3, 0.6
+    # how good a network is, not how exact: 0.09 and 0.16 were seen, where variances are up to 4
+    np.testing.assert_allclose(z.mean(0), x.mean(0), rtol=0, atol=0.27)
+    np.testing.assert_allclose(np.cov(z.T), np.cov(x.T), rtol=0, atol=0.46)
 
 
 def test_a_network_hangs_on_its_seed_alone() -> None:
@@ -169,14 +181,13 @@ def test_other_losses_are_least_where_scipy_finds_them_least(objective: Any) -> 
     found = regress(lessons, objective, 0.05)
     best = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-9})
     own = loss(np.array([*found.weights, found.intercept]))
-    # the largest difference seen is 2e-12; scipy's gradients are differences
-    assert own <= best.fun + 1e-9
+    assert (
+        own <= best.fun + 3e-10
+    )  # the largest difference seen is 9.8e-11; scipy's gradients are differences
     scores, wanted = x @ found.weights, x @ best.x[:3]
-    # the largest difference seen is WEIGHTS
-    np.testing.assert_allclose(scores - scores.mean(), wanted - wanted.mean(), rtol=0, atol=SCORES_AWAY)
-
-
-SCORES_AWAY = 1e-3
+    np.testing.assert_allclose(
+        scores - scores.mean(), wanted - wanted.mean(), rtol=0, atol=3.4e-4
+    )  # largest seen: 1.1e-4
 
 
 def test_pairs_lie_inside_a_lesson_and_are_labelled_by_scores_or_softly_by_a_head() -> None:
@@ -194,7 +205,7 @@ def test_pairs_lie_inside_a_lesson_and_are_labelled_by_scores_or_softly_by_a_hea
 
 
 def test_with_exact_features_the_merge_is_joint_regression() -> None:
-    """Least squares on what least squares says is least squares on the scores, where images outnumber features."""
+    """Least squares on what least squares says is least squares on the scores."""
     tasks = [features_of(seed=seed) for seed in range(3)]
     pairs = rng_for("pairs")
     heads = [regress([lesson(x, y, pairs)], "squared", 1e-12) for x, y in tasks]
@@ -204,11 +215,8 @@ def test_with_exact_features_the_merge_is_joint_regression() -> None:
     merged = regress(taught, "squared", 1e-12)
     x, y = (np.concatenate(parts) for parts in zip(*tasks, strict=True))
     joint = SklearnRidge(alpha=1e-12, solver="svd").fit(x, y)
-    # features are kept in float32: the largest difference seen is MERGED
-    np.testing.assert_allclose(merged(x), joint.predict(x), rtol=0, atol=MERGED_AWAY)
-
-
-MERGED_AWAY = 1e-5
+    # features are kept in float32: the largest difference seen is 4.0e-8
+    np.testing.assert_allclose(merged(x), joint.predict(x), rtol=0, atol=1.2e-7)
 
 
 def test_a_run_with_kept_features_is_joint_regression(sources: list[DecodedDataset]) -> None:
@@ -225,11 +233,8 @@ def test_a_run_with_kept_features_is_joint_regression(sources: list[DecodedDatas
     assert times > 1
     assert strategy._merged is not None
     said = strategy._merged(rows)
-    np.testing.assert_allclose(said, joint.predict(rows), rtol=0, atol=RUN_AWAY)  # largest seen: RUN
+    np.testing.assert_allclose(said, joint.predict(rows), rtol=0, atol=2.8e-5)  # largest seen: 9.6e-6
     assert np.abs(said - scores).max() < np.abs(said - scores.mean()).max()
-
-
-RUN_AWAY = 1e-3
 
 
 def test_a_merge_learns_what_scikit_learn_says_of_what_is_drawn(
@@ -259,13 +264,10 @@ def test_a_merge_learns_what_scikit_learn_says_of_what_is_drawn(
     np.testing.assert_array_equal(merges[-1][-1].x, np.concatenate([real[-1]] * times))
     for each, fit in zip(merges[-1], fits, strict=True):
         assert len(each.x) == times * n
-        # heads are kept in float32: the largest difference seen is HEADS
-        np.testing.assert_allclose(each.y, fit.predict(each.x), rtol=0, atol=HEADS_AWAY)
+        # heads are kept in float32: the largest difference seen is 1.9e-7
+        np.testing.assert_allclose(each.y, fit.predict(each.x), rtol=0, atol=5.7e-7)
     drawn = [each.x for lessons in merges for each in lessons[:-1]]
     assert not any(np.array_equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
-
-
-HEADS_AWAY = 1e-4
 
 
 def test_the_single_head_answers_from_the_first_task_on(sources: list[DecodedDataset]) -> None:
@@ -278,14 +280,11 @@ def test_the_single_head_answers_from_the_first_task_on(sources: list[DecodedDat
         assert strategy._merged is not None
         x = model.features(images).final.double().numpy()
     assert merged.shape == (6, 1)
-    np.testing.assert_allclose(merged[:, 0], strategy._merged(x), rtol=0, atol=1e-5)
-    found = described(learner, sources[0])
-    (head,) = (strategy._merged,) if own.shape == (6, 1) else ()
-    said = model.head(0, torch.from_numpy(found).float()).detach().numpy()
-    np.testing.assert_allclose(head(found), said, rtol=0, atol=FIRST_AWAY)
-
-
-FIRST_AWAY = 1e-2
+    np.testing.assert_allclose(merged[:, 0], strategy._merged(x), rtol=0, atol=2.6e-5)  # seen: 8.8e-6
+    assert own.shape == (6, 1)
+    seen = described(learner, sources[0])
+    said = model.head(0, torch.from_numpy(seen).float()).detach().numpy()
+    np.testing.assert_allclose(strategy._merged(seen), said, rtol=0, atol=5.2e-5)  # largest seen: 1.8e-5
 
 
 # -- what stays ----------------------------------------------------------------------------------------------
@@ -419,3 +418,76 @@ def test_plastic_heads_learn_standardised_scores(sources: list[DecodedDataset], 
 def test_nonsense_is_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         LIQA(**params)
+
+
+# -- what it is good for -------------------------------------------------------------------------------------
+
+
+def picture(number: int, kind: str, strength: int) -> Image.Image:
+    """Makes a grainy picture of soft colours, and spoils it."""
+    rng = np.random.default_rng(100 + number)
+    colours = Image.fromarray(rng.integers(0, 256, (10, 10, 3)).astype(np.uint8))
+    pixels = np.asarray(colours.resize((48, 48), Image.Resampling.BICUBIC), np.float64)
+    pixels = pixels + 20 * rng.normal(size=pixels.shape)
+    if kind == "noise":
+        pixels = pixels + rng.normal(0, 1 + 4 * strength, pixels.shape)
+    elif kind == "contrast":
+        pixels = 127 + (pixels - 127) * (1 - strength / 16)
+    made = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    return made.filter(ImageFilter.GaussianBlur(0.15 * strength)) if kind == "blur" else made
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> list[DecodedDataset]:
+    """Three distortions, each of 24 pictures in twelve strengths."""
+    made = []
+    for task, kind in enumerate(("noise", "blur", "contrast")):
+        root = tmp_path_factory.mktemp(kind)
+        for number in range(24):
+            picture(number, kind, number % 12).save(root / f"{number:02}.png")
+        ratings = [Rating(f"{i:02}.png", -float(i % 12), 1.0, None, kind) for i in range(24)]
+        entries = [Entry(f"picture {rating.key}", rating) for rating in ratings]
+        facts = {"entries": lambda self, entries=entries: entries, "title": kind}
+        cls: Any = type("Spoilt", (_Pictures,), facts)
+        cls.name = f"tiny:{kind}"
+        cache = ImageCache.open(cls(root), [rating.key for rating in ratings], 0, root / "cache")
+        made.append(DecodedDataset(cls(root), ratings, seeded_split(ratings, kind, 1), cache, task))
+    return made
+
+
+def pooled(strategy: Strategy, parts: list[DecodedDataset]) -> float:
+    """Returns the SRCC over the test images of all parts, once all are learned."""
+    model = new_model(strategy)
+    learn(strategy, model, [replace(part, task=task) for task, part in enumerate(parts)])
+    network = strategy.extras(model.eval()).get("merged", model).eval()
+    scores = [score_images(network, part, "test", None, "cpu")[:, -1] for part in parts]
+    truth = [part.mos[part.indices("test")] for part in parts]
+    return srcc(np.concatenate(scores).astype(np.float64), np.concatenate(truth))
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_it_remembers_distortions_that_naive_forgets(stream: list[DecodedDataset], step: int) -> None:
+    ours = pooled(LIQA(), stream[::step])
+    naive = pooled(Naive(warmup_rate=1.0, main_rate=1.0), stream[::step])
+    assert ours - naive > 0.1
+
+
+def test_a_run_shows_verifies_and_scores_with_the_single_head(
+    miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    words = ["--strategy", "liqa", "--orders", "bid,clive", "--data", str(miniatures), "--out", str(out)]
+    assert parser.main(["run", *words, "--no-figures"]) == 0
+    told = load_results(out)
+    assert set(told.method) >= {"LIQA-style", "LIQA-style-O", "LIQA-style-KG"}
+    assert parser.main(["verify", str(out)]) == 0
+    paths = (out / "answers").glob("liqa*/answers.npz")
+    final = [a for a in map(read_answers, paths) if a.get("scores", np.empty((0, 0))).shape[1] == 2]
+    merged = {str(key): a["extra.merged"][i, 0] for a in final for i, key in enumerate(a["keys"])}
+    names = {Path(key).name: score for key, score in merged.items()}
+    image = next(path for path in sorted(miniatures.rglob("*.*")) if path.name in names)
+    capsys.readouterr()
+    assert parser.main(["score", str(image), "--runs", str(out)]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    # none was seen: float32, printed in full
+    np.testing.assert_allclose(float(row["score"]), names[image.name], rtol=0, atol=1e-6)
