@@ -137,7 +137,7 @@ class Network(NamedTuple):
                 away = torch.stack([(real - draw).norm(dim=1) for draw in draws]).mean()
                 loss = away - (draws[0] - draws[1] + 1e-8).norm(dim=1).mean() / 2
                 optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimiser.step()
         weights = np.concatenate([layer.detach().numpy().ravel() for layer in layers])
         scores = np.quantile(y, np.linspace(0, 1, QUANTILES))

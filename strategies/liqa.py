@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.errors import UserError
 from cliqa_bench.part_names import base_of
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies._generator import Gaussians, Generator, Kept, Network
@@ -43,6 +44,9 @@ GENERATORS: dict[str, type[Gaussians | Network | Kept]] = {
     "network": Network,
     "kept": Kept,
 }
+
+MOST_FEATURES = 4096
+"""Whose covariance, of 16.8 million numbers, is still computed."""
 
 MERGE_PENALTY = 1e-6
 """Of the single head: it only makes the solution unique. Its teachers were held back already."""
@@ -76,7 +80,7 @@ class LIQA(LwF):
     }
     citation: ClassVar[str | tuple[str, ...]] = (
         "J. Liu, W. Zhou, X. Li, J. Xu, Z. Chen: LIQA: Lifelong blind image quality assessment. IEEE "
-        "Transactions on Multimedia 25, 5358-5373, 2023 (re-implemented from the abstract)"
+        "Transactions on Multimedia 25, 5358-5373, 2023"
     )
 
     features: Literal["frozen", "plastic"] = "frozen"
@@ -109,9 +113,18 @@ class LIQA(LwF):
         return self.features == "plastic"
 
     def new_head(self, features: int) -> nn.Module | None:
-        """Makes a linear head; a cosine for pairs, whose scores have no scale."""
+        """Makes a linear head; a cosine for pairs, whose scores have no scale.
+
+        Raises:
+            UserError: If a matrix of features by features would be needed that is too large.
+        """
         from cliqa_bench.models.heads import LinearHead
 
+        if features > MOST_FEATURES and (self.generator == "gaussian" or self.objective == "squared"):
+            raise UserError(
+                f"{self.name}: the backbone has {features} features, too many for their covariances; take "
+                "another backbone, or liqa.generator=network with liqa.objective=smooth-l1"
+            )
         return None if self.objective == "fidelity" else LinearHead(features)
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:

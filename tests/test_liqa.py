@@ -328,6 +328,15 @@ def test_it_resumes_byte_for_byte(sources: list[DecodedDataset]) -> None:
         assert save(reloaded.state()) == kept
 
 
+def test_generators_come_back_in_the_order_of_the_tasks() -> None:
+    """The eleventh comes after the third, although its name does not."""
+    state = {f"generator.{task}.x": torch.full((1, 2), float(task)) for task in range(12)}
+    strategy = LIQA(generator="kept")
+    strategy.load_state(dict(sorted(state.items())))
+    drawn = [float(each.draw(1, rng_for("x"))[0, 0]) for each in strategy._generators]
+    assert drawn == list(range(12))
+
+
 @pytest.mark.parametrize(
     "params",
     [
@@ -380,7 +389,7 @@ class _Noted(Learner):
                 before = teacher.features(self.mb_x).final.double().numpy()
             moved = ((self.features.detach().double().numpy() - before) ** 2).sum(1).mean()
         mb = (self.mb_output[:, -1].detach().double().numpy(), self.mb_y.double().numpy())
-        vars(self).setdefault("noted", []).append((without, float(self.loss.detach()), moved, mb))
+        self.noted = [*getattr(self, "noted", []), (without, float(self.loss.detach()), moved, mb)]
 
 
 def test_what_holds_the_features_is_what_they_move_by(sources: list[DecodedDataset]) -> None:
@@ -418,6 +427,14 @@ def test_plastic_heads_learn_standardised_scores(sources: list[DecodedDataset], 
 def test_nonsense_is_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         LIQA(**params)
+
+
+def test_a_backbone_with_too_many_features_is_refused() -> None:
+    with pytest.raises(UserError, match="liqa: the backbone has 65536 features, too many"):
+        LIQA(generator="network").new_head(65536)
+    with pytest.raises(UserError, match="take another backbone"):
+        LIQA(objective="fidelity").new_head(65536)
+    assert LIQA(generator="network", objective="fidelity").new_head(65536) is None
 
 
 # -- what it is good for -------------------------------------------------------------------------------------
