@@ -180,11 +180,9 @@ def freed_share(task: int, tasks: int, shares: tuple[float, ...]) -> float:
     Args:
         task: From 0.
         tasks: How many there will be.
-        shares: What is given, one for each but the last; none for the same number of weights for all.
+        shares: Those of the first tasks; the others get the same number of weights each.
     """
-    if not shares:
-        return (tasks - 1 - task) / (tasks - task)
-    return shares[task] if task < len(shares) else 0.0
+    return shares[task] if task < len(shares) else (tasks - 1 - task) / (tasks - task)
 
 
 def check_shares(name: str, shares: tuple[float, ...], tasks: int, counted: str) -> None:
@@ -197,9 +195,9 @@ def check_shares(name: str, shares: tuple[float, ...], tasks: int, counted: str)
         counted: The hyper-parameter that says so.
 
     Raises:
-        UserError: If there are not as many as needed, or one is not between 0 and 1.
+        UserError: If the last task would give some back, too, or a share is not between 0 and 1.
     """
-    if shares and len(shares) != tasks - 1:
-        raise UserError(f"{name}.shares must be one less than {name}.{counted} = {tasks}, not {len(shares)}")
+    if len(shares) >= tasks:
+        raise UserError(f"{name}.shares must be fewer than {name}.{counted} = {tasks}, not {len(shares)}")
     if not all(0 < share < 1 for share in shares):
         raise UserError(f"{name}.shares must be between 0 and 1, not {shares}")

@@ -28,8 +28,8 @@ class RR(Owners):
 
     Attributes:
         tasks: How many datasets there will be: how much a task may keep depends on it.
-        shares: Which share of its weights each task but the last gives back; none for equal numbers of
-            weights for all (published code, of three tasks: .67 and .5).
+        shares: Which share of its weights each of the first tasks gives back; the others, or without any all
+            tasks, get the same number of weights each (published code, of three tasks: .67 and .5).
     """
 
     rows: ClassVar[dict[str, str]] = {"oracle": "R&R-Net-O", "gate": "R&R-Net-KG", "last": "R&R-Net"}

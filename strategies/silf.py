@@ -28,8 +28,8 @@ class SILF(Owners):
 
     Attributes:
         preset: How many datasets share the network out; as many may follow.
-        shares: Which share of its weights each preset task but the last gives back; none for equal numbers
-            of weights for all (published code, of three tasks: .7 and .5).
+        shares: Which share of its weights each of the first preset tasks gives back; the others, or without
+            any all preset tasks, get the same number of weights each (published code, of three: .7 and .5).
         soft_share: Which share of a preset task's weights is soft, in (0, 1); half of them gives an
             additional task as many as its predecessor keeps (published code: .4).
         soft: "restore": a preset task uses its own soft weights, until an additional task takes them.

@@ -41,6 +41,8 @@ FIELDS: dict[str, Any] = {
     "centroids": 5, "tau": 2.0, "stages": (2, 4), "gate_bn": "imagenet", "warmup_rate": 0.7, "main_rate": 0.3,
     "reg_weight": 3.5, "pairs": 6, "damping": 0.7, "gradient": "task", "clamp": True, "memory": 12,
     "heads": "single", "norms": "shared", "decay": 0.25, "projection": 16, "penalties": (0.5, 2.0),
+    "tasks": 4, "preset": 2, "shares": (0.25,), "kept": 0.2, "dense": 0.5, "relevance_on": "train",
+    "soft_share": 0.3, "soft": "code",
 }  # fmt: skip
 """Another value of every hyper-parameter than its default."""
 READING = {"centroids": {"gates"}, "gate_bn": {"gates"}, "tau": set(), "stages": set()}
