@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from cliqa_bench.errors import UserError, join_names
-from cliqa_bench.metrics import srcc
 from cliqa_bench.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ class Owners(Strategy):
     """A strategy under which every weight belongs to one task.
 
     Attributes:
-        kept: Share of each layer's pre-trained weights, the largest, that stays as it is and serves all tasks,
-            in [0, 1) (published code: .1 for R&R-Net, 0 for SILF, of 88 million weights).
+        kept: Share of each layer's pre-trained weights, the largest, that stays as it is and serves all
+            tasks, in [0, 1) (published code: .1 for R&R-Net, 0 for SILF, of 88 million weights).
         relevance_on: The images of a new task on which earlier tasks are tried ("train": published code of
             SILF; that of R&R-Net tries them on test images).
         dense: Share of the epochs after the warm-up in which a task learns with all weights that are free,
@@ -124,6 +123,7 @@ class Owners(Strategy):
     def _relate(self, learner: Learner) -> None:
         """Mutes earlier tasks' weights for the new one, by what their answers for its images are worth."""
         from cliqa_bench.learning.scoring import score_images
+        from cliqa_bench.metrics import srcc
 
         source, model = learner.source, learner.model.eval()
         labels = source.labels[source.indices(self.relevance_on)]

@@ -21,7 +21,7 @@ from cliqa_bench.models.views import TaskView
 FREE, PRETRAINED, FIRST, SOFT = 0, 1, 2, 128
 """Owners: nobody; the pre-trained network; task t (FIRST + t); task t until further notice (SOFT + t)."""
 
-Part = Literal["whole", "core", "soft"]
+OwnPart = Literal["whole", "core", "soft"]
 """What of a task's own weights learns: all; what is its own for good, without the rest; the rest."""
 
 
@@ -65,7 +65,7 @@ class Owned(nn.Module):
         self.register_buffer("owners", torch.zeros_like(weight, dtype=torch.uint8))
         self.register_buffer("used", torch.ones_like(weight, dtype=torch.bool), persistent=False)
         self.register_buffer("learns", torch.zeros_like(weight, dtype=torch.bool), persistent=False)
-        self.shown: tuple[int, Part] | None = None
+        self.shown: tuple[int, OwnPart] | None = None
         self.register_load_state_dict_post_hook(_out_of_date)  # type: ignore[no-untyped-call]
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class Sharing(nn.Module):
         super().__init__()
         self.register_buffer("muted", torch.zeros(tasks, tasks))
         self.n_tasks = 0
-        self.part: Part = "whole"
+        self.part: OwnPart = "whole"
 
 
 class OwnedWeights(TaskView):
@@ -179,7 +179,7 @@ class OwnedWeights(TaskView):
                 with torch.inference_mode(False), torch.no_grad():
                     self._show(net, layer, *shown)
 
-    def _show(self, net: FeatureNet, layer: OwnedLayer, task: int, part: Part) -> None:
+    def _show(self, net: FeatureNet, layer: OwnedLayer, task: int, part: OwnPart) -> None:
         owned, muted = layer.owned, sharing_of(net).muted[task].tolist()
         used = has_owner(owned.owners, self.used_by(net, task, part))
         for earlier in range(task):
@@ -213,11 +213,11 @@ class OwnedWeights(TaskView):
         for layer in owned_layers(net):
             layer.owned.owners.masked_fill_(layer.owned.owners == FREE, FIRST + task)
 
-    def used_by(self, net: FeatureNet, task: int, part: Part) -> list[int]:
+    def used_by(self, net: FeatureNet, task: int, part: OwnPart) -> list[int]:
         """Returns whose weights a task uses."""
         return [PRETRAINED, *range(FIRST, FIRST + task + 1)]
 
-    def learned_by(self, task: int, part: Part) -> list[int]:
+    def learned_by(self, task: int, part: OwnPart) -> list[int]:
         """Returns whose weights learn with a task."""
         return [FIRST + task]
 
@@ -235,7 +235,7 @@ class OwnedWeights(TaskView):
         sharing_of(net).muted[task, earlier] = share
         self.change(net)
 
-    def learn_part(self, net: FeatureNet, part: Part) -> None:
+    def learn_part(self, net: FeatureNet, part: OwnPart) -> None:
         """Says what of the newest task's weights learns from here on."""
         sharing_of(net).part = part
 
@@ -279,14 +279,14 @@ class CoreAndSoft(OwnedWeights):
             owned.owners.masked_fill_(smallest(weight, owned.owners == FIRST + task, share), SOFT + task)
         self.change(net)
 
-    def used_by(self, net: FeatureNet, task: int, part: Part) -> list[int]:
+    def used_by(self, net: FeatureNet, task: int, part: OwnPart) -> list[int]:
         """Adds soft weights, unless the core learns alone."""
         core = super().used_by(net, task, part)
         if part == "core" or task >= self.preset:
             return core
         return [*core, *range(SOFT if self.soft == "code" else SOFT + task, SOFT + task + 1)]
 
-    def learned_by(self, task: int, part: Part) -> list[int]:
+    def learned_by(self, task: int, part: OwnPart) -> list[int]:
         """Returns whose weights learn with a task."""
         return [SOFT + task] if part == "soft" else super().learned_by(task, part)
 
