@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.cli import parser
 from cliqa_bench.config import Training
 from cliqa_bench.errors import UserError
+from cliqa_bench.execution.estimate import _node_bytes
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.checkpoints import Checkpoints
 from cliqa_bench.learning.learner import Learner
@@ -641,3 +643,12 @@ def test_on_miniatures_rr_with_the_oracle_forgets_nothing(miniatures: Path, tmp_
     for number in ("IV", "V", "VI"):  # as of TSN-IQA: what is told the task stands in Table III alone
         assert set(table[table.table == number].method) == agnostic, number
     assert parser.main(["verify", str(tmp_path)]) == 0
+
+
+def test_the_size_of_a_node_is_guessed_from_the_whole_network() -> None:
+    plan = cast(Any, SimpleNamespace(backbone=registry.load("backbones", "scnn")))
+    strategy = RR()
+    guess = _node_bytes(plan, cast(Any, SimpleNamespace(strategy=strategy)), None)
+    model = new_model(strategy)
+    model.add_task()
+    assert 0.75 < guess / len(save(model.own_state())) < 1.25
