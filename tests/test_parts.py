@@ -299,6 +299,23 @@ def test_an_unlabelled_part_does_not_depend_on_the_labels_that_are_hidden(
         load_materials(["kadid10k@1/2", "kadid10k@2/2?unlabelled"], absent.parent)
 
 
+def test_tid2013_may_leave_out_what_is_hidden(miniatures: Path, tmp_path: Path) -> None:
+    (whole,) = load_materials(["tid2013:noise?unlabelled"], miniatures).values()
+    tested = {Path(key).name for key in whole.split.keys("test")}
+    shutil.copytree(miniatures / "tid2013", tmp_path / "tid2013")
+    files = [tmp_path / "tid2013" / name for name in ("mos_with_names.txt", "mos_std.txt")]
+    rows = list(zip(*(file.read_text().splitlines() for file in files), strict=True))
+    every_test = load_materials(["tid2013"], miniatures)["tid2013"].split.keys("test")
+    names = {Path(key).name for key in every_test}
+    kept = [row for row in rows if row[0].split()[1] in names]
+    assert len(tested) < len(kept) < len(rows)
+    for file, lines in zip(files, zip(*kept, strict=True), strict=True):
+        file.write_text("\n".join(lines) + "\n")
+    (other,) = load_materials([whole.name], tmp_path).values()
+    assert other.fingerprint == whole.fingerprint
+    assert repr(other.ratings) == repr(whole.ratings)
+
+
 def test_a_label_of_the_test_set_counts(miniatures: Path, tmp_path: Path) -> None:
     (whole,) = load_materials([dataset_name(UNLABELLED)], miniatures).values()
     folder = copy_of_kadid(miniatures, tmp_path)
