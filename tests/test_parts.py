@@ -386,6 +386,44 @@ def test_the_whole_of_a_part_is_checked(miniatures: Path, capsys: pytest.Capture
     assert unlabelled.split()[4:6] == ["125", "125"]
 
 
+OWN_DATASET = '''
+"""Cats."""
+import math
+from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.types import Rating
+
+
+class Cats(Dataset):
+    """Cats."""
+
+    title, folders, label_files, image_folders = "Cats", ("cats",), ("scores.txt",), ("",)
+    homepage, n_images, direction, rule = "nowhere", 20, "higher", "as is"
+
+    def entries(self):
+        kinds = ("Motion blur", "noise")
+        return [
+            Entry(f"row {i}", Rating(f"{i:02}.png", float(i), math.nan, f"cat{i // 2}", kinds[i % 2]))
+            for i in range(20)
+        ]
+'''
+
+
+def test_parts_of_a_dataset_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "cats.py").write_text(OWN_DATASET)
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "scores.txt").touch()
+    for i in range(20):
+        Image.new("RGB", (32, 32), (i, i, i)).save(tmp_path / "cats" / f"{i:02}.png")
+    config = resolve(settled(tmp_path, orders=f"{tmp_path}/cats.py:Motion blur@1/2", data=str(tmp_path)))
+    (name,) = (name for order in config.orders.values() for name in order)
+    assert name == "cats:motion-blur@1/2"
+    (material,) = load_materials([name], tmp_path).values()
+    assert {int(key[:2]) % 2 for key in material.split.subset} == {0}
+    assert material.dataset.title == "Cats motion blur 1/2"
+    with pytest.raises(UserError, match=r"Cats has no group 'fog' .*; choose from: motion-blur, noise"):
+        load_materials([dataset_name("cats:fog")], tmp_path)
+
+
 # -- orders --------------------------------------------------------------------------------------------------
 
 
@@ -414,6 +452,7 @@ def test_distortions_are_learned_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("distortions:", "name a dataset, such as distortions:csiq"),
         ("distortions:bid", "BID does not say which distortions it has"),
         ("distortions:csiq:blur", "name a whole dataset"),
         ("transfer:live", "name two datasets"),

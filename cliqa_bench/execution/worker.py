@@ -366,6 +366,6 @@ def _best(history: list[dict[str, Any]]) -> str:
         return f"{value:.3f}"
     epochs = [h for h in history if h["val_srcc"] is not None]
     if not epochs:
-        return "undefined (constant scores)"
+        return "undefined (constant scores, or a single image)"
     best = max(epochs, key=lambda h: h["val_srcc"])
     return f"{best['val_srcc']:.3f} at epoch {best['epoch']}"
