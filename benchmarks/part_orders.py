@@ -64,6 +64,8 @@ def part_orders(text: str, find: Find) -> dict[str, list[str]]:
         if len(named) != 2:
             raise UserError(f"--orders {text}: name two datasets, such as transfer:live,csiq")
         return dict([_transfer([find(name) for name in named], int(found[4] or BLOCKS))])
+    if not found[7].strip():
+        raise UserError(f"--orders {text}: name a dataset, such as distortions:csiq")
     return dict([_distortions(find(found[7].strip()), reverse=found[6].lower() != "distortions")])
 
 

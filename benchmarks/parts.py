@@ -81,7 +81,8 @@ def in_group(dataset: type[Dataset] | Dataset, ratings: Sequence[Rating]) -> lis
     if part is None or not part.group:
         return list(ratings)
     distortions = dataset.distortions or list(dict.fromkeys(rating.distortion for rating in ratings))
-    members = {plain(m) for m in _members(part, dataset.title, distortions, dataset.groups)}
+    title = dataset_class(part.base).title
+    members = {plain(m) for m in _members(part, title, distortions, dataset.groups)}
     chosen = [rating for rating in ratings if plain(rating.distortion) in members]
     if not chosen:
         raise UserError(f"{part.name}: no image of {part.base} has the distortion {part.group}")

@@ -123,15 +123,20 @@ class Measurer:
         keys: NDArray[Any],
         scores: Floats,
     ) -> None:
+        title = record.titles.get(test, test)
+        split = f"split {record.split_number}, " if record.split_number else ""
         bad = ~np.isfinite(scores)
         if bad.any():
             what = f"has no finite score for image {keys[bad.argmax()]}"
-        elif len(scores) < 2 or np.ptp(scores) == 0:
-            what = "gives all images the same score" if len(scores) > 1 else "has fewer than two images"
+        elif len(scores) < 2:
+            measured.problems.append(
+                f"{split}{title} has fewer than two test images: correlations are dashes"
+            )
+            return
+        elif np.ptp(scores) == 0:
+            what = "gives all images the same score"
         else:
             return
-        title = record.titles.get(test, test)
-        split = f"split {record.split_number}, " if record.split_number else ""
         after = record.titles.get(record.steps[step].dataset, record.steps[step].dataset)
         measured.problems.append(
             f"{record.rows[readout]}, order {record.order}, {split}seed {record.seed}, after {after}, on "

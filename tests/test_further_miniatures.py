@@ -1,4 +1,4 @@
-"""The miniatures of TID2013, SPAQ and AGIQA-3K, and the filters that make pictures look generated."""
+"""The miniatures of TID2013, SPAQ, AGIQA-3K and FLIVE, and the filters that make pictures look generated."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from cliqa_bench.benchmarks.generated import filters, generator_filters, referen
 from cliqa_bench.benchmarks.generated.distortions import distort
 from cliqa_bench.benchmarks.generated.further import AgiqaLayout
 from cliqa_bench.benchmarks.generated.make import LAYOUTS
+from cliqa_bench.benchmarks.splits import resolve_split
 from cliqa_bench.benchmarks.suites import find_datasets
 from cliqa_bench.seeds import rng_for
+from cliqa_bench.types import SUBSETS
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def mse(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_the_further_sets_are_read_by_their_loaders(miniatures):
-    for name, dataset in find_datasets(miniatures, ["tid2013", "spaq", "agiqa3k"]).items():
+    for name, dataset in find_datasets(miniatures, ["tid2013", "spaq", "agiqa3k", "flive"]).items():
         ratings = dataset.ratings()
         assert not dataset.missing_files() and not dataset.unlabelled_files(), name
         assert np.std([r.score for r in ratings]) > 0.1 * (max(r.score for r in ratings)), name
@@ -100,3 +102,13 @@ def test_broken_geometry_moves_and_turns_whole_pieces(scene):
     assert np.allclose(still, filters.to_float(scene), atol=1e-6)
     plain = np.full((40, 40, 3), 0.25, np.float32)
     assert np.allclose(generator_filters.break_geometry(plain, 3.0, 1.0, rng_for("pieces")), 0.25)
+
+
+def test_flive_has_the_split_of_its_authors(miniatures: Path) -> None:
+    dataset = find_datasets(miniatures, ["flive"])["flive"]
+    ratings = dataset.ratings()
+    split = resolve_split("official", dataset, ratings)
+    assert split.name == "official"
+    assert all(split.keys(subset) for subset in SUBSETS)
+    assert {r.key.split("/")[1] for r in ratings} == {"voc_emotic_ava", "blur_dataset"}
+    assert 50 < np.mean([rating.score for rating in ratings]) < 90

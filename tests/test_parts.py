@@ -299,6 +299,23 @@ def test_an_unlabelled_part_does_not_depend_on_the_labels_that_are_hidden(
         load_materials(["kadid10k@1/2", "kadid10k@2/2?unlabelled"], absent.parent)
 
 
+def test_tid2013_may_leave_out_what_is_hidden(miniatures: Path, tmp_path: Path) -> None:
+    (whole,) = load_materials(["tid2013:noise?unlabelled"], miniatures).values()
+    tested = {Path(key).name for key in whole.split.keys("test")}
+    shutil.copytree(miniatures / "tid2013", tmp_path / "tid2013")
+    files = [tmp_path / "tid2013" / name for name in ("mos_with_names.txt", "mos_std.txt")]
+    rows = list(zip(*(file.read_text().splitlines() for file in files), strict=True))
+    every_test = load_materials(["tid2013"], miniatures)["tid2013"].split.keys("test")
+    names = {Path(key).name for key in every_test}
+    kept = [row for row in rows if row[0].split()[1] in names]
+    assert len(tested) < len(kept) < len(rows)
+    for file, lines in zip(files, zip(*kept, strict=True), strict=True):
+        file.write_text("\n".join(lines) + "\n")
+    (other,) = load_materials([whole.name], tmp_path).values()
+    assert other.fingerprint == whole.fingerprint
+    assert repr(other.ratings) == repr(whole.ratings)
+
+
 def test_a_label_of_the_test_set_counts(miniatures: Path, tmp_path: Path) -> None:
     (whole,) = load_materials([dataset_name(UNLABELLED)], miniatures).values()
     folder = copy_of_kadid(miniatures, tmp_path)
@@ -369,6 +386,44 @@ def test_the_whole_of_a_part_is_checked(miniatures: Path, capsys: pytest.Capture
     assert unlabelled.split()[4:6] == ["125", "125"]
 
 
+OWN_DATASET = '''
+"""Cats."""
+import math
+from cliqa_bench.benchmarks.base import Dataset, Entry
+from cliqa_bench.types import Rating
+
+
+class Cats(Dataset):
+    """Cats."""
+
+    title, folders, label_files, image_folders = "Cats", ("cats",), ("scores.txt",), ("",)
+    homepage, n_images, direction, rule = "nowhere", 20, "higher", "as is"
+
+    def entries(self):
+        kinds = ("Motion blur", "noise")
+        return [
+            Entry(f"row {i}", Rating(f"{i:02}.png", float(i), math.nan, f"cat{i // 2}", kinds[i % 2]))
+            for i in range(20)
+        ]
+'''
+
+
+def test_parts_of_a_dataset_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "cats.py").write_text(OWN_DATASET)
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "scores.txt").touch()
+    for i in range(20):
+        Image.new("RGB", (32, 32), (i, i, i)).save(tmp_path / "cats" / f"{i:02}.png")
+    config = resolve(settled(tmp_path, orders=f"{tmp_path}/cats.py:Motion blur@1/2", data=str(tmp_path)))
+    (name,) = (name for order in config.orders.values() for name in order)
+    assert name == "cats:motion-blur@1/2"
+    (material,) = load_materials([name], tmp_path).values()
+    assert {int(key[:2]) % 2 for key in material.split.subset} == {0}
+    assert material.dataset.title == "Cats motion blur 1/2"
+    with pytest.raises(UserError, match=r"Cats has no group 'fog' .*; choose from: motion-blur, noise"):
+        load_materials([dataset_name("cats:fog")], tmp_path)
+
+
 # -- orders --------------------------------------------------------------------------------------------------
 
 
@@ -397,6 +452,7 @@ def test_distortions_are_learned_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("distortions:", "name a dataset, such as distortions:csiq"),
         ("distortions:bid", "BID does not say which distortions it has"),
         ("distortions:csiq:blur", "name a whole dataset"),
         ("transfer:live", "name two datasets"),

@@ -127,3 +127,19 @@ def test_reports_without_parts_do_not_miss_it(tmp_path: Path) -> None:
     numbers = collect(group_records([made], reader)[0], reader)
     numbers.rows = [row for row in numbers.rows if row.table != "pooled"]
     assert "pooled" not in {part.number for part in empty_parts(numbers)}
+
+
+def test_parts_of_a_single_test_image_have_a_pooled_srcc_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "IMAGES", {name: range(i, i + 1) for i, name in enumerate(PARTS)})
+    record(tmp_path)
+    summary = write_report(tmp_path, ("csv", "md", "tex"), figures=False).summary
+    assert summary.count("CSIQ blur has fewer than two test images: correlations are dashes") == 1
+    reader = AnswerReader(tmp_path)
+    numbers = collect(group_records(read_records(tmp_path), reader)[0], reader)
+    assert all(
+        np.isfinite(row.value) == (row.table == "pooled") for row in numbers.rows if "SRCC" in row.metric
+    )
+    verified = verify(tmp_path)
+    assert verified.ok, verified.render()

@@ -215,5 +215,6 @@ SHOTS: dict[str, Callable[[Rng], Shot]] = {
     "clive": clive_shot,
     "koniq10k": koniq_shot,
     "spaq": spaq_shot,
+    "flive": koniq_shot,
 }
 """How each realistic set is photographed."""

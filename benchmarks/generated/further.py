@@ -1,4 +1,4 @@
-"""The layouts of TID2013, SPAQ and AGIQA-3K: test sets that no order of the paper learns."""
+"""The layouts of TID2013, SPAQ, AGIQA-3K and FLIVE: datasets that no order of the paper learns."""
 
 from __future__ import annotations
 
@@ -100,6 +100,49 @@ class SpaqLayout:
         (root / "Annotations").mkdir(exist_ok=True)
         write_xlsx(root / "Annotations" / "MOS and Image attribute scores.xlsx", book)
         return {"n_images": len(scenes), "n_groups": None}
+
+
+class FliveLayout:
+    """FLIVE: photographs from the web under their sources' names, MOS without std, the authors' split."""
+
+    name, title, folder, readme = "flive", "FLIVE", "FLIVE", "README.txt"
+    panel = Panel(weights=(0.7, 0.9, 0.6), colour=0.05, raters=35, middle=0.4, slope=0.2, noise=0.2)
+    sizes = ((144, 108), (108, 144), (160, 120), (120, 112))
+    sources = (
+        "voc_emotic_ava/AVA__", "voc_emotic_ava/JPEGImages__", "voc_emotic_ava/EMOTIC__", "blur_dataset/",
+    )  # fmt: skip
+    """Folder and prefix of the pictures of each source; every tenth is for the test, every fifth of the rest
+    for validation."""
+
+    def scenes(self, scale: float, seed: int) -> list[Scene]:
+        """Photographs of four shapes, the sources in turn."""
+        found = []
+        for i in range(how_many(80, scale, 10)):
+            picture = SceneFile(f"database/{self.sources[i % 4]}{i + 1:05d}.jpg", "camera")
+            content = seed_for("scene", self.name, seed, i)
+            found.append(Scene(self.name, content, self.sizes[i % 4], None, None, (picture,)))
+        return found
+
+    def write_labels(
+        self, root: Path, scenes: Sequence[Scene], measures: Sequence[Measures], seed: int
+    ) -> dict[str, Json]:
+        """Writes labels_image.csv, and the split: labels640.csv and labels=640_padded.csv."""
+        quality = latent_quality(np.concatenate(measures), self.panel)
+        mos = 35 + 58 * opinions(quality, self.panel, rng_for("raters", self.name, seed)).mean(1)
+        names = [scene.pictures[0].path.removeprefix("database/") for scene in scenes]
+        rated = [f"{name},{score:.6f}" for name, score in zip(names, mos, strict=True)]
+        tests, others = names[9::10], [name for i, name in enumerate(names) if i % 10 != 9]
+        lines = {
+            "labels_image.csv": ["name,mos", *rated],
+            "labels640.csv": ["name_image", *tests],
+            "labels=640_padded.csv": [
+                "name_image,is_valid",
+                *(f"{name},{i % 5 == 4}" for i, name in enumerate(others)),
+            ],
+        }
+        for file, rows in lines.items():
+            (root / file).write_text("\n".join(rows) + "\n", newline="\n")
+        return {"n_images": len(names), "n_groups": None}
 
 
 class AgiqaLayout:

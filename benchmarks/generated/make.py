@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.generated.further import AgiqaLayout, SpaqLayout, TidLayout
+from cliqa_bench.benchmarks.generated.further import AgiqaLayout, FliveLayout, SpaqLayout, TidLayout
 from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
 from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
 from cliqa_bench.benchmarks.generated.scenes import Scene, make_scene
@@ -34,7 +34,7 @@ LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         LiveLayout(), CsiqLayout(), BidLayout(), CliveLayout(), KoniqLayout(), KadidLayout(),
-        TidLayout(), SpaqLayout(), AgiqaLayout(),
+        TidLayout(), SpaqLayout(), AgiqaLayout(), FliveLayout(),
     )
 }  # fmt: skip
 

@@ -368,8 +368,6 @@ def _kept(learner: Learner) -> str:
         return f"{value:.3f}"
     known = {h["epoch"]: h["val_srcc"] for h in learner.history if h["stage"] != "finish"}
     value = known.get(learner.best_epoch)
-    return (
-        "undefined (no opinion scores, or constant ones)"
-        if value is None
-        else f"{value:.3f} at epoch {learner.best_epoch}"
-    )
+    if value is None:
+        return "undefined (no opinion scores, constant ones, or a single image)"
+    return f"{value:.3f} at epoch {learner.best_epoch}"

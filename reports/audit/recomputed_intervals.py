@@ -122,7 +122,8 @@ class PlainIntervals:
             return float(value)
         centre, parts = 0.0, []
         for t in told:
-            mean, limit = float(np.mean(t.whole)), 1 - 6 / (t.images * (t.images**2 - 1))
+            mean = float(np.mean(t.whole))
+            limit = 1 - 6 / (t.images * (t.images**2 - 1)) if t.images > 1 else NAN
             inside = math.copysign(min(abs(mean), limit), mean)
             centre += inside / k
             if self._split:

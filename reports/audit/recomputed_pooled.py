@@ -7,19 +7,19 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.reports.audit.recomputed_intervals import Predict
 from cliqa_bench.reports.measure import setting_of
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.results.records import RunRecord
 from cliqa_bench.types import Floats
 
 Predicted = tuple[Floats, Floats] | None
-Predict = Callable[[RunRecord, str, int, str], Predicted]
-Keys = Callable[[RunRecord, str], NDArray[np.str_]]
+KeysOf = Callable[[RunRecord, str], NDArray[np.str_]]
 Agree = Callable[[str, Predicted], float]
 
 
 def pooled(
-    group: RunGroup, row: TidyRow, predict: Predict, keys_of: Keys, agree: Agree
+    group: RunGroup, row: TidyRow, predict: Predict, keys_of: KeysOf, agree: Agree
 ) -> dict[tuple[int, int], float]:
     """Returns split and seed -> the number that a row is about."""
     values: dict[tuple[int, int], float] = {}
@@ -32,7 +32,7 @@ def pooled(
     return values
 
 
-def _of_run(record: RunRecord, readout: str, predict: Predict, keys_of: Keys, agree: Agree) -> float:
+def _of_run(record: RunRecord, readout: str, predict: Predict, keys_of: KeysOf, agree: Agree) -> float:
     told = [predict(record, readout, len(record.steps) - 1, test) for test in record.sequence]
     if any(one is None for one in told):
         return agree("SRCC", None)

@@ -236,6 +236,8 @@ class MeasuredSrcc:
 
 def _largest(images: int) -> float:
     """Returns half a step below 1: the next smaller SRCC is that of two neighbours in the wrong order."""
+    if images < 2:
+        return math.nan  # a single image has no rank correlation
     return 1 - 6 / (images * (images**2 - 1))
 
 
