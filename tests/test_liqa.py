@@ -117,12 +117,12 @@ def test_features_that_are_all_alike_are_drawn_as_they_are() -> None:
 def test_a_network_draws_what_depends_on_the_score_as_the_features_do() -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(size=200)
-    x = np.stack([2 * y, 1 - y, np.zeros(200)], axis=1) + 0.3 * rng.normal(size=(200, 3))
+    x = np.stack([2 * y, 1 - y, rng.normal(size=200)], axis=1) + 0.3 * rng.normal(size=(200, 3))
     fitted = Network.fit(x, y, rng_for("net", 0))
     z = fitted.draw(20_000, np.random.default_rng(1))
-    # how good a network is, not how exact: 0.09 and 0.16 were seen, where variances are up to 4
-    np.testing.assert_allclose(z.mean(0), x.mean(0), rtol=0, atol=0.27)
-    np.testing.assert_allclose(np.cov(z.T), np.cov(x.T), rtol=0, atol=0.46)
+    # how good a network is, not how exact: 0.26 and 0.42 were seen, where variances are 1.1 to 4
+    np.testing.assert_allclose(z.mean(0), x.mean(0), rtol=0, atol=0.5)
+    np.testing.assert_allclose(np.cov(z.T), np.cov(x.T), rtol=0, atol=0.8)
 
 
 def test_a_network_hangs_on_its_seed_alone() -> None:
