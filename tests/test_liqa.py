@@ -123,6 +123,9 @@ def test_a_network_draws_what_depends_on_the_score_as_the_features_do() -> None:
     # how good a network is, not how exact: 0.26 and 0.42 were seen, where variances are 1.1 to 4
     np.testing.assert_allclose(z.mean(0), x.mean(0), rtol=0, atol=0.5)
     np.testing.assert_allclose(np.cov(z.T), np.cov(x.T), rtol=0, atol=0.8)
+    scores = np.random.default_rng(1).choice(fitted.scores, 20_000)  # those that were drawn
+    found = [np.corrcoef(scores, column)[0, 1] for column in z.T]
+    np.testing.assert_allclose(found, [2 / 4.09**0.5, -1 / 1.09**0.5, 0], rtol=0, atol=0.15)  # seen: 0.05
 
 
 def test_a_network_hangs_on_its_seed_alone() -> None:
