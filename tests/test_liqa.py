@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -115,12 +117,15 @@ def test_features_that_are_all_alike_are_drawn_as_they_are() -> None:
 def test_a_network_draws_what_depends_on_the_score_as_the_features_do() -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(size=200)
-    x = np.stack([2 * y, 1 - y, np.zeros(200)], axis=1) + 0.3 * rng.normal(size=(200, 3))
+    x = np.stack([2 * y, 1 - y, rng.normal(size=200)], axis=1) + 0.3 * rng.normal(size=(200, 3))
     fitted = Network.fit(x, y, rng_for("net", 0))
     z = fitted.draw(20_000, np.random.default_rng(1))
-    # how good a network is, not how exact: 0.09 and 0.16 were seen, where variances are up to 4
-    np.testing.assert_allclose(z.mean(0), x.mean(0), rtol=0, atol=0.27)
-    np.testing.assert_allclose(np.cov(z.T), np.cov(x.T), rtol=0, atol=0.46)
+    # how good a network is, not how exact: 0.26 and 0.42 were seen, where variances are 1.1 to 4
+    np.testing.assert_allclose(z.mean(0), x.mean(0), rtol=0, atol=0.5)
+    np.testing.assert_allclose(np.cov(z.T), np.cov(x.T), rtol=0, atol=0.8)
+    scores = np.random.default_rng(1).choice(fitted.scores, 20_000)  # those that were drawn
+    found = [np.corrcoef(scores, column)[0, 1] for column in z.T]
+    np.testing.assert_allclose(found, [2 / 4.09**0.5, -1 / 1.09**0.5, 0], rtol=0, atol=0.15)  # seen: 0.05
 
 
 def test_a_network_hangs_on_its_seed_alone() -> None:
@@ -341,8 +346,7 @@ def test_generators_come_back_in_the_order_of_the_tasks() -> None:
     "params",
     [
         {"generator": "network", "objective": "smooth-l1"},
-        {"features": "plastic", "hold": "features", "generator": "kept"},
-        {"features": "plastic", "objective": "fidelity"},
+        {"features": "plastic", "hold": "features", "objective": "fidelity"},
     ],
 )
 def test_variants_keep_the_contract(params: dict[str, Any]) -> None:
@@ -490,7 +494,10 @@ def test_it_remembers_distortions_that_naive_forgets(stream: list[DecodedDataset
 
 
 def test_a_run_shows_verifies_and_scores_with_the_single_head(
-    miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    miniatures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "runs"
     words = ["--strategy", "liqa", "--orders", "bid,clive", "--data", str(miniatures), "--out", str(out)]
@@ -503,7 +510,14 @@ def test_a_run_shows_verifies_and_scores_with_the_single_head(
     merged = {str(key): a["extra.merged"][i, 0] for a in final for i, key in enumerate(a["keys"])}
     names = {Path(key).name: score for key, score in merged.items()}
     image = next(path for path in sorted(miniatures.rglob("*.*")) if path.name in names)
+    documented = Path(__file__).resolve().parents[1] / "docs" / "liqa.md"
+    (script,) = re.findall(r"```python\n(.*?)```", documented.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.setattr(sys, "argv", ["pooled.py", str(out)])
     capsys.readouterr()
+    exec(script, {})
+    scores = np.concatenate([answers["extra.merged"][:, 0] for answers in final])
+    value = srcc(scores.astype(np.float64), np.concatenate([answers["mos"] for answers in final]))
+    assert capsys.readouterr().out == f"bid,clive LIQA-style  mean {value:.3f} of {value:.3f}\n"
     assert parser.main(["score", str(image), "--runs", str(out)]) == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     # none was seen: float32, printed in full
