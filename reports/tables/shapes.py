@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from cliqa_bench.part_names import in_path
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
 from cliqa_bench.reports.spread import SPLITS, ranges
@@ -72,7 +73,7 @@ class Table:
     @property
     def name(self) -> str:
         """Name of its files, without the suffix."""
-        return f"table_{self.number.replace(',', '-')}"
+        return f"table_{in_path(self.number)}"
 
     @property
     def labelled(self) -> bool:
@@ -90,7 +91,8 @@ def table_title(number: str) -> str:
     number, order = order_of(number)
     if order:
         return f"Table {number}, order {order}"
-    return f"Table {number}" if number.isupper() else number.replace("_", " ").capitalize()
+    words = number.replace("_", " ").capitalize().replace("Ssiqa", "SS-IQA")
+    return f"Table {number}" if number.isupper() else words
 
 
 def shape(number: str, rows: list[TidyRow]) -> Table:
