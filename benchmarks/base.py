@@ -480,7 +480,8 @@ class Dataset(ABC):
         Args:
             ratings: What `ratings` returned.
         """
-        known = None if self.generated else self.labels_digest
+        lacking = any(math.isnan(rating.score) for rating in ratings)
+        known = None if self.generated or lacking else self.labels_digest
         return known is None or digest_of(ratings) == known
 
     def score_faults(self, ratings: Sequence[Rating]) -> list[str]:
@@ -492,7 +493,8 @@ class Dataset(ABC):
         Returns:
             What is wrong, in one line; nothing for generated data.
         """
-        facts = None if self.generated or not ratings else self.score_facts
+        lacking = not ratings or any(math.isnan(rating.score) for rating in ratings)
+        facts = None if self.generated or lacking else self.score_facts
         if facts is None:
             return []
         scores = [rating.score for rating in ratings]

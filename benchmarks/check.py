@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliqa_bench.benchmarks.base import Dataset, content
+from cliqa_bench.benchmarks.parts import split_of
 from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading, is_converted
-from cliqa_bench.benchmarks.splits import Split, resolve_split
+from cliqa_bench.benchmarks.splits import Split
 from cliqa_bench.benchmarks.suites import ORDERS, dataset_class, find_folder
 from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import UserError, one_line
@@ -100,7 +102,7 @@ class DatasetCheck:
             return (self.cls.title, "no", str(self.cls.n_images), *["-"] * (len(HEADER) - 3))
         if not self.ratings:
             return (self.cls.title, self.found, *["-"] * (len(HEADER) - 2))
-        scores = [rating.score for rating in self.ratings]
+        scores = [rating.score for rating in self.ratings if not math.isnan(rating.score)] or [math.nan]
         groups = {content(rating.group) for rating in self.ratings if rating.group is not None}
         split = self.split
         return (
@@ -196,6 +198,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
     row.found = dataset.root.name
     with _noted(row, "of the labels"):
         row.found += " (generated)" if dataset.generated else ""
+        dataset.may_lack_scores = not dataset.labelled
         row.ratings = dataset.ratings()
         row.problems += dataset.score_faults(row.ratings)
         if not dataset.as_released(row.ratings):
@@ -213,7 +216,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
         row.missing = dataset.missing_files()
         row.unlabelled = dataset.unlabelled_files()
         with _noted(row, "of the split"):
-            row.split = resolve_split(split, dataset, row.ratings)
+            row.split = split_of(split, dataset, row.ratings)
         row.notes += [*dataset.notes(), *([row.split.note] if row.split and row.split.note else [])]
     return row
 
@@ -321,7 +324,7 @@ def duplicates(pictures: dict[str, DecodedFile], split: Split) -> list[list[str]
     """
     same: dict[bytes, list[str]] = {}
     for key, decoded in pictures.items():
-        if decoded.size is not None:
+        if decoded.size is not None and key in split.subset:
             same.setdefault(decoded.digest, []).append(key)
     return [keys for keys in same.values() if len({split.subset[key] for key in keys}) > 1]
 

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from cliqa_bench.benchmarks.base import Dataset
-from cliqa_bench.benchmarks.splits import Split, make_split, unit_of
+from cliqa_bench.benchmarks.splits import Split, make_split, resolve_split, unit_of
+from cliqa_bench.benchmarks.suites import dataset_class
 from cliqa_bench.errors import UserError, join_names
 from cliqa_bench.part_names import PartName, base_of, plain
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.types import SUBSETS, Rating, Subset
-
-COMMON = "common"
-"""The group of JPEG, JPEG 2000, white noise and Gaussian blur, of the datasets that have them."""
 
 
 @functools.cache
@@ -90,6 +88,23 @@ def in_group(dataset: type[Dataset] | Dataset, ratings: Sequence[Rating]) -> lis
     return chosen
 
 
+def split_of(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Split:
+    """Returns the split that `--split` names, of a dataset or of a part; see `resolve_split`.
+
+    Args:
+        spec: What `--split` says.
+        dataset: The dataset.
+        ratings: All its ratings; of a part, those of the whole.
+
+    Raises:
+        UserError: As `resolve_split` and `part_split`.
+    """
+    if dataset.part is None:
+        return resolve_split(spec, dataset, ratings)
+    files = dataset_class(dataset.part.base)(dataset.root)
+    return part_split(dataset, ratings, resolve_split(spec, files, ratings))
+
+
 def part_split(dataset: Dataset, ratings: Sequence[Rating], split: Split) -> Split:
     """Returns what a part has of the split of the whole dataset.
 
@@ -146,6 +161,29 @@ def hidden(ratings: Sequence[Rating], split: Split) -> list[Rating]:
     """
     told = sorted(ratings, key=lambda rating: rating.key)
     return [r if split.subset[r.key] == "test" else r._replace(score=math.nan, std=math.nan) for r in told]
+
+
+def in_part(dataset: Dataset, ratings: Sequence[Rating], split: Split | None) -> list[Rating]:
+    """Returns the ratings of the images of a part, without the scores that it hides; of a whole dataset, all.
+
+    Args:
+        dataset: The dataset.
+        ratings: All its ratings; of a part, those of the whole.
+        split: Its own split, as `split_of` returns it; None for none.
+
+    Raises:
+        UserError: If the part is none without a split.
+    """
+    part = dataset.part
+    if part is None:
+        return list(ratings)
+    if split is None and (part.blocks > 1 or part.unlabelled):
+        what = "images are in a block" if part.blocks > 1 else "scores are hidden"
+        raise UserError(f"{part.name}: which {what} depends on the split; give one, such as --split 1")
+    if split is None:
+        return in_group(dataset, ratings)
+    mine = [rating for rating in ratings if rating.key in split.subset]
+    return hidden(mine, split) if part.unlabelled else mine
 
 
 def check_scores(dataset: Dataset, ratings: Sequence[Rating], split: Split) -> None:

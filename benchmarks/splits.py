@@ -437,7 +437,8 @@ def ratings_csv(dataset: Dataset, ratings: Sequence[Rating], split: Split | None
 
     Returns:
         Columns `key,score,std,group,distortion,subset`; score and std in the shortest form that reads back to
-        the same float64; `std` empty where it is not published, `group` where there are no references.
+        the same float64; `score` empty where it is hidden, `std` where it is not published, `group` where
+        there are no references.
 
     Raises:
         UserError: If the split leaves one of the images out.
@@ -450,7 +451,7 @@ def ratings_csv(dataset: Dataset, ratings: Sequence[Rating], split: Split | None
             raise UserError(f"{dataset.title}: the split {split.name} leaves out {rating.key}")
         subset = "" if split is None else split.subset[rating.key]
         # repr: the shortest digits that give the same number again
-        std = "" if math.isnan(rating.std) else repr(rating.std)
+        score, std = ("" if math.isnan(value) else repr(value) for value in (rating.score, rating.std))
         names = map(csv_cell, (rating.group or "", rating.distortion))
-        writer.writerow((csv_cell(rating.key), repr(rating.score), std, *names, subset))
+        writer.writerow((csv_cell(rating.key), score, std, *names, subset))
     return text.getvalue()

@@ -59,7 +59,7 @@ def read_part(word: str, families: tuple[str, ...] = ()) -> PartName | None:
     text = word.removesuffix(UNLABELLED)
     unlabelled, of_family = text != word, text.partition(":")[0] in families
     text, at, block = _at_block(word, text, of_family)
-    base, colon, group = (text, "", "") if of_family else text.partition(":")
+    base, colon, group = (text, "", "") if of_family else _at_colon(text)
     if colon and not plain(group):
         raise UserError(f"{word!r}: the colon names no group; write {base}:blur, or {base} for all of it")
     if not (unlabelled or at or colon):
@@ -67,11 +67,19 @@ def read_part(word: str, families: tuple[str, ...] = ()) -> PartName | None:
     return PartName(base, plain(group), *block, unlabelled)
 
 
+def _at_colon(text: str) -> tuple[str, str, str]:
+    """Splits "csiq:blur"; a colon in the path of a Python file is none of it."""
+    file, end, rest = text.rpartition(".py")
+    if end and rest[:1] in ("", ":"):
+        return file + end, rest[:1], rest[1:]
+    return text.partition(":")
+
+
 def _at_block(word: str, text: str, of_family: bool) -> tuple[str, bool, tuple[int, int]]:
     """Splits "csiq@1/3" into "csiq", whether there is a block, and (1, 3)."""
     before, at, after = text.rpartition("@")
     numbers = re.fullmatch("([0-9]{1,4})/([0-9]{1,4})", after) if at else None
-    if not at or (of_family and numbers is None):  # a path may hold an @
+    if not at or (numbers is None and (of_family or ".py" in after)):  # a path may hold an @
         return text, False, (1, 1)
     if not before or numbers is None:
         raise UserError(f"{word!r} is not a block of a dataset; write the first of three as csiq@1/3")

@@ -39,6 +39,7 @@ from cliqa_bench.reports.tables.order_study_tables import (
     shape_shares,
     share_rows,
 )
+from cliqa_bench.reports.tables.pooled import pooled_rows, shape_pooled
 from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.reports.tables.similarity import (
     correlation_rows,
@@ -173,6 +174,10 @@ PARTS: tuple[ReportPart, ...] = (
         TABLE, "before and after a dataset was added", added_rows, shape_added,
         f"{_RUN}tsn --orders live,csiq,bid,clive,koniq10k,kadid10k,tid2013", in_order=False,
     ),
+    ReportPart(
+        "pooled", "SRCC over all test images of a stream of parts", pooled_rows, shape_pooled,
+        f"{_RUN}tsn --orders distortions:csiq", in_order=False, offered=False,
+    ),
 )  # fmt: skip
 """In the order in which they stand in a report."""
 
@@ -238,9 +243,8 @@ def make_tables(numbers: Tidy) -> list[Table]:
 
 def empty_parts(numbers: Tidy) -> list[ReportPart]:
     """Returns the parts for which there are no rows, as far as they are offered."""
-    return [
-        part for part in PARTS if part.offered and not any(row.table == part.number for row in numbers.rows)
-    ]
+    filled = {row.table for row in numbers.rows}
+    return [part for part in PARTS if part.offered and part.number not in filled]
 
 
 def load(out: str | Path) -> pd.DataFrame:

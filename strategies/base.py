@@ -236,6 +236,13 @@ class Strategy:
         """Whether the statistics of the normalisation follow the images after the warm-up."""
         return True
 
+    def check_length(self, tasks: int) -> None:
+        """Checks that it can learn so many datasets one after the other.
+
+        Raises:
+            UserError: If it has no room for them.
+        """
+
     # -- how a model and its training are made ---------------------------------------------------------------
 
     def view(self) -> TaskView | None:
@@ -327,6 +334,9 @@ class Strategy:
         head = list(model.heads[task].parameters())
         return head if warmup else [*model.net.plastic.parameters(), *head]
 
+    def before_epoch(self, learner: Learner) -> None:
+        """Is called before every epoch, in the warm-up too; `learner.epoch` is its number, from 0."""
+
     def after_warmup(self, learner: Learner) -> None:
         """Is called before the first epoch that follows the warm-up."""
 
@@ -360,6 +370,13 @@ class Strategy:
 
     def after_step(self, learner: Learner) -> None:
         """Is called after every optimiser step following the warm-up."""
+
+    def may_stay(self, learner: Learner) -> bool:
+        """Tells whether the weights after the epoch that is just over may be those that stay.
+
+        Of the epochs whose weights may, the best by validation stays; without any, the last.
+        """
+        return True
 
     def finish(self, learner: Learner) -> None:
         """Is called once the best weights of an experience are back in the model; may change what learns.
@@ -401,7 +418,7 @@ class Strategy:
         then an interrupted experience starts over. None is the default of a strategy that defines one of the
         verbs called in the middle of an experience; of others it is {}.
         """
-        verbs = ("after_warmup", "penalty", "after_step")
+        verbs = ("before_epoch", "after_warmup", "penalty", "after_step")
         return None if any(map(self.overrides, verbs)) else {}
 
     def load_progress(self, progress: dict[str, Tensor], learner: Learner) -> None:

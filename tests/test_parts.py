@@ -24,13 +24,14 @@ from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.splits import make_split
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.benchmarks.suites import dataset_class, dataset_name, parse_orders
+from cliqa_bench.cli.parser import main
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.run import prepare
 from cliqa_bench.part_names import PartName, base_of, in_path, read_part
 from cliqa_bench.settings.choice import load_strategy
 from cliqa_bench.settings.resolve import config_dict, resolve
 from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
-from cliqa_bench.types import Rating, Subset
+from cliqa_bench.types import SUBSETS, Rating, Subset
 
 # -- names ---------------------------------------------------------------------------------------------------
 
@@ -45,6 +46,8 @@ from cliqa_bench.types import Rating, Subset
         ("csiq:Jpeg 2000@3/3?unlabelled", PartName("csiq", "jpeg-2000", 3, 3, True)),
         ("csv:a@b/c.csv?score=x@1/2?unlabelled", PartName("csv:a@b/c.csv?score=x", "", 1, 2, True)),
         ("csv-my@1/2", PartName("csv-my", "", 1, 2)),
+        ("/a@b/c:d/mine.py", None),
+        ("/a@b/c:d/mine.py:blur@1/2", PartName("/a@b/c:d/mine.py", "blur", 1, 2)),
         ("csiq", None),
         ("csv:a@b/c.csv?score=x", None),
     ],
@@ -332,6 +335,38 @@ def test_a_table_may_leave_the_scores_of_unlabelled_images_empty(tmp_path: Path)
     lacking = a_table(tmp_path / "b", [""] * 8 + ["1", ""])
     with pytest.raises(UserError, match=r"the test image 9.png has no score; add it"):
         load_materials([dataset_name(f"{lacking}&name=other?unlabelled".replace("csv&", "csv?"))])
+
+
+# -- commands ------------------------------------------------------------------------------------------------
+
+
+def ratings_of(name: str, miniatures: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
+    assert main(["data", "ratings", name, "--data", str(miniatures), "--split", "1"]) == 0
+    return list(csv.DictReader(capsys.readouterr().out.splitlines()))
+
+
+def test_the_ratings_of_a_part_are_written_out(miniatures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = {row["key"]: row for row in ratings_of("kadid10k", miniatures, capsys)}
+    blur = ratings_of("kadid10k:blur", miniatures, capsys)
+    assert blur == [row for row in whole.values() if row["distortion"].endswith("blur")]
+    rows = ratings_of("kadid10k:blur@1/2?unlabelled", miniatures, capsys)
+    assert {row["key"] for row in rows} < {row["key"] for row in blur}
+    for row in rows:
+        assert row["subset"] == whole[row["key"]]["subset"]
+        hidden_one = {**whole[row["key"]], "score": "", "std": ""}
+        assert row == (whole[row["key"]] if row["subset"] == "test" else hidden_one)
+    assert main(["data", "ratings", "kadid10k@1/2", "--data", str(miniatures)]) == 2
+    assert "which images are in a block depends on the split" in capsys.readouterr().err
+
+
+def test_the_whole_of_a_part_is_checked(miniatures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(miniatures), "--datasets", "kadid10k:blur,kadid10k?unlabelled"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    blur, unlabelled = (next(line for line in lines if line.startswith(f"KADID-10K {w}")) for w in ("b", "u"))
+    assert blur.split()[4:6] == ["125", "125"]
+    parts = load_materials(["kadid10k:blur"], miniatures)["kadid10k:blur"].split
+    assert "/".join(str(len(parts.keys(s))) for s in SUBSETS) in blur.split()
+    assert unlabelled.split()[4:6] == ["125", "125"]
 
 
 # -- orders --------------------------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ FIELDS: dict[str, Any] = {
     "choose": "quantile", "krr": False, "ridge": 2.0, "gamma": "code", "centre": True, "subset": "sdk",
     "refit": "once", "capacity": 7, "k1": 20, "k2": 0, "criterion": "fidelity", "block_rate": 0.5,
     "schedule": "code", "decoupled": True, "clip": 5.0, "select": "validation", "ssiqa.memory": "reselect",
+    "tasks": 4, "preset": 2, "shares": (0.25,), "kept": 0.2, "dense": 0.5, "relevance_on": "train",
+    "soft_share": 0.3, "soft": "code",
 }  # fmt: skip
 """Another value of every hyper-parameter than its default; with its strategy's name where they differ."""
 READING = {"centroids": {"gates"}, "gate_bn": {"gates"}, "tau": set(), "stages": set()}

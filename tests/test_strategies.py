@@ -51,6 +51,8 @@ VARIANTS = [
     ("si", {"gradient": "task", "clamp": True}),
     ("mas", {"pairs": 10}),
     ("replay", {"memory": 5}),
+    ("rr", {"tasks": 3, "kept": 0.1, "shares": (0.67, 0.5), "relevance_on": "train", "dense": 0.7}),
+    ("silf", {"preset": 2, "kept": 0.0, "shares": (0.7,), "soft_share": 0.4, "soft": "code"}),
 ]
 
 pytestmark = pytest.mark.usefixtures("one_thread")

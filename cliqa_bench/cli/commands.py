@@ -26,7 +26,8 @@ Handler = Callable[[Namespace, str], int]
 
 _ORDERS = (
     "I..VIII, 'all', sequences such as bid,live,kadid10k, 'every', 'sample:24' or 'williams' (of some "
-    "datasets: every:live,csiq,bid); put ';' between several (default: I)"
+    "datasets: every:live,csiq,bid), parts of datasets (csiq:blur,csiq@1/3), 'distortions:csiq', "
+    "'transfer:live,csiq'; put ';' between several (default: I)"
 )
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"

@@ -102,12 +102,15 @@ def ratings(args: Namespace, command: str) -> int:
 
     include(args.include)
     name = registry.check("datasets", args.name)
-    from cliqa_bench.benchmarks.splits import ratings_csv, resolve_split
+    from cliqa_bench.benchmarks.parts import in_part, split_of
+    from cliqa_bench.benchmarks.splits import ratings_csv
     from cliqa_bench.benchmarks.suites import find_datasets
 
     dataset = find_datasets(_data(args.data, [name]), [name])[name]
+    dataset.may_lack_scores = not dataset.labelled
     ratings = dataset.ratings()
-    split = resolve_split(args.split, dataset, ratings) if args.split else None
+    split = split_of(args.split, dataset, ratings) if args.split else None
+    ratings = in_part(dataset, ratings, split)
     for note in filter(None, [*dataset.notes(), split.note if split else ""]):
         say(f"{dataset.title}: {note}")
     print(ratings_csv(dataset, ratings, split), end="")

@@ -15,6 +15,7 @@ from cliqa_bench.benchmarks._csv import TableDataset
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.score_files import Tally
 from cliqa_bench.execution.score_table import FileRow
+from cliqa_bench.part_names import base_of
 from cliqa_bench.reports.render import number
 from cliqa_bench.results.nodes import digest
 from cliqa_bench.results.records import RunRecord
@@ -179,7 +180,7 @@ class Comparison(Tally):
             said.append(f"the numbers leave out {plural(self.failed, 'picture')} without a score")
         if found.runs_against:
             said.append(self._against())
-        if self._labels.dataset.name in self._record.sequence:
+        if self._labels.dataset.name in map(base_of, self._record.sequence):
             said.append(
                 f"run {self._record.id} learned {self._labels.dataset.title}: pictures it was trained on are "
                 "among these; the report of the run uses its test images alone"

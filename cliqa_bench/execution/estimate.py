@@ -177,7 +177,7 @@ def _node_bytes(plan: Plan, work: TrainWork, pace: _Pace | None) -> float:
     if pace is not None:
         return pace.n_bytes
     backbone = plan.backbone
-    if work.strategy.own_features:
+    if work.strategy.own_features and not work.strategy.overrides("view"):
         return 8 * backbone.task_parameters() + 400 * sum(backbone.stage_sizes)
     return 4 * backbone.n_parameters * (2 if work.strategy.overrides("state") else 1)
 

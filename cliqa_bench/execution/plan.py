@@ -163,12 +163,14 @@ def make_plan(choice: Choice, materials: dict[str, LabelledDataset], facts: dict
         facts: Goes into every run record (versions, command, ...).
 
     Raises:
-        UserError: If a reading choice is out of range, or two strategies have a row of one name.
+        UserError: If a reading choice is out of range, an order is longer than a strategy can learn, or two
+            strategies have a row of one name.
     """
     config, backbone, weights = choice.config, choice.backbone, choice.weights
     plan = Plan(choice, materials)
     for strategy in choice.strategies:
         _check_gate(strategy, backbone)
+        strategy.check_length(max(map(len, config.orders.values())))
     _check_rows(choice.strategies)
     for strategy, seed, (label, order) in itertools.product(
         choice.strategies, config.seeds, config.orders.items()

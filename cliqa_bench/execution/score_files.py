@@ -61,7 +61,7 @@ def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: f
         raise UserError(
             f"run {record.id} has heads whose scores have no bounds: a tolerance means nothing for them"
         )
-    gated = "gate" in record.rows and len(record.steps[-1].heads) > 1
+    gated = "gate" in record.rows and "merged" not in record.rows and len(record.steps[-1].heads) > 1
     return GatedScorer([head.to(device) for head in heads], saved.gate(device) if gated else None, tolerance)
 
 
@@ -95,7 +95,7 @@ class _FinishedRun:
         last = self.record.steps[-1].heads
         models = {node: self.model(node) for node, _ in last}
         newest = last[-1][0]
-        if "merged" in self.record.rows and "gate" not in self.record.rows:
+        if "merged" in self.record.rows:  # a strategy that has a single head answers with it
             self.strategy.load_state(remembered(self._folder("train", newest)))
             return [MergedHead(self.strategy.extras(models[newest])["merged"])]
         if self.strategy.own_features or len(models) > 1:

@@ -162,7 +162,8 @@ def restore(learner: Learner, tensors: Tensors, body: Mapping[str, Json]) -> Non
     on_device = {n: t.to(learner.device) for n, t in group("strategy").items()}
     learner.strategy.load_state(on_device)
     learner.strategy.load_progress(group("progress"), learner)
-    (value,) = (h["val_srcc"] for h in learner.history if h["epoch"] == learner.best_epoch)
+    # none if no epoch so far may stay
+    value = next((h["val_srcc"] for h in learner.history if h["epoch"] == learner.best_epoch), None)
     learned = {n: t.to(learner.device) for n, t in group("learned").items()}
     learner.best = Best(-math.inf if value is None else value, group("best"), learned)
 

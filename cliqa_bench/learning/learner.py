@@ -273,6 +273,7 @@ class Learner(SupervisedTemplate):
     def _before_training_epoch(self, **kwargs: Any) -> None:
         epoch, t = self.epoch, self.training
         self.warming_up = epoch < t.warmup_epochs
+        self.strategy.before_epoch(self)
         self.model.train()
         # the published code forgets to go back to training mode after its first evaluation ("first")
         adapts = not self.warming_up and (t.bn_adapts == "all" or epoch == t.warmup_epochs)
@@ -430,7 +431,8 @@ class Learner(SupervisedTemplate):
                 "val_srcc": _finite_or_none(value),
             }
         )
-        if value > self.best.srcc or not self.best.weights or not self._can_choose:
+        better = value > self.best.srcc or not self.best.weights or not self._can_choose
+        if better and self.strategy.may_stay(self):
             state = {k: v.detach().clone() for k, v in self.model.own_state().items()}
             self.best = Best(value if math.isfinite(value) else -math.inf, state, self.strategy.state())
             self.best_epoch = self.epoch + 1

@@ -21,6 +21,7 @@ from cliqa_bench.reports.audit import recomputed_orders, recomputed_ssiqa
 from cliqa_bench.reports.audit.recomputed_added import added
 from cliqa_bench.reports.audit.recomputed_intervals import PlainIntervals
 from cliqa_bench.reports.audit.recomputed_orders import OrderRecomputation
+from cliqa_bench.reports.audit.recomputed_pooled import pooled
 from cliqa_bench.reports.measure import is_joint, setting_of
 from cliqa_bench.reports.rows import TABLES, RunGroup, TidyRow
 from cliqa_bench.results.nodes import read_answers
@@ -128,6 +129,8 @@ class Recomputation:
             return self._intervals.value(row), NAN, NAN
         if row.table == "added_dataset":
             return _over_runs(added(self.group, row, self._srcc))
+        if row.table == "pooled":
+            return _over_runs(pooled(self.group, row, self.predict, self._keys, self.agree))
         if row.table in recomputed_ssiqa.COVERED:
             transfers = recomputed_ssiqa.transfer_values(self.group, row, self._load, self._correlation)
             return _over_runs(transfers)
@@ -213,6 +216,13 @@ class Recomputation:
         """Returns (n,) which images of a test set show one content; None where the files do not say."""
         files = [self._load(record.answers.get(n, {}).get(test)) for n, _ in record.steps[-1].heads]
         return next((file["contents"] for file in files if file is not None and "contents" in file), None)
+
+    def _keys(self, record: RunRecord, test: str) -> NDArray[Any]:
+        """Returns (n,) the keys of a test set, as the last experience's answers have them."""
+        node, _ = record.steps[-1].heads[0]
+        answers = self._load(record.answers[node][test])
+        assert answers is not None
+        return answers["keys"]
 
     def _load(self, node: str | None) -> dict[str, NDArray[Any]] | None:
         if node is None:
