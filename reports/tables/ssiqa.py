@@ -31,6 +31,8 @@ LABELLED, UNLABELLED, COMMON = "D^A (labelled)", "D^B (unlabelled)", "D^B, commo
 PSEUDO = "pseudo-labels on D^B"
 HALVES = (LABELLED, UNLABELLED, COMMON)
 METRICS = ("PLCC", "SRCC")
+PUBLISHED = "published"
+"""Note of rows with the paper's numbers, beside ours: of how many runs they are is not known."""
 BASELINE, INCREMENTAL, REGRESSION, ALONE = "baseline", "+ IL", "+ KRR", "blocks alone"
 
 _COMMON = {
@@ -322,6 +324,8 @@ def _by_transfer(number: str, caption: str, corner: str, rows: list[TidyRow]) ->
 
 
 def _count(row: TidyRow) -> TableValue:
+    if row.note == PUBLISHED:
+        return TableValue(digits=0)
     found = _COUNT.search(row.note)
     return TableValue(float(found[1]) if found else 1.0, digits=0)
 
