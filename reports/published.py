@@ -15,6 +15,7 @@ from cliqa_bench.reports.parts import shape
 from cliqa_bench.reports.rows import ORDERS, TidyRow, caution_in
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue
 from cliqa_bench.reports.tables.similarity import correlations_of_rows
+from cliqa_bench.reports.tables.ssiqa import PUBLISHED
 from cliqa_bench.types import TIDY_COLUMNS
 
 SOURCE = "Zhang et al., IEEE Transactions on Image Processing 33:1898-1910, 2024"
@@ -139,8 +140,8 @@ def _compare_ssiqa(rows: list[TidyRow], generated: bool) -> Compared:
     for row in ours:
         found = published_ssiqa.published_of(row)
         value, std = (found.value, found.std) if found else (math.nan, math.nan)
-        paper.append(row._replace(value=value, std=std, median=None))
-        less.append(row._replace(value=row.value - value, std=math.nan, median=None))
+        paper.append(row._replace(value=value, std=std, median=None, note=PUBLISHED))
+        less.append(paper[-1]._replace(value=row.value - value, std=math.nan))
     return Compared(ours, paper, [] if generated else less)
 
 

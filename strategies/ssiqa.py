@@ -154,8 +154,8 @@ class SSIQA(Strategy):
 
     @property
     def selects_epoch(self) -> bool:
-        """Whether the best epoch is kept: of a block, the validation images have no labels either."""
-        return self.select == "validation" and not self._in_block
+        """Whether the best epoch of the first experience is kept; in a block nothing tells which it is."""
+        return self.select == "validation"
 
     @property
     def adapts_statistics(self) -> bool:

@@ -91,7 +91,8 @@ def table_title(number: str) -> str:
     number, order = order_of(number)
     if order:
         return f"Table {number}, order {order}"
-    return f"Table {number}" if number.isupper() else number.replace("_", " ").capitalize()
+    words = number.replace("_", " ").capitalize().replace("Ssiqa", "SS-IQA")
+    return f"Table {number}" if number.isupper() else words
 
 
 def shape(number: str, rows: list[TidyRow]) -> Table:

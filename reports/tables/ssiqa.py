@@ -31,6 +31,8 @@ LABELLED, UNLABELLED, COMMON = "D^A (labelled)", "D^B (unlabelled)", "D^B, commo
 PSEUDO = "pseudo-labels on D^B"
 HALVES = (LABELLED, UNLABELLED, COMMON)
 METRICS = ("PLCC", "SRCC")
+PUBLISHED = "published"
+"""Note of rows with the paper's numbers, beside ours: of how many runs they are is not known."""
 BASELINE, INCREMENTAL, REGRESSION, ALONE = "baseline", "+ IL", "+ KRR", "blocks alone"
 
 _COMMON = {
@@ -186,44 +188,72 @@ def transfer_table_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     return rows
 
 
+class _Compared(NamedTuple):
+    """Rows of a variant: what is compared, its word for it, and what else it has."""
+
+    order: str
+    backbone: str
+    rest: str
+    word: str
+    rows: list[TidyRow]
+
+
+def _compared(
+    table: str, group: RunGroup, reader: AnswerReader, of: tuple[Transfer, Method, Runs], word: str,
+    rest: str, step: int = -1,
+) -> _Compared:  # fmt: skip
+    transfer, method, runs = of
+    named = method._replace(variant=joined_note(word, rest))
+    rows = _rows(table, group, reader, transfer, named, runs, step)
+    return _Compared(transfer.title, method.backbone, rest, word, rows)
+
+
+def _where_several(found: list[_Compared], least: int = 2) -> list[TidyRow]:
+    """Returns the rows of what has so many words for it on a transfer, all else being alike."""
+    words: dict[tuple[str, ...], set[str]] = {}
+    for one in found:
+        words.setdefault(one[:3], set()).add(one.word)
+    return [row for one in found if len(words[one[:3]]) >= least for row in one.rows]
+
+
 def ablation_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns Tables 3 and 4: the network before it saw D^B, without the regression, without exemplars."""
-    rows: list[TidyRow] = []
-    for transfer, method, runs in _transfers(group):
-        found = ablation_of(method.variant)
-        if method.method != METHOD or transfer.blocks != BLOCKS or found is None:
+    found = []
+    for of in _transfers(group):
+        transfer, method, _ = of
+        ablation = ablation_of(method.variant)
+        if method.method != METHOD or transfer.blocks != BLOCKS or ablation is None:
             continue
-        word, rest = found
+        word, rest = ablation
         if not word:
-            before = method._replace(variant=joined_note(BASELINE, rest))
-            rows += _rows("ssiqa_3", group, reader, transfer, before, runs, step=0)
-        named = method._replace(variant=joined_note(word, rest))
-        rows += _rows("ssiqa_3", group, reader, transfer, named, runs)
-    return _where_several(rows, 3)
+            found.append(_compared("ssiqa_3", group, reader, of, BASELINE, rest, step=0))
+        found.append(_compared("ssiqa_3", group, reader, of, word, rest))
+    return _where_several(found, 3)
 
 
 def block_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns Table 5: D^B in more or fewer blocks; none where there is one number of blocks."""
-    rows = []
-    for transfer, method, runs in _transfers(group):
-        found = ablation_of(method.variant)
-        if method.method == METHOD and found is not None and not found[0]:
-            named = method._replace(variant=joined_note(f"blocks={transfer.blocks}", found[1]))
-            rows += _rows("ssiqa_5", group, reader, transfer, named, runs)
-    return _where_several(sorted(rows, key=lambda row: (row.order, row.length)), 2)
+    found = []
+    for of in _transfers(group):
+        transfer, method, _ = of
+        ablation = ablation_of(method.variant)
+        if method.method == METHOD and ablation is not None and not ablation[0]:
+            word = f"blocks={transfer.blocks}"
+            found.append(_compared("ssiqa_5", group, reader, of, word, ablation[1]))
+    return _where_several(found)
 
 
 def exemplar_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns Table 6: more or fewer exemplars; none where there is one number of them."""
-    rows = []
-    for transfer, method, runs in _transfers(group):
+    found = []
+    for of in _transfers(group):
+        transfer, method, _ = of
         options = options_of(method.variant)
         if method.method == METHOD and transfer.blocks == BLOCKS and "krr" not in options:
-            told = f"K1={options.pop('k1', '100')}, K2={options.pop('k2', '100')}"
+            word = f"K1={options.pop('k1', '100')}, K2={options.pop('k2', '100')}"
             rest = ", ".join(f"{name}={value}" for name, value in options.items())
-            named = method._replace(variant=joined_note(told, rest))
-            rows += _rows("ssiqa_6", group, reader, transfer, named, runs)
-    return _where_several(rows, 2)
+            found.append(_compared("ssiqa_6", group, reader, of, word, rest))
+    return _where_several(found)
 
 
 def phase_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
@@ -240,14 +270,6 @@ def phase_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
                 own = _rows("ssiqa_phases", group, reader, transfer, method, runs, step, pseudo)
                 rows += [row._replace(metric=f"{row.metric}: {step}") for row in own]
     return rows
-
-
-def _where_several(rows: list[TidyRow], least: int) -> list[TidyRow]:
-    """Returns the rows of the transfers on which so many variants are compared."""
-    variants: dict[str, set[str]] = {}
-    for row in rows:
-        variants.setdefault(row.order, set()).add(row.variant)
-    return [row for row in rows if len(variants[row.order]) >= least]
 
 
 # ----------------------------------------------------------------------------------------------------- shapes
@@ -302,6 +324,8 @@ def _by_transfer(number: str, caption: str, corner: str, rows: list[TidyRow]) ->
 
 
 def _count(row: TidyRow) -> TableValue:
+    if row.note == PUBLISHED:
+        return TableValue(digits=0)
     found = _COUNT.search(row.note)
     return TableValue(float(found[1]) if found else 1.0, digits=0)
 
