@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ FIELDS: dict[str, Any] = {
     "refit": "once", "capacity": 7, "k1": 20, "k2": 0, "criterion": "fidelity", "block_rate": 0.5,
     "schedule": "code", "decoupled": True, "clip": 5.0, "select": "validation", "ssiqa.memory": "reselect",
     "tasks": 4, "preset": 2, "shares": (0.25,), "kept": 0.2, "dense": 0.5, "relevance_on": "train",
-    "soft_share": 0.3, "soft": "code",
+    "soft_share": 0.3, "soft": "code", "features": "plastic", "generator": "kept", "bins": 3, "draws": 7,
+    "objective": "fidelity", "head_penalty": 0.5, "hold": "none",
 }  # fmt: skip
 """Another value of every hyper-parameter than its default; with its strategy's name where they differ."""
 READING = {"centroids": {"gates"}, "gate_bn": {"gates"}, "tau": set(), "stages": set()}
@@ -217,6 +219,8 @@ def test_images_are_opened_as_configured(
     opened = []
 
     class Opened:
+        cache = SimpleNamespace(keys=[])
+
         def __init__(self, *args: Any, **more: Any) -> None:
             opened.append((args, more))
 

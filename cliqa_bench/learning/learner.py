@@ -455,7 +455,8 @@ class Learner(SupervisedTemplate):
         """
         self.model.eval()
         value = float(np.mean([self._validate(source) for source in self.sources]))
-        self.tick(0, f"val SRCC {value:.3f}", "validation")
+        if math.isfinite(value):
+            self.tick(0, f"val SRCC {value:.3f}", "validation")
         return value
 
     def _validate(self, source: DecodedDataset) -> float:

@@ -33,7 +33,7 @@ def transfer_values(group: RunGroup, row: TidyRow, files: Files, correlate: OfVe
         group: The runs.
         row: Says which number.
         files: Reads answers.
-        correlate: OfVectorss.
+        correlate: Computes a correlation.
     """
     metric, _, phase = row.metric.partition(": ")
     wanted = _options(row)
