@@ -854,6 +854,7 @@ def test_runs_end_in_rows_of_the_report(finished):
     assert not [p for p in finished.rglob("*") if ":" in p.name], "no file has a colon in its name"
 
 
+@pytest.mark.slow
 def test_a_run_resumed_at_every_node_gives_the_same_bits(finished, miniatures, tmp_path, capfd):
     out = tmp_path / "runs"
     for orders in ("bid", "bid,live", "bid,live,csiq", ORDERS):

@@ -493,6 +493,7 @@ def test_it_remembers_distortions_that_naive_forgets(stream: list[DecodedDataset
     assert ours - naive > 0.1
 
 
+@pytest.mark.slow
 def test_a_run_shows_verifies_and_scores_with_the_single_head(
     miniatures: Path,
     tmp_path: Path,

@@ -631,6 +631,7 @@ def test_other_backbones_share_their_weights(name: str, capsys: pytest.CaptureFi
         assert "rr: model.cls_token, model.pos_embed cannot be masked and stay as pre-trained" in said
 
 
+@pytest.mark.slow
 def test_on_miniatures_rr_with_the_oracle_forgets_nothing(miniatures: Path, tmp_path: Path) -> None:
     words = ["run", "--strategy", "rr,silf", "--orders", "bid,clive", "--data", str(miniatures), "--out"]
     few = ["--set", "training.epochs=2", "--set", "training.warmup_epochs=1", "--no-figures"]

@@ -584,6 +584,7 @@ def test_the_regression_answers_to_test_images(sources: list[DecodedDataset]) ->
     assert Run(SSIQA(krr=False), sources, [without_labels(sources[1])]).strategy.extras(run.model) == {}
 
 
+@pytest.mark.slow
 def test_a_transfer_is_run_answered_reported_and_verified(
     miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
