@@ -16,6 +16,7 @@ from cliqa_bench.benchmarks.suites import dataset_class
 from cliqa_bench.errors import UserError, join_names
 from cliqa_bench.part_names import PartName, base_of, plain
 from cliqa_bench.seeds import rng_for
+from cliqa_bench.terminal import plural
 from cliqa_bench.types import SUBSETS, Rating, Subset
 
 
@@ -130,8 +131,9 @@ def part_split(dataset: Dataset, ratings: Sequence[Rating], split: Split) -> Spl
         if not contents:
             raise UserError(f"{part.name}: split {split.name} has no {subset} image of it; take another")
     if len(dealt["train"]) < part.blocks:
+        shown = plural(len(dealt["train"]), "content")
         raise UserError(
-            f"{part.name}: its training images in split {split.name} show {len(dealt['train'])} contents, "
+            f"{part.name}: its training images in split {split.name} show {shown}, "
             f"too few for {part.blocks} blocks; take fewer"
         )
     first = part.block - 1
