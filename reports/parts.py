@@ -220,7 +220,7 @@ def lasting(rows: list[TidyRow]) -> list[TidyRow]:
 def rows_by_table(rows: list[TidyRow]) -> dict[str, list[TidyRow]]:
     """Sorts rows by their table, in the order of the report; tables without rows are left out.
 
-    Tables III and IV of further orders come last; their rows stand in other tables too.
+    Tables III and IV of other orders come last; their rows are in other tables, too.
     """
     found = {number: [row for row in rows if row.table == number] for number in NUMBERS}
     return {number: own for number, own in found.items() if own} | further_tables(rows)

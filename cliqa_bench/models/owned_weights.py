@@ -19,7 +19,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.models.views import TaskView
 
 FREE, PRETRAINED, FIRST, SOFT = 0, 1, 2, 128
-"""Owners: nobody; the pre-trained network; task t (FIRST + t); task t until further notice (SOFT + t)."""
+"""Owners: none; the pre-trained network; task t (FIRST + t); task t for the time being (SOFT + t)."""
 
 OwnPart = Literal["whole", "core", "soft"]
 """What of a task's own weights learns: all; what is its own for good, without the rest; the rest."""

@@ -1,4 +1,4 @@
-"""Tables III and IV of further orders: views of rows that stand in the report already."""
+"""Tables III and IV of the other orders: views of rows that the report has already."""
 
 from __future__ import annotations
 
