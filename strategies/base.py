@@ -214,11 +214,6 @@ class Strategy:
         return 0
 
     @property
-    def selects_epoch(self) -> bool:
-        """Whether the best epoch by validation SRCC is what stays; else the last one does."""
-        return True
-
-    @property
     def crops(self) -> int:
         """How many crops of each image a mini-batch holds; see `pool`."""
         return 1

@@ -153,11 +153,6 @@ class SSIQA(Strategy):
         return True
 
     @property
-    def selects_epoch(self) -> bool:
-        """Whether the best epoch of the first experience is kept; in a block nothing tells which it is."""
-        return self.select == "validation"
-
-    @property
     def adapts_statistics(self) -> bool:
         """Whether the statistics of the normalisation follow the images: of a block there are too few.
 
@@ -209,6 +204,13 @@ class SSIQA(Strategy):
         if self.schedule == "code" and warmup:
             return training.lr * (WARM + (1 - WARM) * epoch / training.warmup_epochs)
         return training.lr * 0.1 ** (epoch // FIRST_DECAY)
+
+    def may_stay(self, learner: Learner) -> bool:
+        """Tells whether an epoch may be kept: any if validation is to choose, else the last one alone.
+
+        In a block the last one is kept in any case: nothing tells which is best.
+        """
+        return self.select == "validation" or learner.is_last_epoch
 
     def loss(self, learner: Learner) -> Tensor:
         """Returns the loss of the mini-batch."""
