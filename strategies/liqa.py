@@ -26,6 +26,7 @@ from cliqa_bench.part_names import base_of
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies._generator import Gaussians, Generator, Kept, Network
 from cliqa_bench.strategies._linear import Linear, Objective, lesson, regress
+from cliqa_bench.strategies._scale import scale_of
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.strategies.lwf import LwF
 
@@ -217,8 +218,7 @@ class LIQA(LwF):
 
     def _scale(self, source: DecodedDataset) -> tuple[float, float]:
         """Returns mean and standard deviation of the first training labels of a dataset."""
-        labels = source.labels[source.indices("train")]
-        own = float(labels.mean()), float(labels.std()) or 1.0
+        own = scale_of(source.labels[source.indices("train")])
         return self._scales.get(base_of(source.name), own)
 
     # -- what remains ----------------------------------------------------------------------------------------

@@ -27,9 +27,9 @@ from cliqa_bench.strategies._exemplars import (
     exemplar_order,
     look,
     share_of,
-    standard,
 )
 from cliqa_bench.strategies._kernel import KernelRegression, fit_kernel
+from cliqa_bench.strategies._scale import standard
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Floats
 
@@ -371,8 +371,7 @@ def _standardised(source: DecodedDataset) -> Floats:
             f"{source.title} comes first and has images without opinion scores: ssiqa starts from a labelled "
             "dataset; put one first, as in transfer:live,csiq"
         )
-    scale = float(train.std()) or 1.0  # all alike: nothing to divide by
-    return np.asarray((source.mos - train.mean()) / scale)
+    return standard(source.mos, like=train)
 
 
 def _spread_out(labels: Floats, source: DecodedDataset) -> Floats:

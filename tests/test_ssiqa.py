@@ -26,9 +26,10 @@ from cliqa_bench.models.heads import LinearHead
 from cliqa_bench.reports import load
 from cliqa_bench.results.nodes import read_answers
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.strategies._exemplars import ExemplarRule, exemplar_order, look, share_of, standard
+from cliqa_bench.strategies._exemplars import ExemplarRule, exemplar_order, look, share_of
 from cliqa_bench.strategies._kernel import MOST, KernelRegression, evenly, fit_kernel, kernel_gamma
 from cliqa_bench.strategies._kernel_readout import KernelReadout
+from cliqa_bench.strategies._scale import standard
 from cliqa_bench.strategies.replay import Replay
 from cliqa_bench.strategies.ssiqa import SSIQA, clip_gradient
 from cliqa_bench.testing import check_strategy
