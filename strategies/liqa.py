@@ -105,6 +105,7 @@ class LIQA(LwF):
         self._generators: list[Generator] = []
         self._scales: dict[str, tuple[float, float]] = {}
         self._merged: Linear | None = None
+        self._x: F64 | None = None
 
     # -- what a model is made of, and what learns ------------------------------------------------------------
 
@@ -172,14 +173,17 @@ class LIQA(LwF):
         if self.features == "plastic":
             return
         source = learner.source
-        x, y = _described(learner), self._standardised(source)
+        x = self._x = _described(learner)
+        y = self._standardised(source)
         pairs = rng_for("liqa head", source.name, learner.seed)
         fitted = regress([lesson(x, y, pairs, learner.training.ties)], self.objective, self.head_penalty)
         _set(learner.model.heads[learner.task], fitted)
 
     def consolidate(self, learner: Learner) -> None:
         """Fits the task's generator, and merges: what the heads say becomes one head."""
-        source, x = learner.source, _described(learner)
+        source = learner.source
+        x = _described(learner) if self._x is None else self._x  # a frozen backbone was asked in `finish`
+        self._x = None
         fitted = self._fit(x, self._standardised(source), source.name, learner.seed)
         self._generators = [*self._generators, fitted]
         self._scales = {base_of(source.name): self._scale(source)} | self._scales
