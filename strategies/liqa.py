@@ -1,8 +1,9 @@
 """LIQA-style: features of old distortions are drawn from generators, and all heads distilled into one.
 
 A re-implementation from the abstract: of Liu, Zhou, Li, Xu, Chen, "LIQA: Lifelong blind image quality
-assessment", IEEE Transactions on Multimedia 25, 5358-5373, 2023, neither code nor body text was at hand. From
-the abstract come the two stages and the words for them; every other choice is ours, and has a name below.
+assessment", IEEE Transactions on Multimedia 25, 5358-5373, 2023, neither code nor body text was available.
+The two stages and the words for them come from the abstract; every other choice is ours, and has a name
+below.
 
 Split: each task, a distortion or a dataset, gets an auxiliary head, which then stays as it is, and a
 generator of features that look like those of its training images. Merge: a single head learns what the
