@@ -69,12 +69,6 @@ def spread(labels: Floats) -> Positions:
     return closest(labels)[ranks[:n]]
 
 
-def standard(values: Floats) -> Floats:
-    """Returns numbers in standard deviations from their mean."""
-    scale = float(values.std()) or 1.0  # all alike: nothing to divide by
-    return np.asarray((values - values.mean()) / scale)
-
-
 class Looked(NamedTuple):
     """What a network said of a dataset's whole training images.
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.seeds import Rng
+from cliqa_bench.strategies._scale import standard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +126,7 @@ class Network(NamedTuple):
         """
         import torch
 
-        y = (y - y.mean()) / (float(y.std()) or 1.0)
+        y = standard(y)
         centre, spread = x.mean(0), float(np.sqrt(x.var(0).mean())) or 1.0
         layers = _start(x.shape[1], rng)
         optimiser = torch.optim.Adam(layers, RATE)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.metrics.pairwise import rbf_kernel
 
 from cliqa_bench.types import Floats
 
@@ -46,6 +44,8 @@ class KernelRegression(NamedTuple):
 
     def predict(self, features: NDArray[np.floating]) -> Floats:
         """Returns the labels (m,) of features (m, d)."""
+        from sklearn.metrics.pairwise import rbf_kernel
+
         x, support = np.asarray(features, np.float64), self.support.astype(np.float64)
         parts = [
             rbf_kernel(x[start : start + ROWS], support, gamma=float(self.gamma)) @ self.weights
@@ -80,6 +80,8 @@ def fit_kernel(
         gamma: Of the kernel exp(-gamma |u - v|^2); see `kernel_gamma` for the words.
         origin: The label of whatever is far from all of them.
     """
+    from sklearn.kernel_ridge import KernelRidge
+
     width = kernel_gamma(features, gamma)
     kept = evenly(len(features), MOST)
     x = np.asarray(features[kept], np.float32)

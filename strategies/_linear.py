@@ -141,7 +141,7 @@ def _pair_loss(lessons: Sequence[Lesson]) -> Callable[[Tensor], Tensor]:
     wanted = torch.from_numpy(np.concatenate([each.wanted for each in lessons]))
 
     def loss(scores: Tensor) -> Tensor:
-        said = torch.special.ndtr((scores[first] - scores[second]) / 2**0.5)
-        return fidelity(said, wanted)
+        probability = torch.special.ndtr((scores[first] - scores[second]) / 2**0.5)
+        return fidelity(probability, wanted)
 
     return loss

@@ -93,7 +93,7 @@ class Owners(Strategy):
         return backbone.feature_size
 
     def prepare(self, model: QualityModel) -> int:
-        """Adds a head, and weights that are the task's own; says once which weights cannot be anybody's."""
+        """Adds a head, and weights that are the task's own; warns once of weights that cannot have owners."""
         from cliqa_bench.models.owned_weights import without_owners
         from cliqa_bench.progress import warn
 

@@ -1,8 +1,9 @@
 """LIQA-style: features of old distortions are drawn from generators, and all heads distilled into one.
 
 A re-implementation from the abstract: of Liu, Zhou, Li, Xu, Chen, "LIQA: Lifelong blind image quality
-assessment", IEEE Transactions on Multimedia 25, 5358-5373, 2023, neither code nor body text was at hand. From
-the abstract come the two stages and the words for them; every other choice is ours, and has a name below.
+assessment", IEEE Transactions on Multimedia 25, 5358-5373, 2023, neither code nor body text was available.
+The two stages and the words for them come from the abstract; every other choice is ours, and has a name
+below.
 
 Split: each task, a distortion or a dataset, gets an auxiliary head, which then stays as it is, and a
 generator of features that look like those of its training images. Merge: a single head learns what the
@@ -26,6 +27,7 @@ from cliqa_bench.part_names import base_of
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies._generator import Gaussians, Generator, Kept, Network
 from cliqa_bench.strategies._linear import Linear, Objective, lesson, regress
+from cliqa_bench.strategies._scale import scale_of
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.strategies.lwf import LwF
 
@@ -104,6 +106,7 @@ class LIQA(LwF):
         self._generators: list[Generator] = []
         self._scales: dict[str, tuple[float, float]] = {}
         self._merged: Linear | None = None
+        self._x: F64 | None = None
 
     # -- what a model is made of, and what learns ------------------------------------------------------------
 
@@ -171,14 +174,17 @@ class LIQA(LwF):
         if self.features == "plastic":
             return
         source = learner.source
-        x, y = _described(learner), self._standardised(source)
+        x = self._x = _described(learner)
+        y = self._standardised(source)
         pairs = rng_for("liqa head", source.name, learner.seed)
         fitted = regress([lesson(x, y, pairs, learner.training.ties)], self.objective, self.head_penalty)
         _set(learner.model.heads[learner.task], fitted)
 
     def consolidate(self, learner: Learner) -> None:
         """Fits the task's generator, and merges: what the heads say becomes one head."""
-        source, x = learner.source, _described(learner)
+        source = learner.source
+        x = _described(learner) if self._x is None else self._x  # a frozen backbone was asked in `finish`
+        self._x = None
         fitted = self._fit(x, self._standardised(source), source.name, learner.seed)
         self._generators = [*self._generators, fitted]
         self._scales = {base_of(source.name): self._scale(source)} | self._scales
@@ -217,8 +223,7 @@ class LIQA(LwF):
 
     def _scale(self, source: DecodedDataset) -> tuple[float, float]:
         """Returns mean and standard deviation of the first training labels of a dataset."""
-        labels = source.labels[source.indices("train")]
-        own = float(labels.mean()), float(labels.std()) or 1.0
+        own = scale_of(source.labels[source.indices("train")])
         return self._scales.get(base_of(source.name), own)
 
     # -- what remains ----------------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
 """ER: experience replay, a few images of earlier datasets are seen again while a new one is learned.
 
 The memory holds the names of at most `memory` training images, an equal share of each dataset learned: those
-that came first in an order made when it was learned (`choose`), of which fewer are kept with every new
-dataset. After the warm-up, each mini-batch comes
-with one from the memory: images of one earlier dataset, chosen at random, all pairs among them (never with
-another dataset's), and their loss under that dataset's head. Pixels are read from the dataset again, none are
-kept.
+that come first in an order made when it was learned (`choose`); with every new dataset fewer of them are
+kept. After the warm-up, each mini-batch comes with one from the memory: images of one earlier dataset, chosen
+at random, all pairs among them (never with another dataset's), and their loss under that dataset's head.
+Pixels are read from the dataset again, none are kept.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 
 from cliqa_bench.config import later
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.strategies._exemplars import ExemplarRule, Positions, exemplar_order, look, standard
+from cliqa_bench.strategies._exemplars import ExemplarRule, Positions, exemplar_order, look
+from cliqa_bench.strategies._scale import standard
 from cliqa_bench.strategies.base import Strategy
 
 if TYPE_CHECKING:

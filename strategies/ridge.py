@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
+from cliqa_bench.strategies._scale import standard
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Subset
 
@@ -182,5 +183,4 @@ def _sums_of(head: LinearHead, learner: Learner, source: DecodedDataset, subset:
         raise UserError(f"{source.title}: no {subset} image has a score, by which ridge chooses its penalty")
     features = head.lift_array(learner.describe(source, subset))
     train = source.labels[source.indices("train")]
-    scale = float(train.std()) or 1.0  # all alike: nothing to learn, and nothing to divide by
-    return sums_of(features[known], (labels[known] - train.mean()) / scale)
+    return sums_of(features[known], standard(labels[known], like=train))

@@ -3,9 +3,9 @@
 Ma, Luo, Wu, Ngan, Li, Meng, Xu: "Remember and Reuse: Cross-Task Blind Image Quality Assessment via
 Relevance-aware Incremental Learning", ACM MM 2021. Of each layer's pre-trained weights the largest stay as
 they are and serve all tasks. The first task takes the rest, and starts from it. After some epochs a task
-gives the smallest of its weights back, goes on with what stays, and never changes again; what it gave back is
-where the next task starts, from 0. A new task does without some of an earlier task's
-smallest weights: the more of them the less the earlier task's answers agree with the new task's scores.
+gives the smallest of its weights back, learns on with the others, and never changes again; the next task
+starts from the weights that were given back, which are 0. A new task does without some of an earlier task's
+smallest weights: the less the earlier task's answers agree with the new task's scores, the more of them.
 """
 
 from __future__ import annotations

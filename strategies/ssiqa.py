@@ -27,9 +27,9 @@ from cliqa_bench.strategies._exemplars import (
     exemplar_order,
     look,
     share_of,
-    standard,
 )
 from cliqa_bench.strategies._kernel import KernelRegression, fit_kernel
+from cliqa_bench.strategies._scale import standard
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Floats
 
@@ -226,7 +226,7 @@ class SSIQA(Strategy):
         rng = rng_for("exemplars", learner.source.name, learner.seed, learner.epoch, step)
         n = sum(len(images) for _, images in self._exemplars)
         drawn = np.sort(rng.choice(n, min(n, learner.training.batch), replace=False))
-        weight = n / len(learner.source.indices("train"))
+        weight = n / len(learner.source.keys("train"))
         return weight * self._loss_on(self._batches(drawn, learner.training, rng), learner)
 
     def _batches(self, drawn: Positions, training: Training, rng: np.random.Generator) -> Parts:
@@ -242,16 +242,13 @@ class SSIQA(Strategy):
 
     def _loss_on(self, parts: Parts, learner: Learner) -> Tensor:
         from cliqa_bench.benchmarks.pixels.cache import to_float
-        from cliqa_bench.learning.losses import fidelity, pair_probability
         from cliqa_bench.learning.minibatches import together
 
         x, y, first, second, labels, _ = (part.to(learner.device) for part in together(parts))
         scores = learner.scores(learner.model, to_float(x), learner.task)
         if self.criterion == "smooth-l1":
             return _smooth_l1(scores, y)
-        if not len(first):  # no two of a dataset
-            return 0 * scores.sum()
-        return fidelity(pair_probability(scores[first], scores[second], learner.training.slope), labels)
+        return learner.loss_of_pairs(scores, first, second, labels)
 
     # -- what it learns --------------------------------------------------------------------------------------
 
@@ -373,8 +370,7 @@ def _standardised(source: DecodedDataset) -> Floats:
             f"{source.title} comes first and has images without opinion scores: ssiqa starts from a labelled "
             "dataset; put one first, as in transfer:live,csiq"
         )
-    scale = float(train.std()) or 1.0  # all alike: nothing to divide by
-    return np.asarray((source.mos - train.mean()) / scale)
+    return standard(source.mos, like=train)
 
 
 def _spread_out(labels: Floats, source: DecodedDataset) -> Floats:

@@ -315,7 +315,7 @@ def test_the_slope_reaches_the_loss(slope):
     g = labels.numpy()
     expected = np.mean(1 - np.sqrt(p * g) - np.sqrt((1 - p) * (1 - g)))
     # 1.0e-4 off, which is what the loss adds below its roots; the other slope is 0.02 and more away
-    assert float(learner._pair_loss(scores, first, second, labels)) == pytest.approx(expected, abs=2e-4)
+    assert float(learner.loss_of_pairs(scores, first, second, labels)) == pytest.approx(expected, abs=2e-4)
 
 
 def test_weight_decay_pulls_at_what_no_loss_holds(source):

@@ -290,6 +290,22 @@ def test_the_single_head_answers_from_the_first_task_on(sources: list[DecodedDat
     np.testing.assert_allclose(strategy._merged(seen), said, rtol=0, atol=5.2e-5)  # largest seen: 1.8e-5
 
 
+def test_a_frozen_backbone_describes_a_dataset_once(
+    sources: list[DecodedDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described: list[str] = []
+    describe = Learner.describe
+
+    def noted(self: Learner, source: DecodedDataset, subset: Any) -> Any:
+        described.append(source.name)
+        return describe(self, source, subset)
+
+    monkeypatch.setattr(Learner, "describe", noted)
+    strategy = LIQA()
+    learn(strategy, new_model(strategy), sources)
+    assert described == [source.name for source in sources]
+
+
 # -- what stays ----------------------------------------------------------------------------------------------
 
 

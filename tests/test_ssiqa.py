@@ -26,9 +26,10 @@ from cliqa_bench.models.heads import LinearHead
 from cliqa_bench.reports import load
 from cliqa_bench.results.nodes import read_answers
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.strategies._exemplars import ExemplarRule, exemplar_order, look, share_of, standard
+from cliqa_bench.strategies._exemplars import ExemplarRule, exemplar_order, look, share_of
 from cliqa_bench.strategies._kernel import MOST, KernelRegression, evenly, fit_kernel, kernel_gamma
 from cliqa_bench.strategies._kernel_readout import KernelReadout
+from cliqa_bench.strategies._scale import standard
 from cliqa_bench.strategies.replay import Replay
 from cliqa_bench.strategies.ssiqa import SSIQA, clip_gradient
 from cliqa_bench.testing import check_strategy
@@ -81,7 +82,7 @@ class Run:
 
 
 class Noting(Learner):
-    """Notes what is learned of the images, and what the exemplars are."""
+    """Notes what is learned of the images."""
 
     noted: Floats
 
@@ -410,7 +411,7 @@ def smooth_l1(scores: Floats, labels: Floats) -> float:
 
 
 class Steps(Noting):
-    """Notes of each step: epoch, loss of the block, penalty, and what the exemplars say."""
+    """Notes of each step: epoch, loss of the block, and penalty."""
 
     def _before_backward(self, **kwargs: Any) -> None:
         before = float(self.loss.detach())
@@ -425,12 +426,12 @@ def test_an_exemplar_weighs_as_much_as_an_image_of_the_block(sources: list[Decod
     strategy = SSIQA(k1=4, k2=4, **FULL)
     model = new_model(strategy)
     order = [sources[0], *blocks]
-    drawn: list[tuple[int, list[str], Floats]] = []
+    drawn: list[Floats] = []
 
     class Drawing(Steps):
         def scores(self, model: Any, images: Tensor, task: int | None = None) -> Tensor:
             scores = super().scores(model, images, task)
-            drawn.append((self.epoch, [], scores.detach().double().numpy()))
+            drawn.append(scores.detach().double().numpy())
             return scores
 
     cut: list[tuple[list[str], list[int], Floats]] = []
@@ -450,7 +451,7 @@ def test_an_exemplar_weighs_as_much_as_an_image_of_the_block(sources: list[Decod
         kept = exemplars_of(cast(Run, type("R", (), {"strategy": strategy})))
         total = sum(len(images) for images, _ in kept.values())
         assert (total, len(drawn)) == ((5 * n, len(learner.steps) if n else 0))
-        for step, (_, _, scores) in enumerate(drawn):
+        for step, scores in enumerate(drawn):
             parts = cut[step * n : (step + 1) * n]
             labels = np.concatenate([y for _, _, y in parts])
             assert len(labels) == min(total, TRAINING.batch)

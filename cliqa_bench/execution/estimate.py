@@ -162,10 +162,10 @@ def _pace(done: Sequence[tuple[TrainWork | AnswerWork, int]], fact: str) -> _Pac
 
 def _seconds(node: Node, fact: str) -> float | None:
     try:
-        told = node_facts(node.folder).get(fact)
+        seconds = node_facts(node.folder).get(fact)
     except UserError:  # damaged; what needs the node says so, and an estimate must not stop what does not
         return None
-    return float(told) if isinstance(told, int | float) else None
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def _bytes(node: Node) -> int:

@@ -341,7 +341,7 @@ class Learner(SupervisedTemplate):
 
     def pair_loss(self) -> Tensor:
         """Returns the fidelity loss of the mini-batch's pairs."""
-        return self._pair_loss(self.predicted, *self.pairs)
+        return self.loss_of_pairs(self.predicted, *self.pairs)
 
     def loss_of(self, output: Tensor, mos: Tensor) -> Tensor:
         """Returns the fidelity loss of all pairs under the newest head; what plug-ins take for the criterion.
@@ -352,12 +352,12 @@ class Learner(SupervisedTemplate):
         """
         one_task = torch.zeros(len(mos), dtype=torch.int64)
         _, _, first, second, labels, _ = self._with_pairs(output, mos, one_task)
-        return self._pair_loss(output[:, -1], *(t.to(output.device) for t in (first, second, labels)))
+        return self.loss_of_pairs(output[:, -1], *(t.to(output.device) for t in (first, second, labels)))
 
     def loss_on(self, batch: Batch, task: int) -> Tensor:
         """Returns the fidelity loss of another mini-batch's pairs under the head of a task."""
         x, _, first, second, _, labels = (part.to(self.device, non_blocking=True) for part in batch)
-        return self._pair_loss(self.scores(self.model, to_float(x), task), first, second, labels)
+        return self.loss_of_pairs(self.scores(self.model, to_float(x), task), first, second, labels)
 
     def memory_loss(self, memory: Sequence[Tensor]) -> Tensor:
         """Returns the fidelity loss of images of a plug-in's memory: of all pairs within a task, by its head.
@@ -368,9 +368,17 @@ class Learner(SupervisedTemplate):
         x, _, first, second, labels, task = (t.to(self.device) for t in self._with_pairs(*memory))
         scores = self.scores(self.model, x)
         own = scores[:, -1] if self.one_head else scores.gather(1, task[:, None])[:, 0]
-        return self._pair_loss(own, first, second, labels)
+        return self.loss_of_pairs(own, first, second, labels)
 
-    def _pair_loss(self, scores: Tensor, first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+    def loss_of_pairs(self, scores: Tensor, first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+        """Returns the fidelity loss of pairs; 0 without any.
+
+        Args:
+            scores: (n,) scores of images.
+            first: (p,) positions in `scores` of the first of each pair.
+            second: (p,) positions of the second.
+            labels: (p,) probability that the first is the better one.
+        """
         if not len(first):  # the rest of an epoch can be a single image: it teaches nothing
             return 0 * scores.sum()
         return fidelity(pair_probability(scores[first], scores[second], self.training.slope), labels)
