@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -376,14 +376,13 @@ def shape_phases(rows: list[TidyRow]) -> Table:
     return Table("ssiqa_phases", caption, ("Transfer", "Method"), columns, sections)
 
 
-def phase_curves(rows: Sequence[TidyRow]) -> dict[str, dict[str, list[Any]]]:
+def phase_curves(rows: Sequence[TidyRow]) -> dict[str, dict[str, list[TidyRow]]]:
     """Returns transfer -> what is measured -> SRCC after each experience, of the method without a variant."""
     plain = [row for row in rows if row.table == "ssiqa_phases" and row.metric.startswith("SRCC")]
     shown = [row for row in plain if not row.variant] or plain
-    first = shown[0] if shown else None
-    curves: dict[str, dict[str, list[Any]]] = {}
+    curves: dict[str, dict[str, list[TidyRow]]] = {}
     for row in shown:
-        assert first is not None
-        if (row.backbone, row.variant) == (first.backbone, first.variant) and row.setting != COMMON:
+        same = (row.backbone, row.variant) == (shown[0].backbone, shown[0].variant)
+        if same and row.setting != COMMON:
             curves.setdefault(row.order, {}).setdefault(row.setting, []).append(row)
     return curves
