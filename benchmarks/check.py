@@ -223,7 +223,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
 
 @contextlib.contextmanager
 def _noted(row: DatasetCheck, of: str) -> Iterator[None]:
-    """Makes problems of what is raised, and goes on."""
+    """Turns what is raised into problems."""
     try:
         yield
     except UserError as error:
