@@ -223,7 +223,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
 
 @contextlib.contextmanager
 def _noted(row: DatasetCheck, of: str) -> Iterator[None]:
-    """Makes problems of what is raised, and goes on."""
+    """Turns what is raised into problems."""
     try:
         yield
     except UserError as error:
@@ -238,22 +238,28 @@ def _some_of(lines: Sequence[str], what: str) -> list[str]:
 
 
 def _decode_all(rows: Sequence[DatasetCheck], max_megapixels: float) -> None:
-    """Decodes every image that exists; Pillow works outside Python's lock, so threads do."""
-    jobs = [(row, key, path) for row in rows for key, path in _images(row)]
+    """Decodes every image that exists, once for all parts of its dataset.
 
-    def decoded(job: tuple[DatasetCheck, str, Path]) -> DecodedFile:
-        row, _, path = job
-        return picture(path, max_megapixels, row.cls.reading)
+    Pillow works outside Python's lock, so threads do.
+    """
+    wanted = [(row, key, (path, row.cls.reading)) for row in rows for key, path in _images(row)]
+    files = list(dict.fromkeys(file for _, _, file in wanted))
+    pictures: dict[tuple[Path, Reading], DecodedFile] = {}
 
-    with ThreadPoolExecutor(cores()) as pool, bar(len(jobs), "decoding", "image") as shown:
+    def decoded(file: tuple[Path, Reading]) -> DecodedFile:
+        path, reading = file
+        return picture(path, max_megapixels, reading)
+
+    with ThreadPoolExecutor(cores()) as pool, bar(len(files), "decoding", "image") as shown:
         try:
-            pictures = pool.map(decoded, jobs)
-            for (row, key, _), found in zip(jobs, pictures, strict=True):
-                row.pictures[key] = found
+            for file, found in zip(files, pool.map(decoded, files), strict=True):
+                pictures[file] = found
                 shown.update()
         except BaseException:  # Ctrl-C must not wait for the images that are queued
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    for row, key, file in wanted:
+        row.pictures[key] = pictures[file]
 
 
 def _images(row: DatasetCheck) -> list[tuple[str, Path]]:

@@ -175,7 +175,7 @@ def in_part(dataset: Dataset, ratings: Sequence[Rating], split: Split | None) ->
         split: Its own split, as `split_of` returns it; None for none.
 
     Raises:
-        UserError: If the part is none without a split.
+        UserError: If the part depends on the split, and there is none.
     """
     part = dataset.part
     if part is None:

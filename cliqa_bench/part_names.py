@@ -68,7 +68,7 @@ def read_part(word: str, families: tuple[str, ...] = ()) -> PartName | None:
 
 
 def _at_colon(text: str) -> tuple[str, str, str]:
-    """Splits "csiq:blur"; a colon in the path of a Python file is none of it."""
+    """Splits "csiq:blur"; a colon in the path of a Python file does not count."""
     file, end, rest = text.rpartition(".py")
     if end and rest[:1] in ("", ":"):
         return file + end, rest[:1], rest[1:]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from cliqa_bench.reports import published_ssiqa
 from cliqa_bench.reports.parts import shape
+from cliqa_bench.reports.published_rows import read_rows
 from cliqa_bench.reports.rows import ORDERS, TidyRow, caution_in
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue
 from cliqa_bench.reports.tables.similarity import correlations_of_rows
 from cliqa_bench.reports.tables.ssiqa import PUBLISHED
-from cliqa_bench.types import TIDY_COLUMNS
 
 SOURCE = "Zhang et al., IEEE Transactions on Image Processing 33:1898-1910, 2024"
 NUMBERS = ("III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "similarity")
@@ -25,7 +23,6 @@ NUMBERS = ("III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII"
 BESIDE = (*NUMBERS, *published_ssiqa.NUMBERS)
 """Tables that a published value may stand beside."""
 
-_FOLDER = Path(__file__).parent / "published"
 _Key = tuple[str, ...]
 
 
@@ -51,19 +48,7 @@ def read_published(number: str) -> list[TidyRow]:
     """
     if number == "similarity":
         return correlations_of_rows(read_published("VIII"), read_published("IX"))
-    with (_FOLDER / f"table_{number}.csv").open(newline="", encoding="utf-8") as file:
-        return [_row(read) for read in csv.DictReader(file)]
-
-
-def _row(read: dict[str, str]) -> TidyRow:
-    value = read["length"] if read["value"] == "T" else read["value"]
-    fields = {name: read[name] for name in TIDY_COLUMNS}
-    return TidyRow(**{
-        **fields,
-        "length": int(read["length"]) if read["length"].isdigit() else read["length"],
-        "value": float(value),
-        "std": float(read["std"] or math.nan),
-    })  # type: ignore[arg-type]  # fmt: skip
+    return read_rows(number)
 
 
 def published_tables() -> list[Table]:
@@ -114,35 +99,36 @@ def compare(rows: list[TidyRow]) -> Compared:
         rows: Our rows of one of the tables `BESIDE`.
     """
     generated, table = any(caution_in(row.note) for row in rows), rows[0].table
-    if table in published_ssiqa.NUMBERS:
-        return _compare_ssiqa(rows, generated)
-    published = read_published(table)
+    of_ssiqa = table in published_ssiqa.NUMBERS
+    if of_ssiqa:
+        ours = published_ssiqa.with_others(rows) if table == "ssiqa_1" else rows
+        known = [published_ssiqa.published_of(row) for row in ours]
+    else:
+        ours, known = _known(rows, generated)
+    paper, less = [], []
+    for row, found in zip(ours, known, strict=True):
+        value, std = (found.value, found.std) if found else (math.nan, math.nan)
+        note = PUBLISHED if of_ssiqa else row.note
+        paper.append(row._replace(value=value, std=std, median=None, note=note))
+        less.append(paper[-1]._replace(value=row.value - value, std=math.nan))
+    return Compared(ours, paper, [] if generated else less)
+
+
+def _known(rows: list[TidyRow], generated: bool) -> tuple[list[TidyRow], list[TidyRow | None]]:
+    """Returns our rows of one of the tables `NUMBERS`, and for each the published one, if there is one."""
+    published = read_published(rows[0].table)
     known: dict[_Key, list[TidyRow]] = {}
     for row in published:
         known.setdefault(_key(row, row.backbone), []).append(row)
     backbones = [row.backbone for row in published]
     partly = _partly_joint(rows, published)
-    ours = [*rows, *(_only_published(rows, published) if table == "XI" else [])]
-    paper, less = [], []
+    ours = [*rows, *(_only_published(rows, published) if rows[0].table == "XI" else [])]
+    found = []
     for row in ours:
         backbone = backbones[0] if generated and row.backbone not in backbones else row.backbone
         joint = not row.order and row.train_dataset == "All"
-        found = None if joint and _who(row) in partly else _find(known, row, backbone)
-        value, std = (found.value, found.std) if found else (math.nan, math.nan)
-        paper.append(row._replace(value=value, std=std, median=None))
-        less.append(row._replace(value=row.value - value, std=math.nan, median=None))
-    return Compared(ours, paper, [] if generated else less)
-
-
-def _compare_ssiqa(rows: list[TidyRow], generated: bool) -> Compared:
-    ours = published_ssiqa.with_others(rows) if rows[0].table == "ssiqa_1" else rows
-    paper, less = [], []
-    for row in ours:
-        found = published_ssiqa.published_of(row)
-        value, std = (found.value, found.std) if found else (math.nan, math.nan)
-        paper.append(row._replace(value=value, std=std, median=None, note=PUBLISHED))
-        less.append(paper[-1]._replace(value=row.value - value, std=math.nan))
-    return Compared(ours, paper, [] if generated else less)
+        found.append(None if joint and _who(row) in partly else _find(known, row, backbone))
+    return ours, found
 
 
 def _only_published(rows: list[TidyRow], published: list[TidyRow]) -> Iterable[TidyRow]:

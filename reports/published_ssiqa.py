@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from functools import cache
-from pathlib import Path
 
+from cliqa_bench.reports.published_rows import read_rows
 from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.tables.ssiqa import METHOD
-from cliqa_bench.types import TIDY_COLUMNS
 
 SOURCE = "Pan et al., AAAI Conference on Artificial Intelligence 2024"
 NUMBERS = ("ssiqa_1", "ssiqa_3", "ssiqa_5", "ssiqa_6")
 """Tables that are published; the third holds the paper's Tables 3 and 4."""
 
-_FOLDER = Path(__file__).parent / "published"
-
 
 @cache
 def read_published(number: str) -> list[TidyRow]:
     """Returns the published rows of a table, as printed."""
-    with (_FOLDER / f"table_{number}.csv").open(newline="", encoding="utf-8") as file:
-        return [_row(read) for read in csv.DictReader(file)]
-
-
-def _row(read: dict[str, str]) -> TidyRow:
-    fields = {name: read[name] for name in TIDY_COLUMNS}
-    length = int(read["length"]) if read["length"] else ""
-    std = float(read["std"] or math.nan)
-    return TidyRow(**{**fields, "length": length, "value": float(read["value"]), "std": std})  # type: ignore[arg-type]
+    return read_rows(number)
 
 
 def published_of(row: TidyRow) -> TidyRow | None:

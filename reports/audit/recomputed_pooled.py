@@ -26,9 +26,9 @@ def pooled(
     for record in filter(group.is_finished, group.records):  # the newest first
         for readout, method in record.rows.items():
             line = (setting_of(record, readout), record.backbone, method, record.variant, record.order)
-            if line == row[1:6]:
-                which = (record.split_number, record.seed)
-                values.setdefault(which, _of_run(record, readout, predict, keys_of, agree))
+            which = (record.split_number, record.seed)
+            if line == row[1:6] and which not in values:
+                values[which] = _of_run(record, readout, predict, keys_of, agree)
     return values
 
 

@@ -42,11 +42,11 @@ def transfer_values(group: RunGroup, row: TidyRow, files: Files, correlate: OfVe
         readout = next((r for r, name in record.rows.items() if name == row.method and r in READOUTS), None)
         if readout is None or not group.is_finished(record) or record.backbone != row.backbone:
             continue
-        if not _is_of(record, row) or _variant(record.variant) != wanted:
+        which = (record.split_number, record.seed)
+        if which in found or not _is_of(record, row) or _variant(record.variant) != wanted:
             continue
         step = int(phase) if phase else 0 if row.variant.split("; ")[0] == "baseline" else int(row.length)
-        number = _number(record, readout, step, row, metric, files, correlate)
-        found.setdefault((record.split_number, record.seed), number)
+        found[which] = _number(record, readout, step, row, metric, files, correlate)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.reports.figures.style import WIDTH, generated_sentence, plain, put_foot, save, styled
+from cliqa_bench.reports.figures.style import WIDTH, generated_sentence, grid, plain, put_foot, save, styled
 from cliqa_bench.reports.methods import Method, drawn_methods, row_method, unique
 from cliqa_bench.reports.rows import SETTINGS, TABLES, Tidy
 from cliqa_bench.reports.tables.shapes import main_sequence
@@ -115,8 +115,7 @@ def _figure(
 ) -> Figure:
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(matrices))
-    lines = math.ceil(len(matrices) / columns)
+    lines, columns = grid(len(matrices), COLUMNS)
     low = min(float(np.nanmin(m.values)) for m in matrices.values() if np.isfinite(m.values).any())
     side = (WIDTH - 2) / COLUMNS  # inches of a panel; around them labels, titles and the colour bar
     title = 0.1 + 0.13 * max(plain(m.label, 20).count("\n") + 1 for m in matrices)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cliqa_bench.reports.figures.style import (
     generated_sentence,
+    grid,
     method_styles,
     put_foot,
     put_legend,
@@ -18,7 +19,7 @@ from cliqa_bench.reports.tables.ssiqa import phase_curves
 from cliqa_bench.results.records import AnswerReader
 
 COLUMNS = 3
-"""Panels in a row."""
+"""Panels in a line."""
 
 
 def phases_caption(numbers: Tidy) -> str:
@@ -51,8 +52,7 @@ def draw_phases(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]
     with styled():
         from matplotlib.figure import Figure
 
-        columns = min(COLUMNS, len(curves))
-        lines = math.ceil(len(curves) / columns)
+        lines, columns = grid(len(curves), COLUMNS)
         figure = Figure(figsize=(max(4.6, 2.6 * columns), 0.4 + 2.3 * lines), layout="constrained")
         panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
         styles = method_styles(setting for of_transfer in curves.values() for setting in of_transfer)

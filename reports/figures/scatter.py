@@ -13,6 +13,7 @@ from cliqa_bench.reports.figures.style import (
     COLOURS,
     WIDTH,
     generated_sentence,
+    grid,
     plain,
     put_foot,
     save,
@@ -88,8 +89,7 @@ def draw_scatter(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path
     with styled():
         from matplotlib.figure import Figure
 
-        columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
-        lines = math.ceil(len(panels) / columns)
+        lines, columns = grid(len(panels), 2 if len(panels) == 4 else COLUMNS)
         figure = Figure(figsize=(WIDTH * columns / COLUMNS, 0.7 + 2.1 * lines), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False)
         for panel, (title, prediction) in zip(axes.flat, panels.items(), strict=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -92,6 +93,12 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         with atomic_path(path, lasting=False) as temporary:
             temporary.write_bytes(embed_fonts(drawn.decode()).encode() if kind == "svg" else drawn)
     return paths
+
+
+def grid(n_panels: int, most: int) -> tuple[int, int]:
+    """Returns how many lines and columns panels take, with at most so many in a line."""
+    columns = min(most, n_panels)
+    return math.ceil(n_panels / columns), columns
 
 
 def method_styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ def _rows(group: RunGroup, reader: AnswerReader, order: str) -> list[TidyRow]:
 def pooled_srcc(reader: AnswerReader, source: RunReadout) -> float:
     """Returns the SRCC over the test images of all parts, each once, after the last experience.
 
-    An image that several parts have counts with what is said of it as one of the first of them.
+    An image of several parts counts with its score in the first of them.
 
     Returns:
         It; nan where answers are missing or it is not defined.

@@ -1,6 +1,6 @@
 """The tables of SS-IQA: from a labelled dataset D^A to the unlabelled blocks of another one, D^B.
 
-They are about runs in orders such as `transfer:live,csiq`. Numbers stand in halves: the test images of D^A,
+They are about runs in orders such as `transfer:live,csiq`. Each table has halves: the test images of D^A,
 those of D^B, and, where D^B has further distortions, those of D^B with one of the four that all have.
 """
 
@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class Transfer(NamedTuple):
 
 
 def transfer_of(record: RunRecord) -> Transfer | None:
-    """Returns what a run's order goes from and to; None where it is no transfer to unlabelled blocks."""
+    """Returns what a run's order goes from and to; None if it is not a transfer to unlabelled blocks."""
     first, *rest = record.sequence
     parts = [part for part in map(read_part, rest) if part is not None and part.unlabelled]
     expected = [(i, len(rest)) for i in range(1, len(rest) + 1)]
@@ -88,7 +88,7 @@ def options_of(variant: str) -> dict[str, str]:
 def ablation_of(variant: str) -> tuple[str, str] | None:
     """Returns what an ablation of a variant is called in the paper, and the variant without it.
 
-    None for what is no row of the ablation: other numbers of exemplars.
+    None for what is not in the ablation: other numbers of exemplars.
     """
     options = options_of(variant)
     off = {name: options.pop(name) for name in ("krr", "k1", "k2") if name in options}
@@ -376,14 +376,13 @@ def shape_phases(rows: list[TidyRow]) -> Table:
     return Table("ssiqa_phases", caption, ("Transfer", "Method"), columns, sections)
 
 
-def phase_curves(rows: Sequence[TidyRow]) -> dict[str, dict[str, list[Any]]]:
+def phase_curves(rows: Sequence[TidyRow]) -> dict[str, dict[str, list[TidyRow]]]:
     """Returns transfer -> what is measured -> SRCC after each experience, of the method without a variant."""
     plain = [row for row in rows if row.table == "ssiqa_phases" and row.metric.startswith("SRCC")]
     shown = [row for row in plain if not row.variant] or plain
-    first = shown[0] if shown else None
-    curves: dict[str, dict[str, list[Any]]] = {}
+    curves: dict[str, dict[str, list[TidyRow]]] = {}
     for row in shown:
-        assert first is not None
-        if (row.backbone, row.variant) == (first.backbone, first.variant) and row.setting != COMMON:
+        same = (row.backbone, row.variant) == (shown[0].backbone, shown[0].variant)
+        if same and row.setting != COMMON:
             curves.setdefault(row.order, {}).setdefault(row.setting, []).append(row)
     return curves
