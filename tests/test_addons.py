@@ -360,7 +360,13 @@ RAISING = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "jobs"), [("strategy", 1), ("strategy", 2), ("dataset", 1), ("backbone", 1)]
+    ("kind", "jobs"),
+    [
+        ("strategy", 1),
+        pytest.param("strategy", 2, marks=pytest.mark.slow),
+        ("dataset", 1),
+        ("backbone", 1),
+    ],
 )
 def test_what_ones_own_code_raises_is_shown_with_its_lines(
     kind: str, jobs: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]

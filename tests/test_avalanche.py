@@ -843,6 +843,7 @@ def finished(miniatures, undrawn, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_runs_end_in_rows_of_the_report(finished):
     frame = load(finished)
     for name in NAMES:
@@ -868,6 +869,7 @@ def test_a_run_resumed_at_every_node_gives_the_same_bits(finished, miniatures, t
     assert len(list((out / "train").iterdir())) == len(NAMES) * NODES
 
 
+@pytest.mark.slow
 def test_a_log_has_the_numbers_of_the_history(finished):
     nodes = list((finished / "train").iterdir())
     assert len(nodes) == len(NAMES) * NODES

@@ -67,6 +67,7 @@ def test_row_has_an_exponent_for_every_repeat_and_keeps_the_times() -> None:
     assert found.note.startswith("not linear: all repeats together 2.000")
 
 
+@pytest.mark.slow
 def test_growth_from_end_to_end(setting: Conditions) -> None:
     for found in (growth.scoring_images(setting, (2, 3)), growth.scoring_tasks(setting, 2)):
         assert len(found.ours) == 1
@@ -75,6 +76,7 @@ def test_growth_from_end_to_end(setting: Conditions) -> None:
     assert growth.training_images(setting, (16, 32)).raw.keys() == {"16", "32"}
 
 
+@pytest.mark.slow
 def test_precision_of_finished_runs(miniatures: Path, setting: Conditions, tmp_path: Path) -> None:
     flags = {"strategy": "tsn", "orders": "bid,live", "data": str(miniatures), "out": str(tmp_path / "runs")}
     short = ["training.epochs=1", "training.warmup_epochs=0"]

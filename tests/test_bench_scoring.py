@@ -69,6 +69,7 @@ def test_ours_computes_what_the_model_says(setting: Conditions, source: DecodedD
             assert torch.allclose(torch.cat(net(image).stages, dim=1)[0], stages[i], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_from_end_to_end(setting: Conditions) -> None:
     row = score_speed.against_limit(setting, "scnn", SHAPES, "tiny")
     assert len(row.ours) == len(row.reference) == 1

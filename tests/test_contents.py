@@ -11,7 +11,7 @@ from cliqa_bench.cli import parser
 from cliqa_bench.results.nodes import read_answers, read_json
 
 
-def test_answers_say_which_images_show_one_content(miniatures: Path, tmp_path: Path) -> None:
+def test_answers_say_which_images_show_one_content(miniatures: Path, undrawn: None, tmp_path: Path) -> None:
     words = ["run", "--strategy", "naive", "--orders", "bid,csiq", "--data", str(miniatures)]
     words += ["--out", str(tmp_path), "--set", "training.epochs=1", "--set", "training.warmup_epochs=1"]
     assert parser.main(words) == 0

@@ -573,7 +573,7 @@ class Merged(Strategy):
 
 
 def test_extra_columns_are_answered_read_verified_and_scored(
-    miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    miniatures: Path, undrawn: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "merged.py"
     file.write_text(MERGED, encoding="utf-8")

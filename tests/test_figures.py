@@ -146,6 +146,7 @@ def test_code_that_draws_in_another_folder_counts(tmp_path: Path, monkeypatch: p
     assert len(gallery._code.__wrapped__()) == len(before) + 1
 
 
+@pytest.mark.slow
 def test_the_same_numbers_are_the_same_bytes(small: Path, drawn: list[gallery.Drawn], tmp_path: Path) -> None:
     assert [[p.name for p in d.files] for d in drawn] == [
         [f"{name}.{kind}" for kind in ("svg", "pdf", "png")] for name in DRAWN
@@ -403,7 +404,11 @@ def test_figures_are_drawn_again_only_when_something_changed(
     assert len(drawings) == 5
 
 
-def test_figures_are_drawn_again_when_a_picture_has_come(tmp_path: Path) -> None:
+def test_figures_are_drawn_again_when_a_picture_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_pictures = tuple(picture for picture in gallery.PICTURES if picture.name == "fig_5")
+    monkeypatch.setattr(gallery, "PICTURES", of_pictures)
     out, folder = tmp_path / "runs", tmp_path / "report"
     folder.mkdir()
     record_pictures(out, recorded.record_tsn(out, sequence=["live", "bid"], order="live,bid", images=8))

@@ -356,6 +356,7 @@ def test_generators_come_back_in_the_order_of_the_tasks() -> None:
     assert drawn == list(range(12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [

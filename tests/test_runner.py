@@ -19,6 +19,8 @@ from cliqa_bench.metrics import srcc
 from cliqa_bench.reports import load
 from cliqa_bench.results import nodes, records
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).resolve().parents[1]
 ORDERS = "live,bid;bid,live"
 

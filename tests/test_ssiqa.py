@@ -233,6 +233,7 @@ def test_standard_numbers_have_mean_0_and_deviation_1() -> None:
 # -- what is learned -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [
