@@ -78,7 +78,7 @@ import os, signal, sys
 from cliqa_bench.system.processes import processes
 
 def work(_):
-    os.write(1, b"%d\n" % os.getpid())  # at once: print may write the end of the line apart
+    os.write(1, b"%d\\n" % os.getpid())  # at once: print may write the end of the line apart
     signal.pause()
 
 if __name__ == "__main__":
