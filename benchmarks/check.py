@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliqa_bench.benchmarks.base import Dataset, content
-from cliqa_bench.benchmarks.parts import split_of
+from cliqa_bench.benchmarks.parts import check_scores, split_of
 from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading, is_converted
 from cliqa_bench.benchmarks.splits import Split
 from cliqa_bench.benchmarks.suites import ORDERS, dataset_class, find_folder
@@ -217,6 +217,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
         row.unlabelled = dataset.unlabelled_files()
         with _noted(row, "of the split"):
             row.split = split_of(split, dataset, row.ratings)
+            check_scores(dataset, row.ratings, row.split)
         row.notes += [*dataset.notes(), *([row.split.note] if row.split and row.split.note else [])]
     return row
 

@@ -386,6 +386,18 @@ def test_the_whole_of_a_part_is_checked(miniatures: Path, capsys: pytest.Capture
     assert unlabelled.split()[4:6] == ["125", "125"]
 
 
+def test_a_test_image_without_a_score_is_found_by_the_check(
+    miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_of_kadid(miniatures, tmp_path / "data")
+    split = load_materials([UNLABELLED], miniatures)[UNLABELLED].split
+    lost = split.keys("test")[0]
+    header, rows = rows_of(folder)
+    write_rows(folder, header, [row for row in rows if row[0] != Path(lost).name])
+    assert main(["data", "check", str(folder.parent), "--datasets", UNLABELLED]) == 2
+    assert f"the test image {lost} has no score; add it" in capsys.readouterr().out
+
+
 OWN_DATASET = '''
 """Cats."""
 import math

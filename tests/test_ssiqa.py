@@ -21,6 +21,7 @@ from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.cli import parser
 from cliqa_bench.config import PRESETS
 from cliqa_bench.errors import UserError
+from cliqa_bench.learning import learner as learner_module
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.models.heads import LinearHead
 from cliqa_bench.reports import load
@@ -527,6 +528,23 @@ def test_the_last_epoch_stays_unless_validation_is_to_choose(sources: list[Decod
             found.append(learner.best_epoch)
             seen.append(source)
         assert found == best
+
+
+def test_images_without_scores_are_not_scored_in_vain(
+    sources: list[DecodedDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated: list[str] = []
+    original = learner_module.score_images
+
+    def noted(model: Any, source: DecodedDataset, *more: Any, **named: Any) -> Any:
+        validated.append(source.name)
+        return original(model, source, *more, **named)
+
+    monkeypatch.setattr(learner_module, "score_images", noted)
+    run = Run(SSIQA(k1=4, k2=4, **FULL), sources, [without_labels(sources[1])])
+    epochs = TRAINING.warmup_epochs + TRAINING.epochs
+    assert validated == [sources[0].name] * epochs
+    assert {row["val_srcc"] for row in run.learners[1].history} == {None}
 
 
 def test_statistics_of_the_normalisation_stand_still_in_a_block(sources: list[DecodedDataset]) -> None:

@@ -463,7 +463,7 @@ class Learner(SupervisedTemplate):
 
         Of datasets that are learned together with a head each, every one is scored by its own head.
 
-        It is nan where the scores of a dataset are constant.
+        It is nan where the scores of a dataset are constant, or there are none.
         """
         self.model.eval()
         value = float(np.mean([self._validate(source) for source in self.sources]))
@@ -472,6 +472,10 @@ class Learner(SupervisedTemplate):
         return value
 
     def _validate(self, source: DecodedDataset) -> float:
+        mos = source.labels[source.indices("val")]
+        self._count(len(mos), "validation")
+        if np.isnan(mos).any():  # nothing to compare with
+            return math.nan
         newest = self.one_head or source is self.sources[-1]
 
         def score(images: Tensor) -> Tensor:
@@ -479,8 +483,6 @@ class Learner(SupervisedTemplate):
             return scores
 
         scores = score_images(score, source, "val", 1, self.device, self.training.precision)
-        mos = source.labels[source.indices("val")]
-        self._count(len(mos), "validation")
         return srcc(np.asarray(scores[:, 0], dtype=np.float64), mos)
 
     # -- after the last epoch --------------------------------------------------------------------------------
