@@ -21,8 +21,8 @@ from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.cli import parser
 from cliqa_bench.config import PRESETS
 from cliqa_bench.errors import UserError
-from cliqa_bench.learning import learner as learner_module
 from cliqa_bench.learning.learner import Learner
+from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.models.heads import LinearHead
 from cliqa_bench.reports import load
 from cliqa_bench.results.nodes import read_answers
@@ -534,13 +534,12 @@ def test_images_without_scores_are_not_scored_in_vain(
     sources: list[DecodedDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     validated: list[str] = []
-    original = learner_module.score_images
 
     def noted(model: Any, source: DecodedDataset, *more: Any, **named: Any) -> Any:
         validated.append(source.name)
-        return original(model, source, *more, **named)
+        return score_images(model, source, *more, **named)
 
-    monkeypatch.setattr(learner_module, "score_images", noted)
+    monkeypatch.setattr("cliqa_bench.learning.learner.score_images", noted)
     run = Run(SSIQA(k1=4, k2=4, **FULL), sources, [without_labels(sources[1])])
     epochs = TRAINING.warmup_epochs + TRAINING.epochs
     assert validated == [sources[0].name] * epochs
