@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,6 +39,13 @@ class FeatureNet(nn.Module):
 
     def init_head(self, head: nn.Linear) -> None:
         """Draws the first weights of a head that reads the final features; by default torch's are kept."""
+
+    def text_weights(self) -> Mapping[str, Tensor]:
+        """Returns the weights of the text tower that it was pre-trained with; {} without one.
+
+        They have OpenAI's names, and `logit_scale` is one of them.
+        """
+        return {}
 
     def fixed(self, images: Tensor) -> Tensor | None:
         """Returns what a part that never learns says of images, alike for all tasks; None without one."""

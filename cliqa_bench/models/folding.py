@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.models.heads import CosineHead
+from cliqa_bench.models.heads import CosineHead, score_of
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.models.views import TaskNorm, TaskNorms, TaskView, replace_module
 from cliqa_bench.system.signals import raise_if_stopped
@@ -148,7 +148,8 @@ class Scorer(nn.Module):
             if isinstance(self.heads, Tensor):  # (tasks, d)
                 return (finals * self.heads).sum(dim=2)
             of_task = finals.expand(-1, len(self.heads), -1).unbind(dim=1)
-            return torch.stack([head(x) for head, x in zip(self.heads, of_task, strict=True)], dim=1)
+            said = [(head, head(x)) for head, x in zip(self.heads, of_task, strict=True)]
+            return torch.stack([score_of(*one) for one in said], dim=1)
 
 
 class MergedHead(nn.Module):

@@ -8,6 +8,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cliqa_bench.backbones.staged import FeatureNet
+
+
+class RichHead(nn.Module):
+    """A head that says more of an image than a score.
+
+    It takes the features (B, d), or (B, U, d) where an image is looked at in U windows (`windows` of the
+    strategy), to what it says, (B, ...).
+    """
+
+    def begin(self, net: FeatureNet) -> None:
+        """Takes what the backbone has for it, before it learns; nothing unless overridden."""
+
+    def score(self, said: Tensor) -> Tensor:
+        """Returns the scores (B,) of images, higher is better, from what `forward` says of them."""
+        raise NotImplementedError
+
 
 class CosineHead(nn.Linear):
     """Scores features of unit length: in evaluation their cosine with the head's direction, in [-1, 1].
@@ -63,3 +80,8 @@ class LinearHead(nn.Module):
         with torch.no_grad():
             self.linear.weight.copy_(torch.from_numpy(weights)[None])
             self.linear.bias.fill_(intercept)
+
+
+def score_of(head: nn.Module, said: Tensor) -> Tensor:
+    """Returns the scores (B,) of images from what a head says of them."""
+    return head.score(said) if isinstance(head, RichHead) else said

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cliqa_bench.backbones.staged import NORMS, FeatureNet, Features
 from cliqa_bench.errors import UserError, run_again
-from cliqa_bench.models.heads import CosineHead
+from cliqa_bench.models.heads import CosineHead, RichHead, score_of
 from cliqa_bench.models.views import TaskNorms, TaskView, task_norms
 from cliqa_bench.seeds import seed_for
 
@@ -80,6 +80,8 @@ class QualityModel(nn.Module):
             if head is None:
                 head = CosineHead(self.feature_size)
                 self.net.init_head(head)
+            elif isinstance(head, RichHead):
+                head.begin(self.net)
         device = next(self.net.parameters()).device
         self.heads.append(head.to(device))
         if self.view is not None:
@@ -96,8 +98,7 @@ class QualityModel(nn.Module):
     def head(self, task: int, features: Tensor) -> Tensor:
         """Returns a head's scores (B,) of features (B, d), in float32."""
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 would tie images
-            scores: Tensor = self.heads[task](features.float())
-            return scores
+            return score_of(self.heads[task], self.heads[task](features.float()))
 
     def score(self, images: Tensor, task: int) -> Tensor:
         """Returns the scores (B,) of one task's head, computed from that task's features."""
