@@ -146,8 +146,8 @@ def aspects_csv(rows: Iterable[tuple[str, Sequence[str]]]) -> str:
 def unknown_aspects(strategy: str, title: str) -> UserError:
     """Returns the error of a strategy that learns scenes or distortions from a dataset that has none."""
     return UserError(
-        f"{strategy} learns scenes and distortions, and those of {title} are not known: they come with LIQE's "
-        f"split files (--split PATH); or set {strategy}.tasks=q"
+        f"{strategy} learns scenes and distortions, and those of {title} are not known: they come with "
+        f"LIQE's split files (--split PATH); or set {strategy}.tasks=q"
     )
 
 

@@ -236,13 +236,16 @@ class DecodedDataset:
         for images, first, second in self._groups(training, epoch, seed, batch):
             yield self._batch(images, first, second, training, cuts, crops)
 
-    def batch_of(self, images: NDArray[np.int64], training: Training, rng: np.random.Generator) -> Batch:
+    def batch_of(
+        self, images: NDArray[np.int64], training: Training, rng: np.random.Generator, crops: int = 1
+    ) -> Batch:
         """Cuts images of the caller's choice.
 
         Args:
             images: (n,) positions in `ratings`.
             training: Crop and augmentation.
             rng: Source of crops and flips.
+            crops: How many crops of each image it holds.
 
         Returns:
             The mini-batch, with all pairs among the images.
@@ -251,7 +254,7 @@ class DecodedDataset:
             UserError: If an image has no label.
         """
         first, second = batch_pairs(len(images))
-        return self._batch(images, first, second, training, rng)
+        return self._batch(images, first, second, training, rng, crops)
 
     def _batch(
         self,

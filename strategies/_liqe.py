@@ -3,8 +3,8 @@
 Zhang, Zhai, Wei, Yang, Ma: "Blind Image Quality Assessment via Vision-Language Correspondence: A Multitask
 Learning Perspective", CVPR 2023. The head says how probable each combination of quality, scene and distortion
 is (`models.text_head`). Its marginals learn by fidelity losses: the quality from pairs of images of one
-dataset (Eq. 6), the scene as a many-hot label (Eq. 7), the distortion as a one-hot label (Eq. 9). Their sum is
-weighted by how fast each of them falls (Eq. 11).
+dataset (Eq. 6), the scene as a many-hot label (Eq. 7), the distortion as a one-hot label (Eq. 9). Their sum
+is weighted by how fast each of them falls (Eq. 11).
 
 `docs/liqe.md` says where paper and published code disagree, and which option stands for which.
 """
@@ -19,7 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.aspects import Tasks
-from cliqa_bench.benchmarks.aspect_labels import Aspects, distortion_targets, scene_targets, unknown_aspects
+from cliqa_bench.benchmarks.aspect_labels import (
+    Aspects,
+    distortion_targets,
+    scene_targets,
+    unknown_aspects,
+)
 from cliqa_bench.errors import UserError
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Floats
@@ -362,7 +367,7 @@ class TextMultitask(Strategy):
         )  # fmt: skip
 
     def _pairs_of(self, learner: Learner, scores: Floats) -> tuple[Positions, Positions, NDArray[np.float32]]:
-        """Returns all pairs of a dataset's images in a mini-batch, and whether the first is the better one."""
+        """Returns all pairs of a dataset's images in a mini-batch, and which first ones are the better."""
         from cliqa_bench.benchmarks.pairs import batch_pairs, pair_labels
 
         first, second = batch_pairs(len(scores))
@@ -400,7 +405,8 @@ class TextMultitask(Strategy):
         if not known:
             return {}
         every = [known[key] for key in source.keys("test")]
-        parts = [make(every) for task, make in (("s", scene_targets), ("d", distortion_targets)) if task in self.tasks]
+        made = {"s": scene_targets, "d": distortion_targets}
+        parts = [made[task](every) for task in made if task in self.tasks]
         return {TRUE_ASPECTS: np.concatenate(parts, axis=1)}
 
     def state(self) -> dict[str, Tensor]:
@@ -422,7 +428,9 @@ class TextMultitask(Strategy):
     def load_progress(self, progress: dict[str, Tensor], learner: Learner) -> None:
         """Takes back what `progress` returned."""
         self._dwa = DynamicWeights(self.temperature)
-        self._dwa.means = [progress[name].cpu().numpy() for name in sorted(progress) if name.startswith("mean.")]
+        self._dwa.means = [
+            progress[name].cpu().numpy() for name in sorted(progress) if name.startswith("mean.")
+        ]
 
 
 def _text_head(model: QualityModel, task: int) -> TextHead:

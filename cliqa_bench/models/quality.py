@@ -97,8 +97,13 @@ class QualityModel(nn.Module):
 
     def head(self, task: int, features: Tensor) -> Tensor:
         """Returns a head's scores (B,) of features (B, d), in float32."""
+        return score_of(self.heads[task], self.said(task, features))
+
+    def said(self, task: int, features: Tensor) -> Tensor:
+        """Returns what a head says of features, in float32: scores (B,), or what a `RichHead` does."""
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 would tie images
-            return score_of(self.heads[task], self.heads[task](features.float()))
+            said: Tensor = self.heads[task](features.float())
+            return said
 
     def score(self, images: Tensor, task: int) -> Tensor:
         """Returns the scores (B,) of one task's head, computed from that task's features."""
