@@ -29,7 +29,7 @@ NO_SCENE = "invalid"
 """Stands in the columns that a picture has no scene for."""
 
 FILE = "aspects.csv"
-"""Where a generated miniature says what its pictures show."""
+"""Where a generated miniature says what its pictures show; real data may have such a file, too."""
 
 COLUMNS = ("key", "distortion", "scene_1", "scene_2", "scene_3")
 
@@ -80,7 +80,7 @@ def aspects_of(dataset: Dataset, split: Split, ratings: Sequence[Rating]) -> dic
     for rating in ratings:
         if rating.key not in rows:  # split files leave none out
             where = dataset.root / FILE
-            faults.append(UserError(f"{where}: {rating.key} has no row; make the data anew"))
+            faults.append(UserError(f"{where}: {rating.key} has no row; add it"))
             continue
         try:
             found[rating.key] = known_words(rows[rating.key])
@@ -108,14 +108,14 @@ def known_words(row: AspectRow) -> Aspects:
 
 
 def own_rows(dataset: Dataset) -> dict[str, AspectRow]:
-    """Reads `aspects.csv` of a generated miniature; {} for real data, which have none.
+    """Reads `aspects.csv` beside the pictures; {} for real data without it.
 
     Raises:
         UserError: If it is missing or broken.
     """
-    if dataset.generated is None:
-        return {}
     path = dataset.root / FILE
+    if not path.is_file() and dataset.generated is None:
+        return {}
     if not path.is_file():
         raise UserError(
             f"{dataset.title}: no {FILE} in {dataset.root}, which an older version made; remove the folder "
@@ -124,12 +124,10 @@ def own_rows(dataset: Dataset) -> dict[str, AspectRow]:
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} ({error}); make the data anew") from error
+        raise UserError(f"cannot read {path} ({error}); mend it") from error
     wrong = next((n for n, cells in enumerate(lines, 1) if len(cells) != len(COLUMNS)), 0)
     if not lines or wrong or tuple(lines[0]) != COLUMNS:
-        raise UserError(
-            f"{path} row {wrong or 1} is not of the columns {','.join(COLUMNS)}; make the data anew"
-        )
+        raise UserError(f"{path} row {wrong or 1} is not of the columns {','.join(COLUMNS)}; mend it")
     return {cells[0]: AspectRow(f"{path} row {n}", tuple(cells[1:])) for n, cells in enumerate(lines[1:], 2)}
 
 

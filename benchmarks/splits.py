@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.benchmarks.aspect_labels import FILE as ASPECTS
 from cliqa_bench.benchmarks.aspect_labels import AspectRow
 from cliqa_bench.benchmarks.base import Dataset, content, find_file, folded
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_records
@@ -285,6 +286,26 @@ def find_split_folder(root: Path, dataset: Dataset, number: str = "") -> Path:
             f"{dataset.folders[0]}/splits2/{k}/"
         )
     return found
+
+
+def has_aspects(spec: str, dataset: Dataset) -> bool:
+    """Tells whether a dataset's scenes and distortions are known; opens no file.
+
+    Args:
+        spec: As in `resolve_split`.
+        dataset: The dataset.
+    """
+    if dataset.generated is not None or (dataset.root / ASPECTS).is_file():
+        return True
+    path, _, number = spec.strip().partition("#")
+    root = user_path(path)
+    if path == OFFICIAL or path.isdigit() or not root.is_dir():
+        return False
+    try:
+        found = _files(find_split_folder(root, dataset, number), dataset)
+    except UserError:
+        return False
+    return found is not None and found[0] == "liqe"
 
 
 def _files(folder: Path, dataset: Dataset) -> tuple[str, dict[Subset, Path]] | None:

@@ -284,7 +284,7 @@ def test_a_broken_file_is_told_with_its_row(miniatures: Path, tmp_path: Path) ->
         ("a,b\n", "row 1 is not of the columns"),
         ("\n".join([*lines[:4], "x,y"]), "row 5 is not of the columns"),
         (text.replace("jpeg2000 compression", "jpeg2001", 1), "'jpeg2001' is not a distortion"),
-        ("\n".join(lines[:-1]), "has no row; make the data anew"),
+        ("\n".join(lines[:-1]), "has no row; add it"),
         ("\udcff", "cannot read .*aspects.csv"),
     ):
         path.write_bytes(broken.encode(errors="surrogateescape"))
