@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cliqa_bench.benchmarks.aspect_labels import Aspects, aspects_of, repaired
 from cliqa_bench.benchmarks.pairs import batch_pairs, n_pairs_for, pair_labels, sample_pairs
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
+from cliqa_bench.benchmarks.pixels.windows import Windows
 from cliqa_bench.benchmarks.splits import unit_of
 from cliqa_bench.config import MAX_MEGAPIXELS, Training
 from cliqa_bench.errors import UserError
@@ -201,7 +202,13 @@ class DecodedDataset:
         return images // batch + (images % batch > 1)
 
     def train_batches(
-        self, training: Training, epoch: int, seed: int, batch: int, crops: int = 1
+        self,
+        training: Training,
+        epoch: int,
+        seed: int,
+        batch: int,
+        crops: int = 1,
+        windows: Windows | None = None,
     ) -> Iterator[Batch]:
         """Gives one epoch of training, cut and shuffled; the next mini-batch is made while one is used.
 
@@ -215,6 +222,7 @@ class DecodedDataset:
             seed: Seed of the training.
             batch: Images, or pairs, in a mini-batch.
             crops: How many crops of each image it holds.
+            windows: Where crops may lie, their size being the crop's; None for anywhere.
 
         Raises:
             UserError: If an image is smaller than the crop or has no label, or no two of them meet in a
@@ -226,18 +234,25 @@ class DecodedDataset:
                 f"{self.title}: a mini-batch of {batch} out of {len(self.keys('train'))} training images "
                 "holds no pair; both must be at least 2"
             )
-        return self._ahead(self._batches(training, epoch, seed, batch, crops))
+        return self._ahead(self._batches(training, epoch, seed, batch, crops, windows))
 
     def _ahead(self, items: Iterator[T]) -> Iterator[T]:
         return prefetch(items) if self.cache.made_ahead else items
 
-    def _batches(self, training: Training, epoch: int, seed: int, batch: int, crops: int) -> Iterator[Batch]:
+    def _batches(
+        self, training: Training, epoch: int, seed: int, batch: int, crops: int, windows: Windows | None
+    ) -> Iterator[Batch]:
         cuts = rng_for("crops", self.name, seed, epoch)
         for images, first, second in self._groups(training, epoch, seed, batch):
-            yield self._batch(images, first, second, training, cuts, crops)
+            yield self._batch(images, first, second, training, cuts, crops, windows)
 
     def batch_of(
-        self, images: NDArray[np.int64], training: Training, rng: np.random.Generator, crops: int = 1
+        self,
+        images: NDArray[np.int64],
+        training: Training,
+        rng: np.random.Generator,
+        crops: int = 1,
+        windows: Windows | None = None,
     ) -> Batch:
         """Cuts images of the caller's choice.
 
@@ -246,6 +261,7 @@ class DecodedDataset:
             training: Crop and augmentation.
             rng: Source of crops and flips.
             crops: How many crops of each image it holds.
+            windows: As in `train_batches`.
 
         Returns:
             The mini-batch, with all pairs among the images.
@@ -254,7 +270,7 @@ class DecodedDataset:
             UserError: If an image has no label.
         """
         first, second = batch_pairs(len(images))
-        return self._batch(images, first, second, training, rng, crops)
+        return self._batch(images, first, second, training, rng, crops, windows)
 
     def _batch(
         self,
@@ -264,13 +280,17 @@ class DecodedDataset:
         training: Training,
         rng: np.random.Generator,
         crops: int = 1,
+        windows: Windows | None = None,
     ) -> Batch:
         import torch
 
         if key := self._unlabelled(images):  # a pair with it would get a label all the same
             raise UserError(f"{self.title}: image {key} has no opinion score and cannot be paired")
         each = np.repeat(images, crops)
-        tops, lefts, flips = self._cuts(each, training, rng)
+        if windows is None:
+            tops, lefts, flips = self._cuts(each, training, rng)
+        else:
+            tops, lefts, flips = self._windows(images, training, rng, crops, windows)
         x = self.cache.crops(each, tops, lefts, training.crop, flips)
         mos = self.labels[images]
         labels = pair_labels(mos[first], mos[second], training.ties)
@@ -312,6 +332,22 @@ class DecodedDataset:
             return room[:, 0] // 2, room[:, 1] // 2, np.zeros(len(images), bool)
         corners = rng.integers(0, room, endpoint=True)
         return corners[:, 0], corners[:, 1], rng.random(len(images)) < 0.5
+
+    def _windows(
+        self,
+        images: NDArray[np.int64],
+        training: Training,
+        rng: np.random.Generator,
+        crops: int,
+        windows: Windows,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        shapes = self.cache.shapes[images]
+        if training.augment != "none":
+            return windows.drawn(shapes, crops, rng)
+        # over again, where an image has fewer windows than there are to be crops
+        each = [windows.spread(height, width, crops) for height, width in shapes.tolist()]
+        tops, lefts = np.concatenate([corners[np.arange(crops) % len(corners)] for corners in each]).T
+        return tops, lefts, np.zeros(len(tops), bool)
 
     def eval_batches(
         self, subset: Subset, max_pixels: int = 1 << 22

@@ -27,8 +27,6 @@ class AspectReadout(nn.Module):
         """Returns (B, 9 scenes + 11 distortions), or those of the two that the texts name, of images."""
         task = self.model.n_tasks - 1
         head = cast("TextHead", self.model.heads[task])
-        final = self.model.features(images, task).final
-        with torch.autocast(images.device.type, enabled=False):
-            found = head.marginals(head(final.float()))
+        found = head.marginals(self.model.said(task, self.model.read_by_heads(images, task)))
         named = [part for part in (found.scene, found.distortion) if part.shape[1] > 1]
         return torch.cat(named, dim=1)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from cliqa_bench.benchmarks.decoded import DecodedDataset
+    from cliqa_bench.benchmarks.pixels.windows import Windows
     from cliqa_bench.config import Training
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.quality import QualityModel
@@ -254,6 +255,12 @@ class TextMultitask(Strategy):
 
         return TextHead(features, self.tasks)
 
+    def windows(self, training: Training) -> Windows | None:
+        """Returns the published windows of 224 x 224 if that is the crop; else an image is seen whole."""
+        from cliqa_bench.benchmarks.pixels.windows import Windows
+
+        return Windows() if training.crop == Windows.size else None
+
     # -- how it learns ---------------------------------------------------------------------------------------
 
     def protocol(self, training: Training) -> Training:
@@ -314,7 +321,7 @@ class TextMultitask(Strategy):
 
         if not learner.shown:
             raise UserError(f"{self.name} cannot learn from a plug-in's mini-batches; leave the plug-in out")
-        losses = torch.stack(self.losses(learner, learner.said, learner.shown))
+        losses = torch.stack(self.losses(learner, learner.said[learner.task], learner.shown))
         self._dwa.add(losses)
         return self.weighted(losses)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cliqa_bench.backbones.base import Backbone
     from cliqa_bench.benchmarks.decoded import DecodedDataset
+    from cliqa_bench.benchmarks.pixels.windows import Windows
     from cliqa_bench.config import Training
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.quality import QualityModel
@@ -258,8 +259,19 @@ class Strategy:
             features: Length d of an image's features, which have unit length.
 
         Returns:
-            A module from features (B, d) float32 to scores (B,), higher is better. The global generator is
-            seeded when this is called.
+            A module from features (B, d) float32 to scores (B,), higher is better, or one that says more, a
+            `models.heads.RichHead`. The global generator is seeded when this is called.
+        """
+        return None
+
+    def windows(self, training: Training) -> Windows | None:
+        """Returns in which windows a model looks at an image; None for the whole image in testing.
+
+        With windows, crops are drawn from their grid, and a head reads all windows, or crops, of an image at
+        once: it takes features (B, U, d) to what it says, and `pool` is not called.
+
+        Args:
+            training: The protocol under which it learns; its crop should be the windows' size.
         """
         return None
 

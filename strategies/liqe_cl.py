@@ -67,7 +67,8 @@ class LIQECL(TextMultitask):
         drawn = self._replay.draw(learner) if self._replay else None
         if drawn is None:
             return None
-        batch = drawn.source.batch_of(drawn.images, learner.training, drawn.rng, self.crops)
+        training = learner.training
+        batch = drawn.source.batch_of(drawn.images, training, drawn.rng, self.crops, self.windows(training))
         with learner.autocast():
             features = learner.model.features(to_float(batch.x.to(learner.device)), learner.task).final
         said = learner.model.said(learner.task, features.unflatten(0, (-1, self.crops)))

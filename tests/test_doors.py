@@ -802,7 +802,7 @@ def test_a_strategy_must_not_contradict_itself_about_features_of_their_own() -> 
         def view(self) -> None:
             return None
 
-    networks = RunNetworks(registry.load("backbones", "scnn"), "random")
+    networks = RunNetworks(registry.load("backbones", "scnn"), "random", TRAINING)
     with pytest.raises(UserError, match=r"Contradicts.own_features is True, but its view\(\) gives None"):
         networks.untrained(Contradicts())
 

@@ -609,7 +609,7 @@ def test_other_backbones_share_their_weights(name: str, capsys: pytest.CaptureFi
         pytest.importorskip("timm")
     backbone = registry.load("backbones", name)
     strategy = RR(tasks=2)
-    model = model_for(strategy, backbone.build("random", 3), backbone.feature_size)
+    model = model_for(strategy, backbone.build("random", 3), backbone.feature_size, TRAINING)
     strategy.prepare(model)
     said = capsys.readouterr().err
     view = cast(OwnedWeights, model.view)

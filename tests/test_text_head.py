@@ -296,12 +296,12 @@ def test_changed_weights_are_noticed(passes: list[int], how: str) -> None:
         before = model(images)
     if how == "in place":
         with torch.no_grad():
-            head.tower.get_parameter("resblocks.1.ln_2.weight")[3] += 1.5
+            head.tower.get_parameter("resblocks.1.ln_2.weight")[3].add_(1.5)
     elif how == "loaded":
         model.load_state_dict(model_of_seed(5).state_dict())
     elif how == "frozen":
         with torch.no_grad():
-            head.logit_scale += 1
+            head.logit_scale.add_(1)
     else:
         model.train()
         optimiser = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)

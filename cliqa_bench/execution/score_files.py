@@ -11,7 +11,7 @@ import torch
 
 from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.pixels.decode import decoder_version
-from cliqa_bench.config import PresetName
+from cliqa_bench.config import PresetName, Training
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.own_picture import most_pixels
 from cliqa_bench.execution.plan import gate_normalisation
@@ -73,7 +73,7 @@ class _FinishedRun:
         config = record.facts.get("config") or {}
         include(config.get("include"))
         backbone = load_backbone(str(config.get("backbone")))
-        self.networks = RunNetworks(backbone, config.get("weights"))
+        self.networks = RunNetworks(backbone, config.get("weights"), training_of(record))
         if backbone.weights_id(self.networks.weights) != record.facts.get("weights"):
             raise UserError(
                 f"run {record.id} was trained with other weights of {backbone.title} than those found here"
@@ -125,8 +125,13 @@ class _FinishedRun:
 
 def resize_of(record: RunRecord) -> int:
     """Returns how a run shrinks images, see `pixels.decode.adaptive_size`."""
+    return training_of(record).resize
+
+
+def training_of(record: RunRecord) -> Training:
+    """Returns the protocol of a run."""
     config = record.facts.get("config") or {}
-    return int((config.get("training") or {}).get("resize", 768))
+    return Training(**(config.get("training") or {}))
 
 
 def made_with(

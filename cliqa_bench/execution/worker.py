@@ -74,7 +74,7 @@ class Worker:
         self.plan, self.facts, self.tick, self.say = plan, facts, tick, say
         self.config: RunConfig = plan.config
         self.device = resolve_device(plan.config.device, number)
-        self._networks = RunNetworks(plan.backbone, plan.config.weights)
+        self._networks = RunNetworks(plan.backbone, plan.config.weights, plan.config.training)
         self._sources: dict[str, DecodedDataset] = {}
         self._gate_nets: dict[GateNormalisation, FeatureNet] = {}
         self._alive = LivePrefix(self._new_learner, self._experience, say)

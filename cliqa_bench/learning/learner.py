@@ -124,8 +124,8 @@ class Learner(SupervisedTemplate):
         epoch: Number of the epoch, counted from the start of the warm-up.
         seen: Dataset name -> source, of all experiences before this one, in their order.
         features: (B, d) features of the mini-batch's crops, with their graph.
-        said: What the head that learns says of the mini-batch: of each image, of all its crops together, if
-            it is a `RichHead`; else the scores of the crops.
+        said: What each head says of the mini-batch's images (or crops), with its graph; a score unless the
+            head says more, see `models.heads.RichHead`.
         images: How many images have passed in the current experience, in training and validation.
         best: The best epoch so far of the current experience: its validation SRCC, and both states.
         best_epoch: Which one it is, counted from 1.
@@ -178,7 +178,7 @@ class Learner(SupervisedTemplate):
         self.best_epoch = 0
         self.shown: ShownImages = []
         self.features = torch.empty(0)
-        self.said = torch.empty(0)
+        self.said: list[Tensor] = []
         self._targeted: dict[str, DecodedDataset] = {}  # with targets in the place of their scores
         self._losses: list[Tensor] = []
         self._unseen: list[
@@ -316,17 +316,19 @@ class Learner(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
-        heads = list(range(self.model.n_tasks)) if self.model.view is None else [self.task]
+        heads = range(self.model.n_tasks) if self.model.view is None else [self.task]
         crops = self.strategy.crops if self.is_training and self.shown else 1
-        rich = isinstance(self.model.heads[self.task], RichHead)
+        # a head reads all crops of an image at once
+        together = self.model.windows is not None or isinstance(self.model.heads[self.task], RichHead)
         with self.autocast():
             self.features = self.model.features(self.mb_x, self.task).final
-            features = self.features.unflatten(0, (-1, crops)) if rich else self.features
-            said = [self.model.said(task, features) for task in heads]
-        self.said = said[heads.index(self.task)]
-        parts = [score_of(self.model.heads[task], part) for task, part in zip(heads, said, strict=True)]
-        scores = torch.stack(parts, dim=1)
-        return scores if crops == 1 or rich else self.strategy.pool(scores.view(-1, crops, scores.shape[1]))
+            read = self.features.unflatten(0, (-1, crops)) if together else self.features
+            self.said = [self.model.said(task, read) for task in heads]
+            said = zip(heads, self.said, strict=True)
+            scores = torch.stack([score_of(self.model.heads[task], x) for task, x in said], dim=1)
+        if together or crops == 1:
+            return scores
+        return self.strategy.pool(scores.view(-1, crops, scores.shape[1]))
 
     def autocast(self) -> torch.autocast:
         """Returns the context in which a network runs in the training's precision."""

@@ -47,7 +47,8 @@ class EpochLoader:
         """Gives a dataset's mini-batches of the epoch; those of another start are drawn anew."""
         learner = self.learner
         epoch = learner.epoch + start * STARTS
-        return source.train_batches(learner.training, epoch, learner.seed, batch, learner.strategy.crops)
+        strategy, t = learner.strategy, learner.training
+        return source.train_batches(t, epoch, learner.seed, batch, strategy.crops, strategy.windows(t))
 
     def _one_a_step(self, sources: Sequence[DecodedDataset], batch: int) -> Iterator[Parts]:
         epochs = [self._batches(source, batch) for source in sources]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.backbones.staged import FeatureNet
+from cliqa_bench.config import Training
 from cliqa_bench.models.folding import folded
 from cliqa_bench.models.pretraining import distortion_aware
 from cliqa_bench.models.pretraining_config import PretrainConfig
@@ -27,10 +28,12 @@ class RunNetworks:
     Attributes:
         backbone: What all of them start from.
         weights: Where its pre-trained weights come from, see `RunConfig.weights`.
+        training: The run's protocol.
     """
 
     backbone: type[Backbone]
     weights: str | None
+    training: Training
 
     def _start(self) -> FeatureNet:
         return self.backbone.build(self.weights, seed_for("backbone") % 2**32)
@@ -45,7 +48,7 @@ class RunNetworks:
         Raises:
             UserError: If the strategy contradicts itself about features of the tasks' own.
         """
-        model = model_for(strategy, self._start(), self.backbone.feature_size, seed)
+        model = model_for(strategy, self._start(), self.backbone.feature_size, self.training, seed)
         return model.to(memory_format=torch.channels_last)
 
     def trained(self, node: Path, strategy: ModelParts, seed: int = 0) -> QualityModel:

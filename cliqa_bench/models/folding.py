@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.models.heads import CosineHead, score_of
-from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.quality import QualityModel, cut_windows
 from cliqa_bench.models.views import TaskNorm, TaskNorms, TaskView, replace_module
 from cliqa_bench.system.signals import raise_if_stopped
 
@@ -117,6 +117,7 @@ class Scorer(nn.Module):
         super().__init__()
         tasks = list(range(model.n_tasks)) if tasks is None else tasks
         heads = [model.heads[task] for task in tasks]
+        self.windows = model.windows
         with torch.no_grad():
             self.nets = nn.ModuleList(
                 folded(model.net, model.view, task) for task in (tasks if model.view else [None])
@@ -128,7 +129,12 @@ class Scorer(nn.Module):
                 self.heads = nn.ModuleList(copy.deepcopy(head).eval() for head in heads)
 
     def fixed(self, images: Tensor) -> Tensor | None:
-        """Returns what the part that never learns says of images, see `FeatureNet.fixed`."""
+        """Returns what the part that never learns says of images, see `FeatureNet.fixed`.
+
+        None where they are looked at in windows.
+        """
+        if self.windows is not None:
+            return None
         found: Tensor | None = self.nets[0].fixed(images)  # type: ignore[operator]  # taken for a tensor
         return found
 
@@ -141,15 +147,24 @@ class Scorer(nn.Module):
             images: ImageNet-normalised.
             fixed: What `fixed` returned for them, if that is known already.
         """
-        fixed = self.fixed(images) if fixed is None else fixed
-        finals = torch.stack([net(images, fixed).final for net in self.nets], dim=1)
+        if self.windows is None:
+            finals = self._finals(images, self.fixed(images) if fixed is None else fixed)
+        else:
+            cut = cut_windows(images, self.windows)
+            finals = self._finals(cut.flatten(0, 1)).unflatten(0, cut.shape[:2]).transpose(1, 2)
         with torch.autocast(images.device.type, enabled=False):
-            finals = finals.float()  # (B, tasks or 1, d)
+            finals = finals.float()  # (B, tasks or 1, d) or (B, tasks or 1, U, d)
             if isinstance(self.heads, Tensor):  # (tasks, d)
                 return (finals * self.heads).sum(dim=2)
-            of_task = finals.expand(-1, len(self.heads), -1).unbind(dim=1)
+            of_task = finals.expand(-1, len(self.heads), *finals.shape[2:]).unbind(dim=1)
             said = [(head, head(x)) for head, x in zip(self.heads, of_task, strict=True)]
             return torch.stack([score_of(*one) for one in said], dim=1)
+
+    def _finals(self, images: Tensor, fixed: Tensor | None = None) -> Tensor:
+        """Returns the final features of images, of each network, (B, tasks or 1, d)."""
+        if fixed is None:
+            fixed = self.nets[0].fixed(images)  # type: ignore[operator]  # taken for a tensor
+        return torch.stack([net(images, fixed).final for net in self.nets], dim=1)
 
 
 class MergedHead(nn.Module):

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from cliqa_bench.backbones.staged import NORMS, FeatureNet, Features
+from cliqa_bench.benchmarks.pixels.windows import Windows
+from cliqa_bench.config import Training
 from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.models.heads import CosineHead, RichHead, score_of
 from cliqa_bench.models.views import TaskNorms, TaskView, task_norms
 from cliqa_bench.seeds import seed_for
 
 NewHead = Callable[[int], "nn.Module | None"]
-"""Makes the head of a task from the length of the features: (B, d) float32 to (B,); None for the usual one.
-The global generator is seeded when it is called."""
+"""Makes the head of a task from the length of the features: (B, d) float32 to (B,), or a `RichHead`; None for
+the usual one. The global generator is seeded when it is called."""
 
 
 class ModelParts(Protocol):
@@ -33,6 +35,12 @@ class ModelParts(Protocol):
     def new_head(self, features: int) -> nn.Module | None:
         """Makes a head, see `NewHead`."""
 
+    def trained_under(self, training: Training) -> Training:
+        """Returns the protocol under which it learns, given the run's."""
+
+    def windows(self, training: Training) -> Windows | None:
+        """Returns in which windows an image is looked at; None for the whole image."""
+
 
 class QualityModel(nn.Module):
     """Scores images with one head per learned task.
@@ -46,6 +54,8 @@ class QualityModel(nn.Module):
         view: How each task comes by features of its own; None where all tasks share them.
         seed: Seeds the head that every task starts from; all start alike, as in the published code.
         new_head: Makes the heads; None for the usual ones.
+        windows: In which windows an image is looked at; None for the whole image. With windows, heads read
+            those of an image at once: (B, U, d), where they else read (B, d).
     """
 
     def __init__(
@@ -56,9 +66,11 @@ class QualityModel(nn.Module):
         view: TaskView | None = None,
         seed: int = 0,
         new_head: NewHead | None = None,
+        windows: Windows | None = None,
     ) -> None:
         super().__init__()
         self.net = net
+        self.windows = windows
         self.heads = nn.ModuleList()
         self.view = view
         self.feature_size = feature_size
@@ -95,19 +107,27 @@ class QualityModel(nn.Module):
         out: Features = self.net(images)
         return out
 
-    def head(self, task: int, features: Tensor) -> Tensor:
-        """Returns a head's scores (B,) of features (B, d), in float32."""
-        return score_of(self.heads[task], self.said(task, features))
+    def read_by_heads(self, images: Tensor, task: int | None = None) -> Tensor:
+        """Returns the final features of images, (B, d), or of their windows, (B, U, d)."""
+        if self.windows is None:
+            return self.features(images, task).final
+        cut = cut_windows(images, self.windows)
+        final: Tensor = self.features(cut.flatten(0, 1), task).final.unflatten(0, cut.shape[:2])
+        return final
 
     def said(self, task: int, features: Tensor) -> Tensor:
-        """Returns what a head says of features, in float32: scores (B,), or what a `RichHead` does."""
+        """Returns what a head says, see `heads.RichHead`; scores, where it says no more; in float32."""
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 would tie images
-            said: Tensor = self.heads[task](features.float())
-            return said
+            out: Tensor = self.heads[task](features.float())
+            return out
+
+    def head(self, task: int, features: Tensor) -> Tensor:
+        """Returns a head's scores (B,) of features (B, d), or (B, U, d) of windows, in float32."""
+        return score_of(self.heads[task], self.said(task, features))
 
     def score(self, images: Tensor, task: int) -> Tensor:
         """Returns the scores (B,) of one task's head, computed from that task's features."""
-        return self.head(task, self.features(images, task).final)
+        return self.head(task, self.read_by_heads(images, task))
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores images with every head.
@@ -121,7 +141,7 @@ class QualityModel(nn.Module):
         """
         if self.view is not None:
             return torch.stack([self.score(images, task) for task in range(self.n_tasks)], dim=1)
-        final = self.features(images).final
+        final = self.read_by_heads(images)
         return torch.stack([self.head(task, final) for task in range(self.n_tasks)], dim=1)
 
     def learnable_parameters(self) -> list[nn.Parameter]:
@@ -176,13 +196,25 @@ class QualityModel(nn.Module):
         self.load_state_dict(state, strict=False)
 
 
-def model_for(strategy: ModelParts, net: FeatureNet, feature_size: int, seed: int = 0) -> QualityModel:
-    """Returns a model without tasks, whose heads and view are a strategy's.
+def cut_windows(images: Tensor, windows: Windows) -> Tensor:
+    """Returns the windows by which images (B, 3, H, W) are scored, (B, U, 3, side, side)."""
+    height, width = images.shape[2:]
+    side = windows.side(height, width)
+    corners = windows.spread(height, width).tolist()
+    cut = [images[:, :, top : top + side, left : left + side] for top, left in corners]
+    return torch.stack([part.contiguous(memory_format=torch.channels_last) for part in cut], dim=1)
+
+
+def model_for(
+    strategy: ModelParts, net: FeatureNet, feature_size: int, training: Training, seed: int = 0
+) -> QualityModel:
+    """Returns a model without tasks, whose heads, view and windows are a strategy's.
 
     Args:
         strategy: The strategy.
         net: As in `QualityModel`.
         feature_size: As in `QualityModel`.
+        training: The run's protocol.
         seed: As in `QualityModel`.
 
     Raises:
@@ -192,7 +224,8 @@ def model_for(strategy: ModelParts, net: FeatureNet, feature_size: int, seed: in
     if (view is not None) != strategy.own_features:
         name = type(strategy).__name__
         raise UserError(f"{name}.own_features is {strategy.own_features}, but its view() gives {view}")
-    return QualityModel(net, feature_size, view=view, seed=seed, new_head=strategy.new_head)
+    windows = strategy.windows(strategy.trained_under(training))
+    return QualityModel(net, feature_size, view=view, seed=seed, new_head=strategy.new_head, windows=windows)
 
 
 def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> None:

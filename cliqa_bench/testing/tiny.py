@@ -95,7 +95,7 @@ def new_model(strategy: Strategy, seed: int = 0) -> QualityModel:
     """Returns an untrained S-CNN as the strategy wants it."""
     scnn = registry.load("backbones", "scnn")
     net = scnn.build("random", 3)
-    return model_for(strategy, net, scnn.feature_size, seed)
+    return model_for(strategy, net, scnn.feature_size, TRAINING, seed)
 
 
 def learn(

@@ -116,7 +116,7 @@ class OurTraining:
         self.strategy: Strategy = registry.load("strategies", name)()
         size = registry.load("backbones", job.backbone).feature_size
         net = backbone_net(job.backbone)
-        self.model = model_for(self.strategy, net, size).to(job.device)
+        self.model = model_for(self.strategy, net, size, job.training).to(job.device)
         self.seen: list[DecodedDataset] = []
         if self.strategy.depends_on == "prefix":
             self._learner(self.model, self.strategy, job.first)
