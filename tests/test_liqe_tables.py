@@ -350,13 +350,13 @@ def test_without_a_run_of_liqe_there_is_no_table(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- beside the paper's
 
 
-def published(out: Path, table: str) -> dict[tuple[str, ...], str]:
-    """Returns the published number beside each of ours."""
+def published(out: Path, table: str) -> dict[tuple[str, ...], dict[str, str]]:
+    """Returns the rows of a table, with the published number beside each of ours."""
     with (out / "report" / f"table_{table}.csv").open(newline="", encoding="utf-8") as file:
         return {
             tuple(row[name].lstrip("'") for name in ("method", "variant", "test_dataset", "metric")): row
             for row in csv.DictReader(file)
-        }  # type: ignore[misc]
+        }
 
 
 def test_published_numbers_stand_beside_ours(out: Path) -> None:
@@ -381,7 +381,7 @@ def test_published_numbers_stand_beside_ours(out: Path) -> None:
         },
     }  # fmt: skip
     for table, numbers in wanted.items():
-        rows: Any = published(out, table)
+        rows = published(out, table)
         for about, value in numbers.items():
             found = float(rows[about]["published"] or "nan")
             assert found == pytest.approx(value, nan_ok=True), (table, about)

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
-from typing import Any
-
-from numpy.typing import NDArray
 
 from cliqa_bench.reports.audit.recomputed_added import Run
 from cliqa_bench.reports.audit.recomputed_intervals import Predict
+from cliqa_bench.reports.audit.recomputed_pooled import Agree
+from cliqa_bench.reports.audit.recomputed_ssiqa import Files
 from cliqa_bench.reports.measure import setting_of
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.results.records import RunRecord
 from cliqa_bench.results.schema import EXTRA
-from cliqa_bench.types import Floats
-
-Files = Callable[[str | None], "dict[str, NDArray[Any]] | None"]
-"""From the id of an answers node to its arrays."""
-Agree = Callable[[str, "tuple[Floats, Floats] | None"], float]
 
 COVERED = ("liqe_1", "liqe_2", "liqe_4", "liqe_5", "liqe_aspects")
 _WORDS = {

@@ -50,7 +50,7 @@ COMMONEST = "always the commonest"
 """Says of every image what most test images have."""
 
 
-class _Named(NamedTuple):
+class _Variation(NamedTuple):
     """Rows of a variant: the paper's word for it, and what else it has."""
 
     setting: str
@@ -64,7 +64,7 @@ def _text(options: dict[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
-def _where_several(found: Sequence[_Named], main: str) -> list[TidyRow]:
+def _where_several(found: Sequence[_Variation], main: str) -> list[TidyRow]:
     """Returns the rows of what stands beside others and the main one, all else being alike."""
     words: dict[tuple[str, ...], set[str]] = {}
     for one in found:
@@ -109,7 +109,7 @@ def left_out_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         ]  # fmt: skip
         means = {run: mean_srcc_of(reader, source) for run, source in runs.items()}
         rows.append(filled(row, group, "mSRCC", "", means))
-        found.append(_Named(method.setting, method.backbone, rest, word, rows))
+        found.append(_Variation(method.setting, method.backbone, rest, word, rows))
     return _where_several(found, main="")
 
 
@@ -170,11 +170,11 @@ def task_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
             if any(metric in one for one in each.values()):
                 values = {run: one.get(metric, math.nan) for run, one in each.items()}
                 rows.append(filled(row, group, f"m{metric}", "", values))
-        found.append(_Named(*method[:3], joined_note(method.method, _text(options)), rows))
+        found.append(_Variation(*method[:3], joined_note(method.method, _text(options)), rows))
     return _of_several_tasks(found)
 
 
-def _of_several_tasks(found: Sequence[_Named]) -> list[TidyRow]:
+def _of_several_tasks(found: Sequence[_Variation]) -> list[TidyRow]:
     """Returns the rows of what was learned with several numbers of tasks, all else being alike."""
     alike: dict[tuple[str, ...], list[TidyRow]] = {}
     for one in found:
