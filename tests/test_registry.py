@@ -70,7 +70,7 @@ def test_names_import_nothing() -> None:
         ("strategies", "base", "unknown strategy 'base'"),
         ("strategies", "TSN", "unknown strategy 'TSN' (did you mean 'tsn'?); there is: "),
         ("backbones", "resnet1", "unknown backbone 'resnet1' (did you mean 'resnet18'?); there is: "),
-        ("backbones", "torchvision:x", "unknown backbone 'torchvision:x'; there is: resnet18, "),
+        ("backbones", "torchvision:x", "unknown backbone 'torchvision:x'; there is: clip_b32, resnet18, "),
         ("backbones", "_timm", "unknown backbone '_timm' (did you mean 'timm:NAME'?); there is: "),
     ],
 )

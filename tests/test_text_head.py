@@ -310,11 +310,9 @@ def test_changed_weights_are_noticed(passes: list[int], how: str) -> None:
         model.eval()
     with torch.no_grad():
         after = model(images)
-        text_head._Remembered._known.clear()
-        head.train(False)
-        fresh = model(images)
-    assert float((after - before).abs().max()) > 1e-5
-    assert torch.equal(after, fresh)
+    fresh = model(images).detach()  # where something may learn, texts are worked out anew
+    assert float((after - before).abs().max()) > 1e-4
+    torch.testing.assert_close(after, fresh, rtol=0, atol=SUMS)
 
 
 def model_of_seed(seed: int) -> QualityModel:

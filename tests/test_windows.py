@@ -153,6 +153,8 @@ def test_squares_are_drawn_from_the_whole_grid_of_the_mirrored_picture() -> None
         pairs = np.stack([found[:, :, 0], seen_at], axis=2).reshape(-1, 2)
         grid = {tuple(corner) for corner in Windows().grid(height, width).tolist()}
         assert {tuple(corner) for corner in pairs.tolist()} == grid
+    distinct = [len({tuple(square) for square in squares}) for squares in many.of(0).tolist()]
+    assert np.mean(distinct) > 2.5  # of 18 squares
     repeated = [len({tuple(square) for square in squares}) for squares in many.of(1).tolist()]
     assert 1 in repeated  # with replacement: the grid has two squares
 

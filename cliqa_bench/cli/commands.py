@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jsonargparse import ActionYesNo, Namespace
 
-from cliqa_bench.cli import data_commands
+from cliqa_bench.cli import data_commands, weights_commands
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.paths import user_path
@@ -425,10 +425,15 @@ COMMANDS: dict[str, Command] = {
     "data sheet": Command(
         "draw pictures of each dataset, ordered by label", data_commands.sheet_arguments, data_commands.sheet
     ),
+    "weights convert": Command(
+        "turn an archive of weights into a safetensors file",
+        weights_commands.convert_arguments,
+        weights_commands.convert,
+    ),
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
     "cite": Command("print what to cite for runs, as BibTeX", _cite_arguments, _cite),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
     "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),
 }
-GROUPS = {"data": "make, check and print datasets"}
+GROUPS = {"data": "make, check and print datasets", "weights": "convert files of weights"}

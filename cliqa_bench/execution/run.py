@@ -52,8 +52,9 @@ def versions() -> dict[str, str]:
     found = {"cliqa_bench": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         found[package] = importlib.metadata.version(package)
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found["timm"] = importlib.metadata.version("timm")
+    for extra in ("timm", "open_clip_torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[extra] = importlib.metadata.version(extra)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,17 +56,47 @@ def parse_weights(data: bytes, path: Path, advice: str) -> dict[str, Tensor]:
     """
     from safetensors.torch import load
 
+    _refuse_pickle(data, path, advice)
+    try:
+        tensors: dict[str, Tensor] = load(data)
+    except Exception as error:  # the library raises its own, and KeyError for a type it does not know
+        raise _not_safetensors(path, error, advice) from error
+    return tensors
+
+
+def read_tensors(path: Path, advice: str, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Returns some tensors of a safetensors file, on the CPU; the others are not read.
+
+    Args:
+        path: The file.
+        advice: What to do where it is something else.
+        wanted: Which tensors, by their names.
+
+    Raises:
+        UserError: If it is no safetensors file.
+    """
+    from safetensors import safe_open
+
+    with path.open("rb") as file:
+        _refuse_pickle(file.read(16), path, advice)
+    try:
+        with safe_open(path, "pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
+    except Exception as error:
+        raise _not_safetensors(path, error, advice) from error
+
+
+def _refuse_pickle(data: bytes, path: Path, advice: str) -> None:
     if is_pickle(data):
         raise UserError(
             f"{path} is a pickle, which could run any program: it was not read, weights are kept as "
             f"safetensors; {advice}"
         )
-    try:
-        tensors: dict[str, Tensor] = load(data)
-    except Exception as error:  # the library raises its own, and KeyError for a type it does not know
-        said = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{path} is no safetensors file ({said:.200}); {advice}") from error
-    return tensors
+
+
+def _not_safetensors(path: Path, error: Exception, advice: str) -> UserError:
+    said = " ".join(f"{type(error).__name__} {error}".split())
+    return UserError(f"{path} is no safetensors file ({said:.200}); {advice}")
 
 
 def is_pickle(data: bytes) -> bool:
