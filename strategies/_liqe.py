@@ -26,6 +26,7 @@ from cliqa_bench.benchmarks.aspect_labels import (
     unknown_aspects,
 )
 from cliqa_bench.errors import UserError
+from cliqa_bench.strategies._exemplars import Positions
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Floats
 
@@ -36,13 +37,11 @@ if TYPE_CHECKING:
     from cliqa_bench.benchmarks.decoded import DecodedDataset
     from cliqa_bench.benchmarks.pixels.windows import Windows
     from cliqa_bench.config import Training
-    from cliqa_bench.learning.learner import Learner
+    from cliqa_bench.learning.learner import Learner, ShownImages
     from cliqa_bench.models.quality import QualityModel
     from cliqa_bench.models.text_head import TextHead
 
-Positions = NDArray[np.int64]
 Pooling = Literal["datasets", "pairs"]
-Shown = list[tuple["DecodedDataset", "Tensor"]]
 
 EPS = 1e-8
 """Under every root (published code; not in the paper): keeps its slope finite at 0."""
@@ -331,7 +330,7 @@ class TextMultitask(Strategy):
         weights = self._dwa.weights(n) if self.weighting == "dwa" else np.ones(n)
         return (losses * losses.new_tensor(weights)).sum()
 
-    def losses(self, learner: Learner, said: Tensor, shown: Shown) -> list[Tensor]:
+    def losses(self, learner: Learner, said: Tensor, shown: ShownImages) -> list[Tensor]:
         """Returns the unweighted losses of images: quality, distortion, scene, as far as they are learned.
 
         Args:
@@ -353,7 +352,7 @@ class TextMultitask(Strategy):
 
     # -- what is to be learned -------------------------------------------------------------------------------
 
-    def step_labels(self, learner: Learner, shown: Shown) -> StepLabels:
+    def step_labels(self, learner: Learner, shown: ShownImages) -> StepLabels:
         """Returns what the images of a mini-batch are to be."""
         import torch
 

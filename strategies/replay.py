@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cliqa_bench.models.quality import QualityModel
 
 
-class Drawn(NamedTuple):
+class Replayed(NamedTuple):
     """Images of an earlier dataset that a step sees again.
 
     Attributes:
@@ -95,7 +95,7 @@ class Replay(Strategy):
         task, source, images, rng = drawn
         return self.reg_weight * learner.loss_on(source.batch_of(images, learner.training, rng), task)
 
-    def draw(self, learner: Learner) -> Drawn | None:
+    def draw(self, learner: Learner) -> Replayed | None:
         """Draws what a step sees again; None while no two images of a dataset are kept."""
         tasks = [t for t, name in enumerate(learner.seen) if len(self._kept.get(name, ())) > 1]
         if not tasks:
@@ -106,7 +106,7 @@ class Replay(Strategy):
         source = list(learner.seen.values())[task]
         kept = self._kept[source.name]
         images = rng.choice(kept, min(len(kept), learner.training.batch), replace=False)
-        return Drawn(task, source, images, rng)
+        return Replayed(task, source, images, rng)
 
     def consolidate(self, learner: Learner) -> None:
         """Makes room for the dataset just learned, and chooses what to keep of it."""
