@@ -134,6 +134,28 @@ def test_the_tower_is_clips_whatever_pads_a_row(tasks: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=2.8e-6)
 
 
+def test_what_texts_share_gets_the_gradients_of_all_of_them() -> None:
+    weights = openai_weights(TextTower(6, 64, 2))
+    names = ("token_embedding.weight", "positional_embedding", "text_projection")
+    leaves = {name: weights[name].clone().requires_grad_(True) for name in names}
+    rows = torch.tensor([row + [0] * (77 - len(row)) for row in rows_of("qsd")])
+    tower = TextTower.of_clip(weights, heads=2)
+    weighted = torch.randn(495, 6, generator=torch.Generator().manual_seed(1))
+    (tower() * weighted).sum().backward()
+    (by_rows({**weights, **leaves}, rows, 2) * weighted).sum().backward()
+    expected = [leaves[name].grad for name in names]
+    assert expected[0] is not None
+    assert expected[1] is not None
+    expected[0], expected[1] = expected[0][list(VOCABULARY)], expected[1][:24]
+    for name, wanted in zip(names, expected, strict=True):
+        found = tower.get_parameter(name).grad
+        assert found is not None
+        assert wanted is not None
+        scale = float(wanted.abs().max())
+        # largest difference seen: 1.2e-6
+        np.testing.assert_allclose(found / scale, wanted / scale, rtol=0, atol=3.6e-6)
+
+
 def test_text_features_are_the_golden_ones(shared: Path) -> None:
     tower = TextTower.of_clip(tiny_clip(shared), heads=2)
     with torch.no_grad():

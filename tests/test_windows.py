@@ -195,6 +195,8 @@ class Watched(Learner):
         output = super().forward()
         ((source, images),) = self.shown
         crops = self.mbatch[0].detach().clone()
+        by_image = self.features.detach().view(len(images), 3, 128)
+        torch.testing.assert_close(self.model.heads[0](by_image), self.said[0], rtol=0, atol=0)
         self.steps.append(
             (source, images.tolist(), crops, self.features.detach(), self.said, output.detach())
         )
