@@ -148,8 +148,9 @@ class Scorer(nn.Module):
             fixed: What `fixed` returned for them, if that is known already.
         """
         if isinstance(self.heads, Tensor):  # (tasks, d)
+            finals = self._read_by_heads(images, fixed)
             with torch.autocast(images.device.type, enabled=False):
-                return (self._read_by_heads(images, fixed) * self.heads).sum(dim=2)
+                return (finals * self.heads).sum(dim=2)
         said = zip(self.heads, self.said(images, fixed), strict=True)
         return torch.stack([score_of(*one) for one in said], dim=1)
 
