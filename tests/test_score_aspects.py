@@ -67,7 +67,7 @@ def test_they_are_those_that_the_run_answered(finished: Path, miniatures: Path, 
         assert float(row["score"]) == pytest.approx(float(score), abs=7e-7)  # 2.4e-7 seen
         for words, part, name in ((SCENES, p[:9], "scene"), (DISTORTIONS, p[9:], "distortion")):
             assert row[name] == words[part.argmax()]
-            assert float(row[f"{name}_probability"]) == pytest.approx(float(part.max()), abs=7e-7)  # 2.4e-7
+            assert float(row[f"{name}_probability"]) == pytest.approx(float(part.max()), abs=1.2e-6)  # 4.2e-7
         assert row["quality"] in QUALITIES and 0.2 <= float(row["quality_probability"]) <= 1
 
 
@@ -87,7 +87,7 @@ def test_a_picture_s_aspects_depend_on_no_other_picture(miniatures: Path, read: 
         row = together[path.name]
         assert [alone[name] for name in COLUMNS[::2]] == [row[name] for name in COLUMNS[::2]]
         for name in ("score", *COLUMNS[1::2]):
-            assert float(alone[name]) == pytest.approx(float(row[name]), abs=7e-7)  # 2.4e-7 seen
+            assert float(alone[name]) == pytest.approx(float(row[name]), abs=2e-6)  # 7.2e-7 seen
 
 
 def test_a_table_in_a_file_is_resumed_and_holds_the_same(
@@ -144,15 +144,15 @@ def test_what_texts_do_not_name_is_not_said(tasks: Any, named: tuple[str, ...]) 
         scored = aspects(images)
         features = model.read_by_heads(images, 0)
         joint = cast(TextHead, model.heads[0])(features).exp().double().numpy()
-    # 7e-7 seen
-    np.testing.assert_allclose(scored.scores, joint.sum(axis=(2, 3)) @ np.arange(1, 6), rtol=0, atol=2e-6)
+    # 8.4e-7 seen
+    np.testing.assert_allclose(scored.scores, joint.sum(axis=(2, 3)) @ np.arange(1, 6), rtol=0, atol=2.5e-6)
     expected: list[Any] = [float(scored.scores[1])]
     for name, words, axes in (
         ("quality", QUALITIES, (1, 2)), ("scene", SCENES, (0, 2)), ("distortion", DISTORTIONS, (0, 1)),
     ):  # fmt: skip
         if name in named:
             p = joint[1].sum(axis=axes)
-            expected += [words[p.argmax()], pytest.approx(p.max(), abs=1.5e-7)]  # 5e-8 seen
+            expected += [words[p.argmax()], pytest.approx(p.max(), abs=7e-7)]  # 2.4e-7 seen
     assert _numbers(scored.part(slice(1, 2))) == expected
 
 
