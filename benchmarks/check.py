@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from cliqa_bench.benchmarks.aspect_labels import aspect_note
 from cliqa_bench.benchmarks.base import Dataset, content
 from cliqa_bench.benchmarks.parts import check_scores, split_of
 from cliqa_bench.benchmarks.pixels.decode import RELEASED, Reading, is_converted
@@ -219,6 +220,9 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
             row.split = split_of(split, dataset, row.ratings)
             check_scores(dataset, row.ratings, row.split)
         row.notes += [*dataset.notes(), *([row.split.note] if row.split and row.split.note else [])]
+        if row.split is not None:
+            with _noted(row, "of scenes and distortions"):
+                row.notes += filter(None, [aspect_note(dataset, row.split, row.ratings)])
     return row
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.benchmarks.aspect_labels import Aspects, aspects_of, repaired
 from cliqa_bench.benchmarks.pairs import batch_pairs, n_pairs_for, pair_labels, sample_pairs
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.windows import Windows
@@ -119,6 +120,20 @@ class DecodedDataset:
     def std(self) -> NDArray[np.float64]:
         """(n,) standard deviations of the opinions on all images, in the unit of `mos`; nan where unknown."""
         return np.array([rating.std for rating in self.ratings], np.float64)
+
+    @cached_property
+    def aspects(self) -> dict[str, Aspects]:
+        """Image key -> distortion and scenes, as its files say them; {} if nothing says them.
+
+        Raises:
+            UserError: If a word is in no table, or an image is left out.
+        """
+        return aspects_of(self.dataset, self.split, self.ratings)
+
+    @cached_property
+    def repaired_aspects(self) -> dict[str, Aspects]:
+        """The same without the fault of LIQE's files about LIVE, see `aspect_labels.repaired`."""
+        return repaired(self.dataset, self.aspects, self.ratings)
 
     @cached_property
     def contents(self) -> NDArray[np.int64]:
@@ -231,13 +246,22 @@ class DecodedDataset:
         for images, first, second in self._groups(training, epoch, seed, batch):
             yield self._batch(images, first, second, training, cuts, crops, windows)
 
-    def batch_of(self, images: NDArray[np.int64], training: Training, rng: np.random.Generator) -> Batch:
+    def batch_of(
+        self,
+        images: NDArray[np.int64],
+        training: Training,
+        rng: np.random.Generator,
+        crops: int = 1,
+        windows: Windows | None = None,
+    ) -> Batch:
         """Cuts images of the caller's choice.
 
         Args:
             images: (n,) positions in `ratings`.
             training: Crop and augmentation.
             rng: Source of crops and flips.
+            crops: How many crops of each image it holds.
+            windows: As in `train_batches`.
 
         Returns:
             The mini-batch, with all pairs among the images.
@@ -246,7 +270,7 @@ class DecodedDataset:
             UserError: If an image has no label.
         """
         first, second = batch_pairs(len(images))
-        return self._batch(images, first, second, training, rng)
+        return self._batch(images, first, second, training, rng, crops, windows)
 
     def _batch(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from cliqa_bench.benchmarks.aspect_labels import aspects_of
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.parts import check_scores, hidden, in_group, part_split
 from cliqa_bench.benchmarks.pixels.decode import reading_changes
@@ -75,6 +76,16 @@ class LabelledDataset:
     def contents(self) -> str:
         """The same but for the split, as if all images were test images: splits of the same data share it."""
         return self._fingerprint(whole(self.whole.ratings))
+
+    @cached_property
+    def aspects_digest(self) -> str:
+        """A digest of what is known of the pictures' distortions and scenes; "" if nothing is.
+
+        Raises:
+            UserError: As `aspects_of`.
+        """
+        found = aspects_of(self.dataset, self.split, self.ratings)
+        return digest(sorted((key, *found[key]) for key in self.split.subset), length=64) if found else ""
 
     @cached_property
     def _hashes(self) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from cliqa_bench.benchmarks.base import Dataset
@@ -139,11 +140,8 @@ def part_split(dataset: Dataset, ratings: Sequence[Rating], split: Split) -> Spl
     first = part.block - 1
     shared = dealt["val"][first % len(dealt["val"])]  # of the block itself, unless there are too few
     kept = {*dealt["train"][first :: part.blocks], *dealt["val"][first :: part.blocks], shared}
-    return make_split(
-        split.name,
-        [r for r in chosen if split.subset[r.key] == "test" or unit_of(r) in kept],
-        split.subset,
-    )
+    mine = [r for r in chosen if split.subset[r.key] == "test" or unit_of(r) in kept]
+    return replace(make_split(split.name, mine, split.subset), aspects=split.aspects)
 
 
 def _shuffled(

@@ -13,13 +13,15 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.benchmarks.aspect_labels import FILE as ASPECTS
+from cliqa_bench.benchmarks.aspect_labels import AspectRow
 from cliqa_bench.benchmarks.base import Dataset, content, find_file, folded
 from cliqa_bench.benchmarks.readers.text import LabelRow, read_records
 from cliqa_bench.errors import UserError, one_line, refuse
@@ -57,12 +59,14 @@ class Split:
         subset: Image key -> subset, for every image, in rating order; of a part of a dataset, for its images.
         fingerprint: SHA-256 (hex) of all labels and where each image went; it does not depend on any order.
         note: What the user should know about how it was made; "" for nothing.
+        aspects: Image key -> what its files say of distortion and scenes; {} for nothing.
     """
 
     name: str
     subset: dict[str, Subset]
     fingerprint: str
     note: str = ""
+    aspects: Mapping[str, AspectRow] = field(default_factory=dict)
 
     def keys(self, subset: Subset) -> list[str]:
         """Returns the images of a subset, in rating order."""
@@ -284,6 +288,26 @@ def find_split_folder(root: Path, dataset: Dataset, number: str = "") -> Path:
     return found
 
 
+def has_aspects(spec: str, dataset: Dataset) -> bool:
+    """Tells whether a dataset's scenes and distortions are known; opens no file.
+
+    Args:
+        spec: As in `resolve_split`.
+        dataset: The dataset.
+    """
+    if dataset.generated is not None or (dataset.root / ASPECTS).is_file():
+        return True
+    path, _, number = spec.strip().partition("#")
+    root = user_path(path)
+    if path == OFFICIAL or path.isdigit() or not root.is_dir():
+        return False
+    try:
+        found = _files(find_split_folder(root, dataset, number), dataset)
+    except UserError:
+        return False
+    return found is not None and found[0] == "liqe"
+
+
 def _files(folder: Path, dataset: Dataset) -> tuple[str, dict[Subset, Path]] | None:
     """Returns the format and the three files of a dataset, or None if the folder does not hold all three.
 
@@ -320,6 +344,7 @@ def read_split(folder: Path, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
     subset: dict[str, Subset] = {}
     scores: dict[str, float] = {}
     places: dict[str, str] = {}
+    aspects: dict[str, AspectRow] = {}
     faults: list[UserError] = []
     for part, path in files.items():
         for row, cells in _records(path, FORMATS[kind][1], faults):
@@ -334,6 +359,8 @@ def read_split(folder: Path, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
                 faults.append(UserError(f"{folder}: {key} stands {again}: {places[key]} and {place}"))
                 continue
             subset[key], places[key] = part, place
+            if kind == "liqe":
+                aspects[key] = AspectRow(f"{path} row {row}", tuple(cells[2:]))
             try:
                 scores[key] = _score(path, row, cells[1])
             except UserError as error:
@@ -341,7 +368,7 @@ def read_split(folder: Path, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
     faults += _incomplete(folder, ratings, subset) + _torn(folder, ratings, subset)
     refuse(faults)
     note = _check_scores(folder, ratings, scores)
-    return make_split(f"{kind}-{folder.name}", ratings, subset, note)
+    return replace(make_split(f"{kind}-{folder.name}", ratings, subset, note), aspects=aspects)
 
 
 def _records(path: Path, widths: tuple[int, ...], faults: list[UserError]) -> list[tuple[int, list[str]]]:

@@ -21,6 +21,9 @@ DISTORTIONS = (
     "underexposure", "spatial", "quantization", "other",
 )  # fmt: skip
 
+WORDS = {"quality": QUALITIES, "scene": SCENES, "distortion": DISTORTIONS}
+"""Aspect -> its words."""
+
 COARSE = {
     "jpeg2000 compression": "jpeg2000 compression",
     "jpeg compression": "jpeg compression",

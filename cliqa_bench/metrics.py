@@ -255,6 +255,32 @@ def rmse(scores: ArrayLike, mos: ArrayLike) -> float:
 # ------------------------------------------------------------------------------ continual learning, Eq. 11-15
 
 
+def distortion_accuracy(probability: ArrayLike, truth: ArrayLike) -> float:
+    """Returns the share of images whose most probable distortion is theirs; nan without images.
+
+    Args:
+        probability: (n, distortions); of equal ones the first counts.
+        truth: (n, distortions) 1 for the distortion of an image, else 0.
+    """
+    said, true = np.asarray(probability, np.float64), np.asarray(truth, np.float64)
+    return float((said.argmax(axis=1) == true.argmax(axis=1)).mean()) if len(true) else NAN
+
+
+def scene_accuracy(probability: ArrayLike, truth: ArrayLike) -> float:
+    """Returns how many of the images' scenes are found, as a share of all; nan without any.
+
+    Of an image that shows k scenes, the k most probable ones count as found (LIQE, published training code).
+
+    Args:
+        probability: (n, scenes); of equal ones the first counts.
+        truth: (n, scenes) 1 for each scene that an image shows, else 0.
+    """
+    said, true = np.asarray(probability, np.float64), np.asarray(truth, np.float64)
+    rank = np.argsort(np.argsort(-said, axis=1, kind="stable"), axis=1)
+    found = (rank < true.sum(axis=1, keepdims=True)) & (true == 1)
+    return float(found.sum() / true.sum()) if true.any() else NAN
+
+
 def matrices(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> tuple[Floats, Floats]:
     """Returns `srcc_matrix` and `stability_matrix` from one ranking of each prediction.
 

@@ -31,6 +31,17 @@ from cliqa_bench.reports.tables.cost import (
 from cliqa_bench.reports.tables.cross import shape_srcc, shape_weights, srcc_rows, weight_rows
 from cliqa_bench.reports.tables.design import design_rows, seed_rows, shape_design, shape_seeds
 from cliqa_bench.reports.tables.further_orders import MOST, further_orders, further_tables, order_of
+from cliqa_bench.reports.tables.liqe import cross_rows, shape_cross, shape_tests, test_rows
+from cliqa_bench.reports.tables.liqe_tasks import (
+    aspect_rows,
+    gain_rows,
+    left_out_rows,
+    shape_aspects,
+    shape_gain,
+    shape_left_out,
+    shape_tasks,
+    task_rows,
+)
 from cliqa_bench.reports.tables.order_study_tables import (
     rank_rows,
     sampling_rows,
@@ -169,6 +180,30 @@ PARTS: tuple[ReportPart, ...] = (
     ReportPart(
         "ssiqa_phases", "SS-IQA, SRCC after each experience", phase_rows, shape_phases,
         f"{_RUN}ssiqa --orders transfer:live,csiq", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "liqe_1", "LIQE, correlation on every test set", test_rows, shape_tests, f"{_RUN}liqe,jl",
+        in_order=False, offered=False,
+    ),
+    ReportPart(
+        "liqe_2", "LIQE, SRCC on further test sets", cross_rows, shape_cross,
+        f"{_RUN}liqe --test-on tid2013,spaq,pipal", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "liqe_4", "LIQE, ablation", left_out_rows, shape_left_out,
+        f"{_RUN}liqe,jl --set liqe.weighting=equal", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "liqe_5", "LIQE, with fewer tasks", task_rows, shape_tasks,
+        f"{_RUN}liqe --set liqe.tasks=q", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "liqe_aspects", "LIQE, accuracy of scenes and distortions", aspect_rows, shape_aspects,
+        f"{_RUN}liqe", in_order=False, offered=False,
+    ),
+    ReportPart(
+        "liqe_gain", "LIQE, what scenes and distortions add", gain_rows, shape_gain,
+        f"{_RUN}liqe --set liqe.tasks=q", in_order=False, offered=False,
     ),
     ReportPart(
         TABLE, "before and after a dataset was added", added_rows, shape_added,

@@ -1,4 +1,4 @@
-"""The tables of the TSN-IQA paper as published, alone or beside ours; and those of SS-IQA beside ours."""
+"""The tables of the TSN-IQA paper as published, alone or beside ours; SS-IQA's and LIQE's beside ours."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
-from cliqa_bench.reports import published_ssiqa
+from cliqa_bench.reports import published_liqe, published_ssiqa
 from cliqa_bench.reports.parts import shape
 from cliqa_bench.reports.published_rows import read_rows
 from cliqa_bench.reports.rows import ORDERS, TidyRow, caution_in
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue
 from cliqa_bench.reports.tables.similarity import correlations_of_rows
-from cliqa_bench.reports.tables.ssiqa import PUBLISHED
 
 SOURCE = "Zhang et al., IEEE Transactions on Image Processing 33:1898-1910, 2024"
 NUMBERS = ("III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "similarity")
 """Tables that are published; the correlation between VIII and IX stands in the text and follows from them."""
 
-BESIDE = (*NUMBERS, *published_ssiqa.NUMBERS)
+_OTHERS = {number: paper for paper in (published_ssiqa, published_liqe) for number in paper.NUMBERS}
+"""Table of another paper -> the module that knows it."""
+
+BESIDE = (*NUMBERS, *_OTHERS)
 """Tables that a published value may stand beside."""
 
 _Key = tuple[str, ...]
@@ -99,16 +101,16 @@ def compare(rows: list[TidyRow]) -> Compared:
         rows: Our rows of one of the tables `BESIDE`.
     """
     generated, table = any(caution_in(row.note) for row in rows), rows[0].table
-    of_ssiqa = table in published_ssiqa.NUMBERS
-    if of_ssiqa:
-        ours = published_ssiqa.with_others(rows) if table == "ssiqa_1" else rows
-        known = [published_ssiqa.published_of(row) for row in ours]
+    other = _OTHERS.get(table)
+    if other:
+        ours = other.with_others(rows)
+        known = [other.published_of(row) for row in ours]
     else:
         ours, known = _known(rows, generated)
     paper, less = [], []
     for row, found in zip(ours, known, strict=True):
         value, std = (found.value, found.std) if found else (math.nan, math.nan)
-        note = PUBLISHED if of_ssiqa else row.note
+        note = other.NOTE if other else row.note
         paper.append(row._replace(value=value, std=std, median=None, note=note))
         less.append(paper[-1]._replace(value=row.value - value, std=math.nan))
     return Compared(ours, paper, [] if generated else less)
@@ -160,7 +162,7 @@ def beside(table: Table, compared: Compared) -> Table:
     ]  # fmt: skip
     owners = [owner for owner, n in ours.spans for _ in range(n)] or [""] * len(ours.columns)
     spans = [(f"{o} {c}".strip(), len(heads)) for o, c in zip(owners, ours.columns, strict=True)]
-    source = published_ssiqa.SOURCE if table.number in published_ssiqa.NUMBERS else SOURCE
+    source = _OTHERS[table.number].SOURCE if table.number in _OTHERS else SOURCE
     if less:
         told = f"Paper: {source}. Difference: ours less the paper's."
     else:

@@ -7,9 +7,10 @@ from functools import cache
 
 from cliqa_bench.reports.published_rows import read_rows
 from cliqa_bench.reports.rows import TidyRow
-from cliqa_bench.reports.tables.ssiqa import METHOD
+from cliqa_bench.reports.tables.ssiqa import METHOD, PUBLISHED
 
 SOURCE = "Pan et al., AAAI Conference on Artificial Intelligence 2024"
+NOTE = PUBLISHED
 NUMBERS = ("ssiqa_1", "ssiqa_3", "ssiqa_5", "ssiqa_6")
 """Tables that are published; the third holds the paper's Tables 3 and 4."""
 
@@ -44,7 +45,9 @@ def _plain(variant: str) -> str:
 
 
 def with_others(rows: list[TidyRow]) -> list[TidyRow]:
-    """Returns our rows of Table 1, and rows without a value for the methods that only the paper has."""
+    """Returns our rows of a table; of Table 1, also rows without a value for what only the paper has."""
+    if rows[0].table != "ssiqa_1":
+        return rows
     like = {(row.setting, row.order, row.metric): row for row in rows}
     methods = dict.fromkeys(found.method for found in read_published("ssiqa_1"))
     others = [

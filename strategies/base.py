@@ -210,6 +210,11 @@ class Strategy:
         return False
 
     @property
+    def reads_aspects(self) -> bool:
+        """Whether it learns scenes or distortions: datasets of which none are known are refused."""
+        return False
+
+    @property
     def memory_size(self) -> int:
         """Most training images of earlier experiences that it may see again."""
         return 0
@@ -402,6 +407,17 @@ class Strategy:
         A network takes images (B, 3, H, W), ImageNet-normalised, to (B, k); it is put into evaluation mode,
         and `load_state` was called before. Its answers are kept with the heads'. The one called "merged"
         gives a single score, which the readout "merged" reads.
+        """
+        return {}
+
+    def truths(self, source: DecodedDataset) -> dict[str, NDArray[np.float32]]:
+        """Returns what is true of a dataset's test images, to be kept beside what `extras` says of them.
+
+        Args:
+            source: The dataset.
+
+        Returns:
+            Name -> (n, k) float32, in the order of `source.keys("test")`; no name of `extras`.
         """
         return {}
 

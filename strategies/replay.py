@@ -10,7 +10,7 @@ Pixels are read from the dataset again, none are kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,22 @@ if TYPE_CHECKING:
     from cliqa_bench.benchmarks.decoded import DecodedDataset
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.quality import QualityModel
+
+
+class Replayed(NamedTuple):
+    """Images of an earlier dataset that a step sees again.
+
+    Attributes:
+        task: Its position in the order.
+        source: The dataset.
+        images: (n,) positions in its ratings.
+        rng: Cuts their crops.
+    """
+
+    task: int
+    source: DecodedDataset
+    images: Positions
+    rng: np.random.Generator
 
 
 @dataclass
@@ -73,6 +89,14 @@ class Replay(Strategy):
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """Returns the loss of a mini-batch from the memory."""
+        drawn = self.draw(learner)
+        if drawn is None:
+            return None
+        task, source, images, rng = drawn
+        return self.reg_weight * learner.loss_on(source.batch_of(images, learner.training, rng), task)
+
+    def draw(self, learner: Learner) -> Replayed | None:
+        """Draws what a step sees again; None while no two images of a dataset are kept."""
         tasks = [t for t, name in enumerate(learner.seen) if len(self._kept.get(name, ())) > 1]
         if not tasks:
             return None
@@ -82,7 +106,7 @@ class Replay(Strategy):
         source = list(learner.seen.values())[task]
         kept = self._kept[source.name]
         images = rng.choice(kept, min(len(kept), learner.training.batch), replace=False)
-        return self.reg_weight * learner.loss_on(source.batch_of(images, learner.training, rng), task)
+        return Replayed(task, source, images, rng)
 
     def consolidate(self, learner: Learner) -> None:
         """Makes room for the dataset just learned, and chooses what to keep of it."""

@@ -35,7 +35,12 @@ def material(name, fingerprint="f"):
     )
     split = SimpleNamespace(keys=lambda subset: [subset] * {"train": 70, "val": 10, "test": 20}[subset])
     return SimpleNamespace(
-        name=name, dataset=dataset, split=split, fingerprint=name + fingerprint, generated=True
+        name=name,
+        dataset=dataset,
+        split=split,
+        fingerprint=name + fingerprint,
+        generated=True,
+        aspects_digest=name + "aspects",
     )
 
 

@@ -49,6 +49,9 @@ FIELDS: dict[str, Any] = {
     "tasks": 4, "preset": 2, "shares": (0.25,), "kept": 0.2, "dense": 0.5, "relevance_on": "train",
     "soft_share": 0.3, "soft": "code", "features": "plastic", "generator": "kept", "bins": 3, "draws": 7,
     "objective": "fidelity", "head_penalty": 0.5, "hold": "none",
+    "liqe.tasks": "qs", "liqe_cl.tasks": "qs", "weighting": "equal", "temperature": 5.0, "freeze_text": True,
+    "learn_scale": True, "pooling": "pairs", "labels": "repaired", "ties": "half", "distortion": "binary",
+    "views": 2, "images": 3,
 }  # fmt: skip
 """Another value of every hyper-parameter than its default; with its strategy's name where they differ."""
 READING = {"centroids": {"gates"}, "gate_bn": {"gates"}, "tau": set(), "stages": set()}

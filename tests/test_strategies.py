@@ -52,6 +52,8 @@ VARIANTS = [
     ("mas", {"pairs": 10}),
     ("replay", {"memory": 5}),
     ("rr", {"tasks": 3, "kept": 0.1, "shares": (0.67, 0.5), "relevance_on": "train", "dense": 0.7}),
+    ("liqe", {"tasks": "q", "learn_scale": True, "views": 2}),
+    ("liqe_cl", {"tasks": "qd", "memory": 5, "views": 2}),
     ("silf", {"preset": 2, "kept": 0.0, "shares": (0.7,), "soft_share": 0.4, "soft": "code"}),
 ]
 

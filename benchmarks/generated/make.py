@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.benchmarks.aspect_labels import FILE as ASPECTS
+from cliqa_bench.benchmarks.aspect_labels import aspects_csv
+from cliqa_bench.benchmarks.generated.dominant import dominant_aspects
 from cliqa_bench.benchmarks.generated.further import AgiqaLayout, FliveLayout, SpaqLayout, TidLayout
 from cliqa_bench.benchmarks.generated.layouts import NOTE, Layout
 from cliqa_bench.benchmarks.generated.photographs import BidLayout, CliveLayout, KoniqLayout
@@ -153,7 +156,7 @@ def mark_generated(
     scale: float,
     seed: int = 0,
 ) -> int:
-    """Writes labels, the note that the data are generated, and `generated.json`.
+    """Writes labels, what the pictures show, the note that the data are generated, and `generated.json`.
 
     Args:
         folder: The dataset's folder.
@@ -167,6 +170,7 @@ def mark_generated(
         The number of rated images.
     """
     found = layout.write_labels(folder, scenes, measures, seed)
+    (folder / ASPECTS).write_text(aspects_csv(dominant_aspects(scenes)), encoding="utf-8", newline="\n")
     (folder / layout.readme).write_text(NOTE.format(title=layout.title), newline="\n")
     write_json(folder / "generated.json", {**_facts(scale, seed), **found})
     return int(found["n_images"])

@@ -231,6 +231,8 @@ def _still_life(rng: Rng, height: int, width: int) -> Plane:
 
 
 SCENES: tuple[Callable[[Rng, int, int], Plane], ...] = (_landscape, _city, _leaves, _still_life)
+SCENE_WORDS = ("landscape", "cityscape", "plant", "still_life")
+"""What they are called in LIQE's label files."""
 
 
 def _sizes(rng: Rng, count: int, smallest: float, largest: float) -> NDArray[np.float64]:
@@ -279,6 +281,11 @@ def reference(seed: int, size: tuple[int, int] = (160, 128)) -> ByteImage:
     return np.asarray(np.clip(np.rint(canvas), 0, 255), np.uint8)
 
 
+def scene_word(seed: int) -> str:
+    """Returns what `reference` paints for a seed: one of `SCENE_WORDS`."""
+    return SCENE_WORDS[rng_for("reference", seed).integers(len(SCENES))]
+
+
 @lru_cache(maxsize=1)
 def _photographs() -> tuple[ByteImage, ...]:
     from sklearn.datasets import load_sample_images
@@ -297,6 +304,15 @@ PHOTO_REGIONS: dict[str, tuple[int, int, int]] = {
     "koniq10k": (1, 0, 320),
     "bid": (1, 320, 640),
 }
+
+
+PHOTO_SCENES = ("cityscape", "plant")
+"""What the two photographs show: a temple and the houses below it, and a flower."""
+
+
+def photo_scene(region: str) -> str:
+    """Returns what the photograph shows from which a dataset has its crops."""
+    return PHOTO_SCENES[PHOTO_REGIONS[region][0]]
 
 
 def photo_crops(region: str, size: tuple[int, int], limit: int = 2) -> list[ByteImage]:

@@ -34,6 +34,9 @@ _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (tr
 _PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
 _SRGB = "convert colour profiles of the datasets to sRGB (default: ignore them, as the published code does)"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
+_ASPECTS = (
+    "also say quality level, scene and distortion, each with its probability (runs of liqe and liqe_cl)"
+)
 _COMPARE = "a table of your own, instead of IMAGES: score its pictures and compare with its labels"
 _NUMBERS = str | int | tuple[int, ...]
 _PAGES = str | int | tuple[int | str, ...]
@@ -226,6 +229,7 @@ def _score_arguments(add: Add) -> None:
     add("--compare", type=str, metavar="TABLE", help=_COMPARE)
     add("--runs", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
     add("--run", type=str, metavar="ID", help="which run, or the beginning of its id (default: the newest)")
+    add("--aspects", action="store_true", help=_ASPECTS)
     add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--precision", type=str, metavar="P", help=_PRECISION)
@@ -261,12 +265,16 @@ def _score(args: Namespace, command: str) -> int:
     out, device = user_path(args.runs), resolve_device(device_name(args.device))
     record = score_files.choose_run(out, args.run)
     say(f"scoring with run {record.id}")
-    scorer = score_files.load_scorer(out, record, device, args.tolerance)
+    scorer = score_files.load_scorer(out, record, device, args.tolerance, args.aspects)
     scoring = Scoring(scorer, score_files.resize_of(record), device, precision, limit)
     tasks = [step.dataset for step in record.steps] if scorer.tasks > 1 else []
-    lines = score_table.Lines(form, tasks, labels.of_file if labels else None)
+    lines = score_table.Lines(
+        form, tasks, labels.of_file if labels else None, scorer.aspects if args.aspects else ()
+    )
     prints = labels.fingerprint if labels else ""
-    made = score_files.made_with(record, found.files, device, args.tolerance, precision, limit, prints)
+    made = score_files.made_with(
+        record, found.files, device, args.tolerance, precision, limit, prints, args.aspects
+    )
     tally = Comparison(labels, record) if labels else score_files.Tally()
     with score_table.opened(to, lines.header, made, found.files) as table:
         score_files.score_files(scoring, found.files, table, lines, tally)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from cliqa_bench.backbones.base import Backbone
+from cliqa_bench.benchmarks.aspect_labels import unknown_aspects
 from cliqa_bench.benchmarks.labelled import LabelledDataset
 from cliqa_bench.benchmarks.pairs import n_pairs_for
 from cliqa_bench.config import RunConfig, named
@@ -230,7 +231,7 @@ def _train_nodes(
             params=named(type(strategy), strategy.experience_params(len(sequence) - 1)),
             training=named(type(plan.config.training), asdict(plan.config.training)),
             seed=seed,
-            sequence=[_data(plan, name) for name in sequence],
+            sequence=[_data(plan, strategy, name) for name in sequence],
         )
         last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
         slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{in_path(last)}"
@@ -250,10 +251,20 @@ def _origins(plan: Plan, strategy: Strategy, tests: Sequence[str]) -> dict[str, 
     return {f"{k}: {name}": origin for (k, name), origin in plan.choice.origins.items() if (k, name) in named}
 
 
-def _data(plan: Plan, name: str) -> list[Any]:
-    """Returns a dataset's name and fingerprint; of one that is not ours, how it is paired may change too."""
+def _data(plan: Plan, strategy: Strategy, name: str) -> list[Any]:
+    """Returns a dataset's name and fingerprint; of one that is not ours, how it is paired may change too.
+
+    A strategy that learns scenes or distortions depends on these, too.
+
+    Raises:
+        UserError: If they are not known.
+    """
     origin = plan.choice.origin("datasets", name)
-    return [name, plan.materials[name].fingerprint, *([origin] if origin else [])]
+    material = plan.materials[name]
+    aspects = material.aspects_digest if strategy.reads_aspects else ""
+    if strategy.reads_aspects and not aspects:
+        raise unknown_aspects(strategy.name, material.dataset.title)
+    return [name, material.fingerprint, *([origin] if origin else []), *([aspects] if aspects else [])]
 
 
 def _origin(plan: Plan, strategy: Strategy) -> dict[str, Any]:
@@ -291,7 +302,11 @@ def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
     known = plan.answers_of.get((of.node.id, test))
     if known is not None:
         return known
-    spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, plan.materials[test].fingerprint]}
+    material = plan.materials[test]
+    reads = isinstance(of, TrainWork) and of.strategy.reads_aspects
+    aspects = material.aspects_digest if reads else ""
+    tested = [test, material.fingerprint, *([aspects] if aspects else [])]
+    spec = {"schema": SCHEMA, "of": of.node.id, "test": tested}
     node = Node(plan.config.out, "answers", f"{of.node.id}-on-{in_path(test)}", spec)
     work = plan.answers.setdefault(node.id, AnswerWork(node, of, test))
     return plan.answers_of.setdefault((of.node.id, test), work)

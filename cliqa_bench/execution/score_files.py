@@ -26,7 +26,7 @@ from cliqa_bench.execution.score_table import (
 )
 from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered
 from cliqa_bench.models.folding import MergedHead, Scorer
-from cliqa_bench.models.gated import Gate, GatedScorer
+from cliqa_bench.models.gated import AspectScorer, Gate, GatedScorer, text_head_of
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, PretrainConfig, pretraining
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.progress import bar
@@ -43,7 +43,9 @@ _WINDOW = 64
 """Images that are decoded before they are put into batches of one shape: what bounds the memory."""
 
 
-def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: float = 0.0) -> GatedScorer:
+def load_scorer(
+    out: Path, record: RunRecord, device: torch.device, tolerance: float = 0.0, aspects: bool = False
+) -> GatedScorer:
     """Loads what a finished run learned.
 
     Args:
@@ -51,9 +53,11 @@ def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: f
         record: The run.
         device: Where to score.
         tolerance: As in `GatedScorer`.
+        aspects: Whether it is to say quality, scene and distortion, too.
 
     Raises:
-        UserError: If the run is not finished, or its backbone's weights are not those it was trained with.
+        UserError: If the run is not finished, its backbone's weights are not those it was trained with, or it
+            cannot say aspects.
     """
     saved = _FinishedRun(out, record)
     heads = saved.heads()
@@ -61,6 +65,13 @@ def load_scorer(out: Path, record: RunRecord, device: torch.device, tolerance: f
         raise UserError(
             f"run {record.id} has heads whose scores have no bounds: a tolerance means nothing for them"
         )
+    if aspects:
+        if (texts := text_head_of(heads)) is None:
+            raise UserError(
+                f"run {record.id} has no texts to compare pictures with; give --run an id of liqe or "
+                "liqe_cl, or leave --aspects out"
+            )
+        return AspectScorer(cast("Scorer", heads[0].to(device)), texts)
     gated = "gate" in record.rows and "merged" not in record.rows and len(record.steps[-1].heads) > 1
     return GatedScorer([head.to(device) for head in heads], saved.gate(device) if gated else None, tolerance)
 
@@ -142,6 +153,7 @@ def made_with(
     precision: str,
     max_megapixels: float,
     labels: str = "",
+    aspects: bool = False,
 ) -> Made:
     """Returns what decides scores: a table with others is not resumed.
 
@@ -153,10 +165,12 @@ def made_with(
         precision: As in `Scoring`.
         max_megapixels: As in `Scoring`.
         labels: Hash of the labels beside the scores; "" for none.
+        aspects: Whether quality, scene and distortion stand beside the scores.
     """
     resize = resize_of(record)
     return {
         **({"labels": labels} if labels else {}),
+        **({"aspects": "yes"} if aspects else {}),
         "run": record.id,
         "heads": [[node, column] for node, column in record.steps[-1].heads],
         "version": __version__,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cliqa_bench.aspects import WORDS
 from cliqa_bench.benchmarks.decoded import batches_by_shape
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import MAX_MEGAPIXELS
@@ -52,9 +53,9 @@ class Scoring:
         rows = []
         for path, at, picture, result in zip(files, stamps, pictures, results, strict=True):
             error = picture.error or (f"image {path}: {result}" if isinstance(result, str) else "")
-            numbers = _numbers(result) if isinstance(result, Scored) else []
-            line = lines.line(path, numbers, one_line(error))
-            score = numbers[0] if numbers else None
+            scored = result if isinstance(result, Scored) else None
+            line = lines.line(path, _numbers(scored) if scored else (), one_line(error))
+            score = float(scored.scores[0]) if scored else None
             rows.append(FileRow(str(path), *at, line, one_line(error), picture.notes, score))
         trim_memory()
         return rows
@@ -97,7 +98,7 @@ class Scoring:
         batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         scored = self._scorer(to_float(batch.to(self._device)))
         single = [slice(i, i + 1) for i in range(len(images))]
-        found = [Scored(scored.scores[i], scored.weights[i], scored.heads[i]) for i in single]
+        found = [scored.part(i) for i in single]
         return [one if _is_finite(one) else "the model returned NaN or infinity" for one in found]
 
 
@@ -119,9 +120,18 @@ def _is_finite(one: Scored) -> bool:
     return bool(np.isfinite(one.scores).all() and np.isfinite(one.weights).all())
 
 
-def _numbers(one: Scored) -> list[float]:
-    """Returns what is written of an image: its score, then of several heads each weight and score."""
-    if one.heads.shape[1] == 1:
-        return [float(one.scores[0])]
-    pairs = zip(one.weights[0], one.heads[0], strict=True)
-    return [float(one.scores[0]), *(float(x) for pair in pairs for x in pair)]
+def _numbers(one: Scored) -> list[float | str]:
+    """Returns what is written of an image.
+
+    That is its score, then of several heads each weight and score, then the most probable word of each aspect
+    and its probability.
+    """
+    numbers: list[float | str] = [float(one.scores[0])]
+    if one.heads.shape[1] > 1:
+        pairs = zip(one.weights[0], one.heads[0], strict=True)
+        numbers += [float(x) for pair in pairs for x in pair]
+    for words, probability in zip(WORDS.values(), one.aspects or (), strict=False):
+        if probability.shape[1] == len(words):
+            best = int(probability[0].argmax())
+            numbers += [words[best], float(probability[0, best])]
+    return numbers

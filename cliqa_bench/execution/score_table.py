@@ -100,11 +100,19 @@ class Lines:
         form: One of `FORMS`.
         tasks: Datasets of the heads; none where there is one head.
         labels: Path of a file -> its label, to be written beside its score; None for no such column.
+        aspects: What else is said of a picture ("scene"), each a word and its probability.
     """
 
-    def __init__(self, form: str, tasks: Sequence[str], labels: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        form: str,
+        tasks: Sequence[str],
+        labels: Mapping[str, float] | None = None,
+        aspects: Sequence[str] = (),
+    ) -> None:
         self._form, self._labels = form, labels
         names = [f"{what}:{task}" for task in tasks for what in ("weight", "head")]
+        names += [column for aspect in aspects for column in (aspect, f"{aspect}_probability")]
         self.columns = ["image", *([] if labels is None else ["label"]), "score", *names, "error"]
 
     @property
@@ -112,21 +120,21 @@ class Lines:
         """The first line; "" where there is none."""
         return _csv_line(self.columns) if self._form == ".csv" else ""
 
-    def line(self, path: Path, numbers: Sequence[float] = (), error: str = "") -> str:
+    def line(self, path: Path, numbers: Sequence[float | str] = (), error: str = "") -> str:
         """Returns the row of a file.
 
         Args:
             path: The file.
-            numbers: Its score, then weight and score of each head, unrounded; nan for a head that was left
-                out. None where there is an error.
+            numbers: Its score, then weight and score of each head, then word and probability of each aspect,
+                unrounded; nan for a head that was left out. None where there is an error.
             error: Why there is no score.
         """
-        given: list[float | None] = [] if self._labels is None else [self._labels[str(path)]]
-        given += [None if math.isnan(x) else float(x) for x in numbers]
+        given: list[float | str | None] = [] if self._labels is None else [self._labels[str(path)]]
+        given += [None if isinstance(x, float) and math.isnan(x) else x for x in numbers]
         given += [None] * (len(self.columns) - 2 - len(given))
         name = written_name(path)
         if self._form == ".csv":
-            cells = ["" if x is None else repr(x) for x in given]
+            cells = ["" if x is None else x if isinstance(x, str) else repr(x) for x in given]
             return _csv_line([csv_cell(name), *cells, csv_cell(error)])
         row = dict(zip(self.columns, [name, *given, error or None], strict=True))
         return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"

@@ -308,6 +308,7 @@ class Worker:
                     name: score_images(network, source, "test", None, self.device, precision)
                     for name, network in more.items()
                 }
+            extras |= work.strategy.truths(source)
             self._write_answers(answer, usage, scores=scores, extras=extras)
 
     def _extras(self, work: TrainWork, model: QualityModel) -> dict[str, nn.Module]:

@@ -31,7 +31,7 @@ from cliqa_bench.learning.minibatches import EpochLoader
 from cliqa_bench.learning.refused_plugins import refuse_plugins
 from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
-from cliqa_bench.models.heads import score_of
+from cliqa_bench.models.heads import RichHead, score_of
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.seeds import seed_for
 from cliqa_bench.system.memory import trim_memory
@@ -318,7 +318,8 @@ class Learner(SupervisedTemplate):
         """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
         heads = range(self.model.n_tasks) if self.model.view is None else [self.task]
         crops = self.strategy.crops if self.is_training and self.shown else 1
-        together = self.model.windows is not None  # a head reads all crops of an image at once
+        # a head reads all crops of an image at once
+        together = self.model.windows is not None or isinstance(self.model.heads[self.task], RichHead)
         with self.autocast():
             self.features = self.model.features(self.mb_x, self.task).final
             read = self.features.unflatten(0, (-1, crops)) if together else self.features

@@ -19,10 +19,11 @@ def pair_probability(first: Tensor, second: Tensor, slope: Literal["paper", "cod
             published code's Phi(s1 - s2), which divides by sqrt 2 once where Phi needs it twice.
 
     Returns:
-        Probabilities in [0, 1], float32 whatever the precision of the scores.
+        Probabilities in [0, 1], at least float32 whatever the precision of the scores.
     """
     scale = 0.5 if slope == "paper" else math.sqrt(0.5)
-    return 0.5 * (1 + torch.erf((first.float() - second.float()) * scale))
+    first, second = (s if s.dtype == torch.float64 else s.float() for s in (first, second))
+    return 0.5 * (1 + torch.erf((first - second) * scale))
 
 
 def fidelity(probability: Tensor, label: Tensor, eps: float = 1e-8) -> Tensor:

@@ -147,18 +147,33 @@ class Scorer(nn.Module):
             images: ImageNet-normalised.
             fixed: What `fixed` returned for them, if that is known already.
         """
-        if self.windows is None:
-            finals = self._finals(images, self.fixed(images) if fixed is None else fixed)
-        else:
-            cut = cut_windows(images, self.windows)
-            finals = self._finals(cut.flatten(0, 1)).unflatten(0, cut.shape[:2]).transpose(1, 2)
-        with torch.autocast(images.device.type, enabled=False):
-            finals = finals.float()  # (B, tasks or 1, d) or (B, tasks or 1, U, d)
-            if isinstance(self.heads, Tensor):  # (tasks, d)
+        if isinstance(self.heads, Tensor):  # (tasks, d)
+            finals = self._read_by_heads(images, fixed)
+            with torch.autocast(images.device.type, enabled=False):
                 return (finals * self.heads).sum(dim=2)
-            of_task = finals.expand(-1, len(self.heads), *finals.shape[2:]).unbind(dim=1)
-            said = [(head, head(x)) for head, x in zip(self.heads, of_task, strict=True)]
-            return torch.stack([score_of(*one) for one in said], dim=1)
+        said = zip(self.heads, self.said(images, fixed), strict=True)
+        return torch.stack([score_of(*one) for one in said], dim=1)
+
+    def said(self, images: Tensor, fixed: Tensor | None = None) -> list[Tensor]:
+        """Returns what each head says of images, see `heads.RichHead`; not for the usual heads.
+
+        Args:
+            images: As in `forward`.
+            fixed: As in `forward`.
+        """
+        assert isinstance(self.heads, nn.ModuleList)
+        finals = self._read_by_heads(images, fixed)
+        of_task = finals.expand(-1, len(self.heads), *finals.shape[2:]).unbind(dim=1)
+        with torch.autocast(images.device.type, enabled=False):
+            return [head(x) for head, x in zip(self.heads, of_task, strict=True)]
+
+    def _read_by_heads(self, images: Tensor, fixed: Tensor | None) -> Tensor:
+        """Returns the features of images, (B, tasks or 1, d), or of their windows, (B, tasks or 1, U, d)."""
+        if self.windows is None:
+            return self._finals(images, self.fixed(images) if fixed is None else fixed).float()
+        cut = cut_windows(images, self.windows)
+        finals: Tensor = self._finals(cut.flatten(0, 1)).unflatten(0, cut.shape[:2])
+        return finals.transpose(1, 2).float()
 
     def _finals(self, images: Tensor, fixed: Tensor | None = None) -> Tensor:
         """Returns the final features of images, of each network, (B, tasks or 1, d)."""

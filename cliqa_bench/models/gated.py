@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from cliqa_bench.aspects import WORDS
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.models.folding import MergedHead, Scorer
+from cliqa_bench.models.text_head import TextHead
 from cliqa_bench.readouts import needed_heads
 
 
@@ -22,11 +24,19 @@ class Scored(NamedTuple):
         scores: (n,) float64, higher is better; in [-1, 1] for our models.
         weights: (n, tasks) float64, of the gate; where there is none, 1 for the newest head.
         heads: (n, tasks) float32, what each head said; nan where it was left out.
+        aspects: Probabilities of quality (n, 5), scene (n, 9) and distortion (n, 11), (n, 1) of what the
+            texts do not name; None where no texts were asked.
     """
 
     scores: NDArray[np.float64]
     weights: NDArray[np.float64]
     heads: NDArray[np.float32]
+    aspects: tuple[NDArray[np.float32], ...] | None = None
+
+    def part(self, images: slice) -> Scored:
+        """Returns what it says about some of the images."""
+        aspects = None if self.aspects is None else tuple(some[images] for some in self.aspects)
+        return Scored(self.scores[images], self.weights[images], self.heads[images], aspects)
 
 
 class Gate:
@@ -69,7 +79,12 @@ class GatedScorer:
         gate: The gate; None to read the newest head alone.
         tolerance: How far a score may be off, see `readouts.needed_heads`. Nothing is saved where all heads
             share a pass.
+
+    Attributes:
+        aspects: What it says of images beside a score, names of `aspects.WORDS`.
     """
+
+    aspects: tuple[str, ...] = ()
 
     def __init__(
         self, heads: Sequence[Scorer | MergedHead], gate: Gate | None, tolerance: float = 0.0
@@ -107,3 +122,33 @@ class GatedScorer:
                     said[rows, task] = head(images[some], shared)[:, 0].float().cpu().numpy()
         scores = np.where(needed & (weights > 0), weights * said, 0).sum(axis=1)
         return Scored(np.asarray(scores, np.float64), weights, said)
+
+
+def text_head_of(heads: Sequence[Scorer | MergedHead]) -> TextHead | None:
+    """Returns the head that compares images with texts, if a model has that one alone."""
+    if len(heads) != 1 or not isinstance(heads[0], Scorer) or not isinstance(heads[0].heads, nn.ModuleList):
+        return None
+    (head, *more) = heads[0].heads
+    return head if isinstance(head, TextHead) and not more else None
+
+
+class AspectScorer(GatedScorer):
+    """A model whose single head compares images with texts: it says quality, scene and distortion, too.
+
+    Args:
+        scorer: The network.
+        head: Its head, as `text_head_of` returns it.
+    """
+
+    def __init__(self, scorer: Scorer, head: TextHead) -> None:
+        super().__init__([scorer], None)
+        self.scorer, self.head = scorer, head
+        named = zip(WORDS.items(), head.axes, strict=True)
+        self.aspects = tuple(name for (name, words), length in named if length == len(words))
+
+    def __call__(self, images: Tensor) -> Scored:
+        """Scores images as the base class does, and says what they show."""
+        (said,) = self.scorer.said(images)
+        scores = self.head.score(said).float().cpu().numpy()[:, None]
+        found = tuple(part.float().cpu().numpy() for part in self.head.marginals(said))
+        return Scored(np.asarray(scores[:, 0], np.float64), np.ones(scores.shape), scores, found)

@@ -23,8 +23,12 @@ from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.models.heads import RichHead
 from cliqa_bench.models.texts import LONGEST, VOCABULARY, axes, tree_of
 
-FIRST_SCALE = 1 / 0.07
-"""What cosines are multiplied with where no text tower came along: CLIP's own start (Radford et al.)."""
+FIRST_SCALE = 100.0
+"""What cosines are multiplied with where no text tower came along: the trained CLIP's, with which LIQE begins.
+
+From CLIP's own start, 1 / 0.07, the same training lets S-CNN tell fewer distortions apart: on KADID-10k's
+miniature, those of 40 instead of 54 of 100 validation images.
+"""
 
 KNOWN_TOWERS = 8
 """How many towers' text features a process remembers."""

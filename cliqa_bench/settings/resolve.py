@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 
 from cliqa_bench import errors
 from cliqa_bench.benchmarks import suites
-from cliqa_bench.benchmarks.splits import OFFICIAL
+from cliqa_bench.benchmarks.splits import OFFICIAL, has_aspects
 from cliqa_bench.config import (
     MAX_MEGAPIXELS,
     PRESET_BACKBONE,
@@ -171,6 +171,8 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     }
     gather.refuse()
     split, splits = resolved.pop("split")
+    if words(given("strategy")) == ["all"]:
+        strategy = _that_can_learn(strategy, assigned[1], orders, data, split)
     return RunConfig(
         strategy=strategy,
         orders=orders,
@@ -178,7 +180,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         split=split,
         splits=splits,
         preset=preset,
-        params=assigned[1],
+        params={name: params for name, params in assigned[1].items() if name in strategy},
         out=user_path(given("out") or "runs"),
         include=[str(file.path) for file in user_code.included().values()],
         tables=_tables_of([*orders.values(), resolved["test_on"]]),
@@ -198,11 +200,10 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
     Raises:
         UserError: As `resolve`.
     """
-    strategies = registry.names("strategies")
     base = resolve(
         {
             **settings,
-            "strategy": strategies,
+            "strategy": "all",
             "orders": "all",
             "test_on": None,
             "seeds": settings.get("seeds") or "0",
@@ -218,7 +219,7 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
     # the weights of the package need no stand-in
     return [
         replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
-        for config in paper_runs.runs(base, strategies, base.orders, backbones)
+        for config in paper_runs.runs(base, base.strategy, base.orders, backbones)
     ]
 
 
@@ -271,6 +272,20 @@ def _strategies(value: str | Sequence[str] | None) -> list[str]:
     if named == ["all"]:
         return known
     return list(dict.fromkeys(registry.check("strategies", name) for name in named))
+
+
+def _that_can_learn(
+    strategies: list[str], params: Params, orders: Mapping[str, list[str]], data: Path | None, split: str
+) -> list[str]:
+    """Leaves out of all strategies those that learn scenes and distortions, if these are not known."""
+    names = list(dict.fromkeys(base_of(name) for order in orders.values() for name in order))
+    known = all(suites.dataset_class(name).home is None for name in names)
+    if known and data is not None:
+        known = all(has_aspects(split, dataset) for dataset in suites.find_datasets(data, names).values())
+    reading = [
+        name for name in strategies if registry.load("strategies", name)(**params.get(name, {})).reads_aspects
+    ]
+    return [name for name in strategies if known or name not in reading]
 
 
 def _orders(value: str | Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from cliqa_bench.benchmarks.aspect_labels import AspectRow
 from cliqa_bench.benchmarks.base import Dataset, Entry
 from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
@@ -78,9 +79,16 @@ def tiny_sources(n: int = 3) -> Iterator[list[DecodedDataset]]:
             kind = cast("type[Dataset]", type("Tiny", (_Pictures,), {"name": root.name, "title": root.name}))
             dataset = kind(root)
             ratings = dataset.ratings()
+            split = replace(seeded_split(ratings, root.name, 1), aspects=_aspects(ratings))
             cache = ImageCache.open(dataset, [r.key for r in ratings], 0, root / "cache")
-            sources.append(DecodedDataset(dataset, ratings, seeded_split(ratings, root.name, 1), cache))
+            sources.append(DecodedDataset(dataset, ratings, split, cache))
         yield sources
+
+
+def _aspects(ratings: Sequence[Rating]) -> dict[str, AspectRow]:
+    """Returns distortions and scenes, which take turns."""
+    words = (("white noise", "human"), ("gaussian blur", "plant", "night"), ("other realistic", "others"))
+    return {r.key: AspectRow(f"picture {r.key}", words[i % 3]) for i, r in enumerate(ratings)}
 
 
 def new_model(strategy: Strategy, seed: int = 0) -> QualityModel:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.reports.audit import recomputed_orders, recomputed_ssiqa
+from cliqa_bench.reports.audit import recomputed_liqe, recomputed_orders, recomputed_ssiqa
 from cliqa_bench.reports.audit.recomputed_added import added
 from cliqa_bench.reports.audit.recomputed_intervals import PlainIntervals
 from cliqa_bench.reports.audit.recomputed_orders import OrderRecomputation
@@ -125,7 +125,7 @@ class Recomputation:
         if row.table in recomputed_orders.COVERED:
             found = self._orders.value(row)
             return None if found is None else (*found, NAN)
-        if row.table in ("intervals", "power"):
+        if row.table in ("intervals", "power", "liqe_gain"):
             return self._intervals.value(row), NAN, NAN
         if row.table == "added_dataset":
             return _over_runs(added(self.group, row, self._srcc))
@@ -134,6 +134,9 @@ class Recomputation:
         if row.table in recomputed_ssiqa.COVERED:
             transfers = recomputed_ssiqa.transfer_values(self.group, row, self._load, self._correlation)
             return _over_runs(transfers)
+        if recomputed_liqe.is_covered(row):
+            found_runs = recomputed_liqe.liqe_values(self.group, row, self.predict, self._load, self.agree)
+            return _over_runs(found_runs)
         runs = self._runs_of(row)
         key = (row.metric, row.length, row.train_dataset, row.test_dataset)
         if row.table not in COVERED or "logistic" in row.metric or not runs:

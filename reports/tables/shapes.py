@@ -91,7 +91,7 @@ def table_title(number: str) -> str:
     number, order = order_of(number)
     if order:
         return f"Table {number}, order {order}"
-    words = number.replace("_", " ").capitalize().replace("Ssiqa", "SS-IQA")
+    words = number.replace("_", " ").capitalize().replace("Ssiqa", "SS-IQA").replace("Liqe", "LIQE")
     return f"Table {number}" if number.isupper() else words
 
 
