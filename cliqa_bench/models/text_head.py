@@ -26,8 +26,8 @@ from cliqa_bench.models.texts import LONGEST, VOCABULARY, axes, tree_of
 FIRST_SCALE = 100.0
 """What cosines are multiplied with where no text tower came along: as much as in the trained CLIP.
 
-S-CNN needs one that large: where the scale learned, and ended at 18, it told the distortions of 40 of 100 validation
-images of KADID-10k's miniature, at 100 those of 54.
+S-CNN needs one that large: where the scale learned, and ended at 18, it told the distortions of 40 of 100
+validation images of KADID-10k's miniature, at 100 those of 54.
 """
 
 KNOWN_TOWERS = 8
