@@ -199,6 +199,10 @@ class TextMultitask(Strategy):
             epochs. "paper": the same, with one cosine over all epochs. "suite": Adam with the protocol's
             rates and decays. "backbone": "code" where the backbone was pre-trained with a text tower, else
             "suite".
+        warmup_rate: Factor of the protocol's rate in the warm-up, with "suite". Cosines are multiplied with
+            100: on the miniatures a quarter of the usual rate gave a validation SRCC of .774, the usual
+            one .66 after seven of the eight epochs (seed 0).
+        main_rate: The same after the warm-up.
     """
 
     rows: ClassVar[dict[str, str]] = {}
@@ -218,6 +222,8 @@ class TextMultitask(Strategy):
     distortion: Literal["multi-class", "binary"] = "multi-class"
     views: int = 0
     schedule: Literal["backbone", "code", "paper", "suite"] = "backbone"
+    warmup_rate: float = 0.05
+    main_rate: float = 0.005
 
     def __post_init__(self) -> None:
         """Starts with nothing learned.

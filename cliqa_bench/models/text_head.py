@@ -24,7 +24,7 @@ from cliqa_bench.models.heads import RichHead
 from cliqa_bench.models.texts import LONGEST, VOCABULARY, axes, tree_of
 
 FIRST_SCALE = 100.0
-"""What cosines are multiplied with where no text tower came along: the trained CLIP's, with which LIQE begins.
+"""What cosines are multiplied with where no text tower came along: as much as in the trained CLIP.
 
 From CLIP's own start, 1 / 0.07, the same training lets S-CNN tell fewer distortions apart: on KADID-10k's
 miniature, those of 40 instead of 54 of 100 validation images.
