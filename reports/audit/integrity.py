@@ -158,7 +158,7 @@ def _check_answers(found: Integrity, folder: Path, where: str, spec: dict[str, A
     columns = [arrays[n].shape[1] if n in arrays else 0 for n in ("scores", "distances")]
     known.told[folder.name] = _Told(spec, *columns)
     keys, mos = arrays["keys"], arrays["mos"]
-    first, as_keys, as_mos = known.tests.setdefault(canonical(_tested(spec)), (where, keys, mos))
+    first, as_keys, as_mos = known.tests.setdefault(canonical(spec.get("test")), (where, keys, mos))
     if not np.array_equal(keys, as_keys):
         what = "other images" if set(keys) != set(as_keys) else "the same images in another order"
         found.problems.append(Problem(where, f"names {what} than {first}, for the same test set", _AGAIN))
@@ -178,12 +178,6 @@ def _check_record(found: Integrity, path: Path, known: _Known) -> None:
     found.records.append(record)
     wrong = list(_of_record(record, path.stem, known))
     found.problems += [Problem(where, what, advice) for what, advice in dict.fromkeys(wrong)]
-
-
-def _tested(spec: dict[str, Any]) -> Any:
-    """Returns a test set's name and fingerprint; what its images show may be third."""
-    tested = spec.get("test")
-    return tested[:2] if isinstance(tested, list) else tested
 
 
 def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[str, str]]:
@@ -215,7 +209,7 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
                 )
                 continue
             expected = [test, (record.facts.get("fingerprints") or {}).get(test)]
-            if [told.spec.get("of"), _tested(told.spec)] != [node, expected]:
+            if [told.spec.get("of"), told.spec.get("test")] != [node, expected]:
                 text = f"answers/{answers} is not the answer of {node} to {test} as fingerprinted here"
                 yield text, run_again("both")
             if told.heads < columns[node] or (node in gates.values() and told.stages < max(record.stages)):
