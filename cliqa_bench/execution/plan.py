@@ -305,8 +305,8 @@ def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
     material = plan.materials[test]
     reads = isinstance(of, TrainWork) and of.strategy.reads_aspects
     aspects = material.aspects_digest if reads else ""
-    tested = [test, material.fingerprint, *([aspects] if aspects else [])]
-    spec = {"schema": SCHEMA, "of": of.node.id, "test": tested}
+    spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, material.fingerprint]}
+    spec |= {"aspects": aspects} if aspects else {}
     node = Node(plan.config.out, "answers", f"{of.node.id}-on-{in_path(test)}", spec)
     work = plan.answers.setdefault(node.id, AnswerWork(node, of, test))
     return plan.answers_of.setdefault((of.node.id, test), work)
