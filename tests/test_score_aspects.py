@@ -21,6 +21,7 @@ from cliqa_bench.execution.score_pictures import _numbers
 from cliqa_bench.models.folding import Scorer
 from cliqa_bench.models.gated import AspectScorer, text_head_of
 from cliqa_bench.models.text_head import TextHead
+from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.results.nodes import read_answers
 from cliqa_bench.strategies.jl import JL
 from cliqa_bench.strategies.liqe import LIQE
@@ -69,6 +70,10 @@ def test_they_are_those_that_the_run_answered(finished: Path, miniatures: Path, 
             assert row[name] == words[part.argmax()]
             assert float(row[f"{name}_probability"]) == pytest.approx(float(part.max()), abs=1.2e-6)  # 4.2e-7
         assert row["quality"] in QUALITIES and 0.2 <= float(row["quality_probability"]) <= 1
+
+
+def test_a_run_that_knows_what_pictures_show_verifies(finished: Path) -> None:
+    assert verify(finished).problems == []
 
 
 def test_without_the_flag_the_scores_have_the_same_bits(miniatures: Path, read: Read) -> None:
