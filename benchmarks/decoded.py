@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.aspect_labels import Aspects, aspects_of, repaired
-from cliqa_bench.benchmarks.pairs import batch_pairs, n_pairs_for, pair_labels, sample_pairs
+from cliqa_bench.benchmarks.pairs import batch_pairs, n_batches, n_pairs_for, pair_labels, sample_pairs
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.pixels.windows import Windows
 from cliqa_bench.benchmarks.splits import unit_of
@@ -198,8 +198,7 @@ class DecodedDataset:
         """Returns the number of mini-batches that `train_batches` gives."""
         if training.pairs == "sampled":
             return -(-self.n_pairs(training) // batch)
-        images = len(self.keys("train"))
-        return images // batch + (images % batch > 1)
+        return n_batches(len(self.keys("train")), batch)
 
     def train_batches(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,6 +22,29 @@ def count_pairs(n_images: int) -> int:
 
 PAIRS_PER_IMAGE = 20
 """Pairs per training image of KonIQ-10k and KADID-10k in Table II."""
+
+
+def n_batches(images: int, batch: int) -> int:
+    """Returns how many mini-batches a dataset fills; a single image that is left has no pair, and is left out."""
+    return images // batch + (images % batch > 1)
+
+
+def images_in_step_epoch(images: Sequence[int], in_step: Sequence[int]) -> int:
+    """Returns how many images pass in an epoch in which every step sees images of every dataset.
+
+    It has as many steps as the dataset with the most mini-batches; the others begin anew.
+
+    Args:
+        images: Training images of each dataset.
+        in_step: How many of each a step sees.
+    """
+    sized = [(n, size) for n, size in zip(images, in_step, strict=True) if n_batches(n, size)]
+    steps = max((n_batches(n, size) for n, size in sized), default=0)
+    passed = 0
+    for n, size in sized:
+        rounds, more = divmod(steps, n_batches(n, size))
+        passed += rounds * (n - (n % size == 1)) + more * size
+    return passed
 
 
 def n_pairs_for(dataset: Dataset, n_pairs: Literal["paper", "files"] | int, n_images: int) -> int:

@@ -320,14 +320,14 @@ class Strategy:
         factor = self.warmup_rate if warmup else self.main_rate
         return training.lr * factor * 0.1 ** sum(epoch >= decay for decay in training.decay_epochs)
 
-    def in_step(self, sources: Sequence[DecodedDataset], batch: int) -> list[int] | None:
+    def in_step(self, images: Sequence[int], batch: int) -> list[int] | None:
         """Returns how many images of each dataset every step sees; None for one dataset a step.
 
         Asked for an experience of several datasets. An epoch then has as many steps as the dataset with the
         most mini-batches needs; the others begin anew.
 
         Args:
-            sources: The datasets.
+            images: Training images of each dataset.
             batch: Images in a mini-batch of the protocol.
         """
         return None

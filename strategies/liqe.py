@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cliqa_bench.strategies._liqe import TextMultitask
 
 if TYPE_CHECKING:
-    from cliqa_bench.benchmarks.decoded import DecodedDataset
+    pass
 
 LARGE, TIMES = 2000, 4
 """Training images from which a dataset is a large one, and how many times as many of them a step holds."""
@@ -44,7 +44,6 @@ class LIQE(TextMultitask):
         super().__post_init__()
         self.require("images", least=2, why=" (a pair)")
 
-    def in_step(self, sources: Sequence[DecodedDataset], batch: int) -> list[int]:
+    def in_step(self, images: Sequence[int], batch: int) -> list[int]:
         """Returns how many images of each dataset every step sees."""
-        sizes = (len(source.keys("train")) for source in sources)
-        return [self.images * (TIMES if size >= LARGE else 1) for size in sizes]
+        return [self.images * (TIMES if n >= LARGE else 1) for n in images]

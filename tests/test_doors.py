@@ -26,7 +26,7 @@ with importing_avalanche():
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.decoded import DecodedDataset
-from cliqa_bench.benchmarks.pairs import batch_pairs
+from cliqa_bench.benchmarks.pairs import batch_pairs, images_in_step_epoch
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.cli import parser
 from cliqa_bench.config import Training
@@ -211,7 +211,7 @@ class AllInStep(Strategy):
     single_head = True
     rows: ClassVar[dict[str, str]] = {"last": "All"}
 
-    def in_step(self, sources: Any, batch: int) -> list[int]:
+    def in_step(self, images: Any, batch: int) -> list[int]:
         return [2, 3, 6]
 
 
@@ -246,9 +246,11 @@ def test_a_step_sees_every_dataset(sources: list[DecodedDataset]) -> None:
     rounds = sources[2].n_batches(TRAINING, 6)
     assert len(again) > rounds
     assert again[:rounds] != again[rounds : 2 * rounds]  # begun anew, in another order
-    assert learner.images == sum(len(images) for step in steps for _, images in step) + 3 * sum(
-        len(source.indices("val")) for source in sources
-    )
+    passed_in_all = sum(len(images) for step in steps for _, images in step)
+    validated = 3 * sum(len(source.indices("val")) for source in sources)
+    assert learner.images == passed_in_all + validated
+    n_train = [len(source.keys("train")) for source in sources]
+    assert passed_in_all == 3 * images_in_step_epoch(n_train, (2, 3, 6))  # what a plan counts
 
 
 # -- features ------------------------------------------------------------------------------------------------

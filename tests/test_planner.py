@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 
+from cliqa_bench.benchmarks.pairs import images_in_step_epoch
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import PRESETS, RunConfig
 from cliqa_bench.errors import UserError
@@ -208,9 +209,18 @@ def test_images_counts_training_and_validation_passes(tmp_path):
     assert planner.images_of(plan, next(iter(plan.train.values()))) == epochs * 80
     (joint,) = lay_out(config(tmp_path, strategy=["jl"])).train.values()
     assert planner.images_of(plan, joint) == 6 * epochs * 80
+    params = {"liqe": {"tasks": "q"}}
+    (in_step,) = lay_out(config(tmp_path, strategy=["liqe"], params=params)).train.values()
+    assert planner.images_of(plan, in_step) == 6 * epochs * 80, "datasets of one size, each once an epoch"
     single = lay_out(config(tmp_path, strategy=["naive"], params={"naive": {"heads": "single"}}))
     counts = [planner.images_of(single, work) for work in single.train.values()]
     assert counts[:2] == [epochs * 80, PRESETS["quick"].epochs * 80]
+
+
+def test_in_steps_of_several_datasets_the_shorter_ones_pass_again():
+    # 5, 2 and 3 mini-batches; a rest of one image is left out: 10, then 4 + 4 + 2, then 9 + 6
+    assert images_in_step_epoch([11, 4, 10], [2, 2, 3]) == 10 + 10 + 15
+    assert images_in_step_epoch([3, 1], [2, 2]) == 2
 
 
 @pytest.mark.parametrize(

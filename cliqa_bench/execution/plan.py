@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.benchmarks.aspect_labels import unknown_aspects
 from cliqa_bench.benchmarks.labelled import LabelledDataset
-from cliqa_bench.benchmarks.pairs import n_pairs_for
-from cliqa_bench.config import RunConfig, named
+from cliqa_bench.benchmarks.pairs import images_in_step_epoch, n_pairs_for
+from cliqa_bench.config import RunConfig, Training, named
 from cliqa_bench.errors import UserError
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
 from cliqa_bench.part_names import in_path, is_unlabelled
@@ -418,13 +418,9 @@ def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
     warmup_epochs = training.warmup_epochs
     if work.previous is not None and work.strategy.single_head and training.epochs:
         warmup_epochs = 0  # its head needs none
-    n_train = n_val = 0
-    for material in (plan.materials[name] for name in work.datasets):
-        n = len(material.split.keys("train"))
-        n_train += (
-            2 * n_pairs_for(material.dataset, training.n_pairs, n) if training.pairs == "sampled" else n
-        )
-        n_val += len(material.split.keys("val"))
+    materials = [plan.materials[name] for name in work.datasets]
+    n_val = sum(len(material.split.keys("val")) for material in materials)
+    n_train = _images_of_epoch(work.strategy, training, materials)
     if not work.strategy.by_gradient:  # it looks at them once, and again at the validation images
         return {"warm-up": 0, "main": 0, "validation": n_train + 2 * n_val}
     epochs = warmup_epochs + training.epochs
@@ -433,3 +429,15 @@ def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
         "main": training.epochs * n_train,
         "validation": (epochs + work.strategy.overrides("finish")) * n_val,
     }
+
+
+def _images_of_epoch(strategy: Strategy, training: Training, materials: Sequence[LabelledDataset]) -> int:
+    """Returns how many images are learned from in an epoch, each as often as it is."""
+    images = [len(material.split.keys("train")) for material in materials]
+    in_step = strategy.in_step(images, training.batch) if len(images) > 1 else None
+    if in_step is not None and training.pairs == "batch":
+        return images_in_step_epoch(images, in_step)
+    if training.pairs == "batch":
+        return sum(images)
+    each = zip(materials, images, strict=True)
+    return sum(2 * n_pairs_for(material.dataset, training.n_pairs, n) for material, n in each)

@@ -37,7 +37,8 @@ class EpochLoader:
         batch = t.warmup_batch if learner.warming_up else t.batch
         # a warm-up is the new head's: where tasks have heads of their own, other datasets cannot teach it
         sources = learner.sources[-1:] if learner.warming_up and not learner.one_head else learner.sources
-        sizes = learner.strategy.in_step(sources, batch) if len(sources) > 1 else None
+        images = [len(source.keys("train")) for source in sources]
+        sizes = learner.strategy.in_step(images, batch) if len(sources) > 1 else None
         steps = self._one_a_step(sources, batch) if sizes is None else self._all_a_step(sources, sizes)
         for parts in steps:
             learner.shown = [(source, b.images) for source, b in parts]
@@ -56,10 +57,11 @@ class EpochLoader:
             yield [(sources[i], next(epochs[i]))]
 
     def _all_a_step(self, sources: Sequence[DecodedDataset], sizes: Sequence[int]) -> Iterator[Parts]:
-        t, sized = self.learner.training, list(zip(sources, sizes, strict=True))
-        endless = [self._anew(source, batch) for source, batch in sized]
-        for _ in range(max(source.n_batches(t, batch) for source, batch in sized)):
-            yield [(source, next(batches)) for source, batches in zip(sources, endless, strict=True)]
+        t, pairs = self.learner.training, zip(sources, sizes, strict=True)
+        sized = [(source, batch) for source, batch in pairs if source.n_batches(t, batch)]
+        endless = [(source, self._anew(source, batch)) for source, batch in sized]
+        for _ in range(max((source.n_batches(t, batch) for source, batch in sized), default=0)):
+            yield [(source, next(batches)) for source, batches in endless]
 
     def _anew(self, source: DecodedDataset, batch: int) -> Iterator[Batch]:
         for start in itertools.count():
