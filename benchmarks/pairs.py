@@ -25,7 +25,7 @@ PAIRS_PER_IMAGE = 20
 
 
 def n_batches(images: int, batch: int) -> int:
-    """Returns how many mini-batches a dataset fills; a single image that is left has no pair, and is left out."""
+    """Returns how many mini-batches a dataset fills; a single image at the end, without a pair, is left out."""
     return images // batch + (images % batch > 1)
 
 
