@@ -25,7 +25,7 @@ PAIRS_PER_IMAGE = 20
 
 
 def n_batches(images: int, batch: int) -> int:
-    """Returns how many mini-batches a dataset fills; a last one of a single image, without a pair, is none."""
+    """Returns how many mini-batches a dataset fills; a last one of one image, without a pair, is none."""
     return images // batch + (images % batch > 1)
 
 
