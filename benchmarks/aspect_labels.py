@@ -118,8 +118,8 @@ def own_rows(dataset: Dataset) -> dict[str, AspectRow]:
         return {}
     if not path.is_file():
         raise UserError(
-            f"{dataset.title}: no {FILE} in {dataset.root}, which an older version made; remove the folder "
-            "and make it anew (its pictures and scores stay the same)"
+            f"{dataset.title}: no {FILE} in {dataset.root}, which an older version made; give the folder "
+            "that holds it to cliqa-bench data make, with the same scale and seed, to have it added"
         )
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))

@@ -295,7 +295,7 @@ def has_aspects(spec: str, dataset: Dataset) -> bool:
         spec: As in `resolve_split`.
         dataset: The dataset.
     """
-    if dataset.generated is not None or (dataset.root / ASPECTS).is_file():
+    if (dataset.root / ASPECTS).is_file():
         return True
     path, _, number = spec.strip().partition("#")
     root = user_path(path)

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cliqa_bench.strategies._liqe import TextMultitask
-
-if TYPE_CHECKING:
-    pass
 
 LARGE, TIMES = 2000, 4
 """Training images from which a dataset is a large one, and how many times as many of them a step holds."""

@@ -18,6 +18,7 @@ from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.decoded import open_source
 from cliqa_bench.benchmarks.generated.camera import Shot
 from cliqa_bench.benchmarks.generated.dominant import FINE, dominant_fault
+from cliqa_bench.benchmarks.generated.make import make_miniatures
 from cliqa_bench.benchmarks.labelled import load_materials
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import Rng
@@ -261,12 +262,19 @@ def test_the_words_of_a_picture_are_those_of_its_own_shot(tmp_path: Path) -> Non
     assert len({words[path][0] for path in shots}) > 1
 
 
+def test_what_an_older_miniature_lacks_is_added(tmp_path: Path) -> None:
+    make_miniatures(tmp_path, 0.1, names=["bid"])
+    file = tmp_path / "BID" / "aspects.csv"
+    before = {path: path.read_bytes() for path in (tmp_path / "BID").rglob("*") if path.is_file()}
+    file.unlink()
+    make_miniatures(tmp_path, 0.1, names=["bid"])
+    assert {path: path.read_bytes() for path in (tmp_path / "BID").rglob("*") if path.is_file()} == before
+
+
 def test_an_older_miniature_is_told_with_what_to_do(miniatures: Path, tmp_path: Path) -> None:
     shutil.copytree(miniatures / "CSIQ", tmp_path / "CSIQ", ignore=shutil.ignore_patterns("aspects.csv"))
     (material,) = load_materials(["csiq"], tmp_path).values()
-    with pytest.raises(
-        UserError, match=r"CSIQ: no aspects.csv in .*an older version made; remove the folder"
-    ):
+    with pytest.raises(UserError, match=r"CSIQ: no aspects.csv in .*an older version made; give the folder"):
         _ = material.aspects_digest
     (whole,) = load_materials(["csiq"], miniatures).values()
     assert whole.fingerprint == material.fingerprint  # the file renames nothing

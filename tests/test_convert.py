@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cliqa_bench.cli.parser import main
+from cliqa_bench.errors import UserError
 from cliqa_bench.models import archives
 
 pytestmark = [
@@ -110,7 +111,7 @@ def test_tensors_come_through_bit_for_bit(
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
     assert main(["weights", "convert", str(path)]) == 2
-    assert "exists already; name another file after" in capsys.readouterr().err
+    assert "already exists; give another output file: weights convert" in capsys.readouterr().err
     assert main(["weights", "convert", str(path), str(tmp_path / "other.safetensors")]) == 0
     assert (tmp_path / "other.safetensors").read_bytes() == path.with_suffix(".safetensors").read_bytes()
 
@@ -233,16 +234,16 @@ def nothing(path: Path, mark: Path) -> None:
     [
         (evil_state, "does not hold tensors and plain values alone: "),
         (evil_script, r"does not hold tensors and plain values alone: it asks for "),
-        (evil_pickle, "is not an archive of torch 1.6 or later and was not read"),
-        (old_pickle, "is not an archive of torch 1.6 or later and was not read"),
+        (evil_pickle, "is not an archive written by torch 1.6 or later"),
+        (old_pickle, "is not an archive written by torch 1.6 or later"),
         (whole_module, "does not hold tensors and plain values alone: "),
-        (tar, "is not an archive of torch 1.6 or later and was not read"),
+        (tar, "is not an archive written by torch 1.6 or later"),
         (no_tensors, "holds no weights"),
         (other_zip, "does not hold tensors and plain values alone: "),
         (short_storage, "storage 3 has [0-9]* bytes"),
         (beyond_its_storage, "does not hold tensors and plain values alone: "),
         (big_endian, "its numbers are big-endian"),
-        (text, "is not an archive of torch 1.6 or later and was not read"),
+        (text, "is not an archive written by torch 1.6 or later"),
         (nothing, "no such file"),
     ],
 )
@@ -264,6 +265,31 @@ def test_what_is_refused_is_refused_in_one_line_and_not_run(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="the extra [clip] is not installed")
+def test_weights_come_before_tensors_that_lie_beside_them(tmp_path: Path) -> None:
+    path = tmp_path / "beside.pt"
+    torch.save(
+        {"epoch": torch.tensor(3), "state_dict": {"module.w": torch.ones(2), "b": torch.zeros(1)}}, path
+    )
+    assert archives.read_archive(path).keys() == {"module.w", "b"}, (
+        "a prefix that not all have is a name's own"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        (torch.eye(3).to_sparse(), "w is no plain tensor of numbers"),
+        (torch.ones(2, dtype=torch.complex128), "w is no plain tensor of numbers"),
+        (torch.ones(1).expand(1000), "w claims 1,000 numbers, which are not in the file"),
+    ],
+)
+def test_a_tensor_that_is_no_plain_one_is_named(tensor: Tensor, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.pt"
+    torch.save({"w": tensor}, path)
+    with pytest.raises(UserError, match=reason):
+        archives.convert(path, tmp_path / "odd.safetensors")
+
+
 def test_a_converted_clip_is_that_clip(tmp_path: Path) -> None:
     from test_clip import Tiny, as_clip_wants, open_clip_model, pictures
 

@@ -16,7 +16,7 @@ from cliqa_bench.backbones.staged import FeatureNet, Features
 from cliqa_bench.models import text_head
 from cliqa_bench.models.folding import Scorer
 from cliqa_bench.models.quality import QualityModel, load_tasks
-from cliqa_bench.models.text_head import TextHead, TextTower
+from cliqa_bench.models.text_head import TextHead, TextTower, expected_quality
 from cliqa_bench.models.texts import VOCABULARY, rows_of, texts, tree_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -341,3 +341,11 @@ def model_of_seed(seed: int) -> QualityModel:
     model = model_of({}, 8, seed=seed)
     model.add_task()
     return model
+
+
+def test_under_autocast_scores_are_not_rounded() -> None:
+    quality = torch.rand(200, 5, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = expected_quality(quality)
+    assert scores.dtype == torch.float32
+    np.testing.assert_allclose(scores, quality.numpy().astype(np.float64) @ np.arange(1, 6), rtol=1e-6)

@@ -113,6 +113,8 @@ def make_miniatures(
             with locked(lock, f"that makes miniatures in {root}"):
                 missing = [LAYOUTS[n] for n in wanted if not _finished(root / LAYOUTS[n].folder, scale, seed)]
                 _make(root, missing, scale, seed, processes or min(8, os.cpu_count() or 1))
+        for name in wanted:
+            _add_aspects(root / LAYOUTS[name].folder, LAYOUTS[name], scale, seed)
     except OSError as error:
         raise cannot_write(Path(error.filename or root), error) from error
 
@@ -137,6 +139,17 @@ def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, proces
             sync_tree(partial)
             _move(partial, root / layout.folder, scale, seed)
             sync(root)
+
+
+def _add_aspects(folder: Path, layout: Layout, scale: float, seed: int) -> None:
+    """Adds what the pictures show to a dataset of an older version; all else in it is the same."""
+    if (folder / ASPECTS).is_file():
+        return
+    partial = folder / f"{ASPECTS}.{os.getpid()}.part"
+    with contextlib.suppress(OSError):  # a folder that is read only still serves all that does not need it
+        text = aspects_csv(dominant_aspects(layout.scenes(scale, seed)))
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(folder / ASPECTS)
 
 
 def _move(partial: Path, folder: Path, scale: float, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -141,8 +142,9 @@ def resize_of(record: RunRecord) -> int:
 
 def training_of(record: RunRecord) -> Training:
     """Returns the protocol of a run."""
-    config = record.facts.get("config") or {}
-    return Training(**(config.get("training") or {}))
+    training = (record.facts.get("config") or {}).get("training") or {}
+    known = {field.name for field in dataclasses.fields(Training)}  # a run of another release may have others
+    return Training(**{name: value for name, value in training.items() if name in known})
 
 
 def made_with(

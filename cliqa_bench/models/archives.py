@@ -55,11 +55,28 @@ def convert(path: Path, to: Path) -> dict[str, Tensor]:
         UserError: If the archive is something else, is broken or holds no tensors; if `to` exists already.
     """
     if to.exists():
-        raise UserError(f"{to} exists already; name another file after {path}")
+        raise UserError(f"{to} already exists; give another output file: weights convert {path} OUT")
     tensors = read_archive(path)
     with atomic_path(to) as temporary:
         write_weights(temporary, {name: tensor.clone() for name, tensor in tensors.items()})
     return tensors
+
+
+def _plain(found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Returns tensors without the prefix that several GPUs leave.
+
+    Raises:
+        UserError: If one is of a kind that safetensors does not hold, or claims more numbers than it has.
+    """
+    for name, tensor in found.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.dtype not in _DTYPES.values():
+            raise UserError(f"{path}: {name} is no plain tensor of numbers ({tensor.dtype}, {tensor.layout})")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}: {name} claims {tensor.numel():,} numbers, which are not in the file")
+    if all(name.startswith(_DATA_PARALLEL) for name in found):
+        return {name.removeprefix(_DATA_PARALLEL): tensor for name, tensor in found.items()}
+    return dict(found)
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:
@@ -72,7 +89,8 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         raise UserError(
-            f"{path} is not an archive of torch 1.6 or later and was not read; only these are converted"
+            f"{path} is not an archive written by torch 1.6 or later, the only kind that can be converted; "
+            "it was not read"
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -85,7 +103,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} does not hold tensors and plain values alone: {reason}") from error
     if not found:
         raise UserError(f"{path} holds no weights: no dictionary from names to tensors, no modules")
-    return {name.removeprefix(_DATA_PARALLEL): tensor for name, tensor in found.items()}
+    return _plain(found, path)
 
 
 def _reason(error: Exception) -> str:
@@ -101,7 +119,7 @@ def _state(path: Path) -> dict[str, Tensor]:
     with _numbers_of_numpy():
         whole = torch.load(path, map_location="cpu", weights_only=True)
     inner = [whole[name] for name in WRAPPERS if isinstance(whole, Mapping) and name in whole]
-    for candidate in (whole, *inner):
+    for candidate in (*inner, whole):  # what is beside the weights may be tensors, too
         if isinstance(candidate, Mapping):
             tensors = {n: t.detach() for n, t in candidate.items() if isinstance(t, Tensor)}
             if tensors and all(isinstance(name, str) for name in tensors):

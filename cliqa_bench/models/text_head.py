@@ -134,7 +134,8 @@ class TextHead(RichHead):
 def expected_quality(quality: Tensor) -> Tensor:
     """Returns the mean grade, (B,), under probabilities (B, 5); rounding leaves it in [1, 5]."""
     grades = torch.arange(1, len(QUALITIES) + 1, device=quality.device, dtype=quality.dtype)
-    return (quality @ grades).clamp(1, len(QUALITIES))
+    # no matrix product: autocast would round it, and tie images
+    return (quality * grades).sum(dim=1).clamp(1, len(QUALITIES))
 
 
 class TextTower(nn.Module):
