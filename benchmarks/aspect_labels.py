@@ -38,7 +38,7 @@ MISLABELLED = ("fastfading/", "wn/")
 
 
 class AspectRow(NamedTuple):
-    """What stands in a file about a picture, as it stands there.
+    """What a file says of a picture, in its own words.
 
     Attributes:
         where: File and row, for messages.
@@ -99,7 +99,7 @@ def known_words(row: AspectRow) -> Aspects:
     distortion, *others = row.words
     scenes = tuple(dict.fromkeys(word for word in others if word != NO_SCENE))
     if distortion not in COARSE:
-        raise UserError(f"{row.where}: {distortion!r} is not a distortion of LIQE's; mend it")
+        raise UserError(f"{row.where}: {distortion!r} is not one of LIQE's words for distortions; correct it")
     wrong = [scene for scene in scenes if scene not in SCENES]
     if wrong or not scenes:
         what = f"{wrong[0]!r} is not a scene" if wrong else "it names no scene"
@@ -124,10 +124,10 @@ def own_rows(dataset: Dataset) -> dict[str, AspectRow]:
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} ({error}); mend it") from error
+        raise UserError(f"cannot read {path} ({error}); correct it") from error
     wrong = next((n for n, cells in enumerate(lines, 1) if len(cells) != len(COLUMNS)), 0)
     if not lines or wrong or tuple(lines[0]) != COLUMNS:
-        raise UserError(f"{path} row {wrong or 1} is not of the columns {','.join(COLUMNS)}; mend it")
+        raise UserError(f"{path} row {wrong or 1} does not have the columns {','.join(COLUMNS)}; correct it")
     return {cells[0]: AspectRow(f"{path} row {n}", tuple(cells[1:])) for n, cells in enumerate(lines[1:], 2)}
 
 

@@ -252,7 +252,7 @@ def rmse(scores: ArrayLike, mos: ArrayLike) -> float:
     return fitted(scores, mos).rmse
 
 
-# ------------------------------------------------------------------------------ continual learning, Eq. 11-15
+# ------------------------------------------------------------------------------ scenes and distortions (LIQE)
 
 
 def distortion_accuracy(probability: ArrayLike, truth: ArrayLike) -> float:
@@ -279,6 +279,9 @@ def scene_accuracy(probability: ArrayLike, truth: ArrayLike) -> float:
     rank = np.argsort(np.argsort(-said, axis=1, kind="stable"), axis=1)
     found = (rank < true.sum(axis=1, keepdims=True)) & (true == 1)
     return float(found.sum() / true.sum()) if true.any() else NAN
+
+
+# ------------------------------------------------------------------------------ continual learning, Eq. 11-15
 
 
 def matrices(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]) -> tuple[Floats, Floats]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +109,9 @@ class ReportPart:
     offered: bool = True
 
 
+_aside = functools.partial(ReportPart, in_order=False, offered=False)
+"""A table of another paper, or of other streams: about all orders, and there once its runs are."""
+
 _FURTHER = f"{_RUN}tsn --test-on tid2013,spaq,agiqa3k"
 
 PARTS: tuple[ReportPart, ...] = (
@@ -161,57 +165,56 @@ PARTS: tuple[ReportPart, ...] = (
         f"{_RUN}sl,lwf,tsn --seeds 0,1,2,3,4,5",
     ),
     ReportPart("transfer", "forgetting and transfer", transfer_rows, shape_transfer, f"{_RUN}all"),
-    ReportPart(
+    _aside(
         "ssiqa_1", "SS-IQA, from labelled to unlabelled datasets", transfer_table_rows, shape_transfers,
-        f"{_RUN}ssiqa,naive --orders transfers", in_order=False, offered=False,
+        f"{_RUN}ssiqa,naive --orders transfers",
     ),
-    ReportPart(
+    _aside(
         "ssiqa_3", "SS-IQA, ablation", ablation_rows, shape_ablation,
-        f"{_RUN}ssiqa --orders transfer:live,csiq --set ssiqa.krr=false", in_order=False, offered=False,
+        f"{_RUN}ssiqa --orders transfer:live,csiq --set ssiqa.krr=false",
     ),
-    ReportPart(
+    _aside(
         "ssiqa_5", "SS-IQA, number of blocks", block_rows, shape_blocks,
-        f"{_RUN}ssiqa --orders 'transfer:live,csiq;transfer@2:live,csiq'", in_order=False, offered=False,
+        f"{_RUN}ssiqa --orders 'transfer:live,csiq;transfer@2:live,csiq'",
     ),
-    ReportPart(
+    _aside(
         "ssiqa_6", "SS-IQA, number of exemplars", exemplar_rows, shape_exemplars,
-        f"{_RUN}ssiqa --orders transfer:live,csiq --set ssiqa.k1=20", in_order=False, offered=False,
+        f"{_RUN}ssiqa --orders transfer:live,csiq --set ssiqa.k1=20",
     ),
-    ReportPart(
+    _aside(
         "ssiqa_phases", "SS-IQA, SRCC after each experience", phase_rows, shape_phases,
-        f"{_RUN}ssiqa --orders transfer:live,csiq", in_order=False, offered=False,
+        f"{_RUN}ssiqa --orders transfer:live,csiq",
     ),
-    ReportPart(
+    _aside(
         "liqe_1", "LIQE, correlation on every test set", test_rows, shape_tests, f"{_RUN}liqe,jl",
-        in_order=False, offered=False,
     ),
-    ReportPart(
+    _aside(
         "liqe_2", "LIQE, SRCC on further test sets", cross_rows, shape_cross,
-        f"{_RUN}liqe --test-on tid2013,spaq,pipal", in_order=False, offered=False,
+        f"{_RUN}liqe --test-on tid2013,spaq,pipal",
     ),
-    ReportPart(
+    _aside(
         "liqe_4", "LIQE, ablation", left_out_rows, shape_left_out,
-        f"{_RUN}liqe,jl --set liqe.weighting=equal", in_order=False, offered=False,
+        f"{_RUN}liqe,jl --set liqe.weighting=equal",
     ),
-    ReportPart(
+    _aside(
         "liqe_5", "LIQE, with fewer tasks", task_rows, shape_tasks,
-        f"{_RUN}liqe --set liqe.tasks=q", in_order=False, offered=False,
+        f"{_RUN}liqe --set liqe.tasks=q",
     ),
-    ReportPart(
+    _aside(
         "liqe_aspects", "LIQE, accuracy of scenes and distortions", aspect_rows, shape_aspects,
-        f"{_RUN}liqe", in_order=False, offered=False,
+        f"{_RUN}liqe",
     ),
-    ReportPart(
+    _aside(
         "liqe_gain", "LIQE, what scenes and distortions add", gain_rows, shape_gain,
-        f"{_RUN}liqe --set liqe.tasks=q", in_order=False, offered=False,
+        f"{_RUN}liqe --set liqe.tasks=q",
     ),
     ReportPart(
         TABLE, "before and after a dataset was added", added_rows, shape_added,
         f"{_RUN}tsn --orders live,csiq,bid,clive,koniq10k,kadid10k,tid2013", in_order=False,
     ),
-    ReportPart(
+    _aside(
         "pooled", "SRCC over all test images of a stream of parts", pooled_rows, shape_pooled,
-        f"{_RUN}tsn --orders distortions:csiq", in_order=False, offered=False,
+        f"{_RUN}tsn --orders distortions:csiq",
     ),
 )  # fmt: skip
 """In the order in which they stand in a report."""

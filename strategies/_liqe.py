@@ -278,7 +278,7 @@ class TextMultitask(Strategy):
     def prepare(self, model: QualityModel) -> int:
         """Adds the head, the first time, and starts an experience."""
         task = super().prepare(model)
-        self._pretrained = bool(model.net.text_weights())
+        self._pretrained = _text_head(model, task).pretrained
         self._dwa = DynamicWeights(self.temperature)
         self._targets = {}
         return task

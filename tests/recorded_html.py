@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import recorded_runs as recorded
+from reported import numbers_of
 
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.reports.page.html import html_report
-from cliqa_bench.reports.parts import collect, make_tables
-from cliqa_bench.reports.rows import Tidy, TidyRow, group_records
+from cliqa_bench.reports.parts import make_tables
+from cliqa_bench.reports.rows import Tidy, TidyRow
 from cliqa_bench.reports.tables.further_orders import order_of
 from cliqa_bench.reports.tables.shapes import Table
-from cliqa_bench.results.records import AnswerReader, Step, read_records, write_record
+from cliqa_bench.results.records import Step, write_record
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -32,11 +33,6 @@ HOSTILE = [
 def base(numbers: Tidy) -> list[TidyRow]:
     """Returns the rows from which the interactive part is made; further tables have the same metrics."""
     return [row for row in numbers.rows if row.table in ("III", "IV", "V", "VI", "Fig. 4", "")]
-
-
-def numbers_of(out: Path) -> Tidy:
-    reader = AnswerReader(out)
-    return collect(group_records(read_records(out), reader)[0], reader)
 
 
 def tables_of_page(numbers: Tidy) -> list[Table]:

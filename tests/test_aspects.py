@@ -101,8 +101,8 @@ def test_words_of_a_split_file_reach_the_images_and_parts(tmp_path: Path, live: 
 @pytest.mark.parametrize(
     ("cells", "complaint"),
     [
-        ("fog\thuman\tinvalid\tinvalid", r"row 1: 'fog' is not a distortion of LIQE's"),
-        ("blur\thuman\tinvalid\tinvalid", r"row 1: 'blur' is not a distortion of LIQE's"),
+        ("fog\thuman\tinvalid\tinvalid", r"row 1: 'fog' is not one of LIQE's words for distortions"),
+        ("blur\thuman\tinvalid\tinvalid", r"row 1: 'blur' is not one of LIQE's words for distortions"),
         ("white noise\thuman\tbeach\tinvalid", r"row 1: 'beach' is not a scene; choose from animal, "),
         ("white noise\tinvalid\tinvalid\tinvalid", r"row 1: it names no scene"),
         ("white noise", r"row 1: it names no scene"),
@@ -171,7 +171,7 @@ def test_data_check_says_so(tmp_path: Path, live: Dataset) -> None:
     assert report.ok and not [note for note in report.rows[0].notes if "LIQE" in note]
     wrong = {k: w.replace("gaussian blur", "fog") for k, w in words.items()}
     report = check.check_data(tmp_path, ["live"], str(publish(tmp_path / "s" / "3", live, wrong)))
-    assert not report.ok and "'fog' is not a distortion of LIQE's" in report.rows[0].problems[0]
+    assert not report.ok and "'fog' is not one of LIQE's words for distortions" in report.rows[0].problems[0]
 
 
 # -- miniatures ----------------------------------------------------------------------------------------------
@@ -288,10 +288,10 @@ def test_a_broken_file_is_told_with_its_row(miniatures: Path, tmp_path: Path) ->
     dataset = suites.find_datasets(tmp_path, ["csiq"])["csiq"]
     lines = text.splitlines()
     for broken, complaint in (
-        ("", "row 1 is not of the columns key,distortion,scene_1"),
-        ("a,b\n", "row 1 is not of the columns"),
-        ("\n".join([*lines[:4], "x,y"]), "row 5 is not of the columns"),
-        (text.replace("jpeg2000 compression", "jpeg2001", 1), "'jpeg2001' is not a distortion"),
+        ("", "row 1 does not have the columns key,distortion,scene_1"),
+        ("a,b\n", "row 1 does not have the columns"),
+        ("\n".join([*lines[:4], "x,y"]), "row 5 does not have the columns"),
+        (text.replace("jpeg2000 compression", "jpeg2001", 1), "'jpeg2001' is not one of LIQE's words for distortions"),
         ("\n".join(lines[:-1]), "has no row; add it"),
         ("\udcff", "cannot read .*aspects.csv"),
     ):

@@ -10,24 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import recorded_runs as recorded
+from reported import numbers_of
 from scipy import stats
 
 from cliqa_bench.reports.audit.verify import verify
-from cliqa_bench.reports.parts import collect, make_tables
+from cliqa_bench.reports.parts import make_tables
 from cliqa_bench.reports.report import TABLE_FORMATS, write_report
-from cliqa_bench.reports.rows import Tidy, TidyRow, group_records
+from cliqa_bench.reports.rows import Tidy, TidyRow
 from cliqa_bench.reports.tables.added_dataset import order_pairs
 from cliqa_bench.reports.tables.further_orders import MOST, further_tables
 from cliqa_bench.results.nodes import read_answers
-from cliqa_bench.results.records import AnswerReader, RunRecord, read_records
+from cliqa_bench.results.records import RunRecord
 
 SHORT, LONG = ["live", "csiq", "bid"], ["live", "csiq", "bid", "clive"]
 TURNED = ["clive", "bid", "csiq", "live"]
-
-
-def numbers_of(out: Path) -> Tidy:
-    reader = AnswerReader(out)
-    return collect(group_records(read_records(out), reader)[0], reader)
 
 
 def lines_of(path: Path, start: str) -> list[str]:

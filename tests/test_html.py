@@ -19,12 +19,12 @@ from recorded_html import (
     HOSTILE,
     base,
     hostile_run,
-    numbers_of,
     page_of,
     record_for_html,
     record_many,
     tables_of_page,
 )
+from reported import numbers_of
 
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.figures.style import COLOURS, LINES, MARKERS

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import recorded_runs as recorded
-from recorded_html import HOSTILE, base, hostile_run, numbers_of, record_for_html, record_many, tables_of_page
+from recorded_html import HOSTILE, base, hostile_run, record_for_html, record_many, tables_of_page
+from reported import numbers_of
 
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import make_tables

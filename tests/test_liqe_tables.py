@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reported import numbers_of, rows_of
 from scipy import stats
 
 from cliqa_bench.reports import published_liqe
@@ -17,7 +18,7 @@ from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.parts import collect, make_tables
 from cliqa_bench.reports.report import write_report
-from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records
+from cliqa_bench.reports.rows import Tidy, TidyRow, group_records
 from cliqa_bench.reports.tables.liqe import PLCC
 from cliqa_bench.results.nodes import Node, read_answers, write_answers
 from cliqa_bench.results.records import AnswerReader, RunRecord, Step, read_records, write_record
@@ -119,22 +120,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def group(out: Path) -> RunGroup:
-    (found,) = group_records(read_records(out), AnswerReader(out))
-    return found
-
-
-@pytest.fixture(scope="module")
-def numbers(out: Path, group: RunGroup) -> Tidy:
-    return collect(group, AnswerReader(out))
-
-
-def rows_of(rows: Sequence[TidyRow], table: str, **wanted: Any) -> list[TidyRow]:
-    return [
-        row
-        for row in rows
-        if row.table == table and all(getattr(row, name) == value for name, value in wanted.items())
-    ]
+def numbers(out: Path) -> Tidy:
+    return numbers_of(out)
 
 
 def files_of(out: Path, strategy: str, variant: str, test: str) -> list[dict[str, np.ndarray]]:
@@ -306,8 +293,8 @@ def test_the_gain_is_paired_and_has_the_interval_of_the_table_of_power(numbers: 
                 assert one.value == pytest.approx(-power[without, rival, mine], abs=1e-12)
 
 
-def test_every_number_follows_from_a_second_path(out: Path, group: RunGroup, numbers: Tidy) -> None:
-    plain = Recomputation(out, group)
+def test_every_number_follows_from_a_second_path(out: Path, numbers: Tidy) -> None:
+    plain = Recomputation(out, numbers.group)
     rows = [row for row in numbers.rows if row.table in TABLES and "logistic" not in row.metric]
     assert len(rows) > 250 and {row.table for row in rows} == set(TABLES)
     for row in rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reported import numbers_of
 from scipy import stats
 
 from cliqa_bench.reports.audit.verify import verify
@@ -16,7 +17,7 @@ from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import group_records
 from cliqa_bench.reports.tables.pooled import is_stream
 from cliqa_bench.results.nodes import Node, read_answers, write_answers
-from cliqa_bench.results.records import AnswerReader, RunRecord, Step, read_records, write_record
+from cliqa_bench.results.records import AnswerReader, RunRecord, Step, write_record
 from cliqa_bench.seeds import rng_for
 
 PARTS = ["csiq:blur", "csiq:jpeg", "csiq:common"]
@@ -83,8 +84,7 @@ def expected(out: Path, made: RunRecord, oracle: bool) -> float:
 def test_every_test_image_counts_once(tmp_path: Path) -> None:
     made = [record(tmp_path, seed) for seed in (0, 1)]
     joint = record(tmp_path, joint=True)
-    reader = AnswerReader(tmp_path)
-    numbers = collect(group_records(read_records(tmp_path), reader)[0], reader)
+    numbers = numbers_of(tmp_path)
     rows = {row.method: row for row in numbers.rows if row.table == "pooled"}
     assert rows.keys() == {"JL", "MH-CL", "MH-CL-O"}
     for method, oracle in (("MH-CL", False), ("MH-CL-O", True)):
@@ -136,8 +136,7 @@ def test_parts_of_a_single_test_image_have_a_pooled_srcc_alone(
     record(tmp_path)
     summary = write_report(tmp_path, ("csv", "md", "tex"), figures=False).summary
     assert summary.count("CSIQ blur has fewer than two test images: correlations are dashes") == 1
-    reader = AnswerReader(tmp_path)
-    numbers = collect(group_records(read_records(tmp_path), reader)[0], reader)
+    numbers = numbers_of(tmp_path)
     assert all(
         np.isfinite(row.value) == (row.table == "pooled") for row in numbers.rows if "SRCC" in row.metric
     )

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reported import numbers_of, rows_of
 from scipy import stats
 
 from cliqa_bench.reports import published_ssiqa
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.figures.phases import draw_phases
-from cliqa_bench.reports.parts import collect, make_tables
+from cliqa_bench.reports.parts import make_tables
 from cliqa_bench.reports.report import write_report
-from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, group_records
+from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.reports.tables.ssiqa import (
     COMMON,
     LABELLED,
@@ -31,7 +32,7 @@ from cliqa_bench.reports.tables.ssiqa import (
     transfer_of,
 )
 from cliqa_bench.results.nodes import Node, read_answers, write_answers
-from cliqa_bench.results.records import AnswerReader, RunRecord, Step, read_records, write_record
+from cliqa_bench.results.records import AnswerReader, RunRecord, Step, write_record
 from cliqa_bench.seeds import rng_for
 
 TITLES = {"live": "LIVE", "csiq": "CSIQ", "kadid10k": "KADID-10K", "tid2013": "TID2013", "clive": "CLIVE"}
@@ -144,22 +145,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def group(out: Path) -> RunGroup:
-    (found,) = group_records(read_records(out), AnswerReader(out))
-    return found
-
-
-@pytest.fixture(scope="module")
-def numbers(out: Path, group: RunGroup) -> Tidy:
-    return collect(group, AnswerReader(out))
-
-
-def rows_of(numbers: Tidy, table: str, **wanted: Any) -> list[TidyRow]:
-    return [
-        row
-        for row in numbers.rows
-        if row.table == table and all(getattr(row, name) == value for name, value in wanted.items())
-    ]
+def numbers(out: Path) -> Tidy:
+    return numbers_of(out)
 
 
 def correlate(
@@ -202,26 +189,32 @@ def test_table_1_after_the_last_block(out: Path, numbers: Tidy, half: str, metri
     ):
         order = f"{TITLES[one]}->{TITLES[other]}"
         (row,) = rows_of(
-            numbers, "ssiqa_1", order=order, setting=half, metric=metric, variant=variant, method="SS-IQA"
+            numbers.rows,
+            "ssiqa_1",
+            order=order,
+            setting=half,
+            metric=metric,
+            variant=variant,
+            method="SS-IQA",
         )
         each = correlate(out, variant, half, 3, metric, one, other)
         np.testing.assert_allclose([row.value, row.std], [np.mean(each), np.std(each, ddof=1)], rtol=1e-12)
         assert row.note.startswith("n=3 seeds; generated miniatures")
         assert (row.length, row.train_dataset) == (3, TITLES[one])
-    variants = {row.variant for row in rows_of(numbers, "ssiqa_1", method="SS-IQA")}
+    variants = {row.variant for row in rows_of(numbers.rows, "ssiqa_1", method="SS-IQA")}
     assert variants == {"", "memory=reselect"}  # ablations are of other tables
-    assert rows_of(numbers, "ssiqa_1", method="SH-CL", setting=half, metric=metric)
+    assert rows_of(numbers.rows, "ssiqa_1", method="SH-CL", setting=half, metric=metric)
 
 
 def test_only_where_there_are_further_distortions_common_ones_are_read(numbers: Tidy) -> None:
-    orders = {row.order for row in rows_of(numbers, "ssiqa_1", setting=COMMON)}
+    orders = {row.order for row in rows_of(numbers.rows, "ssiqa_1", setting=COMMON)}
     assert orders == {"LIVE->CSIQ", "KADID-10K->TID2013"}
-    assert {row.order for row in rows_of(numbers, "ssiqa_1")} == orders | {"CLIVE->LIVE"}
+    assert {row.order for row in rows_of(numbers.rows, "ssiqa_1")} == orders | {"CLIVE->LIVE"}
 
 
 def test_the_ablation_is_of_the_phase_and_the_variant(out: Path, numbers: Tidy) -> None:
     expected = {"baseline": ("", 0), "+ IL": ("krr=False", 3), "+ KRR": ("k1=0, k2=0", 3), "": ("", 3)}
-    rows = rows_of(numbers, "ssiqa_3", setting=COMMON, metric="SRCC")
+    rows = rows_of(numbers.rows, "ssiqa_3", setting=COMMON, metric="SRCC")
     assert {row.variant for row in rows} == expected.keys()  # with memory=reselect nothing was left out
     for row in rows:
         variant, step = expected[row.variant]
@@ -231,13 +224,13 @@ def test_the_ablation_is_of_the_phase_and_the_variant(out: Path, numbers: Tidy) 
 
 
 def test_blocks_and_exemplars(out: Path, numbers: Tidy) -> None:
-    blocks = rows_of(numbers, "ssiqa_5", setting=UNLABELLED, metric="SRCC")
+    blocks = rows_of(numbers.rows, "ssiqa_5", setting=UNLABELLED, metric="SRCC")
     assert {(row.variant, row.length) for row in blocks} == {
         ("blocks=1", 1), ("blocks=3", 3),
     }  # fmt: skip
     (one,) = (row for row in blocks if row.length == 1)
     assert one.value == pytest.approx(np.mean(correlate(out, "", UNLABELLED, 1, "SRCC", blocks=1)), rel=1e-12)
-    exemplars = rows_of(numbers, "ssiqa_6", setting=LABELLED, metric="PLCC")
+    exemplars = rows_of(numbers.rows, "ssiqa_6", setting=LABELLED, metric="PLCC")
     assert {row.variant for row in exemplars} == {
         "K1=100, K2=100", "K1=20, K2=100", "K1=0, K2=0",
     }  # fmt: skip
@@ -249,7 +242,7 @@ def test_phases_are_those_of_the_experiences(out: Path, numbers: Tidy) -> None:
     for setting in (LABELLED, UNLABELLED, COMMON, PSEUDO):
         for step in range(4):
             (row,) = rows_of(
-                numbers,
+                numbers.rows,
                 "ssiqa_phases",
                 setting=setting,
                 metric=f"SRCC: {step}",
@@ -270,7 +263,7 @@ def test_without_the_regression_pseudo_labels_are_the_heads(numbers: Tidy) -> No
     for step in range(4):
         own = {
             setting: rows_of(
-                numbers,
+                numbers.rows,
                 "ssiqa_phases",
                 setting=setting,
                 metric=f"SRCC: {step}",
@@ -282,8 +275,8 @@ def test_without_the_regression_pseudo_labels_are_the_heads(numbers: Tidy) -> No
         assert own[PSEUDO] == own[UNLABELLED]
 
 
-def test_every_number_follows_from_a_second_path(out: Path, group: RunGroup, numbers: Tidy) -> None:
-    plain = Recomputation(out, group)
+def test_every_number_follows_from_a_second_path(out: Path, numbers: Tidy) -> None:
+    plain = Recomputation(out, numbers.group)
     rows = [row for row in numbers.rows if row.table in TABLES]
     assert len(rows) > 200
     for row in rows:

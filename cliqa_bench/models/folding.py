@@ -170,7 +170,7 @@ class Scorer(nn.Module):
     def _read_by_heads(self, images: Tensor, fixed: Tensor | None) -> Tensor:
         """Returns the features of images, (B, tasks or 1, d), or of their windows, (B, tasks or 1, U, d)."""
         if self.windows is None:
-            return self._finals(images, self.fixed(images) if fixed is None else fixed).float()
+            return self._finals(images, fixed).float()
         cut = cut_windows(images, self.windows)
         finals: Tensor = self._finals(cut.flatten(0, 1)).unflatten(0, cut.shape[:2])
         return finals.transpose(1, 2).float()

@@ -61,13 +61,14 @@ class TextHead(RichHead):
         layers: Its layers.
 
     Attributes:
+        pretrained: Whether its tower came with the backbone.
         tower: The text tower.
         logit_scale: (), logarithm of what cosines are multiplied with. The published code never trains it.
     """
 
     def __init__(self, features: int, tasks: Tasks = "qsd", width: int = 64, layers: int = 2) -> None:
         super().__init__()
-        self.tasks, self.axes = tasks, axes(tasks)
+        self.tasks, self.axes, self.pretrained = tasks, axes(tasks), False
         self.tower = TextTower(features, width, layers, tasks=tasks)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
         self._features = _Remembered()
@@ -75,6 +76,7 @@ class TextHead(RichHead):
     def begin(self, net: FeatureNet) -> None:
         """Takes the text tower, and the scale, that the backbone was pre-trained with, if there is one."""
         weights = net.text_weights()
+        self.pretrained = bool(weights)
         if weights:
             self.tower = TextTower.of_clip(weights, self.tasks)
             self.logit_scale = nn.Parameter(weights["logit_scale"].float().clone())
@@ -95,7 +97,7 @@ class TextHead(RichHead):
             features: (B, U, d) of U crops of each picture, or (B, d) of one.
 
         Returns:
-            (B, 5, 9, 11); 1 stands in the place of 9 or 11 where the texts do not name that aspect.
+            (B, 5, 9, 11); the axis of an aspect that the texts do not name has length 1.
         """
         crops = features if features.ndim == 3 else features[:, None]
         cosines = functional.normalize(crops, dim=2) @ self.text_features().T
@@ -118,7 +120,7 @@ class TextHead(RichHead):
     def text_features(self) -> Tensor:
         """Returns the features of the texts, (texts, d) of unit length.
 
-        Where nothing learns they are worked out once for a tower's weights, whoever holds these.
+        Outside training they are computed once for the same weights: all heads of a process share them.
         """
         if self.training or torch.is_grad_enabled():
             return functional.normalize(self.tower(), dim=1)

@@ -9,19 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cliqa_bench.aspects import COARSE, DISTORTIONS, QUALITIES, SCENES, Tasks
-
-__all__ = [
-    "COARSE",
-    "DISTORTIONS",
-    "QUALITIES",
-    "SCENES",
-    "TOKENS",
-    "TextTree",
-    "rows_of",
-    "texts",
-    "tree_of",
-]
+from cliqa_bench.aspects import DISTORTIONS, QUALITIES, SCENES, Tasks
 
 _TEMPLATES: dict[Tasks, str] = {
     "qsd": "a photo of a {s} with {d} artifacts, which is of {q} quality",
