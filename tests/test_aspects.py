@@ -291,7 +291,10 @@ def test_a_broken_file_is_told_with_its_row(miniatures: Path, tmp_path: Path) ->
         ("", "row 1 does not have the columns key,distortion,scene_1"),
         ("a,b\n", "row 1 does not have the columns"),
         ("\n".join([*lines[:4], "x,y"]), "row 5 does not have the columns"),
-        (text.replace("jpeg2000 compression", "jpeg2001", 1), "'jpeg2001' is not one of LIQE's words for distortions"),
+        (
+            text.replace("jpeg2000 compression", "jpeg2001", 1),
+            "'jpeg2001' is not one of LIQE's words for distortions",
+        ),
         ("\n".join(lines[:-1]), "has no row; add it"),
         ("\udcff", "cannot read .*aspects.csv"),
     ):

@@ -209,6 +209,10 @@ def test_mistakes_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) ->
         ({"params": {"tns": {"tau": 1}}}, "unknown strategy 'tns' (did you mean 'tsn'?)"),
         ({"params": {"tsn": {"taus": 1}}}, "unknown key of tsn 'taus' (did you mean 'tau'?)"),
         ({"params": {"tsn": {"tau": "hot"}}}, "tsn.tau must be a number, not 'hot'"),
+        (
+            {"strategy": "liqe", "params": {"liqe": {"pooling": "x"}}},
+            "liqe.pooling must be 'datasets' | 'pairs', not 'x'",
+        ),
         ({"training": {"epoch": 1}}, "unknown key of training 'epoch' (did you mean 'epochs'?)"),
         (
             {"training": {"decay_epochs": "4,x"}},

@@ -264,7 +264,6 @@ def test_what_is_refused_is_refused_in_one_line_and_not_run(
 # -- from OpenAI's archive to features -----------------------------------------------------------------------
 
 
-@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="the extra [clip] is not installed")
 def test_weights_come_before_tensors_that_lie_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "beside.pt"
     torch.save(
@@ -290,6 +289,7 @@ def test_a_tensor_that_is_no_plain_one_is_named(tensor: Tensor, reason: str, tmp
         archives.convert(path, tmp_path / "odd.safetensors")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="the extra [clip] is not installed")
 def test_a_converted_clip_is_that_clip(tmp_path: Path) -> None:
     from test_clip import Tiny, as_clip_wants, open_clip_model, pictures
 

@@ -203,6 +203,7 @@ def test_scores_of_golden_features_are_the_golden_ones(shared: Path, monkeypatch
     task = model.add_task()
     head = model.eval().heads[task]
     assert isinstance(head, TextHead)
+    assert head.pretrained and not TextHead(16).pretrained
     assert head.logit_scale.item() == float(published["w.logit_scale"])
     with torch.no_grad():
         log_joint = head(torch.from_numpy(published["test_image_features"]))
@@ -348,4 +349,5 @@ def test_under_autocast_scores_are_not_rounded() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         scores = expected_quality(quality)
     assert scores.dtype == torch.float32
-    np.testing.assert_allclose(scores, quality.numpy().astype(np.float64) @ np.arange(1, 6), rtol=1e-6)
+    # largest difference seen: 1.1e-7
+    np.testing.assert_allclose(scores, quality.numpy().astype(np.float64) @ np.arange(1, 6), rtol=3.3e-7)

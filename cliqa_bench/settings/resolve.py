@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -73,7 +74,7 @@ def typed_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[
     Raises:
         UserError: If a key is no field, or a value is not of its type.
     """
-    known = {field.name: field.type for field in fields(cls) if field.init}
+    known = [field.name for field in fields(cls) if field.init]
     hints = get_type_hints(cls)
     typed = {}
     for key, value in values.items():
@@ -86,7 +87,7 @@ def typed_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[
                 raise ValueError
             typed[key] = parser.parse_object({key: _listed(hints[key], value)})[key]
         except (ArgumentError, OverflowError, RecursionError, ValueError) as error:
-            raise UserError(f"{where}.{key} must be {_spoken(known[key])}, not {value!r:.200}") from error
+            raise UserError(f"{where}.{key} must be {_spoken(hints[key])}, not {value!r:.200}") from error
         members = _members(typed[key])
         if any(isinstance(n, float) and not math.isfinite(n) for n in members):
             raise UserError(f"{where}.{key} must be a finite number, not {value!r:.200}")
@@ -106,14 +107,23 @@ def _listed(hint: Any, value: Any) -> Any:
     return f"[{value}]"
 
 
-def _spoken(annotation: Any) -> str:
-    """Says what a field takes, in words."""
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
-    text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace(", ", " | "), text)
-    text = re.sub(r"tuple\[int, \.\.\.\]", "a list of whole numbers, such as [4, 8]", text)
-    for kind, words in (("int", "a whole number"), ("float", "a number"), ("bool", "true or false")):
-        text = re.sub(rf"\b{kind}\b", words, text)
-    return text
+def _spoken(hint: Any) -> str:
+    """Says what a field takes, in words; an alias is what it stands for."""
+    if get_origin(hint) is Literal:
+        return " | ".join(map(repr, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(map(_spoken, get_args(hint)))
+    return _KINDS[hint] if hint in _KINDS else str(getattr(hint, "__name__", hint))
+
+
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: "None",
+    tuple[int, ...]: "a list of whole numbers, such as [4, 8]",
+}
+"""Type of a field -> what it takes, in words."""
 
 
 def data_root(given: str | None) -> Path | None:
