@@ -1,24 +1,37 @@
-"""What the pictures look like on which a backbone is pre-trained, in figures that no processor changes.
+"""What generated pictures look like, in figures that no processor changes.
 
-After a change of these pictures raise `PICTURES` in `cliqa_bench/models/pretraining_config.py`, and run
-`PYTHONPATH=. python tests/recorded_pictures.py`, which writes `tests/pretrain_pictures.json` anew.
+Their bytes are the same on one machine only: NumPy raises to a power with other instructions where there is
+AVX-512, and then a pixel in some thousands is one level brighter or darker.
+
+After a change of the pictures on which a backbone is pre-trained raise `PICTURES` in
+`cliqa_bench/models/pretraining_config.py`; after one of the miniatures, `VERSION` in
+`cliqa_bench/benchmarks/generated/make.py`. Then run `PYTHONPATH=. python tests/recorded_pictures.py`, which
+writes `tests/pretrain_pictures.json` and `tests/miniature_pictures.json` anew.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
+from conftest import SCALE
 from numpy.typing import NDArray
+from PIL import Image
 
+from cliqa_bench.benchmarks import labelled
 from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, distort
+from cliqa_bench.benchmarks.generated.make import LAYOUTS, VERSION, make_miniatures
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.models.pretraining import _DistortedBatches, _pictures
 from cliqa_bench.models.pretraining_config import PICTURES, PretrainConfig
 from cliqa_bench.seeds import rng_for
 
 FILE = Path(__file__).with_name("pretrain_pictures.json")
+MINIATURES = Path(__file__).with_name("miniature_pictures.json")
+EACH = 12
+"""How many pictures of a dataset are looked at."""
 TINY = PretrainConfig(pictures=4, size=48, batch=8)
 
 
@@ -42,6 +55,26 @@ def look() -> dict[str, list[float]]:
     return seen
 
 
+def look_at_miniatures(root: Path) -> dict[str, list[float]]:
+    """Returns the figures of some pictures of each miniature, and mean and deviation of its MOS."""
+    seen = {}
+    for name, dataset in labelled.load_materials(list(LAYOUTS), root).items():
+        ratings = dataset.ratings
+        for rating in ratings[:: -(-len(ratings) // EACH)]:
+            with Image.open(dataset.dataset.path(rating.key)) as image:
+                seen[f"{name} {rating.key}"] = figures(np.asarray(image.convert("RGB")))
+        scores = [rating.score for rating in ratings]
+        seen[f"{name} MOS"] = [round(float(v), 3) for v in (np.mean(scores), np.std(scores))]
+    return seen
+
+
+def _write(path: Path, version: int, seen: dict[str, list[float]]) -> None:
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(values)}" for name, values in seen.items())
+    path.write_text(f'{{"version": {version}, "figures": {{\n{rows}\n}}}}\n', encoding="utf-8")
+
+
 if __name__ == "__main__":
-    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(values)}" for name, values in look().items())
-    FILE.write_text(f'{{"version": {PICTURES}, "figures": {{\n{rows}\n}}}}\n', encoding="utf-8")
+    _write(FILE, PICTURES, look())
+    with tempfile.TemporaryDirectory() as folder:
+        make_miniatures(Path(folder), SCALE, seed=0)
+        _write(MINIATURES, VERSION, look_at_miniatures(Path(folder)))

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 import pytest
+import recorded_pictures
 import scipy.io
 import scipy.stats
 import xlrd
@@ -34,6 +35,7 @@ from cliqa_bench.benchmarks.generated.camera import SHOTS, Shot, shoot
 from cliqa_bench.benchmarks.generated.contact import contact_sheet
 from cliqa_bench.benchmarks.generated.distortions import DISTORTIONS, KADID_TYPES, PRETRAIN_CLASSES, distort
 from cliqa_bench.benchmarks.generated.layouts import MAT_HEADER
+from cliqa_bench.benchmarks.generated.make import VERSION
 from cliqa_bench.benchmarks.generated.photographs import CliveLayout
 from cliqa_bench.benchmarks.generated.synthetic import KadidLayout
 from cliqa_bench.benchmarks.suites import find_datasets
@@ -61,6 +63,18 @@ def test_a_reference_depends_on_its_seed_alone_and_has_the_size_asked_for(scenes
     assert scenes[0].shape == (96, 128, 3) and scenes[0].dtype == np.uint8
     assert references.reference(1, (97, 133)).shape == (133, 97, 3)
     assert all(mse(a, b) > 300 for i, a in enumerate(scenes) for b in scenes[:i])
+
+
+def test_other_miniatures_need_another_version(miniatures):
+    kept = json.loads(recorded_pictures.MINIATURES.read_text(encoding="utf-8"))
+    advice = "raise VERSION in generated/make.py, and run tests/recorded_pictures.py"
+    assert kept["version"] == VERSION, advice
+    now = recorded_pictures.look_at_miniatures(miniatures)
+    assert now.keys() == kept["figures"].keys(), f"other pictures: {advice}"
+    for name, figures in now.items():
+        # numpy 1.26 with scipy 1.11 and Pillow 10.1 differ by 0.009, other processors not at all
+        same = np.allclose(figures, kept["figures"][name], rtol=0, atol=0.027)
+        assert same, f"{name} looks otherwise than in version {VERSION}: {advice}"
 
 
 def test_references_have_natural_statistics():
@@ -510,6 +524,17 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes(tmp_path):
     first, other = (tree(tmp_path / folder / "BID") for folder in ("one", "three"))
     assert first.keys() == other.keys()
     assert [name for name in first if first[name] == other[name]] == ["README.txt"]
+
+
+def test_a_script_without_a_guard_is_told_and_does_not_wait_for_itself(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from cliqa_bench.benchmarks.generated.make import make_miniatures\n"
+        f"make_miniatures(Path({str(tmp_path / 'data')!r}), 0.1, names=['csiq'], processes=2)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "put what it does under if __name__ == '__main__':" in done.stderr
 
 
 @pytest.mark.parametrize("name", SIX)

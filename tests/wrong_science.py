@@ -13,27 +13,34 @@ In the checkout's root: `python tests/wrong_science.py [--only TEXT] [--jobs N]`
 
 `old` occurs exactly once in the file. The tests first run on the unchanged code, where they must pass. A
 change that they do not notice is a survivor; the script ends with exit code 1 if there are any, or if one
-no longer fits the code. It is not part of the test suite: a run takes about ten seconds a change. Generated
-data are made once, by the unchanged code; changes of what makes them let the tests make their own.
+no longer fits the code. It is not part of the test suite: a run takes some seconds a change. Generated data
+are made once, by the unchanged code; changes of what makes them let the tests make their own. Each pytest is
+forked from a process that has imported PyTorch and the like, which takes longer than most tests.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 ROOT = Path(__file__).resolve().parents[1]
 CHANGES = Path(__file__).with_suffix("")
 MINIATURES = "CLIQA_TEST_MINIATURES"
@@ -41,6 +48,12 @@ MINIATURES = "CLIQA_TEST_MINIATURES"
 
 GENERATOR = "cliqa_bench/benchmarks/generated/"
 """Where a change makes other generated data."""
+
+PRELOADED = (
+    "avalanche.training", "hypothesis", "jsonargparse", "matplotlib.figure", "pandas", "piq", "PIL.Image",
+    "pytest", "scipy.stats", "skimage", "sklearn.cluster", "torch", "torchvision", "tqdm",
+)  # fmt: skip
+"""What every pytest has at its start; nothing of the package, which each copy brings itself."""
 
 SECONDS = 300.0
 """Longest that the tests of a change may take; a change that makes them hang is noticed, too."""
@@ -148,28 +161,35 @@ def run_tests(
 
     With `own_data`, they make the generated datasets themselves.
     """
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
-    command += ["-m", ""]  # slow ones, too
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(copy),
-        "PYTHONDONTWRITEBYTECODE": "1",  # two changes within one second may leave files of equal size
-        "OMP_NUM_THREADS": "1",
-    }
-    if own_data:
-        environment.pop(MINIATURES, None)
-    try:
-        done = subprocess.run(
-            [*command, *flags, *tests],
-            cwd=copy,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
+    words = ["-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
+    words += ["-m", ""]  # slow ones, too
+    with tempfile.NamedTemporaryFile(prefix="wrong-science-", suffix=".txt") as output:
+        process = multiprocessing.get_context("forkserver").Process(
+            target=_be_pytest, args=(copy, [*words, *flags, *tests], own_data, output.name)
         )
-    except subprocess.TimeoutExpired:
-        return None, ""
-    return done.returncode, done.stdout + done.stderr
+        process.start()
+        process.join(seconds)
+        if process.pid is not None and process.exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with what the tests have started
+            process.join()
+            return None, ""
+        return process.exitcode, output.read().decode(errors="replace")
+
+
+def _be_pytest(copy: Path, words: list[str], own_data: bool, output: str) -> None:
+    """Runs pytest in a process of its own, which writes to a file and ends with pytest's exit code."""
+    os.setsid()
+    with Path(output).open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    os.environ["PYTHONPATH"] = str(copy)  # for what the tests start
+    if own_data:
+        os.environ.pop(MINIATURES, None)
+    import pytest
+
+    sys.exit(pytest.main(words))
 
 
 def judge(change: Change, copy: Path) -> Verdict:
@@ -197,31 +217,31 @@ def judge(change: Change, copy: Path) -> Verdict:
     return Verdict(change, "noticed", failed[1])
 
 
-def judge_all(changes: Sequence[Change], jobs: int) -> Iterator[Verdict]:
-    """Judges changes side by side, each process in a copy of its own; gives them in their order."""
+def side_by_side(work: Callable[[Given, Path], Found], given: Sequence[Given], jobs: int) -> Iterator[Found]:
+    """Does some work on each of what is given, `jobs` at a time, each in its own copy; keeps the order."""
     copies: SimpleQueue[Path] = SimpleQueue()
 
-    def one(change: Change) -> Verdict:
+    def one(item: Given) -> Found:
         copy = copies.get()
         try:
-            return judge(change, copy)
+            return work(item, copy)
         finally:
             copies.put(copy)
 
     with ExitStack() as stack, ThreadPoolExecutor(jobs) as pool:
         for _ in range(jobs):
             copies.put(stack.enter_context(copied_checkout()))
-        yield from pool.map(one, changes)
+        yield from pool.map(one, given)
 
 
 def check_unchanged(changes: Sequence[Change], jobs: int) -> str:
     """Runs the tests of all changes on the unchanged code; returns what is wrong, or ""."""
     tests = sorted({test for change in changes if not change.equivalent for test in change.tests})
-    if not tests:
-        return ""
-    with copied_checkout() as copy:
-        code, output = run_tests(copy, tests, "-n", str(jobs), seconds=None)
-    return "" if code == 0 else f"the tests fail on the unchanged code:\n{output[-2000:]}"
+    files = [list(of_file) for _, of_file in groupby(tests, lambda test: test.partition("::")[0])]
+    for code, output in side_by_side(lambda some, copy: run_tests(copy, some, seconds=None), files, jobs):
+        if code:
+            return f"the tests fail on the unchanged code:\n{output[-2000:]}"
+    return ""
 
 
 def main() -> int:
@@ -234,12 +254,17 @@ def main() -> int:
     )
     args = parser.parse_args()
     changes = [c for c in read_changes() if args.only in c.name or args.only in c.file]
+    os.environ |= {
+        "PYTHONDONTWRITEBYTECODE": "1",  # two changes within one second may leave files of equal size
+        "OMP_NUM_THREADS": "1",
+    }
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     ends = []
     with made_miniatures():
         if not args.skip_unchanged and (wrong := check_unchanged(changes, args.jobs)):
             print(wrong, file=sys.stderr)
             return 1
-        for verdict in judge_all(changes, args.jobs):
+        for verdict in side_by_side(judge, changes, args.jobs):
             ends.append(verdict.end)
             change = verdict.change
             print(f"{verdict.end:<10} {change.file}: {change.name} ({verdict.detail})", flush=True)

@@ -1,4 +1,8 @@
-"""Makes the miniatures: bit-identical for a seed, whatever the number of processes."""
+"""Makes the miniatures: on one machine bit-identical for a seed, whatever the number of processes.
+
+On another processor a pixel in some thousands may be one level brighter or darker, and a label differ in its
+last digits: NumPy, OpenBLAS and PyTorch compute there with other instructions.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +98,8 @@ def make_miniatures(
     Args:
         root: Folder that will hold `databaserelease2`, `CSIQ`, ...
         scale: Multiplies the number of references and photographs; 1 gives about 2100 pictures.
-        seed: Same seed, same bytes (for the same versions of numpy, scipy and Pillow).
+        seed: Same seed, same bytes (for the same versions of numpy, scipy and Pillow, and the same kind of
+            processor).
         names: Datasets to make; all by default.
         processes: Number of processes, by default one per core, at most eight; 1 makes all in this process.
 

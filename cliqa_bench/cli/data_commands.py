@@ -31,7 +31,13 @@ def make_arguments(add: Add) -> None:
         metavar="S",
         help="number of pictures relative to the default (1.0)",
     )
-    add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes (default: 0)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the same seed gives the same bytes on one machine (default: 0)",
+    )
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 

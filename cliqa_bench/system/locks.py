@@ -337,16 +337,30 @@ def locked(path: Path, what: str) -> Iterator[bool]:
         what: What its owner does, for the line that says that we wait: "that writes runs/report".
 
     Raises:
-        UserError: If the file cannot be made.
+        UserError: If the file cannot be made, or the owner waits for this process to start.
     """
     lock = _take(path)
     if lock is None:
+        _check_main_is_guarded()
         say(f"waiting for {owner(path)} {what}")
         lock = _await(path)
     try:
         yield isinstance(lock, _Flock)
     finally:
         lock.release()
+
+
+def _check_main_is_guarded() -> None:
+    """Ends a child process that runs the script of its parent once more: each would wait for the other.
+
+    Raises:
+        UserError: If this process is still being started, by multiprocessing's "spawn".
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(
+            "this script starts processes, and each of them runs the script again; put what it does under "
+            "if __name__ == '__main__':"
+        )
 
 
 def owner(path: Path) -> str:
