@@ -246,28 +246,26 @@ def _error(means: dict[Order, float], datasets: Order, design: str, name: str) -
     if size and not of_spread:
         variance = statistics.variance(whole) / size * (1 - size / n)
         return math.sqrt(variance) if name.startswith("RMSE") else 0.0
+    samples = _samples(means, datasets, size, design)
+    if of_spread:
+        off = np.sqrt(samples.var(1, ddof=1) * (n - 1) / n) - goal
+    else:
+        off = samples.mean(1) - goal
+    return float(off.mean() if name.startswith("bias") else np.sqrt(np.square(off).mean()))
+
+
+def _samples(means: dict[Order, float], datasets: Order, size: int, design: str) -> Floats:
+    """Returns (samples, orders of each) the values of the orders that a design may choose."""
     if size:
-        samples = [[whole[i] for i in sample] for sample in drawn_samples(n, size).tolist()]
-    elif design == "Williams square":
-        samples = [
-            [means[tuple(letters[i] for i in row)] for row in williams(len(datasets))]
-            for letters in itertools.permutations(datasets)
+        return np.array(list(means.values()))[drawn_samples(len(means), size)]
+    if design == "Williams square":
+        square = williams(len(datasets))
+        chosen = [
+            [tuple(letters[i] for i in row) for row in square] for letters in itertools.permutations(datasets)
         ]
     else:
-        eight = {tuple(name for name in order if name in datasets) for order in ORDERS.values()}
-        samples = [[means[order] for order in sorted(eight)]]
-    off = [
-        (_spread(sample, n) if of_spread else math.fsum(sample) / len(sample)) - goal for sample in samples
-    ]
-    if name.startswith("bias"):
-        return math.fsum(off) / len(off)
-    return math.sqrt(math.fsum(o * o for o in off) / len(off))
-
-
-def _spread(sample: list[float], n: int) -> float:
-    middle = math.fsum(sample) / len(sample)
-    squares = math.fsum((value - middle) ** 2 for value in sample)
-    return math.sqrt(squares / (len(sample) - 1) * (n - 1) / n)
+        chosen = [sorted({tuple(name for name in order if name in datasets) for order in ORDERS.values()})]
+    return np.array([[means[order] for order in orders] for orders in chosen])
 
 
 # -- shares of the variance ----------------------------------------------------------------------------------
