@@ -483,6 +483,7 @@ def test_one_class_may_have_several_names(installed: Path) -> None:
     assert classes[3](main_rate=0.5) == classes[3](main_rate=0.5) != classes[3]()
 
 
+@pytest.mark.slow
 def test_a_package_s_strategy_runs_and_has_its_rows(
     installed: Path, miniatures: Path, tmp_path: Path
 ) -> None:

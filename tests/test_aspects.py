@@ -262,6 +262,7 @@ def test_the_words_of_a_picture_are_those_of_its_own_shot(tmp_path: Path) -> Non
     assert len({words[path][0] for path in shots}) > 1
 
 
+@pytest.mark.slow
 def test_what_an_older_miniature_lacks_is_added(tmp_path: Path) -> None:
     make_miniatures(tmp_path, 0.1, names=["bid"])
     file = tmp_path / "BID" / "aspects.csv"

@@ -76,8 +76,16 @@ def new_learner(name, training=TRAINING, **params):
 # -- names and hyper-parameters ------------------------------------------------------------------------------
 
 
+FIRST = ("Naive", "ReplayPlugin", "SynapticIntelligencePlugin")
+"""Of each kind one: a template, a plug-in that keeps images, one that keeps weights."""
+
+
 @pytest.mark.parametrize(
-    ("name", "params"), [*((n, NEEDED.get(n, {})) for n in (*TEMPLATES, *PLUGINS)), ONLINE]
+    ("name", "params"),
+    [
+        pytest.param(name, params, marks=[] if name in FIRST else [pytest.mark.slow])
+        for name, params in [*((n, NEEDED.get(n, {})) for n in (*TEMPLATES, *PLUGINS)), ONLINE]
+    ],
 )
 def test_it_keeps_the_contract(name, params):
     check_strategy(avalanche(name), **params)

@@ -43,6 +43,7 @@ def test_a_home_that_cannot_be_written_is_named(home):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_avalanche_takes_these_settings(home):
     code = (
         "from cliqa_bench.system.avalanche_import import importing_avalanche\n"

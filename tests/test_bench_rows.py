@@ -36,9 +36,8 @@ def test_every_group_is_a_module(name: str) -> None:
     assert callable(module.measure)
 
 
-@pytest.mark.parametrize(
-    "name", ["bid", *(pytest.param(name, marks=pytest.mark.slow) for name in ("csiq", "kadid10k"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bid", "csiq", "kadid10k"])
 def test_real_size_data_are_as_large_as_the_real_ones(tmp_path: Path, name: str) -> None:
     n = make_real_size(tmp_path, [name], 0.001)
     (dataset,) = find_datasets(tmp_path, [name]).values()

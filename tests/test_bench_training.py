@@ -50,6 +50,7 @@ def test_tsn_learns_what_the_learner_learns(job: TrainingCase) -> None:
     assert error(ours.bare(), ours.epoch()[1]) < 1e-3
 
 
+@pytest.mark.slow
 def test_lwf_learns_what_the_learner_learns(job: TrainingCase) -> None:
     ours = OurTraining("lwf", job)
     loop = ours.bare()
@@ -61,6 +62,7 @@ def test_lwf_learns_what_the_learner_learns(job: TrainingCase) -> None:
     assert error(forgetful, ours.epoch()[1]) > 0.1  # the old model's word counts
 
 
+@pytest.mark.slow
 def test_si_learns_what_the_learner_learns(job: TrainingCase) -> None:
     ours = OurTraining("si", job)
     assert isinstance(ours.strategy, SI)

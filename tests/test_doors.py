@@ -574,6 +574,7 @@ class Merged(Strategy):
 """
 
 
+@pytest.mark.slow
 def test_extra_columns_are_answered_read_verified_and_scored(
     miniatures: Path, undrawn: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -236,6 +236,7 @@ print(float(abs(free - limited).max()), sizes)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux to know the memory in use")
+@pytest.mark.slow
 def test_under_a_budget_of_memory_the_scores_are_the_same():
     # a picture's layer has 4096 x 40 x 48 floats, 31 MB; from 110 to 150 MB the same batches fit, with 100 a
     # single picture sometimes does not: what is freed is not always given back

@@ -116,7 +116,7 @@ def texts(figure: Figure) -> list[Text]:
     return [text for text in found if text.get_visible() and text.get_text() and text not in undrawn]
 
 
-@pytest.mark.parametrize("which", ["small", "crowded"])
+@pytest.mark.parametrize("which", ["small", pytest.param("crowded", marks=pytest.mark.slow)])
 def test_no_text_leaves_the_figure(
     which: str, request: pytest.FixtureRequest, kept: dict[str, Figure], tmp_path: Path
 ) -> None:
@@ -192,6 +192,7 @@ def test_nothing_to_show_is_no_figure(tmp_path: Path) -> None:
     assert record.facts.get("pictures") is None
 
 
+@pytest.mark.slow
 def test_the_users_own_settings_do_not_matter(small: Path, tmp_path: Path) -> None:
     import matplotlib as mpl
 
@@ -371,6 +372,7 @@ def test_names_are_no_mathematics() -> None:
 # -- drawn once ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_again_only_when_something_changed(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,6 +159,7 @@ def test_what_the_model_learns_later_does_not_reach_a_scorer():
         np.testing.assert_allclose(scorer(images), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_scores_keep_their_digits():
     """Only the convolutions are coarse: a score itself is not rounded to bfloat16's three digits."""
     model = model_of("scnn", True)
@@ -169,7 +170,9 @@ def test_bfloat16_scores_keep_their_digits():
             assert len(scores[:, 0].unique()) > 60
 
 
-@pytest.mark.parametrize("name", ["scnn", "resnet18", "two_stream"])
+@pytest.mark.parametrize(
+    "name", ["scnn", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet18", "two_stream"))]
+)
 @pytest.mark.parametrize("task_norms", [False, True])
 def test_weights_rounded_once_give_the_bits_of_weights_rounded_for_every_batch(name, task_norms):
     model = model_of(name, task_norms)

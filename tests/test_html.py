@@ -306,6 +306,7 @@ def test_the_same_numbers_give_the_same_bytes_and_no_date(golden: Path) -> None:
     assert html_report(numbers, make_tables(numbers), notes=numbers.notes) == first
 
 
+@pytest.mark.slow
 def test_eighty_runs_are_a_small_page_made_in_a_second(tmp_path: Path) -> None:
     record_many(tmp_path)
     numbers = numbers_of(tmp_path)

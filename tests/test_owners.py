@@ -476,7 +476,10 @@ class Stop(SupervisedPlugin):
         raise Stopped
 
 
-@pytest.mark.parametrize("strategy", [RR(**quick_to_move()), SILF(preset=1, **quick_to_move())])
+@pytest.mark.parametrize(
+    "strategy",
+    [RR(**quick_to_move()), pytest.param(SILF(preset=1, **quick_to_move()), marks=pytest.mark.slow)],
+)
 def test_it_resumes_from_every_epoch_byte_for_byte(
     sources: list[DecodedDataset], tmp_path: Path, strategy: Owners
 ) -> None:
@@ -603,6 +606,7 @@ def test_an_order_that_is_too_long_is_refused_before_anything_is_learned(
     assert parser.main([*words, "--out", str(tmp_path)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "timm:vit_tiny_patch16_224"])
 def test_other_backbones_share_their_weights(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if name.startswith("timm:"):

@@ -142,7 +142,7 @@ def some_jobs(what: str) -> list[Job]:
     return [CHECK, bad, child, *fine, Job("scores", "grandchild", "", "fine", 1, (child,))]
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, quick, capsys, n):
     said: list[str] = []
     cfg = config(tmp_path)

@@ -366,6 +366,7 @@ def test_generated_data_is_said_in_every_file(tmp_path: Path) -> None:
     assert all(GENERATED in row["note"] for row in rows)
 
 
+@pytest.mark.slow
 def test_of_a_real_set_among_miniatures_it_is_said_that_it_is_real(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path, generated=["live", "csiq"])
     assert record.sequence[:2] == ["live", "csiq"]
@@ -540,6 +541,7 @@ def test_figures_are_the_same_bytes_for_the_same_numbers(tmp_path: Path) -> None
     assert b"/FontFile2" in first[1].read_bytes() and b"CreationDate" not in first[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_of_a_figure_is_cut_off(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -42,7 +42,7 @@ def scored(out, images, capsys, *more):
     return {Path(row["image"]).name: row for row in rows}
 
 
-@pytest.mark.parametrize("strategy", ["tsn", "lwf"])
+@pytest.mark.parametrize("strategy", ["tsn", pytest.param("lwf", marks=pytest.mark.slow)])
 def test_scores_are_those_that_the_run_answered(finished, miniatures, capsys, strategy):
     (record,) = (r for r in read_records(finished) if r.strategy == strategy)
     found = scored(finished, [miniatures / "BID"], capsys, "--run", strategy)
@@ -73,6 +73,7 @@ def test_gates_of_a_network_that_learned_from_other_pictures_are_refused(tmp_pat
         saved._check_gate_net(made)
 
 
+@pytest.mark.slow
 def test_within_a_tolerance_fewer_heads_run(finished, miniatures, capsys):
     images = [miniatures / "BID", miniatures / "databaserelease2"]
     exact = scored(finished, images, capsys, "--run", "tsn")

@@ -6,7 +6,9 @@ Changed alone it gives new names to what depends on it and to nothing else, and 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,6 +76,14 @@ def laid_out(data: Path, out: Path, *words: str, strategy: str = "tsn") -> Plan:
     return run.prepare(resolve(args.as_dict()), "")
 
 
+@pytest.fixture(scope="module")
+def usual(miniatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Plan]:
+    """Returns what lays out a strategy as it is; once for all tests."""
+    return functools.cache(
+        lambda strategy: laid_out(miniatures, tmp_path_factory.mktemp("usual"), strategy=strategy)
+    )
+
+
 def new_names(before: Plan, after: Plan) -> set[str]:
     """Returns the kinds of nodes of which the second plan has any that the first has not."""
     kinds = ("train", "gates", "answers", "pictures")
@@ -112,11 +122,15 @@ def test_every_field_has_another_value_here() -> None:
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_a_field_of_training_names_what_depends_on_it_and_reaches_the_learner(
-    miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    miniatures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    usual: Callable[[str], Plan],
+    name: str,
 ) -> None:
     value = TRAINING[name]
     text = str(list(value)) if isinstance(value, tuple) else str(value)
-    before = laid_out(miniatures, tmp_path)
+    before = usual("tsn")
     after = laid_out(miniatures, tmp_path, "--backbone", "scnn", "--set", f"training.{name}={text}")
     expected = dataclasses.replace(before.config.training, **{name: value})
     assert after.config.training == expected != before.config.training
@@ -129,11 +143,11 @@ def test_a_field_of_training_names_what_depends_on_it_and_reaches_the_learner(
 
 @pytest.mark.parametrize(("strategy", "name"), STRATEGY_FIELDS)
 def test_a_strategy_s_field_gives_new_names_to_what_depends_on_it(
-    miniatures: Path, tmp_path: Path, strategy: str, name: str
+    miniatures: Path, tmp_path: Path, usual: Callable[[str], Plan], strategy: str, name: str
 ) -> None:
     value = FIELDS.get(f"{strategy}.{name}", FIELDS.get(name))
     text = str(list(value)) if isinstance(value, tuple) else str(value)
-    before = laid_out(miniatures, tmp_path, strategy=strategy)
+    before = usual(strategy)
     after = laid_out(miniatures, tmp_path, "--set", f"{strategy}.{name}={text}", strategy=strategy)
     gated = bool(before.gates)
     kinds = READING.get(name, {"train"})

@@ -191,6 +191,7 @@ def test_what_splits_have_in_common_is_the_data_tested_whole(drawn: str) -> None
     assert changed.contents != one.contents
 
 
+@pytest.mark.slow
 def test_a_run_reuses_a_finished_split_and_reports_over_all(
     drawn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

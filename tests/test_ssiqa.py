@@ -208,7 +208,7 @@ def test_random_exemplars_of_replay_are_those_of_before(sources: list[DecodedDat
     np.testing.assert_array_equal(strategy._kept["tiny0"], expected[:5])
 
 
-@pytest.mark.parametrize("choose", ["sdk", "quantile"])
+@pytest.mark.parametrize("choose", ["sdk", pytest.param("quantile", marks=pytest.mark.slow)])
 def test_replay_keeps_what_it_is_told_to(sources: list[DecodedDataset], choose: ExemplarRule) -> None:
     check_strategy(Replay(memory=5, choose=choose))
     strategy = Replay(memory=5, choose=choose)

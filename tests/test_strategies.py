@@ -73,7 +73,17 @@ def load(shared, name):
 # -- the contract --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", registry.names("strategies"))
+RELATED = ("ema", "ewc", "liqe_cl", "mas", "naive", "silf")
+"""Strategies that share most of their code with another."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in RELATED else [])
+        for name in registry.names("strategies")
+    ],
+)
 def test_it_keeps_the_contract(name):
     check_strategy(registry.load("strategies", name))
 
@@ -874,6 +884,7 @@ def test_the_penalty_and_its_gradient_are_those_of_autograd():
         torch.testing.assert_close(one, copy_.grad, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_nodes_of_a_run_hold_what_a_straight_training_gives(miniatures, undrawn, tmp_path):
     """With seed 1: the bits of weights and importances, the history, and the gates of the training images."""
     order, out = ["live", "bid", "csiq"], tmp_path / "runs"

@@ -54,8 +54,12 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def build_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """Builds the parser; also returns the parser of each command under its full name ("data make")."""
+def build_parser(only: str | None = None) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """Builds the parser; also returns the parser of each command under its full name ("data make").
+
+    Args:
+        only: The command that is asked for: the others are there, but take no flags. By default, all do.
+    """
     from cliqa_bench import __doc__ as summary
 
     parser = _new_parser(summary or "", prog=PROG, version=__version__)
@@ -69,7 +73,8 @@ def build_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             middle.prog = f"{PROG} {group}"
             levels[group] = middle.add_subcommands(dest="action", title="commands", description=None)
         leaf = leaves[full] = _new_parser(_sentence(command.summary))
-        command.add_arguments(leaf.add_argument)
+        if only in (None, full):
+            command.add_arguments(leaf.add_argument)
         levels[group].add_subcommand(name, leaf, help=command.summary)
         leaf.prog = f"{PROG} {full}"
     return parser, leaves
@@ -85,7 +90,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Namespace]:
         UserError: If a command, flag, value or key of a configuration file is not understood.
     """
     named = _command_name(argv)
-    parser, leaves = build_parser()
+    parser, leaves = build_parser(named)
     for file in _config_files(argv):
         check_yaml(Path(file))
     try:
