@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cliqa_bench.benchmarks.aspect_labels import aspects_of
+from cliqa_bench.benchmarks.aspect_labels import aspects_of, repaired
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.parts import check_scores, hidden, in_group, part_split
 from cliqa_bench.benchmarks.pixels.decode import reading_changes
@@ -85,7 +85,13 @@ class LabelledDataset:
             UserError: As `aspects_of`.
         """
         found = aspects_of(self.dataset, self.split, self.ratings)
-        return digest(sorted((key, *found[key]) for key in self.split.subset), length=64) if found else ""
+        if not found:
+            return ""
+        rows = sorted((key, *found[key]) for key in self.split.subset)
+        if self.part_of is not None:  # what is mended in a part depends on images outside of it
+            mended = repaired(self.dataset, found, self.ratings)
+            rows += sorted((key, *mended[key]) for key in self.split.subset if mended[key] != found[key])
+        return digest(rows, length=64)
 
     @cached_property
     def _hashes(self) -> list[str]:

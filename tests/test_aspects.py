@@ -319,6 +319,14 @@ def test_a_decoded_dataset_and_a_part_of_it_have_them(miniatures: Path) -> None:
     moved = replace(again, split=replace(again.split, aspects={**other, key: changed}))
     assert moved.aspects_digest != again.aspects_digest == digests[0]
     assert moved.fingerprint == again.fingerprint
+    # whether an image of the part is mended depends on what is said of one outside of it
+    of_part = materials["live:fast-fading"]
+    night = {k: row._replace(words=("lens", "night")) for k, row in other.items() if "fastfading" not in k}
+    apart = {**other, **night}
+    same, elsewhere = (
+        replace(of_part, split=replace(of_part.split, aspects=said)) for said in (other, apart)
+    )
+    assert same.aspects_digest == digests[1] != elsewhere.aspects_digest
 
 
 def test_targets_are_many_hot_and_one_hot() -> None:

@@ -140,8 +140,13 @@ def test_seeds(value: Any, seeds: list[int]) -> None:
     assert make(seeds=value).seeds == seeds
 
 
-def test_all_strategies() -> None:
-    assert "tsn" in make(strategy="all").strategy
+def test_all_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"tsn", "liqe"} < set(make(strategy="all").strategy)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "mine.csv").write_text("image,mos\na.png,1\nb.png,2\n")
+    found = make(strategy="all", orders=f"csv:{tmp_path / 'mine.csv'}").strategy
+    assert "tsn" in found and not {"liqe", "liqe_cl"} & set(found)
+    assert "--strategy all without liqe, liqe_cl: no file says" in capsys.readouterr().err
     assert make(strategy="tsn,tsn").strategy == ["tsn"]
     assert make(strategy=("tsn",)).strategy == ["tsn"]
 

@@ -139,6 +139,23 @@ def test_a_tensor_may_be_a_part_of_its_storage(tmp_path: Path) -> None:
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 
+def test_what_several_tensors_share_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, model, read = torch.arange(24.0), nn.Module(), []
+    for name in ("one", "two", "three"):
+        model.register_buffer(name, whole)
+    torch.jit.save(torch.jit.script(model), tmp_path / "script.pt")
+    plain = archives._Reader._read
+
+    def noted(self: Any, key: str, *more: Any) -> Any:
+        read.append(key)
+        return plain(self, key, *more)
+
+    monkeypatch.setattr(archives._Reader, "_read", noted)
+    found = archives.read_archive(tmp_path / "script.pt")
+    assert len(found) == 3 and all(torch.equal(tensor, whole) for tensor in found.values())
+    assert len(read) == 1
+
+
 def rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> None:
     """Writes an archive again with other content."""
     with zipfile.ZipFile(path) as archive:
@@ -225,6 +242,15 @@ def text(path: Path, mark: Path) -> None:
     path.write_text("<html>404</html>")
 
 
+def that_grows(path: Path, mark: Path) -> None:
+    torch.save({"weight": torch.zeros(100_000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
 def nothing(path: Path, mark: Path) -> None:
     pass
 
@@ -244,6 +270,7 @@ def nothing(path: Path, mark: Path) -> None:
         (beyond_its_storage, "does not hold tensors and plain values alone: "),
         (big_endian, "its numbers are big-endian"),
         (text, "is not an archive written by torch 1.6 or later"),
+        (that_grows, r"has [0-9,]+ bytes and would unpack to [0-9,]+; torch writes no such archive"),
         (nothing, "no such file"),
     ],
 )

@@ -523,7 +523,10 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes(tmp_path):
     make.make_miniatures(tmp_path / "three", 0.01, 6, ["clive"], processes=1)
     first, other = (tree(tmp_path / folder / "ChallengeDB_release") for folder in ("one", "three"))
     assert first.keys() == other.keys()
-    assert [name for name in first if first[name] == other[name]] == ["Data/AllImages_release.mat", "README.txt"]
+    assert [name for name in first if first[name] == other[name]] == [
+        "Data/AllImages_release.mat",
+        "README.txt",
+    ]
 
 
 def test_a_script_without_a_guard_is_told_and_does_not_wait_for_itself(tmp_path):

@@ -187,6 +187,9 @@ def _be_pytest(copy: Path, words: list[str], own_data: bool, output: str) -> Non
     os.environ["PYTHONPATH"] = str(copy)  # for what the tests start
     if own_data:
         os.environ.pop(MINIATURES, None)
+    # as if nobody had started it: what a test starts asks for both
+    multiprocessing.set_start_method(None, force=True)
+    multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
     import pytest
 
     sys.exit(pytest.main(words))

@@ -28,6 +28,9 @@ from cliqa_bench.results.weights import write_weights
 WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "params")
 """Under which names a dictionary of a training holds the weights."""
 
+MOST_GROWTH = 4
+"""How many times its size an archive may unpack to; who packs weights again gains little."""
+
 _DATA_PARALLEL = "module."
 
 _DTYPES = {
@@ -94,6 +97,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         )
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_size(archive, path)
             scripted = any(PurePosixPath(name).name == "constants.pkl" for name in archive.namelist())
             found = _scripted(archive) if scripted else _state(path)
     except UserError:
@@ -104,6 +108,20 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     if not found:
         raise UserError(f"{path} holds no weights: no dictionary from names to tensors, no modules")
     return _plain(found, path)
+
+
+def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuses an archive that grows when it is unpacked: torch compresses nothing.
+
+    Raises:
+        UserError: If it does.
+    """
+    unpacked, packed = sum(part.file_size for part in archive.infolist()), path.stat().st_size
+    if unpacked > MOST_GROWTH * packed:
+        raise UserError(
+            f"{path} has {packed:,} bytes and would unpack to {unpacked:,}; torch writes no such archive; it "
+            "was not read"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -182,6 +200,7 @@ class _Reader(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: PurePosixPath) -> None:
         super().__init__(io.BytesIO(archive.read(str(root / "data.pkl"))))
         self._archive, self._root = archive, root
+        self._storages: dict[tuple[Any, ...], _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns what a name in the pickle stands for; it is imported for none.
@@ -206,6 +225,11 @@ class _Reader(pickle.Unpickler):
         kind, dtype, key, _, size = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"it asks for {kind}")
+        if pid not in self._storages:  # several tensors may share one
+            self._storages[pid] = self._read(key, dtype, size)
+        return self._storages[pid]
+
+    def _read(self, key: str, dtype: torch.dtype, size: int) -> _Storage:
         content = self._archive.read(str(self._root / "data" / key))
         if len(content) != size * dtype.itemsize:
             raise pickle.UnpicklingError(f"storage {key} has {len(content)} bytes")

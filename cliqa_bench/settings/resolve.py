@@ -37,6 +37,7 @@ from cliqa_bench.extensions import registry, user_code
 from cliqa_bench.order_designs import is_design
 from cliqa_bench.part_names import UNLABELLED, base_of
 from cliqa_bench.paths import user_path
+from cliqa_bench.progress import say
 from cliqa_bench.settings import paper_runs
 from cliqa_bench.system.hardware import Precision, quickest_precision
 
@@ -295,7 +296,10 @@ def _that_can_learn(
     reading = [
         name for name in strategies if registry.load("strategies", name)(**params.get(name, {})).reads_aspects
     ]
-    return [name for name in strategies if known or name not in reading]
+    if known or not reading:
+        return strategies
+    say(f"--strategy all without {', '.join(reading)}: no file says what the pictures show (docs/liqe.md)")
+    return [name for name in strategies if name not in reading]
 
 
 def _orders(value: str | Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
