@@ -1,6 +1,6 @@
 """Runs the suite as other machines would: other processors, threads, versions and Pythons, each value once.
 
-`PYTHONPATH=. python tests/matrix.py` in the checkout's root: ten runs, some minutes each. `--list` names
+`PYTHONPATH=. python tests/matrix.py` in the checkout's root: eleven runs, some minutes each. `--list` names
 them, `--only NAMES` chooses, and pytest gets what follows `--`: `--only aten-avx2 -- tests/test_model.py`.
 `--slice` repeats the runs that once found something, with the tests that found it. Other versions get their
 own environment in the work folder, unless `--venv NAME=PATH` names one to use again. A run that lacks its
@@ -55,6 +55,11 @@ class Run:
 
 GOLDEN = "tests/test_model.py::test_golden_forward"
 PENALTY = "tests/test_avalanche.py::test_a_penalty_is_positive_and_has_a_gradient_on_the_second_experience"
+SCORES = "tests/test_text_head.py::test_joint_marginals_and_score_are_the_golden_ones"
+OLD_RUNS = "tests/test_versions.py"
+_NUMPYS = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+"""What NumPy calls AVX-512 and its kin, before and since 2.4."""
+
 RUNS = (
     Run("aten-default", {"ATEN_CPU_CAPABILITY": "default"}, found=(GOLDEN,)),
     Run("aten-avx2", {"ATEN_CPU_CAPABILITY": "avx2"}),
@@ -62,6 +67,17 @@ RUNS = (
     Run("onednn-sse41", {"ONEDNN_MAX_CPU_ISA": "SSE41"}, found=(PENALTY,)),
     Run("onednn-avx2", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, found=(PENALTY,)),
     Run("onednn-avx512", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, found=(PENALTY,)),
+    # a processor that has no AVX-512 at all: NumPy and OpenBLAS go other ways, too
+    Run(
+        "no-avx512",
+        {
+            "NPY_DISABLE_CPU_FEATURES": _NUMPYS,
+            "OPENBLAS_CORETYPE": "Haswell",
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+        },
+        found=(SCORES, OLD_RUNS),
+    ),
     Run("two-threads", {"OMP_NUM_THREADS": "2"}),
     Run("oldest", versions="oldest"),
     Run("newest", versions="newest"),

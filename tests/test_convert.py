@@ -139,23 +139,6 @@ def test_a_tensor_may_be_a_part_of_its_storage(tmp_path: Path) -> None:
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 
-def test_what_several_tensors_share_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, model, read = torch.arange(24.0), nn.Module(), []
-    for name in ("one", "two", "three"):
-        model.register_buffer(name, whole)
-    torch.jit.save(torch.jit.script(model), tmp_path / "script.pt")
-    plain = archives._Reader._read
-
-    def noted(self: Any, key: str, *more: Any) -> Any:
-        read.append(key)
-        return plain(self, key, *more)
-
-    monkeypatch.setattr(archives._Reader, "_read", noted)
-    found = archives.read_archive(tmp_path / "script.pt")
-    assert len(found) == 3 and all(torch.equal(tensor, whole) for tensor in found.values())
-    assert len(read) == 1
-
-
 def rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> None:
     """Writes an archive again with other content."""
     with zipfile.ZipFile(path) as archive:

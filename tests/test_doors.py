@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ from cliqa_bench.results.nodes import read_answers
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.strategies.ema import EMA
 from cliqa_bench.strategies.naive import Naive
-from cliqa_bench.strategies.ridge import SUBSETS, Ridge, sums_of
+from cliqa_bench.strategies.ridge import SUBSETS, Ridge, Sums, added, sums_of
 from cliqa_bench.testing import check_strategy
 from cliqa_bench.testing.tiny import TRAINING, learn, new_model, tiny_sources
 
@@ -664,6 +665,18 @@ def test_ridge_is_scikit_learns(sources: list[DecodedDataset], projection: int) 
     assert learner.history == [
         {"epoch": 0, "stage": "finish", "lr": 0.0, "loss": None, "val_srcc": learner.history[0]["val_srcc"]}
     ]
+
+
+def test_sums_are_added_in_the_order_of_their_names() -> None:
+    ones = np.ones(1)
+    parts = {
+        name: Sums(np.asarray(1.0), value * ones, np.asarray(value), np.zeros((1, 1)), 0 * ones, np.zeros(()))
+        for name, value in (("a", 1e16), ("b", 1.0), ("c", -1e16))
+    }
+    assert [(1e16 + 1.0) - 1e16, (1e16 - 1e16) + 1.0] == [0.0, 1.0]  # what two orders give
+    for order in itertools.permutations(parts):
+        found = added({name: parts[name] for name in order})
+        assert found.y == 0 and found.x == 0
 
 
 def test_ridge_takes_the_datasets_in_any_order(sources: list[DecodedDataset]) -> None:

@@ -1,7 +1,8 @@
 """Pre-training: it learns, goes on where it was killed, and changes only what it should."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,14 @@ def test_other_pictures_need_another_version():
         # numpy 1.26 with scipy 1.11 and Pillow 10.1 differ by 0.001; other processors and versions not at all
         same = np.allclose(figures, kept["figures"][name], rtol=0, atol=0.003)
         assert same, f"{name} looks otherwise than in version {PICTURES}: {advice}"
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(PretrainConfig)])
+def test_each_setting_has_a_file_of_its_own(name):
+    value = getattr(TINY, name)
+    changed: Any = {name: "bf16" if name == "precision" else value + 1}
+    other = replace(TINY, **changed)
+    assert distortion_bn_file("scnn", "random", other) != distortion_bn_file("scnn", "random", TINY)
 
 
 def test_a_batch_depends_on_its_number_and_the_seed(monkeypatch):

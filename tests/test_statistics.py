@@ -19,7 +19,7 @@ from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.methods import RunReadout, matrices_of
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables import statistics
-from cliqa_bench.reports.tables.jackknife import without_each
+from cliqa_bench.reports.tables.jackknife import difference, without_each
 from cliqa_bench.reports.tables.statistics import (
     FIXED,
     NO_CONTENTS,
@@ -180,12 +180,20 @@ def test_one_seed_shows_nothing_of_training(tmp_path: Path) -> None:
     assert math.isfinite(find(rows, "mSRCC less TSN-IQA (last head): smallest").value)
 
 
-def test_methods_with_other_seeds_are_not_paired(tmp_path: Path) -> None:
+def test_methods_with_other_seeds_are_not_paired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paired: list[bool] = []
+
+    def noted(mine: Any, theirs: Any, same_runs: bool) -> Any:
+        paired.append(same_runs)
+        return difference(mine, theirs, same_runs)
+
+    monkeypatch.setattr(statistics, "difference", noted)
     records = [recorded.record_tsn(tmp_path, seed=seed) for seed in (0, 1)]
     records += [recorded.record_single(tmp_path, seed=seed) for seed in (1, 2)]
     rows = power_rows(RunGroup("", records), AnswerReader(tmp_path))
     (row,) = [r for r in rows if r.method == "SL" and r.metric == "mSRCC less TSN-IQA"]
     assert row.note.startswith("n=2 seeds, not the same; ")
+    assert set(paired) == {True, False}  # readouts of one run are
 
 
 def test_of_few_contents_the_images_are_left_out(tmp_path: Path) -> None:

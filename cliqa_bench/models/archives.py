@@ -200,7 +200,6 @@ class _Reader(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: PurePosixPath) -> None:
         super().__init__(io.BytesIO(archive.read(str(root / "data.pkl"))))
         self._archive, self._root = archive, root
-        self._storages: dict[tuple[Any, ...], _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns what a name in the pickle stands for; it is imported for none.
@@ -225,11 +224,6 @@ class _Reader(pickle.Unpickler):
         kind, dtype, key, _, size = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"it asks for {kind}")
-        if pid not in self._storages:  # several tensors may share one
-            self._storages[pid] = self._read(key, dtype, size)
-        return self._storages[pid]
-
-    def _read(self, key: str, dtype: torch.dtype, size: int) -> _Storage:
         content = self._archive.read(str(self._root / "data" / key))
         if len(content) != size * dtype.itemsize:
             raise pickle.UnpicklingError(f"storage {key} has {len(content)} bytes")
