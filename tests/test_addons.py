@@ -119,6 +119,7 @@ def test_a_file_is_a_strategy_by_its_path(method: Path) -> None:
     assert (again.strategy, again.params, again.include) == (config.strategy, config.params, config.include)
 
 
+@pytest.mark.slow
 def test_it_runs_keeps_the_contract_and_has_its_rows(
     method: Path, miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

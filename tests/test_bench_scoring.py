@@ -80,6 +80,7 @@ def test_rows_from_end_to_end(setting: Conditions) -> None:
     assert row.reach == 4
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_said(tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match="ended with code 1"),

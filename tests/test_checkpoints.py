@@ -174,7 +174,11 @@ def same(one, other):
 STRATEGIES = [cls(warmup_rate=1.0, main_rate=1.0) for cls in (SI, LwF, Replay, TSN)]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(s, marks=[] if s.name == "si" else [pytest.mark.slow]) for s in STRATEGIES],
+    ids=lambda strategy: strategy.name,
+)
 def test_an_experience_in_pieces_ends_in_the_bits_of_one_in_one_go(sources, tmp_path, strategy):
     left = first(strategy, sources)
     straight = second(strategy, left, sources)
@@ -209,7 +213,7 @@ def test_a_head_that_has_learned_before_goes_on_where_it_was(sources, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", [MAS(), SI()], ids=lambda strategy: strategy.name)
-@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("epochs", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_is_consolidated_after_the_last_epoch_is_what_learned_in_it(sources, tmp_path, strategy, epochs):
     training = replace(FIVE, epochs=epochs)
     left = first(strategy, sources)
@@ -276,9 +280,11 @@ def test_seconds_add_up_over_interruptions(sources, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "cannot be read"),
+        pytest.param(
+            lambda path: path.write_bytes(path.read_bytes()[:-9]), "cannot be read", marks=pytest.mark.slow
+        ),
         (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\xff"), "damaged"),
-        (lambda path: path.write_bytes(b""), "cannot be read"),
+        pytest.param(lambda path: path.write_bytes(b""), "cannot be read", marks=pytest.mark.slow),
         (lambda path: None, "made with other device, versions"),
     ],
 )

@@ -173,6 +173,7 @@ class ThreeCrops(Strategy):
     crops = 3
 
 
+@pytest.mark.slow
 def test_the_score_of_an_image_is_the_mean_over_its_crops(sources: list[DecodedDataset]) -> None:
     check_strategy(ThreeCrops)
     found: list[tuple[int, int, float]] = []
@@ -398,6 +399,7 @@ def test_finish_may_move_what_learns_and_nothing_else() -> None:
         check_strategy(late)
 
 
+@pytest.mark.slow
 def test_ema_is_the_average_along_the_sequence(sources: list[DecodedDataset]) -> None:
     check_strategy(EMA(decay=0.25))
     naive, ema, none = (

@@ -386,7 +386,7 @@ def test_nothing_that_a_task_of_rr_uses_ever_changes(rr: tuple[QualityModel, lis
     assert len(set(last.whole[0].tolist())) == 4
 
 
-@pytest.mark.parametrize("name", ["rr", "silf"])
+@pytest.mark.parametrize("name", ["rr", pytest.param("silf", marks=pytest.mark.slow)])
 def test_answers_do_not_depend_on_which_task_was_asked_before(
     name: str, request: pytest.FixtureRequest
 ) -> None:

@@ -156,7 +156,7 @@ def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, quick, c
     assert "failed: wrong: FloatingPointError: the loss is nan" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_misuse_ends_the_run_in_one_line(tmp_path, quick, n):
     with pytest.raises(UserError, match="the disk is full"):
         run_jobs(plan_of(config(tmp_path)), plan_of, {}, some_jobs("misuse"), n, lambda: None)

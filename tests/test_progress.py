@@ -163,7 +163,8 @@ def test_a_log_file_gets_a_few_lines_and_none_gets_nothing(run: Callable[..., st
     assert run("--progress", "none") == ""
 
 
-@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_events_of_a_run_add_up(run: Callable[..., str], jobs: str) -> None:
     events = [json.loads(line) for line in run("--progress=json", "--jobs", jobs).splitlines()]
     of_run = [event for event in events if event.get("stage") == "run"]

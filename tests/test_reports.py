@@ -316,11 +316,11 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"preset": "paper"},
-        {"split": "2"},
+        pytest.param({"preset": "paper"}, marks=pytest.mark.slow),
+        pytest.param({"split": "2"}, marks=pytest.mark.slow),
         {"fingerprints": {"live": "another", "csiq": "print-of-csiq"}},
         {"config": {"training": {"epochs": 99}}},
-        {"weights": "those of another file"},
+        pytest.param({"weights": "those of another file"}, marks=pytest.mark.slow),
     ],
     ids=["preset", "split", "data", "protocol", "weights"],
 )
@@ -355,6 +355,7 @@ def test_real_and_generated_data_are_never_in_one_table(tmp_path: Path) -> None:
     assert len(texts) > 10 and not any("iniature" in text for text in texts)
 
 
+@pytest.mark.slow
 def test_generated_data_is_said_in_every_file(tmp_path: Path) -> None:
     recorded.record_tsn(tmp_path)
     result = write_report(tmp_path)

@@ -73,8 +73,8 @@ def load(shared, name):
 # -- the contract --------------------------------------------------------------------------------------------
 
 
-RELATED = ("ema", "ewc", "liqe_cl", "mas", "naive", "silf")
-"""Strategies that share most of their code with another."""
+RELATED = ("ema", "ewc", "liqe_cl", "mas", "naive", "rr", "silf")
+"""Strategies that share most of their code with another, or are run in a file of their own."""
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ class Unnamed(Careless):
         (Pointless, "never positive"),
         (Restless, "is not trainable"),
         (Dicer, "going on from files"),
-        (Absent, "after an interrupted epoch"),
-        (Hasty, "moves in the warm-up"),
+        pytest.param(Absent, "after an interrupted epoch", marks=pytest.mark.slow),
+        pytest.param(Hasty, "moves in the warm-up", marks=pytest.mark.slow),
         (Unnamed, "names no row"),
     ],
 )
