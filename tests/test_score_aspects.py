@@ -149,15 +149,15 @@ def test_what_texts_do_not_name_is_not_said(tasks: Any, named: tuple[str, ...]) 
         scored = aspects(images)
         features = model.read_by_heads(images, 0)
         joint = cast(TextHead, model.heads[0])(features).exp().double().numpy()
-    # 8.4e-7 seen
-    np.testing.assert_allclose(scored.scores, joint.sum(axis=(2, 3)) @ np.arange(1, 6), rtol=0, atol=2.5e-6)
+    # 2.6e-6 seen (oneDNN with SSE4.1 alone)
+    np.testing.assert_allclose(scored.scores, joint.sum(axis=(2, 3)) @ np.arange(1, 6), rtol=0, atol=7.8e-6)
     expected: list[Any] = [float(scored.scores[1])]
     for name, words, axes in (
         ("quality", QUALITIES, (1, 2)), ("scene", SCENES, (0, 2)), ("distortion", DISTORTIONS, (0, 1)),
     ):  # fmt: skip
         if name in named:
             p = joint[1].sum(axis=axes)
-            expected += [words[p.argmax()], pytest.approx(p.max(), abs=7e-7)]  # 2.4e-7 seen
+            expected += [words[p.argmax()], pytest.approx(p.max(), abs=2.2e-6)]  # 7.3e-7 seen
     assert _numbers(scored.part(slice(1, 2))) == expected
 
 

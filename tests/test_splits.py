@@ -83,10 +83,15 @@ def test_a_split_places_every_image_and_tears_no_reference_apart(counts: list[in
     assert list(split.subset) == [r.key for r in ratings], "rating order"
     assert min(sizes(split)) >= 1
     assert sum(len(g) for g in groups(split, ratings).values()) == len(counts)
-    if len(counts) >= 10:  # the end of a subset is at most half a reference off, where nothing is forced
-        train, val, _ = sizes(split)
-        assert abs(train - 0.7 * len(ratings)) <= max(counts) / 2 + 1e-9
-        assert abs(train + val - 0.8 * len(ratings)) <= max(counts) + 1e-9
+
+
+@given(st.lists(st.integers(6, 10), min_size=17, max_size=40), st.integers(1, 100))
+def test_the_end_of_a_subset_is_at_most_half_a_reference_off(counts: list[int], number: int) -> None:
+    ratings = of_groups(counts)
+    assert max(counts) <= 0.1 * len(ratings), "no subset must end elsewhere to leave the others something"
+    train, val, _ = sizes(splits.seeded_split(ratings, "csiq", number))
+    assert abs(train - 0.7 * len(ratings)) <= max(counts) / 2 + 1e-9
+    assert abs(train + val - 0.8 * len(ratings)) <= max(counts) + 1e-9
 
 
 def test_a_split_is_a_function_of_names_alone() -> None:
