@@ -68,6 +68,16 @@ def look_at_miniatures(root: Path) -> dict[str, list[float]]:
     return seen
 
 
+def assert_alike(file: Path, version: int, seen: dict[str, list[float]], margin: float, advice: str) -> None:
+    """Fails if pictures differ from those that a file describes for this version; says what to do."""
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert kept["version"] == version, advice
+    assert seen.keys() == kept["figures"].keys(), f"other pictures, classes or labels: {advice}"
+    for name, figures in seen.items():
+        same = np.allclose(figures, kept["figures"][name], rtol=0, atol=margin)
+        assert same, f"{name} differs from version {version}: {advice}"
+
+
 def _write(path: Path, version: int, seen: dict[str, list[float]]) -> None:
     rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(values)}" for name, values in seen.items())
     path.write_text(f'{{"version": {version}, "figures": {{\n{rows}\n}}}}\n', encoding="utf-8")

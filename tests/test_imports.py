@@ -149,11 +149,10 @@ def _guards_avalanche(node: ast.AST) -> bool:
 @pytest.mark.parametrize("name", modules())
 def test_avalanche_is_imported_where_that_is_safe(name: str) -> None:
     tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
-    if not any(_imports_avalanche(node) for node in ast.walk(tree)):
-        return
-    guards = [node for node in ast.walk(tree) if _is_type_checking(node) or _guards_avalanche(node)]
+    imports = [node for node in ast.walk(tree) if _imports_avalanche(node)]
+    guards = [n for n in ast.walk(tree) if _is_type_checking(n) or _guards_avalanche(n)] if imports else []
     safe = {id(inner) for node in guards for inner in ast.walk(node)}
-    assert [ast.unparse(n) for n in ast.walk(tree) if _imports_avalanche(n) and id(n) not in safe] == []
+    assert [ast.unparse(node) for node in imports if id(node) not in safe] == []
 
 
 LATE = ("torch", "torchvision", "avalanche")

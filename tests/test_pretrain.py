@@ -1,6 +1,5 @@
 """Pre-training: it learns, goes on where it was killed, and changes only what it should."""
 
-import json
 from dataclasses import fields, replace
 from typing import Any
 
@@ -29,15 +28,9 @@ def few_workers(monkeypatch):
 
 
 def test_other_pictures_need_another_version():
-    kept = json.loads(recorded_pictures.FILE.read_text(encoding="utf-8"))
-    advice = "raise PICTURES in pretrain_config.py, and run tests/recorded_pictures.py"
-    assert kept["version"] == PICTURES, advice
-    now = recorded_pictures.look()
-    assert now.keys() == kept["figures"].keys(), f"other classes or labels: {advice}"
-    for name, figures in now.items():
-        # numpy 1.26 with scipy 1.11 and Pillow 10.1 differ by 0.001; other processors and versions not at all
-        same = np.allclose(figures, kept["figures"][name], rtol=0, atol=0.003)
-        assert same, f"{name} looks otherwise than in version {PICTURES}: {advice}"
+    advice = "raise PICTURES in pretraining_config.py, and run tests/recorded_pictures.py"
+    # numpy 1.26 with scipy 1.11 and Pillow 10.1 differ by 0.001; other processors and versions not at all
+    recorded_pictures.assert_alike(recorded_pictures.FILE, PICTURES, recorded_pictures.look(), 0.003, advice)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(PretrainConfig)])

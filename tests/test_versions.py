@@ -55,7 +55,7 @@ def same_versions() -> bool:
 
 
 def same_pictures(miniatures: Path) -> bool:
-    """Whether the pictures are those that 0.1.0 saw, to the bit: processors with AVX-512 make others."""
+    """Whether the pictures are those that 0.1.0 saw, to the bit: without AVX-512 others are made."""
     found = labelled.load_materials(["live", "bid"], miniatures)
     return {name: made.fingerprint for name, made in found.items()} == facts()["fingerprints"]
 

@@ -161,8 +161,7 @@ def run_tests(
 
     With `own_data`, they make the generated datasets themselves.
     """
-    words = ["-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
-    words += ["-m", ""]  # slow ones, too
+    words = ["-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-m", ""]  # slow tests, too
     with tempfile.NamedTemporaryFile(prefix="wrong-science-", suffix=".txt") as output:
         process = multiprocessing.get_context("forkserver").Process(
             target=_be_pytest, args=(copy, [*words, *flags, *tests], own_data, output.name)
@@ -187,7 +186,7 @@ def _be_pytest(copy: Path, words: list[str], own_data: bool, output: str) -> Non
     os.environ["PYTHONPATH"] = str(copy)  # for what the tests start
     if own_data:
         os.environ.pop(MINIATURES, None)
-    # as if nobody had started it: what a test starts asks for both
+    # undo what marks this as a child process: the code under test reads both
     multiprocessing.set_start_method(None, force=True)
     multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
     import pytest

@@ -29,7 +29,7 @@ WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "params")
 """Under which names a dictionary of a training holds the weights."""
 
 MOST_GROWTH = 4
-"""How many times its size an archive may unpack to; who packs weights again gains little."""
+"""How many times its size an archive may unpack to; weights hardly compress."""
 
 _DATA_PARALLEL = "module."
 
