@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import yaml
 from recorded_runs import assert_recorded
+from tiny_dataset import Tiny
 
 from cliqa_bench.benchmarks import labelled
+from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.cli.parser import main, parse
 from cliqa_bench.extensions.moved import MOVED, moved_to
 from cliqa_bench.reports.audit.bundle import pack
@@ -161,6 +163,18 @@ def test_plan_names_what_a_longer_training_makes_anew(
     planned = capsys.readouterr().out
     assert planned.count("to train") == 4 and planned.count("to fit") == 0
     assert "left to do: 4 trainings, 0 gates, 8 answer files" in planned
+
+
+def test_a_fingerprint_is_what_it_was(tmp_path: Path) -> None:
+    header = "424d4600000000000000360000002800000002000000020000000100180000000000100000000000" + "00" * 14
+    for i in range(12):  # written byte by byte: BMP files of four pixels
+        (tmp_path / f"{i:03}.bmp").write_bytes(bytes.fromhex(header) + bytes([i, 2, 3, 4, 5, 6, 0, 0] * 2))
+    (tmp_path / "scores.txt").write_text("".join(f"{i:03}.bmp {i}\n" for i in range(12)))
+    dataset = Tiny(tmp_path)
+    ratings = dataset.ratings()
+    made = labelled.LabelledDataset(dataset, ratings, seeded_split(ratings, "tiny", 1))
+    # computed by the code of 0.1.0
+    assert made.fingerprint == "8e18fa5fbda0312ce0b80fd97fb49c87eff459efac9238b7d2d4d61e1f3cb0a4"
 
 
 SCORE = 1.8e-7
