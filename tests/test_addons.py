@@ -525,6 +525,7 @@ def blocks_of(document: str, language: str) -> list[str]:
     return [part.split("```")[0] for part in text.split(f"```{language}\n")[1:]]
 
 
+@pytest.mark.slow
 def test_the_strategy_of_the_document_runs_from_a_file(miniatures: Path, tmp_path: Path) -> None:
     l2sp = written(tmp_path / "l2sp.py", blocks_of("adding_a_strategy.md", "python")[0])
     words = arguments(miniatures, tmp_path / "runs", "--set", "l2sp.reg_weight=1")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cliqa_bench.benchmarks.suites import find_datasets
 from cliqa_bench.cli import parser
 from cliqa_bench.results.nodes import read_answers, read_json
 
 
+@pytest.mark.slow
 def test_answers_say_which_images_show_one_content(miniatures: Path, undrawn: None, tmp_path: Path) -> None:
     words = ["run", "--strategy", "naive", "--orders", "bid,csiq", "--data", str(miniatures)]
     words += ["--out", str(tmp_path), "--set", "training.epochs=1", "--set", "training.warmup_epochs=1"]

@@ -275,6 +275,7 @@ def saved(visit: Visit, name: str, inside: str = "body") -> bytes:
     return Path(download.value.path()).read_bytes()
 
 
+@pytest.mark.slow
 def test_matrices_open_on_tsn_iqa_or_the_best_without_the_oracle(chromium: Any, many: Path) -> None:
     visit = Visit(chromium, many)
     assert visit.page.locator("select[name=method]").input_value() == "TSN-IQA"
@@ -291,6 +292,7 @@ def test_matrices_open_on_tsn_iqa_or_the_best_without_the_oracle(chromium: Any, 
     visit.close(many)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [375, 1440])
 def test_ten_curves_are_told_apart_without_colour(chromium: Any, many: Path, width: int) -> None:
     visit = Visit(chromium, many, viewport={"width": width, "height": 900})
@@ -317,6 +319,7 @@ def test_ten_curves_are_told_apart_without_colour(chromium: Any, many: Path, wid
     visit.close(many)
 
 
+@pytest.mark.slow
 def test_the_page_is_as_wide_as_the_window(chromium: Any, many: Path) -> None:
     visit = Visit(chromium, many, viewport={"width": 1900, "height": 900})
     for place in ("#table_IV", "#table_IV table", "#curves .chart", "#summary table"):
@@ -324,6 +327,7 @@ def test_the_page_is_as_wide_as_the_window(chromium: Any, many: Path) -> None:
     visit.close(many)
 
 
+@pytest.mark.slow
 def test_wide_tables_scroll_and_say_so(chromium: Any, many: Path) -> None:
     visit = Visit(chromium, many, viewport={"width": 390, "height": 844})
     scroll, hint = visit.page.locator("#table_IV .scroll"), visit.page.locator("#table_IV .hint")
@@ -340,6 +344,7 @@ def test_wide_tables_scroll_and_say_so(chromium: Any, many: Path) -> None:
     visit.close(many)
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_off_in_print(chromium: Any, many: Path) -> None:
     page_width = 1046  # pixels of A4 landscape between margins of 10 mm
     visit = Visit(chromium, many, viewport={"width": page_width, "height": 700}, color_scheme="dark")

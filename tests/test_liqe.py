@@ -270,7 +270,9 @@ def expected_losses(
     return found
 
 
-@pytest.mark.parametrize("tasks", ["qsd", "qs", "qd", "q"])
+@pytest.mark.parametrize(
+    "tasks", ["qsd", *(pytest.param(tasks, marks=pytest.mark.slow) for tasks in ("qs", "qd")), "q"]
+)
 def test_a_step_learns_what_the_equations_say(sources: list[DecodedDataset], tasks: Any) -> None:
     strategy = LIQE(tasks=tasks, views=2, weighting="equal", images=3, **FULL)
     learner = learn(strategy, new_model(strategy), sources, joint=True, kind=Noting)

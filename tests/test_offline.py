@@ -151,6 +151,7 @@ def test_the_other_commands(offline: Offline, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_timm_as_it_is_imported(offline: Offline) -> None:
     pytest.importorskip("timm")  # what else is large, avalanche and loggers, the runs import
     offline.python("-c", "import timm")

@@ -163,6 +163,7 @@ def test_misuse_ends_the_run_in_one_line(tmp_path, quick, n):
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
 
 
+@pytest.mark.slow
 def test_what_is_half_written_goes_with_the_run(tmp_path, quick):
     listed = [CHECK, *(Job("train", t, "", t, 1, (CHECK,)) for t in ("half", "misuse after a half"))]
     with pytest.raises(UserError, match="the disk is full"):

@@ -155,6 +155,7 @@ def run(miniatures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     return main
 
 
+@pytest.mark.slow
 def test_a_log_file_gets_a_few_lines_and_none_gets_nothing(run: Callable[..., str], tmp_path: Path) -> None:
     err = run()
     assert len(err) < 5000 and "\r" not in err

@@ -179,7 +179,7 @@ def test_a_report_with_published_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
-@pytest.mark.parametrize("which", ["published", "beside", "all"])
+@pytest.mark.parametrize("which", ["published", "beside", pytest.param("all", marks=pytest.mark.slow)])
 def test_latex_compiles_and_nothing_is_too_large(tmp_path: Path, rendered: Path, which: str) -> None:
     if which == "published":
         folder = rendered

@@ -373,6 +373,7 @@ def test_profiles_are_applied_where_asked(miniatures: Path, tmp_path: Path) -> N
     assert np.abs(ignored.astype(int) - applied).max() > 50, "255 was seen"
 
 
+@pytest.mark.slow
 def test_importing_the_streams_does_not_import_avalanche() -> None:
     code = "import cliqa_bench.benchmarks.streams, sys; sys.exit('avalanche' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
