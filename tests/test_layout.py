@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,23 @@ def test_version_is_the_same_everywhere() -> None:
 def test_typed() -> None:
     assert (ROOT / "cliqa_bench" / "py.typed").is_file()
     assert "py.typed" in _setup()["options.package_data"]["cliqa_bench"]
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    linked = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    named = re.findall(r"`(docs/[\w./]+\.md)`", text)
+    lost = [link for link in linked if not (page.parent / link).exists()]
+    assert not lost + [name for name in named if not (ROOT / name).exists()]
+
+
+def test_every_page_is_linked_and_the_readme_is_short() -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count("\n") <= 150, "a stranger reads one page, and chooses the next"
+    texts = [readme, *(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))]
+    linked = {Path(link).name for text in texts for link in re.findall(r"\]\(([^)#\s]+\.md)", text)}
+    assert not pages - linked
