@@ -1,7 +1,7 @@
 """What do the intervals of `table_order_variance` cover? Simulates order studies, and counts.
 
-In the checkout's root: `PYTHONPATH=. python tests/coverage_of_shares.py [--draws N]`. It takes a minute on one
-core. The table of docs/orders.md is a part of what it prints. It is not part of the test suite.
+In the checkout's root: `PYTHONPATH=. python tests/coverage_of_shares.py [--draws N]`. It takes a minute on
+one core. The table of docs/orders.md is a part of what it prints. It is not part of the test suite.
 
 A strategy's value in an order is an effect of the first dataset, one of the last, one of each pair of
 neighbours, one of the order itself, and the chance of a seed. The effects are scaled so that, without chance,
