@@ -18,7 +18,7 @@ from cliqa_bench.config import PRESETS, Training
 from cliqa_bench.errors import Mistakes, UserError
 from cliqa_bench.settings.resolve import config_dict, data_root, resolve, typed_fields, words
 from cliqa_bench.strategies.tsn import TSN
-from cliqa_bench.system.hardware import has_amx
+from cliqa_bench.system.hardware import has_bfloat16
 
 
 def make(**settings: Any) -> Any:
@@ -329,17 +329,18 @@ def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make(precision="bf16").training.precision == "bf16"
     # what --set says of the protocol is the last word
     assert make(precision="bf16", set=["training.precision=fp32"]).training.precision == "fp32"
-    for amx, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("cliqa_bench.system.hardware.has_amx", lambda amx=amx: amx)
+    for has, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("cliqa_bench.system.hardware.has_bfloat16", lambda has=has: has)
         assert make(precision="auto", device="cpu").training.precision == expected
     assert make(precision="auto", device="mps").training.precision == "fp32"
     with pytest.raises(UserError, match="unknown precision 'fp16'"):
         make(precision="fp16")
 
 
-def test_amx_is_read_from_the_cpus_flags(tmp_path: Path) -> None:
+def test_bfloat16_is_read_from_the_cpus_flags(tmp_path: Path) -> None:
     told = tmp_path / "cpuinfo"
-    assert not has_amx(told)
-    for flags, expected in (("fpu amx_bf16 amx_tile", True), ("fpu avx512_bf16", False)):
+    assert not has_bfloat16(told)
+    known = {"fpu amx_bf16 amx_tile": True, "fpu avx512_bf16": True, "fpu avx512f amx_tile": False}
+    for flags, expected in known.items():
         told.write_text(f"model name\t: a CPU with amx_bf16\nflags\t\t: {flags}\n")
-        assert has_amx(told) is expected
+        assert has_bfloat16(told) is expected

@@ -31,7 +31,10 @@ _ORDERS = (
 )
 _PRESET = "training protocol: 'paper' (default on real data) or 'quick' (default on generated data)"
 _SET = "one setting, repeatable: a strategy's (tsn.tau=16) or the protocol's (training.epochs=4)"
-_PRECISION = "fp32 (default), bf16, or auto: bf16 on a CPU with AMX and on a GPU; changes scores slightly"
+_PRECISION = (
+    "fp32 (default), bf16, or auto: bf16 on a GPU and on a CPU with AMX or AVX512_BF16; "
+    "changes scores slightly"
+)
 _SRGB = "convert colour profiles of the datasets to sRGB (default: ignore them, as the published code does)"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _ASPECTS = (

@@ -42,13 +42,17 @@ def memory_bytes() -> int:
         return 0
 
 
-def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tells whether the CPU multiplies bfloat16 matrices by itself; False where nothing says so."""
+_BFLOAT16 = {"amx_bf16", "avx512_bf16"}
+"""Flags of Linux for instructions that multiply bfloat16; those without are slower than with float32."""
+
+
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tells whether the CPU multiplies bfloat16 numbers itself (AMX or AVX-512); False if nothing says so."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
-    return any("amx_bf16" in line.split() for line in lines if line.startswith("flags"))
+    return any(_BFLOAT16 & set(line.split()) for line in lines if line.startswith("flags"))
 
 
 def quickest_precision(device: str) -> Precision:
@@ -58,7 +62,7 @@ def quickest_precision(device: str) -> Precision:
         device: As on the command line.
 
     Returns:
-        "bf16" on a GPU that has it and on a CPU with AMX, where it is several times as fast; else "fp32".
+        "bf16" on a GPU and on a CPU that compute in it, where it is twice as fast or more; else "fp32".
     """
     if device == "mps":
         return "fp32"
@@ -66,4 +70,4 @@ def quickest_precision(device: str) -> Precision:
         import torch
 
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if has_amx() else "fp32"
+    return "bf16" if has_bfloat16() else "fp32"
