@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import filecmp
 import re
 import subprocess
 import sys
@@ -25,6 +26,9 @@ def _setup() -> configparser.ConfigParser:
 @pytest.mark.parametrize("room", ROOMS)
 def test_room_is_a_relative_symlink_into_the_checkout(room: str) -> None:
     link = ROOT / "cliqa_bench" / room
+    if (ROOT / "PKG-INFO").is_file():
+        assert not filecmp.dircmp(link, ROOT / room).diff_files, "a source distribution has copies"
+        return
     assert link.is_symlink()
     assert link.readlink() == Path("..") / room
     assert (ROOT / room / "__init__.py").is_file()
@@ -54,6 +58,18 @@ def test_setup_maps_rooms_to_their_folders() -> None:
     lines = _setup()["options"]["package_dir"].split("\n")
     mapped = dict(line.replace(" ", "").split("=") for line in lines if line.strip())
     assert mapped == {"cliqa_bench": "cliqa_bench"} | {f"cliqa_bench.{room}": room for room in ROOMS}
+
+
+def test_a_source_distribution_has_all_that_its_tests_read() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("git knows what belongs to it")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tops = {Path(name).parts[0] for name in tracked.stdout.splitlines() if (ROOT / name).exists()}
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
+    named = set(re.findall(r"^(?:graft|include) (.+)$", manifest, re.MULTILINE))
+    named = {Path(word).parts[0] for line in named for word in line.split()}
+    by_setuptools = {"README.md", "LICENSE", "pyproject.toml", "setup.cfg", "MANIFEST.in", *ROOMS}
+    assert tops - by_setuptools - named == set()
 
 
 def test_tests_are_no_package() -> None:
