@@ -161,7 +161,7 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> LogisticCurve | None:
     opinions, b3 the middle and b4 the spread of the predictions). Where the data lie at a limit of the family
     (a straight line, an exponential), the parameters run away without end; the search then stops after 300
     evaluations and its last curve is used, which is that limit to several digits. On few images the nearest
-    curve may be a step, which says more of two clusters than of the model: |b4| is `STEEPEST` or more.
+    curve may be a step, which says more of two clusters than of the model: abs(b4) is at least `STEEPEST`.
 
     Args:
         scores: (n,) predictions.
