@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jsonargparse import ActionYesNo, Namespace
 
-from cliqa_bench.cli import data_commands, weights_commands
+from cliqa_bench.cli import data_commands, leaderboard_commands, weights_commands
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.paths import user_path
@@ -424,6 +424,21 @@ COMMANDS: dict[str, Command] = {
     "plan": Command("show what 'run' would train, and start nothing", _run_arguments, _plan),
     "report": Command("write tables and figures from finished runs", _report_arguments, _report),
     "verify": Command("check hashes, and compute every number of a report again", _verify_arguments, _verify),
+    "bundle": Command(
+        "pack all that numbers are made of into one file",
+        leaderboard_commands.bundle_arguments,
+        leaderboard_commands.bundle,
+    ),
+    "prove": Command(
+        "train nodes of a bundle again, drawn by lot, and compare",
+        leaderboard_commands.prove_arguments,
+        leaderboard_commands.prove,
+    ),
+    "leaderboard build": Command(
+        "build a page from bundles, every number computed again",
+        leaderboard_commands.build_arguments,
+        leaderboard_commands.build,
+    ),
     "clean": Command(
         "list what nothing uses any more in a folder of results, or remove it", _clean_arguments, _clean
     ),
@@ -447,4 +462,8 @@ COMMANDS: dict[str, Command] = {
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
     "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),
 }
-GROUPS = {"data": "make, check and print datasets", "weights": "convert files of weights"}
+GROUPS = {
+    "data": "make, check and print datasets",
+    "leaderboard": "build a page of bundles",
+    "weights": "convert files of weights",
+}

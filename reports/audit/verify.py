@@ -15,7 +15,15 @@ from cliqa_bench.reports.audit.integrity import Problem, check_files
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.audit.recomputed_orders import TOLERANCES
 from cliqa_bench.reports.parts import collect, lasting
-from cliqa_bench.reports.rows import MEDIAN, RunGroup, TidyRow, columns_of, group_records, unfinished_lines
+from cliqa_bench.reports.rows import (
+    MEDIAN,
+    RunGroup,
+    Tidy,
+    TidyRow,
+    columns_of,
+    group_records,
+    unfinished_lines,
+)
 from cliqa_bench.reports.tables.all_orders import TRAINED
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.results.records import AnswerReader
@@ -42,6 +50,7 @@ class Verified:
         runs: Number of run records that could be read.
         cells: Number of cells of all `results.csv` that were computed again.
         plain: How many of them by the independent path too, the others by the report's own code.
+        numbers: The tidy rows that follow from the answers, of each group of comparable runs.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -50,6 +59,7 @@ class Verified:
     runs: int = 0
     cells: int = 0
     plain: int = 0
+    numbers: list[Tidy] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -93,11 +103,12 @@ def _verify_folder(out: Path) -> Verified:
         found.notes += unfinished_lines(group)
         name = f"report/{'' if i == 0 else f'other-{group.id}/'}results.csv"
         try:
-            expected = lasting(collect(group, reader).rows)
+            numbers = collect(group, reader)
         except UserError as error:
             found.problems.append(Problem(name, f"cannot be computed again ({error})", "mend that first"))
             continue
-        _check_results(found, out / name, name, expected, Recomputation(out, group))
+        found.numbers.append(numbers)
+        _check_results(found, out / name, name, lasting(numbers.rows), Recomputation(out, group))
     return found
 
 

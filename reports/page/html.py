@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cliqa_bench.reports import render
@@ -21,6 +19,8 @@ from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.page.explorer import base_rows, explorer, readouts, to_json
 from cliqa_bench.reports.page.formulas import FORMULAS
+from cliqa_bench.reports.page.shell import TEMPLATES as _TEMPLATES
+from cliqa_bench.reports.page.shell import shell
 from cliqa_bench.reports.parts import lasting, rows_by_table, what_it_shows
 from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, order_rank
 from cliqa_bench.reports.spread import ranges
@@ -29,7 +29,6 @@ from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, sectio
 from cliqa_bench.results.nodes import canonical
 from cliqa_bench.results.records import RunRecord
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("page.js", "exports.js", "tables.js", "charts.js", "explorer.js")
 _COMMAND = "python -m cliqa_bench "
 # what a data: URI in double quotes may contain as it is; quotes, ampersands and the like are spelled %XX
@@ -91,26 +90,18 @@ def html_report(
     Raises:
         OSError: If a figure cannot be read.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters.update(
-        plain=render.plain, exact=_exact, split_command=_split_command, what_it_shows=what_it_shows,
-        print_size=_print_size,
-    )  # fmt: skip
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    script = '(async () => {\n"use strict";\n' + "".join(
-        (_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS
-    ) + "})();\n"  # fmt: skip
+    page = shell([_TEMPLATES / name for name in _SCRIPTS])
+    page.environment.filters.update(
+        split_command=_split_command, what_it_shows=what_it_shows, print_size=_print_size
+    )
     group = numbers.group
     once = _said_once(group)
     # of further orders the explorer has all that their tables say, and eight times the bytes are too many
     tables = [table for table in tables if not order_of(table.number)[1]]
-    return environment.get_template("report.html").render(
-        style=Markup(style),
-        script=Markup(script),
-        policy=_policy(style, script),
+    return page.environment.get_template("report.html").render(
+        style=page.style,
+        script=page.script,
+        policy=page.policy,
         data=_packed(to_json(explorer(numbers))),
         group=group,
         splits=bool(group.splits),
@@ -155,24 +146,6 @@ def _print_size(table: Table) -> int:
         widths.append(max([len(render.plain(value)) for value in values] + list(map(len, head.split()))))
     ems = sum(_EM * width + _GAP for width in widths)
     return max(_SMALLEST, min(_LARGEST, math.floor(_PAPER / ems)))
-
-
-def _policy(style: str, script: str) -> str:
-    """The page may run this style and this script, show pictures it contains, and nothing else."""
-    parts = [
-        "default-src 'none'", f"style-src {_hash(style)}", f"script-src {_hash(script)}", "img-src data:",
-        "base-uri 'none'", "form-action 'none'",
-    ]  # fmt: skip
-    return "; ".join(parts)
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _exact(value: float) -> str:
-    """The digits that give the same float64 back; "" for nan."""
-    return "" if value != value else repr(float(value))
 
 
 def _split_command(note: str) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""A leaderboard of bundles: every number of it is computed from the answers while the page is built."""

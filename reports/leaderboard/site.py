@@ -1,0 +1,170 @@
+"""Bundles in, a page out: sortable tables of everything that is comparable; it needs no server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cliqa_bench._version import __version__
+from cliqa_bench.errors import UserError
+from cliqa_bench.progress import say
+from cliqa_bench.reports.leaderboard.entries import BoardRow, BoardTable, BoardValue, Entry, read_entry
+from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.methods import label_of
+from cliqa_bench.reports.page.shell import TEMPLATES, exact, shell
+from cliqa_bench.reports.published import read_published
+from cliqa_bench.reports.rows import order_rank
+from cliqa_bench.results.nodes import write_text
+from cliqa_bench.system.hardware import cores
+from cliqa_bench.system.processes import processes
+from cliqa_bench.terminal import plural
+
+_HERE = Path(__file__).parent / "templates"
+_SCRIPTS = (*(TEMPLATES / name for name in ("page.js", "exports.js", "tables.js")), _HERE / "board.js")
+_COLUMNS = (
+    "table", "bundle", "method", "setting", "backbone", "order", "seeds", "metric", "value", "std", "low",
+    "high", "proofs",
+)  # fmt: skip
+_PUBLISHED = ("mSRCC", "mPI", "mSI", "mPSI")
+
+
+class Built(NamedTuple):
+    """A leaderboard that was built.
+
+    Attributes:
+        page: The page.
+        entries: Every bundle, in the order of the files' names.
+    """
+
+    page: Path
+    entries: list[Entry]
+
+    @property
+    def refused(self) -> list[Entry]:
+        """The bundles that have no rows."""
+        return [entry for entry in self.entries if entry.refused]
+
+
+def build_site(folder: Path, to: Path, jobs: int | None = None) -> Built:
+    """Builds the page `index.html`, and `leaderboard.csv` with every number unrounded.
+
+    Each bundle is checked as `verify` does, and its numbers are computed from its answers; one that fails is
+    listed with its reason. Bundles whose images or opinion scores differ under one fingerprint are compared
+    with each other: those that disagree with most of them are refused.
+
+    Args:
+        folder: Holds the bundles, `*.zip`, and beside them their proofs.
+        to: Where the page goes; files of other names stay.
+        jobs: Processes that check bundles side by side; by default as many as cores.
+
+    Raises:
+        UserError: If there is no bundle, or a file cannot be written.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; give the folder that holds the bundles (*.zip)")
+    paths = sorted(folder.glob("*.zip"))
+    if not paths:
+        raise UserError(f"no bundles in {folder}; make one: cliqa-bench verify RUNS --pack {folder}/mine.zip")
+    number = min(jobs or cores(), len(paths))
+    say(f"checking {plural(len(paths), 'bundle')}")
+    with processes(number) as pool:
+        entries = list(pool.map(read_entry, paths))
+    _refuse_other_data(entries)
+    to.mkdir(parents=True, exist_ok=True)
+    write_text(to / "leaderboard.csv", _csv(entries))
+    write_text(to / "index.html", _page(entries))
+    return Built(to / "index.html", entries)
+
+
+def _refuse_other_data(entries: Sequence[Entry]) -> None:
+    """Refuses bundles whose test sets are not those of the others, though they have the same fingerprint."""
+    whole = [entry for entry in entries if not entry.refused]
+    for test in sorted({test for entry in whole for test in entry.tests}):
+        having = [entry for entry in whole if test in entry.tests]
+        votes = Counter(entry.tests[test] for entry in having)
+        most = max(votes.values())
+        trusted = {found for found, count in votes.items() if count == most}
+        for entry in having:
+            if trusted != {entry.tests[test]}:
+                others = len(having) - votes[entry.tests[test]]
+                entry.refused = (
+                    f"its images or opinion scores of {test} are not those of "
+                    f"{plural(others, 'other bundle')} with the same fingerprint"
+                )
+    for entry in entries:
+        if entry.refused:
+            entry.rows.clear()
+
+
+def _rank(row: BoardRow) -> tuple[tuple[int, str], str, float, str]:
+    found = row.numbers.get("mPSI") or row.numbers.get("mSRCC") or BoardValue(math.nan)
+    best = -found.value if math.isfinite(found.value) else math.inf
+    return order_rank(row.order), row.setting, best, row.method
+
+
+def _boards(entries: Iterable[Entry]) -> list[tuple[BoardTable, list[tuple[BoardRow, int]]]]:
+    """Returns the tables, the longest first, each with its rows and how many proofs they have."""
+    tables = {name: table for entry in entries for name, table in entry.tables.items()}
+    rows: dict[str, list[tuple[BoardRow, int]]] = {name: [] for name in tables}
+    for entry in entries:
+        for row in entry.rows:
+            rows[row.table].append((row, len(entry.proofs)))
+    kept = sorted((name for name in tables if rows[name]), key=lambda name: (-len(rows[name]), name))
+    return [(tables[name], sorted(rows[name], key=lambda each: _rank(each[0]))) for name in kept]
+
+
+def _csv(entries: Iterable[Entry]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for board, rows in _boards(entries):
+        for row, proofs in rows:
+            about = (board.id, row.bundle, row.method, row.setting, row.backbone, row.order, row.seeds)
+            for metric, number in row.numbers.items():
+                writer.writerow((*about, metric, *map(exact, number), proofs))
+    return file.getvalue()
+
+
+def _published() -> dict[tuple[str, str, str], dict[str, float]]:
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in (row for table in ("III", "IV") for row in read_published(table)):
+        if row.metric in _PUBLISHED:
+            found.setdefault((label_of(row), row.setting, row.backbone), {})[row.metric] = row.value
+    return found
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "—"
+
+
+def _spread(number: BoardValue) -> str:
+    return _digits(number.value) + (f" ± {number.std:.3f}" if math.isfinite(number.std) else "")
+
+
+def _page(entries: Sequence[Entry]) -> str:
+    page = shell(_SCRIPTS, _HERE)
+    page.environment.filters.update(digits=_digits, spread=_spread)
+    rows = [row for entry in entries for row in entry.rows]
+    filters = [
+        ("order", "Order", sorted({row.order for row in rows}, key=order_rank)),
+        ("backbone", "Backbone", sorted({row.backbone for row in rows})),
+        ("setting", "Setting", sorted({row.setting for row in rows})),
+    ]
+    return page.environment.get_template("leaderboard.html").render(
+        style=page.style,
+        script=page.script,
+        policy=page.policy,
+        boards=_boards(entries),
+        metrics=SUMMARY,
+        filters=[(name, label, values) for name, label, values in filters if len(values) > 1],
+        published=_published(),
+        published_metrics=_PUBLISHED,
+        refused=[entry for entry in entries if entry.refused],
+        entries=entries,
+        version=__version__,
+    )
