@@ -80,7 +80,7 @@ class BoardTable(NamedTuple):
 
 
 @dataclass
-class Entry:
+class BoardEntry:
     """A bundle.
 
     Attributes:
@@ -104,12 +104,12 @@ class Entry:
     notes: list[str] = field(default_factory=list)
 
 
-def read_entry(path: Path) -> Entry:
+def read_entry(path: Path) -> BoardEntry:
     """Checks a bundle as `verify` does, and computes its rows from its answers.
 
     Nothing that the bundle says of its own numbers is shown: its `results.csv` is only compared with them.
     """
-    entry = Entry(path.name)
+    entry = BoardEntry(path.name)
     try:
         entry.digest = file_digest(path)
         with unpacked(path) as folder:
@@ -137,7 +137,7 @@ def read_entry(path: Path) -> Entry:
     return entry
 
 
-def _add_group(entry: Entry, numbers: Tidy) -> None:
+def _add_group(entry: BoardEntry, numbers: Tidy) -> None:
     lines: dict[tuple[str, str, str, str, str], dict[str, TidyRow]] = {}
     for row in base_rows(numbers):
         if row.metric in SUMMARY and numbers.group.is_whole(row):

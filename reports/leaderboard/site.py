@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cliqa_bench._version import __version__
 from cliqa_bench.errors import UserError
 from cliqa_bench.progress import say
-from cliqa_bench.reports.leaderboard.entries import BoardRow, BoardTable, BoardValue, Entry, read_entry
+from cliqa_bench.reports.leaderboard.entries import BoardRow, BoardTable, BoardValue, BoardEntry, read_entry
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.page.shell import TEMPLATES, exact, shell
@@ -42,10 +42,10 @@ class Built(NamedTuple):
     """
 
     page: Path
-    entries: list[Entry]
+    entries: list[BoardEntry]
 
     @property
-    def refused(self) -> list[Entry]:
+    def refused(self) -> list[BoardEntry]:
         """The bundles that have no rows."""
         return [entry for entry in self.entries if entry.refused]
 
@@ -81,7 +81,7 @@ def build_site(folder: Path, to: Path, jobs: int | None = None) -> Built:
     return Built(to / "index.html", entries)
 
 
-def _refuse_other_data(entries: Sequence[Entry]) -> None:
+def _refuse_other_data(entries: Sequence[BoardEntry]) -> None:
     """Refuses bundles whose test sets are not those of the others, though they have the same fingerprint."""
     whole = [entry for entry in entries if not entry.refused]
     for test in sorted({test for entry in whole for test in entry.tests}):
@@ -107,7 +107,7 @@ def _rank(row: BoardRow) -> tuple[tuple[int, str], str, float, str]:
     return order_rank(row.order), row.setting, best, row.method
 
 
-def _boards(entries: Iterable[Entry]) -> list[tuple[BoardTable, list[tuple[BoardRow, int]]]]:
+def _boards(entries: Iterable[BoardEntry]) -> list[tuple[BoardTable, list[tuple[BoardRow, int]]]]:
     """Returns the tables, the longest first, each with its rows and how many proofs they have."""
     tables = {name: table for entry in entries for name, table in entry.tables.items()}
     rows: dict[str, list[tuple[BoardRow, int]]] = {name: [] for name in tables}
@@ -118,7 +118,7 @@ def _boards(entries: Iterable[Entry]) -> list[tuple[BoardTable, list[tuple[Board
     return [(tables[name], sorted(rows[name], key=lambda each: _rank(each[0]))) for name in kept]
 
 
-def _csv(entries: Iterable[Entry]) -> str:
+def _csv(entries: Iterable[BoardEntry]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -146,7 +146,7 @@ def _spread(number: BoardValue) -> str:
     return _digits(number.value) + (f" ± {number.std:.3f}" if math.isfinite(number.std) else "")
 
 
-def _page(entries: Sequence[Entry]) -> str:
+def _page(entries: Sequence[BoardEntry]) -> str:
     page = shell(_SCRIPTS, _HERE)
     page.environment.filters.update(digits=_digits, spread=_spread)
     rows = [row for entry in entries for row in entry.rows]
