@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cliqa_bench._version import __version__
 from cliqa_bench.errors import UserError
 from cliqa_bench.progress import say
-from cliqa_bench.reports.leaderboard.entries import BoardRow, BoardTable, BoardValue, BoardEntry, read_entry
+from cliqa_bench.reports.leaderboard.entries import BoardEntry, BoardRow, BoardTable, BoardValue, read_entry
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.page.shell import TEMPLATES, exact, shell
