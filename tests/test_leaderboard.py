@@ -86,7 +86,10 @@ def test_two_that_disagree_are_both_refused(bundles: Path, tmp_path: Path) -> No
     for name in ("honest.zip", "swapped.zip"):
         (tmp_path / name).write_bytes((bundles / "all" / name).read_bytes())
     built = build_site(tmp_path, tmp_path / "site", jobs=1)
-    assert all("1 other bundle with" in entry.refused for entry in built.entries)
+    assert all("of live are not those of 1 other bundle with" in entry.refused for entry in built.entries)
+    append_proof(tmp_path / "honest.zip", a_proof(tmp_path / "honest.zip"))
+    built = build_site(tmp_path, tmp_path / "site", jobs=1)
+    assert [bool(entry.refused) for entry in built.entries] == [False, True], "who proves has the data"
 
 
 def test_other_data_or_another_protocol_makes_another_table(tmp_path: Path) -> None:

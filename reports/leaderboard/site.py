@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -54,8 +55,8 @@ def build_site(folder: Path, to: Path, jobs: int | None = None) -> Built:
     """Builds the page `index.html`, and `leaderboard.csv` with every number unrounded.
 
     Each bundle is checked as `verify` does, and its numbers are computed from its answers; one that fails is
-    listed with its reason. Bundles whose images or opinion scores differ under one fingerprint are compared
-    with each other: those that disagree with most of them are refused.
+    listed with its reason. Of bundles whose images or opinion scores differ under one fingerprint, those are
+    refused that disagree with the proved ones, or with most if none is proved; with no majority, all are.
 
     Args:
         folder: Holds the bundles, `*.zip`, and beside them their proofs.
@@ -86,15 +87,20 @@ def _refuse_other_data(entries: Sequence[BoardEntry]) -> None:
     whole = [entry for entry in entries if not entry.refused]
     for test in sorted({test for entry in whole for test in entry.tests}):
         having = [entry for entry in whole if test in entry.tests]
-        votes = Counter(entry.tests[test] for entry in having)
+        # whoever proves a bundle has the data, and has compared them
+        trained = [entry for entry in having if entry.proofs]
+        votes = Counter(entry.tests[test] for entry in trained or having)
         most = max(votes.values())
         trusted = {found for found, count in votes.items() if count == most}
         for entry in having:
             if trusted != {entry.tests[test]}:
-                others = len(having) - votes[entry.tests[test]]
+                others = plural(
+                    sum(other.tests[test] != entry.tests[test] for other in having), "other bundle"
+                )
+                name, fingerprint = json.loads(test)
                 entry.refused = (
-                    f"its images or opinion scores of {test} are not those of "
-                    f"{plural(others, 'other bundle')} with the same fingerprint"
+                    f"its images or opinion scores of {name} are not those of {others} with the same "
+                    f"fingerprint ({fingerprint:.8})"
                 )
     for entry in entries:
         if entry.refused:
