@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def batches_of(name: str, images: int, most: int, seed: int) -> list[NDArray[np.int64]]:
     """Returns which test images a model is adapted to together, each once.
 
-    They are shuffled and cut into as few batches as there may be, whose sizes differ by one at most. The rule
-    has a name, `execution.plan.COMPOSITION`.
+    They are shuffled and cut into as few batches as there may be, whose sizes differ by one at most; in a
+    batch they are in their old order. The rule has a name, `execution.plan.COMPOSITION`.
 
     Args:
         name: The test set's name.
@@ -39,7 +39,8 @@ def batches_of(name: str, images: int, most: int, seed: int) -> list[NDArray[np.
         seed: Seed of the training.
     """
     order = rng_for("adaptation batches", name, seed).permutation(images)
-    return np.array_split(order, -(-images // most)) if images else []
+    parts = np.array_split(order, -(-images // most)) if images else []
+    return [np.sort(part) for part in parts]
 
 
 def middles(source: DecodedDataset, images: NDArray[np.int64]) -> Tensor:
@@ -93,8 +94,7 @@ def score_adapted(
         strategy.adapt(adapted, middles(source, places[batch]).to(device), rng)
         scorer = Scorer(adapted)
         cast_weights(scorer.nets, precision)
-        some = replace(
-            source, split=replace(source.split, subset=dict.fromkeys(keys[batch].tolist(), "test"))
-        )
-        out[batch] = score_images(scorer, some, "test", len(scorer.heads), device, precision, tick)
+        split = replace(source.split, subset=dict.fromkeys(keys[batch].tolist(), "test"))
+        part = replace(source, split=split)
+        out[batch] = score_images(scorer, part, "test", len(scorer.heads), device, precision, tick)
     return out

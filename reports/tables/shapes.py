@@ -270,8 +270,8 @@ def apart(label: str, rows: list[TidyRow]) -> list[tuple[str, list[TidyRow]]]:
 
 
 ADAPTED_SENTENCE = (
-    "Sections called adapted: methods that adapt to the unlabelled test images; not comparable with the other "
-    "sections, and not ranked among them."
+    "Sections called adapted: methods that adapt to the unlabelled test images; not comparable with the "
+    "other sections, and not ranked among them."
 )
 
 
