@@ -545,13 +545,15 @@ def test_verify_notices_answers_that_were_not_adapted(
 def test_runs_on_miniatures(miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trainings are shared, answers are the same with two processes and alone, `score` does not adapt."""
     few = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=1", "--no-figures"]
-    words = ["--orders", "bid,live", "--data", str(miniatures), *few, "--set", "tta.adapt_by=both"]
+    words = ["--orders", "bid,live", "--data", str(miniatures), *few]
+    quick = ["--set", "tta.adapt_by=both", "--set", "tta.steps=1", "--set", "tta.levels=[3]"]
+    tta = ["run", "--strategy", "tta", *words, *quick, "--set", "tta.distortions=[pretrain:jpeg]"]
     first, second = tmp_path / "first", tmp_path / "second"
     assert parser.main(["run", "--strategy", "tsn", *words, "--out", str(first), "--jobs", "1"]) == 0
     trained = {path: path.stat().st_mtime_ns for path in sorted((first / "train").glob("*/*"))}
-    assert parser.main(["run", "--strategy", "tta", *words, "--out", str(first), "--jobs", "1"]) == 0
+    assert parser.main([*tta, "--out", str(first), "--jobs", "1"]) == 0
     assert {path: path.stat().st_mtime_ns for path in sorted((first / "train").glob("*/*"))} == trained
-    assert parser.main(["run", "--strategy", "tta", *words, "--out", str(second), "--jobs", "2"]) == 0
+    assert parser.main([*tta, "--out", str(second), "--jobs", "2"]) == 0
     adapted = sorted((first / "answers").glob("tta-*"))
     assert len(adapted) == 2 * 2
     for folder in adapted:
