@@ -152,9 +152,9 @@ def test_a_strategy_s_field_gives_new_names_to_what_depends_on_it(
 ) -> None:
     value = FIELDS.get(f"{strategy}.{name}", FIELDS.get(name))
     text = str(list(value)) if isinstance(value, tuple) else str(value)
-    before, more = usual(strategy), ()
+    before, more = usual(strategy), list[str]()
     if name in ANSWERING:  # by default half of them do not matter
-        more = ("--set", "tta.adapt_by=both")
+        more = ["--set", "tta.adapt_by=both"]
         before = laid_out(miniatures, tmp_path, *more, strategy=strategy)
     after = laid_out(miniatures, tmp_path, *more, "--set", f"{strategy}.{name}={text}", strategy=strategy)
     if name in ANSWERING:

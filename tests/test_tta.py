@@ -63,12 +63,11 @@ def model_of(strategy: TSN, tasks: int = 2) -> QualityModel:
     with torch.no_grad():
         for layer in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
             assert isinstance(layer.running_mean, Tensor) and isinstance(layer.running_var, Tensor)
-            layer.running_mean += 0.1 * torch.randn(layer.num_features, generator=generator)
-            layer.running_var *= 1 + torch.rand(layer.num_features, generator=generator)
-            layer.weight += 0.1 * torch.randn(layer.num_features, generator=generator)
-        for head in model.heads:
-            for parameter in head.parameters():
-                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+            layer.running_mean.add_(0.1 * torch.randn(layer.num_features, generator=generator))
+            layer.running_var.mul_(1 + torch.rand(layer.num_features, generator=generator))
+            layer.weight.add_(0.1 * torch.randn(layer.num_features, generator=generator))
+        for parameter in model.heads.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 
@@ -427,6 +426,7 @@ def test_names_of_answers_hold_what_matters_and_no_more() -> None:
         "strategy": "tta", "params": {"adapt_by": "statistics", "prior": 16.0},
         "batches": ["shuffled and cut evenly 1", 8],
     }  # fmt: skip
+    params: dict[str, Any]
     for params in ({"lr": 0.5}, {"steps": 9}, {"side": 7}, {"levels": (2.0,)}, {"tau": 3.0}):
         assert adapted_names(plan_of(["tta"], {"tta": params})) == adapted_names(usual), params
     for params in ({"batch": 7}, {"prior": 1.0}, {"adapt_by": "rank"}, {"adapt_by": "both"}):
