@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,14 @@ from cliqa_bench.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
 
-Setting = Literal["Joint", "Task-Aware", "Task-Agnostic"]
+Setting = Literal[
+    "Joint", "Task-Aware", "Task-Agnostic", "Joint, adapted", "Task-Aware, adapted", "Task-Agnostic, adapted",
+]  # fmt: skip
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
+ADAPTED: tuple[Setting, ...] = SETTINGS[3:]
+"""Those of transductive methods, which are compared with each other alone."""
+ADAPTED_NOTE = "adapted to the unlabelled test images; not comparable with methods that are not"
+"""Note on every number of a transductive method."""
 
 SUMMARY = ("mSRCC", "mPI", "mSI", "mPSI")
 NOT_LEARNED = "not in the sequence"
@@ -46,10 +53,12 @@ def is_joint(record: RunRecord) -> bool:
 
 
 def setting_of(record: RunRecord, readout: str) -> Setting:
-    """Returns the paper's setting of a readout: whoever reads with the oracle is task-aware."""
-    if is_joint(record):
-        return "Joint"
-    return "Task-Aware" if readout == "oracle" else "Task-Agnostic"
+    """Returns the paper's setting of a readout: whoever reads with the oracle is task-aware.
+
+    Transductive methods have settings of their own, so that no table ranks them among the others.
+    """
+    place = 0 if is_joint(record) else 1 if readout == "oracle" else 2
+    return ADAPTED[place] if record.transductive else SETTINGS[place]
 
 
 @dataclass

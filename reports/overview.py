@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cliqa_bench.reports import render
-from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.measure import SETTINGS, SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.parts import ReportPart, empty_parts, what_it_shows
-from cliqa_bench.reports.rows import SETTINGS, RunGroup, Tidy, TidyRow, order_rank
+from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, order_rank
 from cliqa_bench.reports.tables.shapes import Table, TableValue, table_title, value_of
 from cliqa_bench.terminal import text_table
 

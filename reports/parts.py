@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cliqa_bench.reports.measure import ADAPTED
 from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, columns_of, group_records, tidy
 from cliqa_bench.reports.tables import shapes
 from cliqa_bench.reports.tables.added_dataset import TABLE, added_rows, shape_added
@@ -274,6 +275,8 @@ def make_tables(numbers: Tidy) -> list[Table]:
         if number == "III":
             table = shapes.with_intervals(table, by_table.get("intervals", []))
         number, order = order_of(number)
+        if any(row.setting in ADAPTED for row in rows):
+            table = replace(table, caption=f"{table.caption} {shapes.ADAPTED_SENTENCE}")
         end = shapes.about(numbers.group, number, in_order.get(number, False), order)
         made.append(replace(table, caption=f"{table.caption} {end}"))
     return made

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 from cliqa_bench.config import Training, named
 from cliqa_bench.reports.measure import (
+    ADAPTED,
+    ADAPTED_NOTE,
     NOT_LEARNED,
+    SETTINGS,
     SUMMARY,
     Cell,
     Measurer,
@@ -32,7 +35,6 @@ GENERATED = f"generated miniatures: {NOT_COMPARABLE}"
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
 TABLES = ("III", "IV", "V", "VI", "Fig. 4", "")
 """Where the numbers stand that runs are measured in; further tables are parts of the report."""
-SETTINGS: tuple[Setting, ...] = ("Joint", "Task-Aware", "Task-Agnostic")
 
 
 class TidyRow(NamedTuple):
@@ -332,7 +334,7 @@ def _line_of(row: TidyRow) -> _SeedLine:
 
 def _tables(group: RunGroup, line: _SeedLine, cell: Cell, steps: int) -> list[str]:
     """Returns the paper's tables in which a number stands; [""] for none."""
-    main, agnostic = line.order == group.main_order, line.setting == "Task-Agnostic"
+    main, agnostic = line.order == group.main_order, line.setting.startswith("Task-Agnostic")
     tables = []
     if cell.metric in SUMMARY and cell.length == steps:
         tables += ["III"] * main + ["V"] * agnostic
@@ -342,7 +344,7 @@ def _tables(group: RunGroup, line: _SeedLine, cell: Cell, steps: int) -> list[st
         tables.append("IV")
     if agnostic and (cell.metric == "mPSI" or cell.length == "Mean"):
         tables.append("VI")
-    if cell.metric == "PSI_t" and main:
+    if cell.metric == "PSI_t" and main and line.setting not in ADAPTED:
         tables.append("Fig. 4")
     return tables or [""]
 
@@ -373,7 +375,8 @@ def _rows(
             if not values:
                 continue
         found = spread(values)
-        notes = [cell.note, found.note, group.caution]
+        adapted = ADAPTED_NOTE if line.setting in ADAPTED else ""
+        notes = [cell.note, adapted, found.note, group.caution]
         note = "; ".join(part for part in notes if part)
         about = (*line, cell.length, cell.train, cell.test, cell.metric)
         for table in [""] if elsewhere else _tables(group, line, cell, steps):

@@ -31,11 +31,17 @@ if TYPE_CHECKING:
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.models.quality import QualityModel
     from cliqa_bench.models.views import TaskView
+    from cliqa_bench.seeds import Rng
 
 
 def reading(default: Any) -> Any:
     """Declares a hyper-parameter that only matters when answers are read: no training depends on it."""
     return field(default=default, metadata={"reading": True})
+
+
+def answering(default: Any) -> Any:
+    """Declares a hyper-parameter of a transductive strategy that its answers depend on, and no training."""
+    return field(default=default, metadata={"reading": True, "answering": True})
 
 
 @dataclass
@@ -49,6 +55,8 @@ class Strategy:
         skips_unlabelled: Whether it leaves the model as it is where a dataset has no opinion scores for
             training. Without it, and without `targets`, an order with such a dataset is refused.
         by_gradient: Whether it learns in epochs of gradient steps; where not, `finish` does it all.
+        transductive: Whether it adapts to the test images, without their labels, before it scores them; see
+            `adapt`. Its answers may depend on the batch then, and its rows stand in sections of their own.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
         citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
 
@@ -69,6 +77,7 @@ class Strategy:
     resumable: ClassVar[bool] = True
     skips_unlabelled: ClassVar[bool] = False
     by_gradient: ClassVar[bool] = True
+    transductive: ClassVar[bool] = False
     rows: ClassVar[dict[str, str]]
     citation: ClassVar[str | tuple[str, ...]] = ""
     name: ClassVar[str]
@@ -193,6 +202,10 @@ class Strategy:
     def table_rows(self) -> dict[str, str]:
         """Returns readout -> name of its row; to be overridden where that depends on a hyper-parameter."""
         return dict(self.rows)
+
+    def trained_as(self) -> Strategy:
+        """Returns the strategy that trains its models; another one, where it only answers otherwise."""
+        return self
 
     @property
     def depends_on(self) -> Dependence:
@@ -420,6 +433,32 @@ class Strategy:
             Name -> (n, k) float32, in the order of `source.keys("test")`; no name of `extras`.
         """
         return {}
+
+    @property
+    def adaptation_batch(self) -> int:
+        """How many test images a transductive strategy adapts to at a time, at most."""
+        return 1
+
+    def adaptation(self) -> dict[str, Any]:
+        """Returns what the answers of a transductive strategy depend on besides the model and the test set.
+
+        It goes into their names: the hyper-parameters declared by `answering`, unless overridden.
+        """
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("answering")}
+
+    def adapt(self, model: QualityModel, images: Tensor, rng: Rng) -> None:
+        """Fits a model to test images without labels; called by a transductive strategy's answers alone.
+
+        The model is a copy that scores these images and is then thrown away: the next ones meet the model as
+        it was trained. `learning.adaptation` says which images come together. `extras` is not asked for.
+
+        Args:
+            model: On the device, in evaluation mode; to be left in it.
+            images: (B, 3, H, W) uint8, on the device; what `pixels.cache.to_float` makes of them is scored.
+                Where their shapes differ, the middles of the images.
+            rng: Randomness that depends on the test set, the seed and the batch alone.
+        """
+        raise NotImplementedError
 
     def state(self) -> dict[str, Tensor]:
         """Returns what a strategy has learned beyond the weights: name -> tensor.

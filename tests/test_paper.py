@@ -60,7 +60,7 @@ def test_what_runs_share_is_trained_once(tmp_path):
     nodes: set[str] = set()
     for cfg in runs(tmp_path):
         nodes |= plan.make_plan(choose(cfg), materials, {}).train.keys()
-    prefix = [s for s in registry.names("strategies") if s not in ("tsn", "sl", "jl", "liqe")]
+    prefix = [s for s in registry.names("strategies") if s not in ("tsn", "tta", "sl", "jl", "liqe")]
     order_one = 6 * len(prefix) + 6 + 6 + 1 + 1  # jl and liqe learn all at once
     assert len(nodes) == order_one + 6 + 37 + 2 * 6 * len(paper_runs.SEVERAL_SEEDS)
 

@@ -29,6 +29,7 @@ from cliqa_bench.models import finished
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.settings.resolve import resolve
 from cliqa_bench.strategies.ssiqa import BLOCKS_ALONE
+from cliqa_bench.strategies.tta import TTA
 
 ORDER = ("live", "bid", "csiq")
 
@@ -53,11 +54,15 @@ FIELDS: dict[str, Any] = {
     "objective": "fidelity", "head_penalty": 0.5, "hold": "none",
     "liqe.tasks": "qs", "liqe_cl.tasks": "qs", "weighting": "equal", "temperature": 5.0, "freeze_text": True,
     "learn_scale": True, "pooling": "pairs", "labels": "repaired", "ties": "half", "distortion": "binary",
-    "views": 2, "images": 3,
+    "views": 2, "images": 3, "adapt_by": "rank", "batch": 5, "prior": 2.0, "side": 64,
+    "distortions": ("kadid:jpeg",), "levels": (2.0, 4.0, 5.0), "steps": 4, "lr": 0.01,
 }  # fmt: skip
 """Another value of every hyper-parameter than its default; with its strategy's name where they differ."""
 READING = {"centroids": {"gates"}, "gate_bn": {"gates"}, "tau": set(), "stages": set()}
 """Hyper-parameters of reading, and what they name: on ResNet-18, whose gate has a normalisation to choose."""
+
+ANSWERING = [f.name for f in dataclasses.fields(TTA) if f.metadata.get("answering")]
+"""Hyper-parameters of a transductive strategy that name answers alone."""
 
 STRATEGY_FIELDS = [
     (name, field.name)
@@ -147,8 +152,15 @@ def test_a_strategy_s_field_gives_new_names_to_what_depends_on_it(
 ) -> None:
     value = FIELDS.get(f"{strategy}.{name}", FIELDS.get(name))
     text = str(list(value)) if isinstance(value, tuple) else str(value)
-    before = usual(strategy)
-    after = laid_out(miniatures, tmp_path, "--set", f"{strategy}.{name}={text}", strategy=strategy)
+    before, more = usual(strategy), list[str]()
+    if name in ANSWERING:  # by default half of them do not matter
+        more = ["--set", "tta.adapt_by=both"]
+        before = laid_out(miniatures, tmp_path, *more, strategy=strategy)
+    after = laid_out(miniatures, tmp_path, *more, "--set", f"{strategy}.{name}={text}", strategy=strategy)
+    if name in ANSWERING:
+        assert new_names(before, after) == {"answers"}
+        assert {getattr(made, name) for made in after.choice.strategies} == {value}
+        return
     gated = bool(before.gates)
     kinds = READING.get(name, {"train"})
     assert new_names(before, after) == with_answers(kinds if gated or kinds == {"train"} else set())

@@ -54,6 +54,7 @@ VARIANTS = [
     ("rr", {"tasks": 3, "kept": 0.1, "shares": (0.67, 0.5), "relevance_on": "train", "dense": 0.7}),
     ("liqe", {"tasks": "q", "learn_scale": True, "views": 2}),
     ("liqe_cl", {"tasks": "qd", "memory": 5, "views": 2}),
+    ("tta", {"norms": "shared", "adapt_by": "both", "steps": 1}),
     ("silf", {"preset": 2, "kept": 0.0, "shares": (0.7,), "soft_share": 0.4, "soft": "code"}),
 ]
 
@@ -73,7 +74,7 @@ def load(shared, name):
 # -- the contract --------------------------------------------------------------------------------------------
 
 
-RELATED = ("ema", "ewc", "liqe_cl", "mas", "naive", "rr", "silf")
+RELATED = ("ema", "ewc", "liqe_cl", "mas", "naive", "rr", "silf", "tta")
 """Strategies that share most of their code with another, or are run in a file of their own."""
 
 

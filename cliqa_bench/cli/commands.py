@@ -268,6 +268,8 @@ def _score(args: Namespace, command: str) -> int:
     out, device = user_path(args.runs), resolve_device(device_name(args.device))
     record = score_files.choose_run(out, args.run)
     say(f"scoring with run {record.id}")
+    if record.transductive:
+        say(f"{record.strategy} adapts to test sets alone: pictures are scored by the model as trained")
     scorer = score_files.load_scorer(out, record, device, args.tolerance, args.aspects)
     scoring = Scoring(scorer, score_files.resize_of(record), device, precision, limit)
     tasks = [step.dataset for step in record.steps] if scorer.tasks > 1 else []

@@ -112,9 +112,10 @@ def _whole(
     plan: Plan, names: Sequence[str], subset: Literal["train", "test"], kind: str, pixels: Pixels
 ) -> tuple[JobPart, ...]:
     """Returns the part of a job that looks at whole images of some datasets once."""
-    sizes = {name: size_of(plan, name, subset) for name in names}
-    n = sum(sizes.values())
-    cost = sum(sizes[name] * _pixels(plan, name, pixels) for name in names) / n if n else 0.0
+    sizes = [size_of(plan, name, subset) for name in names]
+    n = sum(sizes)
+    each = zip(names, sizes, strict=True)
+    cost = sum(size * _pixels(plan, name, pixels) for name, size in each) / n if n else 0.0
     return (JobPart("", kind, n, cost),)
 
 

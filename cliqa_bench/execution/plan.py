@@ -27,6 +27,12 @@ from cliqa_bench.types import Subset
 
 GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
 
+COMPOSITION = "shuffled and cut evenly 1"
+"""How the test images that a model is adapted to come together, see `learning.adaptation.batches_of`.
+
+It goes into the names of adapted answers; another rule has another name.
+"""
+
 N_PICTURES = 3
 """Images of a test set that are kept for figures."""
 
@@ -86,11 +92,20 @@ class GateWork:
 
 @dataclass
 class AnswerWork:
-    """What one node says about one test set."""
+    """What one node says about one test set.
+
+    Attributes:
+        node: Where it goes.
+        of: Who says it.
+        test: Name of the test set.
+        adapted_by: The transductive strategy that adapts the model to the test images; None for the model as
+            it was trained.
+    """
 
     node: Node
     of: TrainWork | GateWork
     test: str
+    adapted_by: Strategy | None = None
 
 
 @dataclass
@@ -123,7 +138,8 @@ class Missing(NamedTuple):
 class Plan:
     """Everything a configuration asks for; nodes are listed once, parents before children.
 
-    `answers_of` finds the answers by the id of the node that gives them and the test set.
+    `answers_of` finds the answers by the id of the node that gives them, the test set, and the name of the
+    strategy that adapts the model to it, "" for none.
     """
 
     choice: Choice
@@ -133,7 +149,7 @@ class Plan:
     answers: dict[str, AnswerWork] = field(default_factory=dict)
     pictures: dict[str, PictureWork] = field(default_factory=dict)
     records: list[RunRecord] = field(default_factory=list)
-    answers_of: dict[tuple[str, str], AnswerWork] = field(default_factory=dict)
+    answers_of: dict[tuple[str, str, str], AnswerWork] = field(default_factory=dict)
 
     @property
     def config(self) -> RunConfig:
@@ -177,7 +193,7 @@ def make_plan(choice: Choice, materials: dict[str, LabelledDataset], facts: dict
         choice.strategies, config.seeds, config.orders.items()
     ):
         rows = strategy.table_rows()
-        steps = list(_train_nodes(plan, strategy, weights, order, seed))
+        steps = list(_train_nodes(plan, strategy.trained_as(), weights, order, seed))
         gates = {d: _gate_node(plan, strategy, weights, d, seed) for d in order} if "gate" in rows else {}
         plan.records.append(_record(plan, strategy, seed, label, order, steps, gates, facts))
     return plan
@@ -297,9 +313,12 @@ def gate_normalisation(backbone: type[Backbone], strategy: Strategy) -> GateNorm
     return "distortion-bn" if strategy.gate_bn == "distortion" else "imagenet"
 
 
-def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
+def _answer_node(
+    plan: Plan, of: TrainWork | GateWork, test: str, adapted_by: Strategy | None = None
+) -> AnswerWork:
     """Returns what a node says about a test set; orders share it, and it is named once."""
-    known = plan.answers_of.get((of.node.id, test))
+    about = (of.node.id, test, adapted_by.name if adapted_by else "")
+    known = plan.answers_of.get(about)
     if known is not None:
         return known
     material = plan.materials[test]
@@ -307,9 +326,23 @@ def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
     aspects = material.aspects_digest if reads else ""
     spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, material.fingerprint]}
     spec |= {"aspects": aspects} if aspects else {}
-    node = Node(plan.config.out, "answers", f"{of.node.id}-on-{in_path(test)}", spec)
-    work = plan.answers.setdefault(node.id, AnswerWork(node, of, test))
-    return plan.answers_of.setdefault((of.node.id, test), work)
+    spec |= {"adapted": _adaptation(plan, adapted_by)} if adapted_by else {}
+    slug = f"{of.node.id}-on-{in_path(test)}"
+    if adapted_by:
+        slug = f"{adapted_by.name.replace(':', '-')}-{slug}"
+    node = Node(plan.config.out, "answers", slug, spec)
+    work = plan.answers.setdefault(node.id, AnswerWork(node, of, test, adapted_by))
+    return plan.answers_of.setdefault(about, work)
+
+
+def _adaptation(plan: Plan, strategy: Strategy) -> dict[str, Any]:
+    """Returns what a name says of an adaptation: who adapts how, and which test images come together."""
+    return {
+        "strategy": strategy.name,
+        **_origin(plan, strategy),
+        "params": named(type(strategy), strategy.adaptation()),
+        "batches": [COMPOSITION, strategy.adaptation_batch],
+    }
 
 
 def _picture_node(plan: Plan, test: str) -> PictureWork:
@@ -354,10 +387,16 @@ def _record(
 ) -> RunRecord:
     tests = [*order, *plan.config.test_on]
     nodes: list[TrainWork | GateWork] = [*steps, *gates.values()]
-    answers = {w.node.id: {test: _answer_node(plan, w, test).node.id for test in tests} for w in nodes}
-    if strategy.single_head:
+    adapted_by = strategy if strategy.transductive else None
+    adapted = {w.node.id: adapted_by for w in steps}  # the gates' features stay as they are
+    answers = {
+        w.node.id: {test: _answer_node(plan, w, test, adapted.get(w.node.id)).node.id for test in tests}
+        for w in nodes
+    }
+    trained = strategy.trained_as()
+    if trained.single_head:
         heads = [[(w.node.id, 0)] for w in steps]
-    elif strategy.depends_on == "nothing":
+    elif trained.depends_on == "nothing":
         heads = [[(w.node.id, 0) for w in steps[: t + 1]] for t in range(len(steps))]
     else:
         heads = [[(w.node.id, column) for column in range(t + 1)] for t, w in enumerate(steps)]
@@ -387,6 +426,8 @@ def _record(
             "pictures": {test: _picture_node(plan, test).node.id for test in tests},
             **_one_of_several(plan, tests),
         },
+        transductive=strategy.transductive,
+        trained_as=trained.name if trained.name != strategy.name else "",
     )
 
 

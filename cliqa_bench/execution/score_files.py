@@ -91,7 +91,8 @@ class _FinishedRun:
                 f"run {record.id} was trained with other weights of {backbone.title} than those found here"
             )
         params = (config.get("params") or {}).get(record.strategy, {})
-        self.strategy = load_strategy(record.strategy, params)
+        # single pictures are scored by the model as it was trained, whatever adapts it to a test set
+        self.strategy = load_strategy(record.strategy, params).trained_as()
 
     def _folder(self, kind: str, node: str) -> Path:
         folder = self.out / kind / node

@@ -26,6 +26,7 @@ from cliqa_bench.errors import OutOfMemory
 from cliqa_bench.execution.jobs import Job
 from cliqa_bench.execution.plan import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
 from cliqa_bench.execution.retrained_prefix import LivePrefix
+from cliqa_bench.learning.adaptation import score_adapted
 from cliqa_bench.learning.avalanche_loggers import logging_to
 from cliqa_bench.learning.checkpoints import Checkpoints
 from cliqa_bench.learning.learner import Learner
@@ -39,6 +40,7 @@ from cliqa_bench.part_names import base_of
 from cliqa_bench.progress import Tick
 from cliqa_bench.results.nodes import CHECKPOINTS, Node, write_answers, write_arrays, write_json
 from cliqa_bench.results.weights import write_weights
+from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.system.compute import (
     deterministic_algorithms,
     explain_out_of_memory,
@@ -301,6 +303,9 @@ class Worker:
         cast_weights(scorer.nets, precision)
         for answer in todo:
             source = self.source(answer.test)
+            if answer.adapted_by is not None:
+                self._score_adapted(answer, answer.adapted_by, model, work.seed)
+                continue
             heads = len(scorer.heads)
             with measured(self.device) as usage:
                 scores = score_images(scorer, source, "test", heads, self.device, precision, self._count)
@@ -310,6 +315,12 @@ class Worker:
                 }
             extras |= work.strategy.truths(source)
             self._write_answers(answer, usage, scores=scores, extras=extras)
+
+    def _score_adapted(self, work: AnswerWork, strategy: Strategy, model: QualityModel, seed: int) -> None:
+        source, precision = self.source(work.test), self.config.training.precision
+        with measured(self.device) as usage:
+            scores = score_adapted(strategy, model, source, seed, self.device, precision, self._count)
+        self._write_answers(work, usage, scores=scores, extras={})
 
     def _extras(self, work: TrainWork, model: QualityModel) -> dict[str, nn.Module]:
         if not work.strategy.overrides("extras"):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.config import named
+from cliqa_bench.config import later, named
 from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.part_names import in_path
 from cliqa_bench.results.nodes import (
@@ -63,6 +63,8 @@ class RunRecord:
         stages: The backbone's stages that the gate uses, as numbered in the paper.
         generated: Whether any of the data is generated; then no number is comparable with published ones.
         facts: Everything worth knowing beside the numbers: preset, versions, fingerprints, config.
+        transductive: Whether its models were adapted to the unlabelled test images before they answered.
+        trained_as: The strategy that trained its models; "" for itself.
     """
 
     strategy: str
@@ -81,6 +83,8 @@ class RunRecord:
     stages: list[int]
     generated: bool
     facts: dict[str, Json] = field(default_factory=dict)
+    transductive: bool = later(False, "0.2.0")
+    trained_as: str = later("", "0.2.0")
 
     @cached_property
     def id(self) -> str:

@@ -56,6 +56,7 @@ def choose(config: RunConfig) -> Choice:
     strategies = tuple(load_strategy(name, config.params.get(name, {})) for name in config.strategy)
     datasets = {name for order in config.orders.values() for name in order} | set(config.test_on)
     named: list[tuple[registry.PluginKind, str]] = [("backbones", config.backbone)]
+    named += [("strategies", s.trained_as().name) for s in strategies]
     named += [("strategies", name) for name in config.strategy]
     named += [("datasets", name) for name in sorted(datasets)]
     origins = {(kind, name): registry.origin(kind, name) for kind, name in named}

@@ -30,6 +30,7 @@ with importing_avalanche():
 from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.config import default_of
+from cliqa_bench.learning.adaptation import score_adapted
 from cliqa_bench.learning.checkpoints import Checkpoints
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.models.heads import CosineHead
@@ -87,9 +88,10 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
     on the second. Parameters that do not learn, and in the warm-up all but the head, keep their bits; so does
     everything while it consolidates. The same seed gives the same bits, another seed does not, and neither
     does it matter whether it goes on from files (one that is not resumable is trained twice instead), or from
-    checkpoints after every epoch (unless its `progress` is None). Answers do not depend on the batch. Of
-    earlier datasets it reads no more images than its `memory_size`, and keeps none. Of an Avalanche plug-in,
-    what `penalty` and `consolidate` do is not seen.
+    checkpoints after every epoch (unless its `progress` is None). Answers do not depend on the batch; those
+    of a transductive strategy may, but come out the same twice, with and without opinion scores, and leave
+    the model as it is. Of earlier datasets it reads no more images than its `memory_size`, and keeps none. Of
+    an Avalanche plug-in, what `penalty` and `consolidate` do is not seen.
 
     Args:
         strategy: A class, or one made of it, whose hyper-parameters are then those.
@@ -208,7 +210,10 @@ class _Watch:
             learner = self._learn(strategy, model, group, seed, seen, learner)
             states.append(_state(learner))
             seen += [source for source in group if source not in seen]
-            self._check_answers(model)
+            if strategy.transductive:
+                self._check_adapted(strategy, model, seed)
+            else:
+                self._check_answers(model)
             self._check_stored(strategy, model, seed)
         return states
 
@@ -273,6 +278,20 @@ class _Watch:
             assert torch.allclose(together, other, atol=1e-5 * max(1.0, *lengths, 0.0)), (
                 f"{self.name}: answers depend on the batch"
             )
+
+    def _check_adapted(self, strategy: Strategy, model: QualityModel, seed: int) -> None:
+        """Scores a test set twice, the second time without opinion scores and after another test set."""
+        assert not strategy.overrides("extras"), (
+            f"{self.name}: it is transductive, so extras is not asked for"
+        )
+        source, other = self.sources[:2]
+        blind = replace(source, ratings=[rating._replace(score=math.nan) for rating in source.ratings])
+        before = _copy(model.state_dict())
+        first, _, again = (
+            score_adapted(strategy, model, tested, seed, "cpu") for tested in (source, other, blind)
+        )
+        assert np.array_equal(first, again), f"{self.name}: adapting again gives other answers"
+        assert not _differs(before, model.state_dict()), f"{self.name}: adapting changes the model"
 
     def from_files(self, seed: int, interrupted: bool = False) -> list[State]:
         """As `straight`, each experience with all things new, from what the one before left.

@@ -212,6 +212,9 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
             if [told.spec.get("of"), told.spec.get("test")] != [node, expected]:
                 text = f"answers/{answers} is not the answer of {node} to {test} as fingerprinted here"
                 yield text, run_again("both")
+            if bool(told.spec.get("adapted")) != (record.transductive and node not in gates.values()):
+                adapted = "is" if told.spec.get("adapted") else "is not"
+                yield f"answers/{answers} {adapted} adapted to the test images", run_again("both")
             if told.heads < columns[node] or (node in gates.values() and told.stages < max(record.stages)):
                 yield f"answers/{answers} lacks a head or stage that is read", run_again("both")
 
@@ -244,7 +247,8 @@ def _of_node(record: RunRecord, node: str, known: _Known) -> Iterator[tuple[str,
     prints = record.facts.get("fingerprints") or {}
     data = [spec["data"]] if "data" in spec else spec.get("sequence", [])
     same = all(isinstance(d, list) and len(d) > 1 and prints.get(d[0]) == d[1] for d in data)
-    of_train = {"strategy": record.strategy, "seed": record.seed, "weights": record.facts.get("weights")}
+    trained_as = record.trained_as or record.strategy
+    of_train = {"strategy": trained_as, "seed": record.seed, "weights": record.facts.get("weights")}
     keys = ("weights", "seed") if "data" in spec else tuple(of_train)
     if not same or any(spec.get(key) != of_train[key] for key in keys):
         yield f"{node} is of other data, weights, strategy or seed", run_again("both")

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.reports.figures.style import WIDTH, generated_sentence, grid, plain, put_foot, save, styled
+from cliqa_bench.reports.measure import SETTINGS
 from cliqa_bench.reports.methods import Method, drawn_methods, row_method, unique
-from cliqa_bench.reports.rows import SETTINGS, TABLES, Tidy
+from cliqa_bench.reports.rows import TABLES, Tidy
 from cliqa_bench.reports.tables.shapes import main_sequence
 from cliqa_bench.results.records import AnswerReader
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cliqa_bench.reports.measure import is_joint
+from cliqa_bench.reports.measure import SETTINGS, is_joint
 from cliqa_bench.reports.methods import label_of
-from cliqa_bench.reports.rows import SETTINGS, TABLES, Tidy, TidyRow, order_rank
+from cliqa_bench.reports.rows import TABLES, Tidy, TidyRow, order_rank
 from cliqa_bench.results.records import RunRecord
 
 CURVES = ("PSI_t", "mPSI", "PI_t", "SI_t")

@@ -17,7 +17,7 @@ from cliqa_bench.reports.measure import is_joint
 from cliqa_bench.reports.methods import Method, RunReadout, joined_note, namer, predict, sources, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
 from cliqa_bench.reports.spread import Replicate, spread
-from cliqa_bench.reports.tables.shapes import Table, build
+from cliqa_bench.reports.tables.shapes import Table, apart, build
 from cliqa_bench.results.records import AnswerReader, RunRecord
 
 TABLE = "added_dataset"
@@ -161,7 +161,10 @@ def shape_added(rows: list[TidyRow]) -> Table:
             of = f", order {order}" if len(orders) > 1 else ""
             label = f"{test or 'Mean of the former'}{of}"
             some = [row for row in own if row.test_dataset == test]
-            sections.append(build(label, some, namer(rows), _column, _HEADS, True, best=_HEADS))
+            sections += [
+                build(part, which, namer(rows), _column, _HEADS, True, best=_HEADS)
+                for part, which in apart(label, some)
+            ]
     told = "; ".join(f"{_new(rows, order)} added to {_less(rows, order)}" for order in orders)
     caption = (
         f"SRCC before and after one more dataset was learned, and the difference: {told}. If the order "

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
-from cliqa_bench.reports.measure import SUMMARY, is_joint
+from cliqa_bench.reports.measure import SETTINGS, SUMMARY, is_joint
 from cliqa_bench.reports.methods import (
     Method,
     RunReadout,
@@ -30,7 +30,7 @@ from cliqa_bench.reports.methods import (
     once,
     sources,
 )
-from cliqa_bench.reports.rows import SETTINGS, RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
 from cliqa_bench.reports.spread import Replicate, counted, kind_of_units, replicate_of, units
 from cliqa_bench.results.nodes import read_json
 from cliqa_bench.results.records import AnswerReader, RunRecord

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cliqa_bench import metrics
+from cliqa_bench.reports.measure import ADAPTED
 from cliqa_bench.reports.methods import Method, RunReadout, label_of, namer, sources, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.spread import ONCE
@@ -128,7 +129,8 @@ def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         line = (record.strategy, record.backbone, *(cost.get(name) for name in _COSTS))
         # one row a strategy: under the gate, which needs the centroids, where it has one
         named = "gate" if "gate" in record.rows else min(record.rows)
-        if cost and source.readout == named and line not in told:
+        adapted = method.setting in ADAPTED  # adds what the models that it adapts do
+        if cost and source.readout == named and line not in told and not adapted:
             told.add(line)
             task, centroids, whole = (float(cost[name]) for name in _COSTS)
             values = (task, 100 * task / whole, centroids, 100 * centroids / whole, whole)

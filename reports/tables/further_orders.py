@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cliqa_bench.reports.measure import NOT_LEARNED, SUMMARY
-from cliqa_bench.reports.rows import SETTINGS, TidyRow, is_design_choice, order_rank
+from cliqa_bench.reports.measure import NOT_LEARNED, SETTINGS, SUMMARY
+from cliqa_bench.reports.rows import TidyRow, is_design_choice, order_rank
 
 MOST = 8
 """How many orders have tables; the paper has eight."""
@@ -60,7 +60,7 @@ def _line(row: TidyRow) -> tuple[str, str, str]:
 
 
 def _in_matrix(row: TidyRow) -> bool:
-    agnostic = row.setting in ("Task-Agnostic", "Joint")
+    agnostic = row.setting in ("Task-Agnostic", "Joint", "Task-Agnostic, adapted")
     return row.metric == "SRCC" and agnostic and not row.note.startswith(NOT_LEARNED)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cliqa_bench.part_names import in_path
-from cliqa_bench.reports.measure import SUMMARY
+from cliqa_bench.reports.measure import ADAPTED, SUMMARY
 from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
 from cliqa_bench.reports.spread import SPLITS, ranges
 from cliqa_bench.reports.tables.further_orders import order_of
@@ -254,6 +254,27 @@ def build(
     return section(label, names, values, None if best is None else [c in best for c in columns])
 
 
+def apart(label: str, rows: list[TidyRow]) -> list[tuple[str, list[TidyRow]]]:
+    """Parts the rows of transductive methods from the others: no section ranks the two together.
+
+    Args:
+        label: What the rows have in common.
+        rows: The rows.
+
+    Returns:
+        The label of each section and its rows, those of transductive methods last.
+    """
+    adapted = [row for row in rows if row.setting in ADAPTED]
+    others = [row for row in rows if row.setting not in ADAPTED]
+    return [(name, some) for name, some in ((label, others), (f"{label}, adapted", adapted)) if some]
+
+
+ADAPTED_SENTENCE = (
+    "Sections called adapted: methods that adapt to the unlabelled test images; not comparable with the "
+    "other sections, and not ranked among them."
+)
+
+
 def _summary(rows: list[TidyRow]) -> Table:
     """Table III: a section per setting, a block of four columns per backbone."""
     backbones = _unique(row.backbone for row in rows)
@@ -315,8 +336,9 @@ def _matrix(rows: list[TidyRow]) -> Table:
     columns, name = _unique(row.test_dataset for row in rows), _namer(rows)
     trained = sorted(_unique(row.train_dataset for row in rows), key=lambda t: t != "All")
     sections = [
-        build(t, [r for r in rows if r.train_dataset == t], name, lambda r: r.test_dataset, columns)
+        build(label, some, name, lambda r: r.test_dataset, columns)
         for t in trained
+        for label, some in apart(t, [r for r in rows if r.train_dataset == t])
     ]
     caption = (
         "Performance comparison in terms of SRCC on all test sets after learning each dataset. Best results "
@@ -329,7 +351,9 @@ def _orders(rows: list[TidyRow]) -> Table:
     """Table V: a section per metric, a column per task order."""
     orders, name = sorted(_unique(row.order for row in rows), key=order_rank), _namer(rows)
     sections = [
-        build(m, [r for r in rows if r.metric == m], name, lambda r: r.order, orders) for m in SUMMARY
+        build(label, some, name, lambda r: r.order, orders)
+        for m in SUMMARY
+        for label, some in apart(m, [r for r in rows if r.metric == m])
     ]
     caption = (
         "Task-order robustness measured by mSRCC, mPI, mSI and mPSI. Best results of each section in bold."
@@ -343,8 +367,9 @@ def _lengths(rows: list[TidyRow]) -> Table:
     lengths = sorted({row.length for row in rows if isinstance(row.length, int)})
     columns = [str(length) for length in lengths] + ["Mean"]
     sections = [
-        build(o, [r for r in rows if r.order == o], name, lambda r: str(r.length), columns)
+        build(label, some, name, lambda r: str(r.length), columns)
         for o in sorted(_unique(row.order for row in rows), key=order_rank)
+        for label, some in apart(o, [r for r in rows if r.order == o])
     ]
     caption = (
         "Task-length robustness measured by mPSI after the first 1, 2, ... experiences of each task order. "
