@@ -220,6 +220,11 @@ class Strategy:
         return 0
 
     @property
+    def memory_values(self) -> int:
+        """Most numbers that are kept with these images: their positions, stored scores; never their pixels."""
+        return 0
+
+    @property
     def crops(self) -> int:
         """How many crops of each image a mini-batch holds; see `pool`."""
         return 1
