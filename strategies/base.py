@@ -221,7 +221,7 @@ class Strategy:
 
     @property
     def memory_values(self) -> int:
-        """Most numbers that are kept with these images: their positions, stored scores; never their pixels."""
+        """Most numbers that are kept with these images: positions, stored scores; never pixels."""
         return 0
 
     @property
@@ -336,6 +336,29 @@ class Strategy:
             batch: Images in a mini-batch of the protocol.
         """
         return None
+
+    # -- what is put together instead of learned -------------------------------------------------------------
+
+    @property
+    def built_from(self) -> Strategy | None:
+        """The strategy, with its hyper-parameters, whose finished models it is made of; None if it learns.
+
+        That one learns every dataset for itself (`depends_on` is "nothing"), and is trained where it has not
+        been yet. Of this one no experience is trained: `build` makes the model after each dataset. The set of
+        the datasets so far decides what comes out, so `depends_on` is "set".
+        """
+        return None
+
+    def build(self, model: QualityModel, parts: Sequence[QualityModel]) -> None:
+        """Makes a model out of finished ones, if there is `built_from`; reads no image.
+
+        Args:
+            model: As it comes from the backbone, without tasks; is to have a head for each part, in their
+                order.
+            parts: What `built_from` learned of each dataset, in the alphabetical order of their names; must
+                stay as they are. All are on the CPU.
+        """
+        raise NotImplementedError
 
     # -- the verbs, in the order in which the learner calls them ---------------------------------------------
 

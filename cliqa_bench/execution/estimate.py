@@ -69,7 +69,7 @@ def left_to_do(plans: Sequence[Plan], missing: Sequence[Missing]) -> str:
     """
     lacking = {work.node.id for lacks in missing for work in lacks.train}
     lacking |= {work.node.id for lacks in missing for work in lacks.answers}
-    names = [strategy.name for strategy in plans[0].choice.strategies]
+    names = {work.strategy.name for plan in plans for work in plan.train.values()}
     paces = _Paces(
         {name: _trained_pace(plans, lacking, name) for name in names}, _answered_pace(plans, lacking)
     )

@@ -162,10 +162,12 @@ def _gate_net_job(plan: Plan, net: GateNormalisation, check: Job) -> Job:
 def _train_jobs(plan: Plan, works: list[TrainWork], check: Job, pixels: Pixels) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     for work in works:  # parents come before their children
-        parent = jobs.get(work.previous.node.id) if work.previous else None
-        title, parts = f"train {_what(plan, work)}", _training_parts(plan, work, pixels)
+        parents = [*work.parts, *([work.previous] if work.previous else [])]
+        needs = tuple(jobs[parent.node.id] for parent in parents if parent.node.id in jobs) or (check,)
+        verb = "build" if work.parts else "train"
+        title, parts = f"{verb} {_what(plan, work)}", _training_parts(plan, work, pixels)
         n = sum(part.images for part in parts)
-        jobs[work.node.id] = Job("train", work.node.id, "", title, n, (parent or check,), parts)
+        jobs[work.node.id] = Job("train", work.node.id, "", title, n, needs, parts)
     return jobs
 
 

@@ -44,6 +44,7 @@ class TrainWork:
         sequence: Datasets learned, the last being this experience's; of joint and cumulative learning, all.
         seed: Seed of the run.
         previous: The node it goes on from; None for a fresh model.
+        parts: The nodes that it is put together from, one for each dataset; none if it is trained.
     """
 
     node: Node
@@ -51,6 +52,7 @@ class TrainWork:
     sequence: tuple[str, ...]
     seed: int
     previous: TrainWork | None
+    parts: tuple[TrainWork, ...] = ()
 
     @property
     def dataset(self) -> str:
@@ -112,7 +114,7 @@ class Missing(NamedTuple):
     def used(self) -> list[str]:
         """Returns the datasets whose images this work needs, in alphabetical order."""
         return sorted(
-            {name for work in self.train for name in work.sequence}
+            {name for work in self.train if not work.parts for name in work.sequence}
             | {gate.dataset for gate in self.gates}
             | {answer.test for answer in self.answers}
             | {picture.test for picture in self.pictures}
@@ -171,6 +173,7 @@ def make_plan(choice: Choice, materials: dict[str, LabelledDataset], facts: dict
     plan = Plan(choice, materials)
     for strategy in choice.strategies:
         _check_gate(strategy, backbone)
+        _check_parts(strategy)
         strategy.check_length(max(map(len, config.orders.values())))
     _check_rows(choice.strategies)
     for strategy, seed, (label, order) in itertools.product(
@@ -202,6 +205,15 @@ def _check_gate(strategy: Strategy, backbone: type[Backbone]) -> None:
         raise UserError(f"{strategy.name}.tau = {strategy.tau}: 0 (equal weights) or more is needed")
 
 
+def _check_parts(strategy: Strategy) -> None:
+    parent = strategy.built_from
+    if parent is not None and (parent.depends_on, strategy.depends_on) != ("nothing", "set"):
+        raise UserError(
+            f"{strategy.name} is built from {parent.name}: {parent.name}.depends_on must be 'nothing' and "
+            f"{strategy.name}.depends_on 'set', not {parent.depends_on!r} and {strategy.depends_on!r}"
+        )
+
+
 def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:
     spec = {"schema": SCHEMA, "kind": kind, "backbone": plan.backbone.name, "weights": weights, **more}
     origin = plan.choice.origin("backbones", plan.backbone.name)
@@ -213,19 +225,23 @@ def _train_nodes(
 ) -> Iterator[TrainWork]:
     """Yields the train node behind each experience of an order; nodes that orders share are made once.
 
-    Joint learning has one experience, whatever the order.
+    Joint learning has one experience, whatever the order. What is built from other nodes comes after these.
     """
     previous: TrainWork | None = None
-    joint = strategy.depends_on == "set"
+    parent = strategy.built_from
+    parts = [] if parent is None else list(_train_nodes(plan, parent, weights, order, seed))
+    joint = strategy.depends_on == "set" and parent is None
     for length in [len(order)] if joint else range(1, len(order) + 1):
         prefix = tuple(order[:length])
         sequence = {"nothing": prefix[-1:], "set": tuple(sorted(prefix)), "prefix": prefix}[
             strategy.depends_on
         ]
+        own = tuple(sorted(parts[:length], key=lambda part: part.dataset))
         spec = _spec(
             plan,
             weights,
             "train",
+            **({"built_from": [part.node.id for part in own]} if own else {}),
             strategy=strategy.name,
             **_origin(plan, strategy),
             params=named(type(strategy), strategy.experience_params(len(sequence) - 1)),
@@ -233,13 +249,14 @@ def _train_nodes(
             seed=seed,
             sequence=[_data(plan, strategy, name) for name in sequence],
         )
-        last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
+        last = f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
+        last = f"joint{length}" if joint else f"set{length}" if own else last
         slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{in_path(last)}"
         node = Node(plan.config.out, "train", slug, spec)
         work = plan.train.get(node.id)
         if work is None:
             after = previous if strategy.depends_on == "prefix" else None
-            work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after)
+            work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after, own)
         previous = work
         yield work
 
@@ -247,6 +264,8 @@ def _train_nodes(
 def _origins(plan: Plan, strategy: Strategy, tests: Sequence[str]) -> dict[str, dict[str, str]]:
     """Returns the versions of all that is not ours in a run: numbers of two versions must not be mixed."""
     named = {("strategies", strategy.name), ("backbones", plan.backbone.name)}
+    if strategy.built_from is not None:
+        named.add(("strategies", strategy.built_from.name))
     named |= {("datasets", name) for name in tests}
     return {f"{k}: {name}": origin for (k, name), origin in plan.choice.origins.items() if (k, name) in named}
 
@@ -359,8 +378,11 @@ def _record(
         heads = [[(w.node.id, 0)] for w in steps]
     elif strategy.depends_on == "nothing":
         heads = [[(w.node.id, 0) for w in steps[: t + 1]] for t in range(len(steps))]
+    elif strategy.built_from is not None:  # its heads are in the order of the set
+        heads = [[(w.node.id, w.sequence.index(d)) for d in order[: t + 1]] for t, w in enumerate(steps)]
     else:
         heads = [[(w.node.id, column) for column in range(t + 1)] for t, w in enumerate(steps)]
+    learned = order if len(steps) == len(order) else [w.dataset for w in steps]
     fingerprints = {name: plan.materials[name].fingerprint for name in tests}
     return RunRecord(
         strategy=strategy.name,
@@ -372,7 +394,7 @@ def _record(
         sequence=list(order),
         tests=tests,
         titles={name: plan.materials[name].dataset.title for name in tests},
-        steps=[Step(w.dataset, h) for w, h in zip(steps, heads, strict=True)],
+        steps=[Step(dataset, h) for dataset, h in zip(learned, heads, strict=True)],
         gates={name: gate.node.id for name, gate in gates.items()},
         answers=answers,
         tau=strategy.tau,
@@ -385,6 +407,7 @@ def _record(
             "origins": _origins(plan, strategy, tests),
             "cost": cost(plan.backbone, strategy, len(steps)),
             "pictures": {test: _picture_node(plan, test).node.id for test in tests},
+            **({"built_from": [part.node.id for part in steps[-1].parts]} if steps[-1].parts else {}),
             **_one_of_several(plan, tests),
         },
     )
@@ -412,7 +435,7 @@ def images_of(plan: Plan, work: TrainWork) -> int:
 
 def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
     """Returns the same for the parts of a training: "warm-up", "main" (the other epochs), "validation"."""
-    if work.strategy.skips(not any(map(is_unlabelled, work.datasets))):
+    if work.parts or work.strategy.skips(not any(map(is_unlabelled, work.datasets))):
         return {"warm-up": 0, "main": 0, "validation": 0}
     training = work.strategy.trained_under(plan.config.training)
     warmup_epochs = training.warmup_epochs

@@ -48,6 +48,7 @@ from cliqa_bench.system.compute import (
 )
 from cliqa_bench.system.memory import tune_malloc
 from cliqa_bench.system.usage import Usage, measured
+from cliqa_bench.terminal import plural
 from cliqa_bench.types import Subset
 
 PICTURE_SIDE = 320
@@ -258,6 +259,9 @@ class Worker:
     def _train(self, work: TrainWork) -> None:
         if work.node.done:
             return
+        if work.parts:
+            self._build(work)
+            return
         checkpoints = self._checkpoints(work)
         learner = self._learner(work, checkpoints)
         facts: dict[str, Any] = {}
@@ -274,6 +278,19 @@ class Worker:
         if not work.strategy.resumable:
             self._alive.keep(work, learner)
         self.say(f"{self._title(work)}: validation SRCC {_kept(learner)}, {usage.seconds:.0f} s")
+
+    def _build(self, work: TrainWork) -> None:
+        """Puts a model together from finished ones; on the CPU, so that it has the same bits everywhere."""
+        strategy = replace(work.strategy)
+        with self._building(work.node) as folder:
+            model = self._networks.untrained(strategy, work.seed)
+            parts = [
+                self._networks.trained(part.node.folder, part.strategy, part.seed) for part in work.parts
+            ]
+            strategy.build(model, parts)
+            write_weights(folder / "state.safetensors", model.own_state())
+            write_json(folder / "history.json", [])
+        self.say(f"{self._title(work)}: built from {plural(len(parts), 'finished model')}")
 
     def _title(self, work: TrainWork) -> str:
         titles = [self.source(name).title for name in work.datasets]

@@ -57,6 +57,7 @@ def choose(config: RunConfig) -> Choice:
     datasets = {name for order in config.orders.values() for name in order} | set(config.test_on)
     named: list[tuple[registry.PluginKind, str]] = [("backbones", config.backbone)]
     named += [("strategies", name) for name in config.strategy]
+    named += [("strategies", one.built_from.name) for one in strategies if one.built_from is not None]
     named += [("datasets", name) for name in sorted(datasets)]
     origins = {(kind, name): registry.origin(kind, name) for kind, name in named}
     known = {key: origin for key, origin in origins.items() if origin}
