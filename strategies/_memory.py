@@ -70,9 +70,9 @@ class ImageMemory(Strategy):
         return self.memory
 
     @property
-    def memory_values(self) -> int:
-        """Most numbers that the memory consists of: a position for each image."""
-        return self.memory
+    def values_per_image(self) -> int:
+        """Numbers that are kept with each image: its position."""
+        return 1
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
         """Returns the head; after the warm-up the backbone and all heads, because all have a loss."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cliqa_bench.config import default_of
 from cliqa_bench.errors import UserError
 from cliqa_bench.part_names import is_unlabelled
-from cliqa_bench.types import Dependence
+from cliqa_bench.types import Dependence, GateSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,6 +210,16 @@ class Strategy:
         return False
 
     @property
+    def gate_space(self) -> GateSpace:
+        """In which space the gate measures distances, see `models.gates`."""
+        return "unit"
+
+    @property
+    def reading_rules(self) -> dict[str, str]:
+        """What is chosen or fitted on validation images when answers are read, see `readouts.RULES`."""
+        return {}
+
+    @property
     def reads_aspects(self) -> bool:
         """Whether it learns scenes or distortions: datasets of which none are known are refused."""
         return False
@@ -220,9 +230,9 @@ class Strategy:
         return 0
 
     @property
-    def memory_values(self) -> int:
-        """Most numbers that are kept with these images: positions, stored scores; never pixels."""
-        return 0
+    def values_per_image(self) -> int | None:
+        """Numbers that are kept with each of these images: position, stored scores; None if not counted."""
+        return None if self.memory_size else 0
 
     @property
     def crops(self) -> int:

@@ -83,9 +83,9 @@ class DERPP(ImageMemory):
         self._priorities: dict[str, Floats] = {}
 
     @property
-    def memory_values(self) -> int:
-        """Most numbers that the memory consists of: position, score and random number of each image."""
-        return 3 * self.memory
+    def values_per_image(self) -> int:
+        """Numbers that are kept with each image: position, score, and random number of the reservoir."""
+        return 3
 
     def chances(self, kept: Sequence[int]) -> Floats:
         """Returns shares of the memory: each of its images is as likely as any other to be seen again."""

@@ -106,7 +106,7 @@ def _left(plan: Plan, missing: Missing, paces: _Paces, makes_net: bool) -> _Left
     train, gates, answers, _ = missing
     trained, answered = paces
     seconds = sum(_train_seconds(plan, work, trained[work.strategy.name]) for work in train)
-    seconds += sum(_whole_seconds(plan, work.test, "test", answered) for work in answers)
+    seconds += sum(_whole_seconds(plan, work.test, work.subset, answered) for work in answers)
     seconds += sum(_whole_seconds(plan, gate.dataset, "train", None) for gate in gates)
     if makes_net:
         seconds += _gate_net_seconds(plan)
@@ -136,7 +136,7 @@ def _trained_pace(plans: Sequence[Plan], lacking: Set[str], strategy: str) -> _P
 def _answered_pace(plans: Sequence[Plan], lacking: Set[str]) -> _Pace | None:
     """Returns the pace of answers of train nodes alone: those of gates take another time."""
     done = {
-        work.node.id: (work, size_of(plan, work.test, "test"))
+        work.node.id: (work, size_of(plan, work.test, work.subset))
         for plan in plans
         for work in plan.answers.values()
         if isinstance(work.of, TrainWork) and work.node.id not in lacking

@@ -23,7 +23,7 @@ from cliqa_bench.results.nodes import Node
 from cliqa_bench.results.records import RunRecord, Step
 from cliqa_bench.settings.choice import Choice
 from cliqa_bench.strategies.base import Strategy
-from cliqa_bench.types import Subset
+from cliqa_bench.types import GateSpace, Subset
 
 GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
 
@@ -84,15 +84,17 @@ class GateWork:
     k: int
     seed: int
     net: GateNormalisation
+    space: GateSpace = "unit"
 
 
 @dataclass
 class AnswerWork:
-    """What one node says about one test set."""
+    """What one node says about one test set, or about the validation images of a dataset."""
 
     node: Node
     of: TrainWork | GateWork
     test: str
+    subset: Subset = "test"
 
 
 @dataclass
@@ -125,7 +127,7 @@ class Missing(NamedTuple):
 class Plan:
     """Everything a configuration asks for; nodes are listed once, parents before children.
 
-    `answers_of` finds the answers by the id of the node that gives them and the test set.
+    `answers_of` finds the answers by the id of the node that gives them, the dataset and its subset.
     """
 
     choice: Choice
@@ -135,7 +137,7 @@ class Plan:
     answers: dict[str, AnswerWork] = field(default_factory=dict)
     pictures: dict[str, PictureWork] = field(default_factory=dict)
     records: list[RunRecord] = field(default_factory=list)
-    answers_of: dict[tuple[str, str], AnswerWork] = field(default_factory=dict)
+    answers_of: dict[tuple[str, str, Subset], AnswerWork] = field(default_factory=dict)
 
     @property
     def config(self) -> RunConfig:
@@ -304,9 +306,12 @@ def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed:
         precision=plan.config.training.precision,
         seed=seed,
         data=[dataset, plan.materials[dataset].fingerprint],
+        **({} if strategy.gate_space == "unit" else {"space": strategy.gate_space}),
     )
     node = Node(plan.config.out, "gate", f"{plan.backbone.name}-{in_path(dataset)}", spec)
-    return plan.gates.setdefault(node.id, GateWork(node, dataset, strategy.centroids, seed, net))
+    return plan.gates.setdefault(
+        node.id, GateWork(node, dataset, strategy.centroids, seed, net, strategy.gate_space)
+    )
 
 
 def gate_normalisation(backbone: type[Backbone], strategy: Strategy) -> GateNormalisation:
@@ -316,9 +321,9 @@ def gate_normalisation(backbone: type[Backbone], strategy: Strategy) -> GateNorm
     return "distortion-bn" if strategy.gate_bn == "distortion" else "imagenet"
 
 
-def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
+def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str, subset: Subset = "test") -> AnswerWork:
     """Returns what a node says about a test set; orders share it, and it is named once."""
-    known = plan.answers_of.get((of.node.id, test))
+    known = plan.answers_of.get((of.node.id, test, subset))
     if known is not None:
         return known
     material = plan.materials[test]
@@ -326,9 +331,36 @@ def _answer_node(plan: Plan, of: TrainWork | GateWork, test: str) -> AnswerWork:
     aspects = material.aspects_digest if reads else ""
     spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, material.fingerprint]}
     spec |= {"aspects": aspects} if aspects else {}
-    node = Node(plan.config.out, "answers", f"{of.node.id}-on-{in_path(test)}", spec)
-    work = plan.answers.setdefault(node.id, AnswerWork(node, of, test))
-    return plan.answers_of.setdefault((of.node.id, test), work)
+    spec |= {} if subset == "test" else {"subset": subset}
+    part = "" if subset == "test" else f"-{subset}"
+    node = Node(plan.config.out, "answers", f"{of.node.id}-on-{in_path(test)}{part}", spec)
+    work = plan.answers.setdefault(node.id, AnswerWork(node, of, test, subset))
+    return plan.answers_of.setdefault((of.node.id, test, subset), work)
+
+
+def _validation(
+    plan: Plan,
+    strategy: Strategy,
+    order: Sequence[str],
+    steps: Sequence[TrainWork],
+    heads: Sequence[Sequence[tuple[str, int]]],
+    gates: dict[str, GateWork],
+) -> dict[str, dict[str, str]]:
+    """Returns the answers to validation images that a strategy's `reading_rules` need: node -> dataset -> id.
+
+    For "tau", what every gate says of every dataset; for "scores", what every head says of its own.
+    """
+    found: dict[str, dict[str, str]] = {}
+    if "tau" in strategy.reading_rules:
+        for gate in gates.values():
+            found[gate.node.id] = {d: _answer_node(plan, gate, d, "val").node.id for d in order}
+    if "scores" in strategy.reading_rules:
+        works = {w.node.id: w for w in steps}
+        for of_step in heads:
+            for dataset, (node, _) in zip(order, of_step, strict=False):
+                answers = _answer_node(plan, works[node], dataset, "val")
+                found.setdefault(node, {})[dataset] = answers.node.id
+    return found
 
 
 def _picture_node(plan: Plan, test: str) -> PictureWork:
@@ -397,6 +429,8 @@ def _record(
         steps=[Step(dataset, h) for dataset, h in zip(learned, heads, strict=True)],
         gates={name: gate.node.id for name, gate in gates.items()},
         answers=answers,
+        reading=strategy.reading_rules,
+        validation=_validation(plan, strategy, order, steps, heads, gates),
         tau=strategy.tau,
         stages=list(strategy.stages or plan.backbone.gate_stages),
         generated=any(plan.materials[name].generated for name in tests),
@@ -405,12 +439,22 @@ def _record(
             "fingerprints": fingerprints,
             "generated": [name for name in tests if plan.materials[name].generated],
             "origins": _origins(plan, strategy, tests),
-            "cost": cost(plan.backbone, strategy, len(steps)),
+            "cost": {**cost(plan.backbone, strategy, len(steps)), **_memory(plan, strategy, order)},
             "pictures": {test: _picture_node(plan, test).node.id for test in tests},
             **({"built_from": [part.node.id for part in steps[-1].parts]} if steps[-1].parts else {}),
             **_one_of_several(plan, tests),
         },
     )
+
+
+def _memory(plan: Plan, strategy: Strategy, order: Sequence[str]) -> dict[str, int]:
+    """Returns how many training images a strategy may see again, and how many numbers it keeps with them.
+
+    The latter is left out where it is not counted.
+    """
+    every = sum(size_of(plan, name, "train") for name in order)
+    images, each = min(strategy.memory_size, every), strategy.values_per_image
+    return {"memory_images": images} | ({} if each is None else {"memory_values": each * images})
 
 
 def _one_of_several(plan: Plan, tests: Sequence[str]) -> dict[str, Any]:
