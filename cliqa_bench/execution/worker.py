@@ -286,10 +286,8 @@ class Worker:
         """Puts a model together from finished ones; on the CPU, so that it has the same bits everywhere."""
         strategy = replace(work.strategy)
         with self._building(work.node) as folder:
-            model = self._networks.untrained(strategy, work.seed)
-            parts = [
-                self._networks.trained(part.node.folder, part.strategy, part.seed) for part in work.parts
-            ]
+            model = self._networks.untrained(strategy)  # its heads are those of its parts
+            parts = [self._networks.trained(part.node.folder, part.strategy) for part in work.parts]
             strategy.build(model, parts)
             write_weights(folder / "state.safetensors", model.own_state())
             write_json(folder / "history.json", [])
