@@ -294,7 +294,7 @@ class Worker:
         self.say(f"{self._title(work)}: built from {plural(len(parts), 'finished model')}")
 
     def _title(self, work: TrainWork) -> str:
-        titles = [self.source(name).title for name in work.datasets]
+        titles = [self.plan.materials[name].dataset.title for name in work.datasets]
         what = titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
         return f"{work.strategy.name} on {what} (seed {work.seed})"
 
