@@ -282,7 +282,9 @@ class AnswerReader:
         used = [stage - 1 for stage in record.stages]
         distances = []
         for dataset in learned:
-            files = [self._read(record.validation.get(record.gates[d], {}).get(dataset)) for d in learned]
+            files = [
+                self._read(record.validation.get(record.gates.get(d, ""), {}).get(dataset)) for d in learned
+            ]
             ready = [file["distances"][:, used] for file in files if file is not None]
             if len(ready) < len(files):
                 return None

@@ -45,7 +45,7 @@ def temperature(record: RunRecord, step: int, load: Load) -> float | None:
     learned = [s.dataset for s in record.steps[: step + 1]]
     right, others = [], []  # of each task: (n, stages) distances to the own gate, (n, tasks, stages) to all
     for k, dataset in enumerate(learned):
-        files = [load(record.validation.get(record.gates[d], {}).get(dataset)) for d in learned]
+        files = [load(record.validation.get(record.gates.get(d, ""), {}).get(dataset)) for d in learned]
         far = [file["distances"].astype(np.float64) for file in files if file is not None]
         if len(far) < len(learned):
             return None
