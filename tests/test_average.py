@@ -209,6 +209,24 @@ def test_another_rate_is_another_separate_learning(tmp_path: Path) -> None:
     assert {w.strategy.main_rate for w in other.train.values()} == {0.5}
 
 
+@dataclass
+class Faster(Average):
+    @property
+    def built_from(self) -> Strategy:
+        return SL(main_rate=0.9)
+
+
+def test_what_it_is_built_from_is_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own hyper-parameters are the same, those of the separate learning are not."""
+    load, asked = registry.load, config(tmp_path, strategy=["average"], orders={"a": THREE})
+    usual = lay_out(asked)
+    monkeypatch.setattr(Faster, "name", "average")
+    monkeypatch.setattr(
+        registry, "load", lambda kind, name: Faster if name == "average" else load(kind, name)
+    )
+    assert not lay_out(asked).train.keys() & usual.train.keys()
+
+
 def test_what_it_is_built_from_learns_every_dataset_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
