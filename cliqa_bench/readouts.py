@@ -18,6 +18,12 @@ from cliqa_bench.types import Answers, Floats
 
 READOUTS = ("gate", "gate-hard", "oracle", "last", "merged")
 
+RULES = {"tau": "validation", "scores": "standard"}
+"""What a run may ask for besides, by the answers to validation images: see `chosen_tau`, `standardised`."""
+
+TAUS = tuple(float(tau) for tau in 2.0 ** np.arange(-2, 11, 0.5))
+"""What `chosen_tau` chooses from: 0.25 to 1448, twice as much every other time."""
+
 
 def _sum_tasks(values: Floats) -> Floats:
     """Sums over axis 1 from the smallest to the largest: the order of the tasks changes no bit of it."""
@@ -42,6 +48,40 @@ def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[in
     weights = np.exp(-tau * (d - d.min(axis=1, keepdims=True)))
     weights /= _sum_tasks(weights)[:, None, :]
     return np.asarray(weights.mean(axis=2), np.float64)
+
+
+def chosen_tau(distances: Sequence[NDArray[Any]]) -> float:
+    """Chooses the temperature by the gate's guess of the task: the least mean cross entropy.
+
+    The weight of the right task is to be large, and all tasks count alike. Opinion scores are not looked at.
+
+    Args:
+        distances: For each task, in the order of the columns, (n, tasks, stages) of its validation images.
+
+    Returns:
+        One of `TAUS`; of several that are equal to 12 digits after the point, the smallest.
+    """
+    entropies = []
+    with np.errstate(divide="ignore"):  # a weight of 0 is as wrong as can be
+        for tau in TAUS:
+            right = [gate_weights(d, tau)[:, task] for task, d in enumerate(distances)]
+            entropies.append(round(float(np.mean([-np.log(w).mean() for w in right])), 12))
+    return TAUS[int(np.argmin(entropies))]
+
+
+def standardised(scores: NDArray[Any], validation: NDArray[Any]) -> NDArray[np.float32]:
+    """Brings a head's scores to the scale on which those of its own task's validation images are standard.
+
+    Args:
+        scores: (n,) of test images.
+        validation: (m,) of validation images of the head's task, from the same model.
+
+    Returns:
+        (n,) scores less the mean of `validation`, in its deviations; where these are 0, less the mean alone.
+    """
+    v = np.asarray(validation, np.float64)
+    found = (np.asarray(scores, np.float64) - v.mean()) / (v.std() or 1.0)
+    return np.asarray(found, np.float32)
 
 
 def needed_heads(weights: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:

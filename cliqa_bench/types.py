@@ -20,6 +20,9 @@ SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
 Dependence = Literal["nothing", "set", "prefix"]
 """What the training on a dataset depends on: no other dataset, the set of those seen, or their sequence."""
 
+GateSpace = Literal["unit", "standard"]
+"""Space of the gate's features: of unit length, or these in units of the training images' deviations."""
+
 TIDY_COLUMNS = (
     "table",
     "setting",
@@ -68,6 +71,7 @@ class Answers:
             stage of the gate's features (Eq. 7); None where no gate was fitted.
         extras: What else the newest model said, see `Strategy.extras`: name -> (n, k) float32.
         contents: (n,) int64, one number for all images of a reference; None where the files do not say.
+        tau: Temperature of the gate by which they are read.
     """
 
     keys: NDArray[np.str_]
@@ -76,3 +80,4 @@ class Answers:
     distances: NDArray[np.float32] | None = None
     extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     contents: NDArray[np.int64] | None = None
+    tau: float = 32.0

@@ -120,7 +120,7 @@ class Measurer:
     @staticmethod
     def _read(record: RunRecord, readout: str, answers: Answers, test: str) -> Floats | None:
         task = record.sequence.index(test) if test in record.sequence else None
-        return read(answers, readout, task, record.tau)
+        return read(answers, readout, task, answers.tau)
 
     @staticmethod
     def _check(

@@ -164,7 +164,7 @@ def predict(reader: AnswerReader, source: RunReadout, step: int, test: str) -> P
     if answers is None:
         return None
     task = record.sequence.index(test) if test in record.sequence else None
-    scores = read(answers, readout, task, record.tau)
+    scores = read(answers, readout, task, answers.tau)
     return None if scores is None else Prediction(answers.keys, answers.mos, scores, answers.contents)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cliqa_bench.config import default_of
 from cliqa_bench.errors import UserError
 from cliqa_bench.part_names import is_unlabelled
-from cliqa_bench.types import Dependence
+from cliqa_bench.types import Dependence, GateSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -223,6 +223,16 @@ class Strategy:
         return False
 
     @property
+    def gate_space(self) -> GateSpace:
+        """In which space the gate measures distances, see `models.gates`."""
+        return "unit"
+
+    @property
+    def reading_rules(self) -> dict[str, str]:
+        """What is chosen or fitted on validation images when answers are read, see `readouts.RULES`."""
+        return {}
+
+    @property
     def reads_aspects(self) -> bool:
         """Whether it learns scenes or distortions: datasets of which none are known are refused."""
         return False
@@ -231,6 +241,11 @@ class Strategy:
     def memory_size(self) -> int:
         """Most training images of earlier experiences that it may see again."""
         return 0
+
+    @property
+    def values_per_image(self) -> int | None:
+        """Numbers that are kept with each of these images: position, stored scores; None if not counted."""
+        return None if self.memory_size else 0
 
     @property
     def crops(self) -> int:
@@ -344,6 +359,29 @@ class Strategy:
             batch: Images in a mini-batch of the protocol.
         """
         return None
+
+    # -- what is put together instead of learned -------------------------------------------------------------
+
+    @property
+    def built_from(self) -> Strategy | None:
+        """The strategy, with its hyper-parameters, whose finished models it is made of; None if it learns.
+
+        That one learns every dataset for itself (`depends_on` is "nothing"), and is trained where it has not
+        been yet. Of this one no experience is trained: `build` makes the model after each dataset. The set of
+        the datasets so far decides what comes out, so `depends_on` is "set".
+        """
+        return None
+
+    def build(self, model: QualityModel, parts: Sequence[QualityModel]) -> None:
+        """Makes a model out of finished ones, if there is `built_from`; reads no image.
+
+        Args:
+            model: As it comes from the backbone, without tasks; is to have a head for each part, in their
+                order.
+            parts: What `built_from` learned of each dataset, in the alphabetical order of their names; must
+                stay as they are. All are on the CPU.
+        """
+        raise NotImplementedError
 
     # -- the verbs, in the order in which the learner calls them ---------------------------------------------
 

@@ -53,6 +53,11 @@ class LIQECL(TextMultitask):
         """Most training images of earlier experiences that it may see again."""
         return self.memory
 
+    @property
+    def values_per_image(self) -> int:
+        """Numbers that are kept with each of these images: its position."""
+        return 1
+
     def after_warmup(self, learner: Learner) -> None:
         """Counts the steps from here."""
         if self._replay:

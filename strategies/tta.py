@@ -79,9 +79,13 @@ class TTA(TSN):
         """Checks the hyper-parameters.
 
         Raises:
-            UserError: If one is out of range, or a distortion is unknown.
+            UserError: If one is out of range, a distortion is unknown, or heads are to be standardised.
         """
         super().__post_init__()
+        if self.scores == "standard":
+            raise UserError(
+                f"{self.name}.scores must be raw: models that score validation images are not adapted"
+            )
         self.require("batch", least=1)
         for name in ("prior", "side", "steps", "lr"):
             self.require(name, least=0)

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import forgeries
 import numpy as np
@@ -93,21 +94,16 @@ def test_two_that_disagree_are_both_refused(bundles: Path, tmp_path: Path) -> No
 
 
 def test_other_data_or_another_protocol_makes_another_table(tmp_path: Path) -> None:
-    prints = {name: f"print-of-{name}" for name in recorded.ORDERS["I"]}
-    changed = (
-        {"split": "2"},
-        {"config": {"training": {"lr": 0.5}}},
-        {"preset": "paper"},
-        {"fingerprints": prints},
-    )
+    changed: tuple[dict[str, Any], ...] = (
+        {}, {"split": "2"}, {"config": {"training": {"lr": 0.5}}}, {"preset": "paper"},
+    )  # fmt: skip
     (tmp_path / "all").mkdir()
-    for i, facts in enumerate(({}, *changed)):
+    for i, facts in enumerate(changed):
         runs = tmp_path / f"runs{i}"
-        usual = {"preset": "quick", "split": "1", "config": {"training": {"lr": 1.0}}}
+        usual: dict[str, Any] = {"preset": "quick", "split": "1", "config": {"training": {"lr": 1.0}}}
         recorded.record_tsn(runs, **{**usual, **facts})
-        if i < 4:
-            write_report(runs, formats=["csv"], figures=False)
-            pack(runs, tmp_path / "all" / f"{i}.zip")
+        write_report(runs, formats=["csv"], figures=False)
+        pack(runs, tmp_path / "all" / f"{i}.zip")
     build_site(tmp_path / "all", tmp_path / "site", jobs=1)
     tables = {row["bundle"]: row["table"] for row in rows_of(tmp_path / "site" / "leaderboard.csv")}
     assert len(set(tables.values())) == len(tables) == 4

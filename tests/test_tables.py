@@ -326,6 +326,25 @@ def test_parameters_per_task(out: Path) -> None:
     assert [v.digits for v in table.sections[0].rows[0][1]] == [0, 3, 0, 3, 0]
 
 
+def test_memories_of_images_are_counted_where_there_are_any(tmp_path: Path) -> None:
+    record = recorded_tables.record_tsn(tmp_path)
+    kept = {"memory_images": 100, "memory_values": 300}
+    for cost, columns in ((kept, 7), ({**kept, "memory_images": 0, "memory_values": 0}, 5)):
+        facts = {**record.facts, "cost": {**recorded_tables.COST, **cost}}
+        group = RunGroup("", [replace(record, facts=facts)])
+        rows = overhead_rows(group, AnswerReader(tmp_path))
+        told = {row.metric: row.value for row in rows}
+        assert told["added memory (images)"] == cost["memory_images"]
+        assert told["added memory (values)"] == cost["memory_values"]
+        table = shape("overhead", rows)
+        assert len(table.sections[0].rows[0][1]) == columns
+        assert ("Added memory" in table.caption) == (columns == 7)
+    uncounted = {**recorded_tables.COST, "memory_images": 5}
+    group = RunGroup("", [replace(record, facts={**record.facts, "cost": uncounted})])
+    (values,) = shape("overhead", overhead_rows(group, AnswerReader(tmp_path))).sections[0].rows
+    assert math.isnan(values[1][-1].mean), "what is not counted is a dash"
+
+
 def test_times_are_per_image_and_stand_apart(tmp_path: Path) -> None:
     record = recorded_tables.record_tsn(tmp_path)
     rows = {(r.variant, r.metric): r.value for r in made(tmp_path, time_rows)}

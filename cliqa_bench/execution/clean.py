@@ -135,9 +135,11 @@ def _needed(out: Path) -> set[str]:
 
 def _named(record: RunRecord) -> set[str]:
     heads = {node for step in record.steps for node, _ in step.heads}
-    answers = {node for by_test in record.answers.values() for node in by_test.values()}
+    told = [*record.answers.values(), *record.validation.values()]
+    answers = {node for by_test in told for node in by_test.values()}
     pictures = (record.facts.get("pictures") or {}).values()
-    return {*heads, *record.gates.values(), *record.answers, *answers, *pictures}
+    parts = record.facts.get("built_from") or ()
+    return {*heads, *parts, *record.gates.values(), *record.answers, *answers, *pictures}
 
 
 def _add_nodes(found: Cleanup, out: Path, needed: set[str]) -> None:

@@ -69,7 +69,7 @@ def left_to_do(plans: Sequence[Plan], missing: Sequence[Missing]) -> str:
     """
     lacking = {work.node.id for lacks in missing for work in lacks.train}
     lacking |= {work.node.id for lacks in missing for work in lacks.answers}
-    names = [strategy.trained_as().name for strategy in plans[0].choice.strategies]
+    names = {work.strategy.name for plan in plans for work in plan.train.values()}
     paces = _Paces(
         {name: _trained_pace(plans, lacking, name) for name in names}, _answered_pace(plans, lacking)
     )
@@ -106,7 +106,7 @@ def _left(plan: Plan, missing: Missing, paces: _Paces, makes_net: bool) -> _Left
     train, gates, answers, _ = missing
     trained, answered = paces
     seconds = sum(_train_seconds(plan, work, trained[work.strategy.name]) for work in train)
-    seconds += sum(_whole_seconds(plan, work.test, "test", answered) for work in answers)
+    seconds += sum(_whole_seconds(plan, work.test, work.subset, answered) for work in answers)
     seconds += sum(_whole_seconds(plan, gate.dataset, "train", None) for gate in gates)
     if makes_net:
         seconds += _gate_net_seconds(plan)
@@ -136,7 +136,7 @@ def _trained_pace(plans: Sequence[Plan], lacking: Set[str], strategy: str) -> _P
 def _answered_pace(plans: Sequence[Plan], lacking: Set[str]) -> _Pace | None:
     """Returns the pace of answers of train nodes alone: those of gates take another time."""
     done = {
-        work.node.id: (work, size_of(plan, work.test, "test"))
+        work.node.id: (work, size_of(plan, work.test, work.subset))
         for plan in plans
         for work in plan.answers.values()
         if isinstance(work.of, TrainWork) and work.node.id not in lacking

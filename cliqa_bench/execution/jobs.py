@@ -19,6 +19,7 @@ from cliqa_bench.execution.plan import (
 )
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.system.hardware import cores, visible_gpus
+from cliqa_bench.types import Subset
 
 JobKind = Literal["check", "gate-net", "gate", "distances", "train", "scores", "picture"]
 
@@ -88,7 +89,8 @@ def jobs_of(plan: Plan, pixels: Pixels | None = None, missing: Missing | None = 
     jobs = [check, *_gate_jobs(plan, missing.gates, answers, check, pixels), *train.values()]
     for work in plan.train.values():
         if work.node.id in answers:
-            parts = _whole(plan, [a.test for a in answers[work.node.id]], "test", "scores", pixels)
+            asked = [(a.test, a.subset) for a in answers[work.node.id]]
+            parts = _whole(plan, asked, "scores", pixels)
             needs = train.get(work.node.id, check)
             title = f"test {_what(plan, work)}"
             jobs.append(Job("scores", work.node.id, "", title, parts[0].images, (needs,), parts))
@@ -108,14 +110,11 @@ def _what(plan: Plan, work: TrainWork) -> str:
     return f"{work.strategy.name} on {what} (seed {work.seed})"
 
 
-def _whole(
-    plan: Plan, names: Sequence[str], subset: Literal["train", "test"], kind: str, pixels: Pixels
-) -> tuple[JobPart, ...]:
-    """Returns the part of a job that looks at whole images of some datasets once."""
-    sizes = [size_of(plan, name, subset) for name in names]
-    n = sum(sizes)
-    each = zip(names, sizes, strict=True)
-    cost = sum(size * _pixels(plan, name, pixels) for name, size in each) / n if n else 0.0
+def _whole(plan: Plan, asked: Sequence[tuple[str, Subset]], kind: str, pixels: Pixels) -> tuple[JobPart, ...]:
+    """Returns the part of a job that looks at whole images of subsets once, each time it is asked."""
+    sizes = [(name, size_of(plan, name, subset)) for name, subset in asked]
+    n = sum(size for _, size in sizes)
+    cost = sum(size * _pixels(plan, name, pixels) for name, size in sizes) / n if n else 0.0
     return (JobPart("", kind, n, cost),)
 
 
@@ -163,10 +162,12 @@ def _gate_net_job(plan: Plan, net: GateNormalisation, check: Job) -> Job:
 def _train_jobs(plan: Plan, works: list[TrainWork], check: Job, pixels: Pixels) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     for work in works:  # parents come before their children
-        parent = jobs.get(work.previous.node.id) if work.previous else None
-        title, parts = f"train {_what(plan, work)}", _training_parts(plan, work, pixels)
+        parents = [*work.parts, *([work.previous] if work.previous else [])]
+        needs = tuple(jobs[parent.node.id] for parent in parents if parent.node.id in jobs) or (check,)
+        verb = "build" if work.parts else "train"
+        title, parts = f"{verb} {_what(plan, work)}", _training_parts(plan, work, pixels)
         n = sum(part.images for part in parts)
-        jobs[work.node.id] = Job("train", work.node.id, "", title, n, (parent or check,), parts)
+        jobs[work.node.id] = Job("train", work.node.id, "", title, n, needs, parts)
     return jobs
 
 
@@ -181,9 +182,10 @@ def _gate_jobs(
     nets: dict[GateNormalisation, Job] = {}
     fits: dict[tuple[GateNormalisation, str], Job] = {}
     asked: dict[tuple[GateNormalisation, str], set[str]] = defaultdict(set)
+    subsets: dict[tuple[GateNormalisation, str], dict[Subset, None]] = defaultdict(dict)
     for gate in missing:
         nets.setdefault(gate.net, _gate_net_job(plan, gate.net, check))
-        parts = _whole(plan, [gate.dataset], "train", "gate", pixels)
+        parts = _whole(plan, [(gate.dataset, "train")], "gate", pixels)
         title = f"fit the gate of {_title(plan, gate.dataset)}"
         fits[gate.net, gate.dataset] = Job(
             "gate", gate.dataset, gate.net, title, parts[0].images, (nets[gate.net],), parts
@@ -191,12 +193,13 @@ def _gate_jobs(
     for gate in plan.gates.values():
         for work in answers.get(gate.node.id, ()):
             asked[gate.net, work.test].add(gate.dataset)
+            subsets[gate.net, work.test][work.subset] = None
     distances = []
     for (net, test), datasets in asked.items():
         nets.setdefault(net, _gate_net_job(plan, net, check))
         needs = tuple(fits[net, d] for d in sorted(datasets) if (net, d) in fits) or (nets[net],)
         title = f"gate {_title(plan, test)}'s test images"
-        parts = _whole(plan, [test], "test", "distances", pixels)
+        parts = _whole(plan, [(test, subset) for subset in subsets[net, test]], "distances", pixels)
         distances.append(Job("distances", test, net, title, parts[0].images, needs, parts))
     return [*nets.values(), *fits.values(), *distances]
 

@@ -23,7 +23,7 @@ from cliqa_bench.results.nodes import Node
 from cliqa_bench.results.records import RunRecord, Step
 from cliqa_bench.settings.choice import Choice
 from cliqa_bench.strategies.base import Strategy
-from cliqa_bench.types import Subset
+from cliqa_bench.types import GateSpace, Subset
 
 GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
 
@@ -50,6 +50,7 @@ class TrainWork:
         sequence: Datasets learned, the last being this experience's; of joint and cumulative learning, all.
         seed: Seed of the run.
         previous: The node it goes on from; None for a fresh model.
+        parts: The nodes that it is put together from, one for each dataset; none if it is trained.
     """
 
     node: Node
@@ -57,6 +58,7 @@ class TrainWork:
     sequence: tuple[str, ...]
     seed: int
     previous: TrainWork | None
+    parts: tuple[TrainWork, ...] = ()
 
     @property
     def dataset(self) -> str:
@@ -88,16 +90,18 @@ class GateWork:
     k: int
     seed: int
     net: GateNormalisation
+    space: GateSpace = "unit"
 
 
 @dataclass
 class AnswerWork:
-    """What one node says about one test set.
+    """What one node says about one test set, or about the validation images of a dataset.
 
     Attributes:
         node: Where it goes.
         of: Who says it.
-        test: Name of the test set.
+        test: Name of the dataset.
+        subset: Which of its images.
         adapted_by: The transductive strategy that adapts the model to the test images; None for the model as
             it was trained.
     """
@@ -105,6 +109,7 @@ class AnswerWork:
     node: Node
     of: TrainWork | GateWork
     test: str
+    subset: Subset = "test"
     adapted_by: Strategy | None = None
 
 
@@ -127,7 +132,7 @@ class Missing(NamedTuple):
     def used(self) -> list[str]:
         """Returns the datasets whose images this work needs, in alphabetical order."""
         return sorted(
-            {name for work in self.train for name in work.sequence}
+            {name for work in self.train if not work.parts for name in work.sequence}
             | {gate.dataset for gate in self.gates}
             | {answer.test for answer in self.answers}
             | {picture.test for picture in self.pictures}
@@ -138,8 +143,8 @@ class Missing(NamedTuple):
 class Plan:
     """Everything a configuration asks for; nodes are listed once, parents before children.
 
-    `answers_of` finds the answers by the id of the node that gives them, the test set, and the name of the
-    strategy that adapts the model to it, "" for none.
+    `answers_of` finds the answers by the id of the node that gives them, the dataset, its subset, and the
+    name of the strategy that adapts the model to it, "" for none.
     """
 
     choice: Choice
@@ -149,7 +154,7 @@ class Plan:
     answers: dict[str, AnswerWork] = field(default_factory=dict)
     pictures: dict[str, PictureWork] = field(default_factory=dict)
     records: list[RunRecord] = field(default_factory=list)
-    answers_of: dict[tuple[str, str, str], AnswerWork] = field(default_factory=dict)
+    answers_of: dict[tuple[str, str, Subset, str], AnswerWork] = field(default_factory=dict)
 
     @property
     def config(self) -> RunConfig:
@@ -187,6 +192,7 @@ def make_plan(choice: Choice, materials: dict[str, LabelledDataset], facts: dict
     plan = Plan(choice, materials)
     for strategy in choice.strategies:
         _check_gate(strategy, backbone)
+        _check_parts(strategy)
         strategy.check_length(max(map(len, config.orders.values())))
     _check_rows(choice.strategies)
     for strategy, seed, (label, order) in itertools.product(
@@ -218,6 +224,15 @@ def _check_gate(strategy: Strategy, backbone: type[Backbone]) -> None:
         raise UserError(f"{strategy.name}.tau = {strategy.tau}: 0 (equal weights) or more is needed")
 
 
+def _check_parts(strategy: Strategy) -> None:
+    parent = strategy.built_from
+    if parent is not None and (parent.depends_on, strategy.depends_on) != ("nothing", "set"):
+        raise UserError(
+            f"{strategy.name} is built from {parent.name}: {parent.name}.depends_on must be 'nothing' and "
+            f"{strategy.name}.depends_on 'set', not {parent.depends_on!r} and {strategy.depends_on!r}"
+        )
+
+
 def _spec(plan: Plan, weights: str, kind: str, **more: Any) -> dict[str, Any]:
     spec = {"schema": SCHEMA, "kind": kind, "backbone": plan.backbone.name, "weights": weights, **more}
     origin = plan.choice.origin("backbones", plan.backbone.name)
@@ -229,19 +244,23 @@ def _train_nodes(
 ) -> Iterator[TrainWork]:
     """Yields the train node behind each experience of an order; nodes that orders share are made once.
 
-    Joint learning has one experience, whatever the order.
+    Joint learning has one experience, whatever the order. What is built from other nodes comes after these.
     """
     previous: TrainWork | None = None
-    joint = strategy.depends_on == "set"
+    parent = strategy.built_from
+    parts = [] if parent is None else list(_train_nodes(plan, parent, weights, order, seed))
+    joint = strategy.depends_on == "set" and parent is None
     for length in [len(order)] if joint else range(1, len(order) + 1):
         prefix = tuple(order[:length])
         sequence = {"nothing": prefix[-1:], "set": tuple(sorted(prefix)), "prefix": prefix}[
             strategy.depends_on
         ]
+        own = tuple(sorted(parts[:length], key=lambda part: part.dataset))
         spec = _spec(
             plan,
             weights,
             "train",
+            **({"built_from": [part.node.id for part in own]} if own else {}),
             strategy=strategy.name,
             **_origin(plan, strategy),
             params=named(type(strategy), strategy.experience_params(len(sequence) - 1)),
@@ -249,13 +268,14 @@ def _train_nodes(
             seed=seed,
             sequence=[_data(plan, strategy, name) for name in sequence],
         )
-        last = f"joint{length}" if joint else f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
+        last = f"{length if len(sequence) > 1 else ''}{sequence[-1]}"
+        last = f"joint{length}" if joint else f"set{length}" if own else last
         slug = f"{strategy.name.replace(':', '-')}-{plan.backbone.name}-{in_path(last)}"
         node = Node(plan.config.out, "train", slug, spec)
         work = plan.train.get(node.id)
         if work is None:
             after = previous if strategy.depends_on == "prefix" else None
-            work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after)
+            work = plan.train[node.id] = TrainWork(node, strategy, sequence, seed, after, own)
         previous = work
         yield work
 
@@ -263,6 +283,8 @@ def _train_nodes(
 def _origins(plan: Plan, strategy: Strategy, tests: Sequence[str]) -> dict[str, dict[str, str]]:
     """Returns the versions of all that is not ours in a run: numbers of two versions must not be mixed."""
     named = {("strategies", strategy.name), ("backbones", plan.backbone.name)}
+    if strategy.built_from is not None:
+        named.add(("strategies", strategy.built_from.name))
     named |= {("datasets", name) for name in tests}
     return {f"{k}: {name}": origin for (k, name), origin in plan.choice.origins.items() if (k, name) in named}
 
@@ -301,9 +323,12 @@ def _gate_node(plan: Plan, strategy: Strategy, weights: str, dataset: str, seed:
         precision=plan.config.training.precision,
         seed=seed,
         data=[dataset, plan.materials[dataset].fingerprint],
+        **({} if strategy.gate_space == "unit" else {"space": strategy.gate_space}),
     )
     node = Node(plan.config.out, "gate", f"{plan.backbone.name}-{in_path(dataset)}", spec)
-    return plan.gates.setdefault(node.id, GateWork(node, dataset, strategy.centroids, seed, net))
+    return plan.gates.setdefault(
+        node.id, GateWork(node, dataset, strategy.centroids, seed, net, strategy.gate_space)
+    )
 
 
 def gate_normalisation(backbone: type[Backbone], strategy: Strategy) -> GateNormalisation:
@@ -314,10 +339,14 @@ def gate_normalisation(backbone: type[Backbone], strategy: Strategy) -> GateNorm
 
 
 def _answer_node(
-    plan: Plan, of: TrainWork | GateWork, test: str, adapted_by: Strategy | None = None
+    plan: Plan,
+    of: TrainWork | GateWork,
+    test: str,
+    subset: Subset = "test",
+    adapted_by: Strategy | None = None,
 ) -> AnswerWork:
     """Returns what a node says about a test set; orders share it, and it is named once."""
-    about = (of.node.id, test, adapted_by.name if adapted_by else "")
+    about = (of.node.id, test, subset, adapted_by.name if adapted_by else "")
     known = plan.answers_of.get(about)
     if known is not None:
         return known
@@ -326,12 +355,13 @@ def _answer_node(
     aspects = material.aspects_digest if reads else ""
     spec = {"schema": SCHEMA, "of": of.node.id, "test": [test, material.fingerprint]}
     spec |= {"aspects": aspects} if aspects else {}
+    spec |= {} if subset == "test" else {"subset": subset}
     spec |= {"adapted": _adaptation(plan, adapted_by)} if adapted_by else {}
-    slug = f"{of.node.id}-on-{in_path(test)}"
+    slug = f"{of.node.id}-on-{in_path(test)}" + ("" if subset == "test" else f"-{subset}")
     if adapted_by:
         slug = f"{adapted_by.name.replace(':', '-')}-{slug}"
     node = Node(plan.config.out, "answers", slug, spec)
-    work = plan.answers.setdefault(node.id, AnswerWork(node, of, test, adapted_by))
+    work = plan.answers.setdefault(node.id, AnswerWork(node, of, test, subset, adapted_by))
     return plan.answers_of.setdefault(about, work)
 
 
@@ -343,6 +373,31 @@ def _adaptation(plan: Plan, strategy: Strategy) -> dict[str, Any]:
         "params": named(type(strategy), strategy.adaptation()),
         "batches": [COMPOSITION, strategy.adaptation_batch],
     }
+
+
+def _validation(
+    plan: Plan,
+    strategy: Strategy,
+    order: Sequence[str],
+    steps: Sequence[TrainWork],
+    heads: Sequence[Sequence[tuple[str, int]]],
+    gates: dict[str, GateWork],
+) -> dict[str, dict[str, str]]:
+    """Returns the answers to validation images that a strategy's `reading_rules` need: node -> dataset -> id.
+
+    For "tau", what every gate says of every dataset; for "scores", what every head says of its own.
+    """
+    found: dict[str, dict[str, str]] = {}
+    if "tau" in strategy.reading_rules:
+        for gate in gates.values():
+            found[gate.node.id] = {d: _answer_node(plan, gate, d, "val").node.id for d in order}
+    if "scores" in strategy.reading_rules:
+        works = {w.node.id: w for w in steps}
+        for of_step in heads:
+            for dataset, (node, _) in zip(order, of_step, strict=False):
+                answers = _answer_node(plan, works[node], dataset, "val")
+                found.setdefault(node, {})[dataset] = answers.node.id
+    return found
 
 
 def _picture_node(plan: Plan, test: str) -> PictureWork:
@@ -390,7 +445,9 @@ def _record(
     adapted_by = strategy if strategy.transductive else None
     adapted = {w.node.id: adapted_by for w in steps}  # the gates' features stay as they are
     answers = {
-        w.node.id: {test: _answer_node(plan, w, test, adapted.get(w.node.id)).node.id for test in tests}
+        w.node.id: {
+            test: _answer_node(plan, w, test, adapted_by=adapted.get(w.node.id)).node.id for test in tests
+        }
         for w in nodes
     }
     trained = strategy.trained_as()
@@ -398,8 +455,11 @@ def _record(
         heads = [[(w.node.id, 0)] for w in steps]
     elif trained.depends_on == "nothing":
         heads = [[(w.node.id, 0) for w in steps[: t + 1]] for t in range(len(steps))]
+    elif strategy.built_from is not None:  # its heads are in the order of the set
+        heads = [[(w.node.id, w.sequence.index(d)) for d in order[: t + 1]] for t, w in enumerate(steps)]
     else:
         heads = [[(w.node.id, column) for column in range(t + 1)] for t, w in enumerate(steps)]
+    learned = order if len(steps) == len(order) else [w.dataset for w in steps]
     fingerprints = {name: plan.materials[name].fingerprint for name in tests}
     return RunRecord(
         strategy=strategy.name,
@@ -411,9 +471,11 @@ def _record(
         sequence=list(order),
         tests=tests,
         titles={name: plan.materials[name].dataset.title for name in tests},
-        steps=[Step(w.dataset, h) for w, h in zip(steps, heads, strict=True)],
+        steps=[Step(dataset, h) for dataset, h in zip(learned, heads, strict=True)],
         gates={name: gate.node.id for name, gate in gates.items()},
         answers=answers,
+        reading=strategy.reading_rules,
+        validation=_validation(plan, strategy, order, steps, heads, gates),
         tau=strategy.tau,
         stages=list(strategy.stages or plan.backbone.gate_stages),
         generated=any(plan.materials[name].generated for name in tests),
@@ -422,13 +484,24 @@ def _record(
             "fingerprints": fingerprints,
             "generated": [name for name in tests if plan.materials[name].generated],
             "origins": _origins(plan, strategy, tests),
-            "cost": cost(plan.backbone, strategy, len(steps)),
+            "cost": {**cost(plan.backbone, strategy, len(steps)), **_memory(plan, strategy, order)},
             "pictures": {test: _picture_node(plan, test).node.id for test in tests},
+            **({"built_from": [part.node.id for part in steps[-1].parts]} if steps[-1].parts else {}),
             **_one_of_several(plan, tests),
         },
         transductive=strategy.transductive,
         trained_as=trained.name if trained.name != strategy.name else "",
     )
+
+
+def _memory(plan: Plan, strategy: Strategy, order: Sequence[str]) -> dict[str, int]:
+    """Returns how many training images a strategy may see again, and how many numbers it keeps with them.
+
+    The latter is left out where it is not counted.
+    """
+    every = sum(size_of(plan, name, "train") for name in order)
+    images, each = min(strategy.memory_size, every), strategy.values_per_image
+    return {"memory_images": images} | ({} if each is None else {"memory_values": each * images})
 
 
 def _one_of_several(plan: Plan, tests: Sequence[str]) -> dict[str, Any]:
@@ -453,7 +526,7 @@ def images_of(plan: Plan, work: TrainWork) -> int:
 
 def images_by_part(plan: Plan, work: TrainWork) -> dict[str, int]:
     """Returns the same for the parts of a training: "warm-up", "main" (the other epochs), "validation"."""
-    if work.strategy.skips(not any(map(is_unlabelled, work.datasets))):
+    if work.parts or work.strategy.skips(not any(map(is_unlabelled, work.datasets))):
         return {"warm-up": 0, "main": 0, "validation": 0}
     training = work.strategy.trained_under(plan.config.training)
     warmup_epochs = training.warmup_epochs

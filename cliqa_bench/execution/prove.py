@@ -205,7 +205,9 @@ def _difference(folder: Path, plan: Plan, record: RunRecord, node: str, name: st
     most = 0.0
     for test, answers in record.answers[node].items():
         theirs = read_answers(folder / "answers" / answers / "answers.npz")
-        ours = read_answers(plan.answers_of[node, test].node.folder / "answers.npz")
+        if answers not in plan.answers:
+            raise UserError(f"{answers} is not what the configuration of its run asks for: it was changed")
+        ours = read_answers(plan.answers[answers].node.folder / "answers.npz")
         for about in ("keys", "mos"):
             if not np.array_equal(theirs[about], ours[about]):
                 raise UserError(f"the bundle's test set {test} is not the one here: its {about} differ")

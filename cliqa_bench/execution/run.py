@@ -316,7 +316,7 @@ def _rows(laid_out: Plan, missing: Missing) -> list[tuple[str, ...]]:
     for gate in laid_out.gates.values():
         state = "done" if gate.node.done else "to fit"
         rows.append((f"gate/{gate.node.id}", f"{size_of(laid_out, gate.dataset, 'train'):,}", state))
-    images = sum(size_of(laid_out, work.test, "test") for work in laid_out.answers.values())
+    images = sum(size_of(laid_out, work.test, work.subset) for work in laid_out.answers.values())
     todo = len(missing.answers)
     rows.append(("answers/", f"{images:,}", f"{len(laid_out.answers) - todo} done, {todo} to do"))
     return rows

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.pixels.decode import decoder_version
@@ -25,7 +27,7 @@ from cliqa_bench.execution.score_table import (
     TableFile,
     written_name,
 )
-from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered
+from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered, scales_of
 from cliqa_bench.models.folding import MergedHead, Scorer
 from cliqa_bench.models.gated import AspectScorer, Gate, GatedScorer, text_head_of
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, PretrainConfig, pretraining
@@ -33,7 +35,7 @@ from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.progress import bar
 from cliqa_bench.reports.rows import order_rank
 from cliqa_bench.results.nodes import read_json
-from cliqa_bench.results.records import RunRecord, read_records
+from cliqa_bench.results.records import AnswerReader, RunRecord, read_records
 from cliqa_bench.settings.choice import load_backbone, load_strategy
 from cliqa_bench.settings.resolve import include
 from cliqa_bench.system.hardware import cores
@@ -62,7 +64,8 @@ def load_scorer(
     """
     saved = _FinishedRun(out, record)
     heads = saved.heads()
-    if tolerance and any(not isinstance(head.heads, torch.Tensor) for head in heads):
+    validation = saved.validation()
+    if tolerance and (validation or any(not isinstance(head.heads, torch.Tensor) for head in heads)):
         raise UserError(
             f"run {record.id} has heads whose scores have no bounds: a tolerance means nothing for them"
         )
@@ -74,7 +77,8 @@ def load_scorer(
             )
         return AspectScorer(cast("Scorer", heads[0].to(device)), texts)
     gated = "gate" in record.rows and "merged" not in record.rows and len(record.steps[-1].heads) > 1
-    return GatedScorer([head.to(device) for head in heads], saved.gate(device) if gated else None, tolerance)
+    gate = saved.gate(device) if gated else None
+    return GatedScorer([head.to(device) for head in heads], gate, tolerance, validation)
 
 
 class _FinishedRun:
@@ -82,6 +86,7 @@ class _FinishedRun:
 
     def __init__(self, out: Path, record: RunRecord) -> None:
         self.out, self.record = out, record
+        self.answers = AnswerReader(out)
         config = record.facts.get("config") or {}
         include(config.get("include"))
         backbone = load_backbone(str(config.get("backbone")))
@@ -133,7 +138,21 @@ class _FinishedRun:
         net = self.networks.gate(made, device)
         gates = [self._folder("gate", self.record.gates[step.dataset]) for step in self.record.steps]
         centroids = [[stage.to(device) for stage in centroids_of(gate)] for gate in gates]
-        return Gate(net, centroids, [stage - 1 for stage in self.record.stages], self.record.tau)
+        scales = [[scale.to(device) for scale in scales_of(gate)] for gate in gates]
+        tau = self.answers.tau(self.record, len(self.record.steps) - 1)
+        if tau is None:
+            raise UserError(f"run {self.record.id} has not chosen its tau yet; give its command again")
+        stages = [stage - 1 for stage in self.record.stages]
+        return Gate(net, centroids, stages, tau, scales if any(scales) else ())
+
+    def validation(self) -> list[NDArray[np.float32]]:
+        """Returns what each head said of its own task's validation images; [] if scores are mixed as said."""
+        if "scores" not in self.record.reading:
+            return []
+        known = self.answers.validation_scores(self.record, len(self.record.steps) - 1)
+        if any(some is None for some in known):
+            raise UserError(f"run {self.record.id} is not finished; give its command again")
+        return [some for some in known if some is not None]
 
 
 def resize_of(record: RunRecord) -> int:

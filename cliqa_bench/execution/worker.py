@@ -31,9 +31,9 @@ from cliqa_bench.learning.avalanche_loggers import logging_to
 from cliqa_bench.learning.checkpoints import Checkpoints
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.learning.scoring import score_images
-from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered
+from cliqa_bench.models.finished import RunNetworks, centroids_of, remembered, scales_of
 from cliqa_bench.models.folding import Scorer, cast_weights
-from cliqa_bench.models.gates import fit_centroids, nearest_distance
+from cliqa_bench.models.gates import fit_centroids, nearest_distance, whitening
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.part_names import base_of
@@ -50,6 +50,7 @@ from cliqa_bench.system.compute import (
 )
 from cliqa_bench.system.memory import tune_malloc
 from cliqa_bench.system.usage import Usage, measured
+from cliqa_bench.terminal import plural
 from cliqa_bench.types import Subset
 
 PICTURE_SIDE = 320
@@ -206,21 +207,24 @@ class Worker:
             title = self.source(gate.dataset).title
             self.say(f"gate of {title}: {n} training images, so K = {n} instead of {gate.k}")
         with self._building(gate.node) as folder:
-            centroids = {
-                f"stage{s}": torch.from_numpy(fit_centroids(x, gate.k, gate.dataset, s, gate.seed))
-                for s, x in enumerate(stages, 1)
-            }
-            write_weights(folder / "state.safetensors", centroids)
+            state = {}
+            for s, x in enumerate(stages, 1):
+                if gate.space == "standard":
+                    scale = whitening(x)
+                    state[f"scale{s}"], x = torch.from_numpy(scale), x * scale
+                state[f"stage{s}"] = torch.from_numpy(fit_centroids(x, gate.k, gate.dataset, s, gate.seed))
+            write_weights(folder / "state.safetensors", state)
 
     def _answer_gates(self, test: str, kind: GateNormalisation) -> None:
         of_gates = [w for w in self.plan.missing().answers if isinstance(w.of, GateWork)]
         todo = [w for w in of_gates if w.test == test and w.of.net == kind]  # type: ignore[union-attr]
-        with measured(self.device) as usage:
-            stages = self._features(test, "test", kind) if todo else []
-        for work in todo:
-            centroids = centroids_of(work.of.node.folder)
-            distances = [nearest_distance(x, c.numpy()) for x, c in zip(stages, centroids, strict=True)]
-            self._write_answers(work, usage, distances=np.stack(distances, axis=1))
+        for subset in dict.fromkeys(work.subset for work in todo):
+            with measured(self.device) as usage:
+                stages = self._features(test, subset, kind)
+            for work in todo:
+                if work.subset == subset:
+                    distances = distances_to(work.of.node.folder, stages)
+                    self._write_answers(work, usage, distances=np.stack(distances, axis=1))
 
     # -- training --------------------------------------------------------------------------------------------
 
@@ -260,6 +264,9 @@ class Worker:
     def _train(self, work: TrainWork) -> None:
         if work.node.done:
             return
+        if work.parts:
+            self._build(work)
+            return
         checkpoints = self._checkpoints(work)
         learner = self._learner(work, checkpoints)
         facts: dict[str, Any] = {}
@@ -277,8 +284,19 @@ class Worker:
             self._alive.keep(work, learner)
         self.say(f"{self._title(work)}: validation SRCC {_kept(learner)}, {usage.seconds:.0f} s")
 
+    def _build(self, work: TrainWork) -> None:
+        """Puts a model together from finished ones; on the CPU, so that it has the same bits everywhere."""
+        strategy = replace(work.strategy)
+        with self._building(work.node) as folder:
+            model = self._networks.untrained(strategy)  # its heads are those of its parts
+            parts = [self._networks.trained(part.node.folder, part.strategy) for part in work.parts]
+            strategy.build(model, parts)
+            write_weights(folder / "state.safetensors", model.own_state())
+            write_json(folder / "history.json", [])
+        self.say(f"{self._title(work)}: built from {plural(len(parts), 'finished model')}")
+
     def _title(self, work: TrainWork) -> str:
-        titles = [self.source(name).title for name in work.datasets]
+        titles = [self.plan.materials[name].dataset.title for name in work.datasets]
         what = titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
         return f"{work.strategy.name} on {what} (seed {work.seed})"
 
@@ -308,12 +326,14 @@ class Worker:
                 continue
             heads = len(scorer.heads)
             with measured(self.device) as usage:
-                scores = score_images(scorer, source, "test", heads, self.device, precision, self._count)
+                subset = answer.subset
+                scores = score_images(scorer, source, subset, heads, self.device, precision, self._count)
                 extras = {
                     name: score_images(network, source, "test", None, self.device, precision)
                     for name, network in more.items()
+                    if subset == "test"
                 }
-            extras |= work.strategy.truths(source)
+            extras |= work.strategy.truths(source) if subset == "test" else {}
             self._write_answers(answer, usage, scores=scores, extras=extras)
 
     def _score_adapted(self, work: AnswerWork, strategy: Strategy, model: QualityModel, seed: int) -> None:
@@ -333,10 +353,10 @@ class Worker:
         source = self.source(work.test)
         facts = {"score_seconds": usage.seconds, **usage.facts("score_")}
         with self._building(work.node, facts) as folder:
-            test = source.indices("test")
+            asked = source.indices(work.subset)
             write_answers(
-                folder / "answers.npz", np.array(source.keys("test")), source.mos[test],
-                contents=source.contents[test], **arrays,
+                folder / "answers.npz", np.array(source.keys(work.subset)), source.mos[asked],
+                contents=source.contents[asked], **arrays,
             )  # fmt: skip
 
     def _keep_pictures(self, node_id: str) -> None:
@@ -358,6 +378,19 @@ class Worker:
                 picture.save(folder / f"{number}.png")
                 kept.append({"file": f"{number}.png", "key": source.ratings[index].key})
             (folder / "keys.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def distances_to(gate: Path, stages: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Returns how far images are from the nearest centroid of a finished gate, (n,) for each stage.
+
+    Args:
+        gate: Folder of the gate.
+        stages: (n, channels) features of each stage, of unit length.
+    """
+    if scales := scales_of(gate):
+        stages = [x * scale.numpy() for x, scale in zip(stages, scales, strict=True)]
+    each = zip(stages, centroids_of(gate), strict=True)
+    return [nearest_distance(x, centroids.numpy()) for x, centroids in each]
 
 
 def _write_trained(folder: Path, learner: Learner) -> None:

@@ -95,5 +95,21 @@ def centroids_of(node: Path) -> list[Tensor]:
     Raises:
         UserError: If the files are broken.
     """
-    state = node_weights(node)
-    return [state[f"stage{s}"] for s in range(1, len(state) + 1)]
+    return _stages(node_weights(node), "stage")
+
+
+def scales_of(node: Path) -> list[Tensor]:
+    """Returns what a finished gate multiplies features with, (channels,) for each stage; [] for nothing.
+
+    Args:
+        node: Folder of the gate.
+
+    Raises:
+        UserError: If the files are broken.
+    """
+    return _stages(node_weights(node), "scale")
+
+
+def _stages(state: dict[str, Tensor], kind: str) -> list[Tensor]:
+    n = sum(name.startswith(kind) for name in state)
+    return [state[f"{kind}{s}"] for s in range(1, n + 1)]

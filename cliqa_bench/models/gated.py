@@ -14,7 +14,7 @@ from cliqa_bench.aspects import WORDS
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.models.folding import MergedHead, Scorer
 from cliqa_bench.models.text_head import TextHead
-from cliqa_bench.readouts import needed_heads
+from cliqa_bench.readouts import needed_heads, standardised
 
 
 class Scored(NamedTuple):
@@ -47,25 +47,33 @@ class Gate:
         centroids: For every task one (k, c) tensor per stage of the network.
         stages: Which of them are used, from 0.
         tau: Temperature.
+        scales: For every task, what a stage's features are multiplied with, (c,) each; none for nothing.
     """
 
     def __init__(
-        self, net: FeatureNet, centroids: Sequence[Sequence[Tensor]], stages: Sequence[int], tau: float
+        self,
+        net: FeatureNet,
+        centroids: Sequence[Sequence[Tensor]],
+        stages: Sequence[int],
+        tau: float,
+        scales: Sequence[Sequence[Tensor]] = (),
     ) -> None:
         self.net, self.stages, self.tau = net, list(stages), tau
         self.centroids = [[c.double() for c in of_task] for of_task in centroids]
+        self.scales = scales
 
     def weights(self, images: Tensor) -> Tensor:
         """Returns the weights (B, tasks) float64 of images (B, 3, H, W); each row sums to 1."""
         features = self.net.gate_features(images)
         per_stage = []
         for stage in self.stages:
-            x = features[stage].double()
-            # the quick way of cdist, by a matrix product, loses half of the digits
-            near = [
-                torch.cdist(x, c[stage], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
-                for c in self.centroids
-            ]
+            plain = features[stage]
+            near = []
+            for task, centroids in enumerate(self.centroids):
+                x = (plain * self.scales[task][stage] if self.scales else plain).double()
+                # the quick way of cdist, by a matrix product, loses half of the digits
+                far = torch.cdist(x, centroids[stage], compute_mode="donot_use_mm_for_euclid_dist")
+                near.append(far.amin(dim=1))
             per_stage.append(torch.softmax(-self.tau * torch.stack(near, dim=1), dim=1))
         return torch.stack(per_stage).mean(dim=0)
 
@@ -79,6 +87,8 @@ class GatedScorer:
         gate: The gate; None to read the newest head alone.
         tolerance: How far a score may be off, see `readouts.needed_heads`. Nothing is saved where all heads
             share a pass.
+        validation: For every task, scores of its validation images, see `readouts.standardised`; none to mix
+            scores as they are.
 
     Attributes:
         aspects: What it says of images beside a score, names of `aspects.WORDS`.
@@ -87,9 +97,14 @@ class GatedScorer:
     aspects: tuple[str, ...] = ()
 
     def __init__(
-        self, heads: Sequence[Scorer | MergedHead], gate: Gate | None, tolerance: float = 0.0
+        self,
+        heads: Sequence[Scorer | MergedHead],
+        gate: Gate | None,
+        tolerance: float = 0.0,
+        validation: Sequence[NDArray[np.float32]] = (),
     ) -> None:
         self.heads, self.gate, self.tolerance = list(heads), gate, tolerance
+        self.validation = validation
         needed_heads(np.ones((1, 1)), tolerance)  # refuses a wrong one now and not with the first image
 
     @property
@@ -120,6 +135,8 @@ class GatedScorer:
                     some = torch.from_numpy(rows).to(images.device)
                     shared = None if fixed is None else fixed[some]
                     said[rows, task] = head(images[some], shared)[:, 0].float().cpu().numpy()
+        for task, known in enumerate(self.validation):
+            said[:, task] = standardised(said[:, task], known)
         scores = np.where(needed & (weights > 0), weights * said, 0).sum(axis=1)
         return Scored(np.asarray(scores, np.float64), weights, said)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cliqa_bench.config import later, named
 from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.part_names import in_path
+from cliqa_bench.readouts import chosen_tau, standardised
 from cliqa_bench.results.nodes import (
     digest,
     node_facts,
@@ -65,6 +66,8 @@ class RunRecord:
         facts: Everything worth knowing beside the numbers: preset, versions, fingerprints, config.
         transductive: Whether its models were adapted to the unlabelled test images before they answered.
         trained_as: The strategy that trained its models; "" for itself.
+        reading: What is chosen or fitted on validation images, see `readouts.RULES`.
+        validation: Node id -> dataset -> id of the node's answers to its validation images.
     """
 
     strategy: str
@@ -85,6 +88,10 @@ class RunRecord:
     facts: dict[str, Json] = field(default_factory=dict)
     transductive: bool = later(False, "0.2.0")
     trained_as: str = later("", "0.2.0")
+    reading: dict[str, str] = field(default_factory=dict, metadata={"since": "0.2.0", "before": {}})
+    validation: dict[str, dict[str, str]] = field(
+        default_factory=dict, metadata={"since": "0.2.0", "before": {}}
+    )
 
     @cached_property
     def id(self) -> str:
@@ -102,7 +109,7 @@ class RunRecord:
 
 def write_record(out: Path, record: RunRecord) -> None:
     """Writes `<out>/runs/<id>.json`."""
-    write_json(out / "runs" / f"{record.id}.json", asdict(record))
+    write_json(out / "runs" / f"{record.id}.json", named(RunRecord, asdict(record)))
 
 
 def record_files(out: Path) -> list[Path]:
@@ -149,6 +156,7 @@ class AnswerReader:
         self.out = out
         self._cache: dict[str, dict[str, NDArray[Any]] | None] = {}
         self._keys: dict[bytes, NDArray[Any]] = {}
+        self._taus: dict[tuple[str, int], float | None] = {}
 
     def _read(self, answers_id: str | None) -> dict[str, NDArray[Any]] | None:
         if answers_id is None:
@@ -180,7 +188,9 @@ class AnswerReader:
             if gated and len(nodes) > 1:
                 nodes += [record.gates.get(s.dataset, "") for s in record.steps[: t + 1]]
             by_node = [record.answers.get(node, {}) for node in nodes]
-            missing += sum(any(of.get(test) not in self._done for of in by_node) for test in tests)
+            known = [record.validation.get(node, {}).values() for node in nodes]
+            lacking = any(answers not in self._done for of in known for answers in of)
+            missing += sum(lacking or any(of.get(test) not in self._done for of in by_node) for test in tests)
         return missing, len(record.steps) * len(tests)
 
     def facts(self, answers_id: str) -> dict[str, Json]:
@@ -238,15 +248,60 @@ class AnswerReader:
         for other in [part for part, _ in present[1:]] + ready:
             if other["keys"] is not first["keys"]:
                 raise self._misfit(record, test, "name different images")
-        distances = None
-        if len(ready) == len(gates):  # files hold every stage; which of them count is a choice of reading
+        tau, distances = self.tau(record, step), None
+        if len(ready) == len(gates) and tau is not None:  # files hold every stage; which count is a choice
             used = [stage - 1 for stage in record.stages]
             distances = np.stack([gate["distances"][:, used] for gate in ready], 1)
-        scores = np.stack([part["scores"][:, column] for part, column in present], 1)
+        columns = [part["scores"][:, column] for part, column in present]
+        if "scores" in record.reading:
+            known = self.validation_scores(record, step)
+            if any(some is None for some in known):
+                return None
+            pairs = zip(columns, known, strict=True)
+            columns = [standardised(told, some) for told, some in pairs if some is not None]
+        scores = np.stack(columns, 1)
         newest = present[-1][0]
         extras = {name.removeprefix(EXTRA): newest[name] for name in newest if name.startswith(EXTRA)}
         contents = next((p["contents"] for p, _ in present if "contents" in p), None)
-        return Answers(first["keys"], first["mos"], scores, distances, extras, contents)
+        return Answers(
+            first["keys"],
+            first["mos"],
+            scores,
+            distances,
+            extras,
+            contents,
+            record.tau if tau is None else tau,
+        )
+
+    def tau(self, record: RunRecord, step: int) -> float | None:
+        """Returns the gate's temperature after an experience; None if what chooses it is missing."""
+        if "tau" not in record.reading or step == 0:
+            return record.tau
+        if (record.id, step) not in self._taus:
+            self._taus[record.id, step] = self._chosen_tau(record, step)
+        return self._taus[record.id, step]
+
+    def _chosen_tau(self, record: RunRecord, step: int) -> float | None:
+        learned = [s.dataset for s in record.steps[: step + 1]]
+        used = [stage - 1 for stage in record.stages]
+        distances = []
+        for dataset in learned:
+            files = [
+                self._read(record.validation.get(record.gates.get(d, ""), {}).get(dataset)) for d in learned
+            ]
+            ready = [file["distances"][:, used] for file in files if file is not None]
+            if len(ready) < len(files):
+                return None
+            distances.append(np.stack(ready, axis=1))
+        return chosen_tau(distances)
+
+    def validation_scores(self, record: RunRecord, step: int) -> list[NDArray[np.float32] | None]:
+        """Returns what each head of an experience said of its own task's validation images, (m,) each."""
+        found: list[NDArray[np.float32] | None] = []
+        for (node, column), learned in zip(record.steps[step].heads, record.steps, strict=False):
+            file = self._read(record.validation.get(node, {}).get(learned.dataset))
+            found.append(None if file is None else file["scores"][:, column])
+        return found
 
     def _misfit(self, record: RunRecord, test: str, what: str) -> UserError:
         where = self.out / "answers"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from cliqa_bench.readouts import RULES
+
 if TYPE_CHECKING:
     from cliqa_bench.results.records import RunRecord
 
@@ -95,6 +97,7 @@ def wrong_record(record: RunRecord) -> str:
     """Says what of a record does not belong together; "" where nothing is wrong."""
     nodes = {*record.answers, *record.gates.values(), *(n for s in record.steps for n, _ in s.heads)}
     answers = {a for by_test in record.answers.values() for a in by_test.values()}
+    answers |= {a for by_set in record.validation.values() for a in by_set.values()}
     named = {*record.sequence, *record.tests}
     checks = {
         "a node's name is no plain file name": all(map(is_plain_name, nodes | answers)),
@@ -110,6 +113,7 @@ def wrong_record(record: RunRecord) -> str:
         "facts that are no tables": all(isinstance(record.facts.get(k), dict | None) for k in _TABLES),
         "splits without a number and data": _are_splits(record.facts.get("splits")),
         "a picture's node is no plain file name": _are_nodes(record.facts.get("pictures")),
+        "a rule of reading that is not known": record.reading.items() <= RULES.items(),
         "tau or a stage out of range": record.tau >= 0 and all(stage >= 1 for stage in record.stages),
     }
     return next((text for text, holds in checks.items() if not holds), "")

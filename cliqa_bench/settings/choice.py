@@ -58,6 +58,7 @@ def choose(config: RunConfig) -> Choice:
     named: list[tuple[registry.PluginKind, str]] = [("backbones", config.backbone)]
     named += [("strategies", s.trained_as().name) for s in strategies]
     named += [("strategies", name) for name in config.strategy]
+    named += [("strategies", one.built_from.name) for one in strategies if one.built_from is not None]
     named += [("datasets", name) for name in sorted(datasets)]
     origins = {(kind, name): registry.origin(kind, name) for kind, name in named}
     known = {key: origin for key, origin in origins.items() if origin}

@@ -93,6 +93,9 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
     the model as it is. Of earlier datasets it reads no more images than its `memory_size`, and keeps none. Of
     an Avalanche plug-in, what `penalty` and `consolidate` do is not seen.
 
+    What is built from another strategy's models has a head for each of them, leaves them as they are, gives
+    the same bits again, and does not depend on their order.
+
     Args:
         strategy: A class, or one made of it, whose hyper-parameters are then those.
         hyper_parameters: Those that differ from the defaults, or from the one given.
@@ -112,6 +115,9 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
     hyper_parameters = {"warmup_rate": 1.0, "main_rate": 1.0} | hyper_parameters
     with tiny_sources() as sources:
         watch = _Watch(cls, hyper_parameters, sources)
+        if cls(**hyper_parameters).built_from is not None:
+            watch.check_built()
+            return
         states = watch.straight(seed=0)
         watch.check_penalties()
         watch.check_again(states)
@@ -351,6 +357,43 @@ class _Watch:
             _same(states, self.from_files(seed=0), f"{self.name}: going on from files gives other results")
             _same(states, pieces, f"{self.name}: going on after an interrupted epoch gives other results")
         _same(states, self.from_files(seed=0), f"{self.name}: going on from files gives other results")
+
+    def check_built(self) -> None:
+        """What is put together from finished models depends on these alone, and not on their order."""
+        parts = [self._part([source]) for source in self.sources]
+        before = [_copy(part.state_dict()) for part in parts]
+        built = self._built(parts)
+        for part, state in zip(parts, before, strict=True):
+            assert not _differs(state, part.state_dict()), f"{self.name}: build changes what it is built from"
+        complaint = f"{self.name}: building again gives other results"
+        _same([built.state_dict()], [self._built(parts).state_dict()], complaint)
+        turned = self._built(parts[::-1])
+        complaint = f"{self.name}: the order of the datasets changes what is built"
+        _same([built.net.state_dict()], [turned.net.state_dict()], complaint)
+        heads = [[head.state_dict() for head in model.heads] for model in (built, turned)]
+        _same(heads[0], heads[1][::-1], complaint)
+        self._built(parts[:1])
+
+    def _part(self, group: list[DecodedDataset]) -> QualityModel:
+        parent = self.cls(**self.params).built_from
+        assert parent is not None and parent.depends_on == "nothing", (
+            f"{self.name}: it is built from what does not learn every dataset for itself"
+        )
+        model = new_model(parent)
+        learn(parent, model, group)
+        return model
+
+    def _built(self, parts: Sequence[QualityModel]) -> QualityModel:
+        strategy = self.cls(**self.params)
+        model = new_model(strategy)
+        strategy.build(model, parts)
+        assert model.n_tasks == len(parts), f"{self.name}: {model.n_tasks} heads for {len(parts)} datasets"
+        assert all(bool(t.isfinite().all()) for t in model.state_dict().values()), (
+            f"{self.name}: a weight is not a number"
+        )
+        self._check_answers(model.eval())
+        self._check_stored(strategy, model, 0)
+        return model
 
     def check_penalties(self) -> None:
         """A strategy that has a penalty has one that does something."""

@@ -158,7 +158,8 @@ def _check_answers(found: Integrity, folder: Path, where: str, spec: dict[str, A
     columns = [arrays[n].shape[1] if n in arrays else 0 for n in ("scores", "distances")]
     known.told[folder.name] = _Told(spec, *columns)
     keys, mos = arrays["keys"], arrays["mos"]
-    first, as_keys, as_mos = known.tests.setdefault(canonical(spec.get("test")), (where, keys, mos))
+    about = [spec.get("test"), spec["subset"]] if "subset" in spec else spec.get("test")
+    first, as_keys, as_mos = known.tests.setdefault(canonical(about), (where, keys, mos))
     if not np.array_equal(keys, as_keys):
         what = "other images" if set(keys) != set(as_keys) else "the same images in another order"
         found.problems.append(Problem(where, f"names {what} than {first}, for the same test set", _AGAIN))
@@ -192,6 +193,7 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
         for dataset in record.sequence:
             if dataset not in record.gates:
                 yield f"it names no gate of {dataset}", f"{run_again()}: {command}"
+    yield from _of_validation(record, known)
     columns = Counter({node: 0 for _, node, _ in heads})
     for _, node, column in heads:
         columns[node] = max(columns[node], column + 1)
@@ -217,6 +219,20 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
                 yield f"answers/{answers} {adapted} adapted to the test images", run_again("both")
             if told.heads < columns[node] or (node in gates.values() and told.stages < max(record.stages)):
                 yield f"answers/{answers} lacks a head or stage that is read", run_again("both")
+
+
+def _of_validation(record: RunRecord, known: _Known) -> Iterator[tuple[str, str]]:
+    """Yields answers to validation images that are not those of the node and dataset that name them."""
+    prints = record.facts.get("fingerprints") or {}
+    for node, by_set in record.validation.items():
+        for dataset, answers in by_set.items():
+            told = known.told.get(answers)
+            if told is None and answers in known.folders:
+                yield f"answers/{answers} is broken", run_again("its folder")
+            expected = (node, [dataset, prints.get(dataset)], "val")
+            if told and tuple(told.spec.get(key) for key in ("of", "test", "subset")) != expected:
+                text = f"answers/{answers} is not the answer of {node} to validation images of {dataset}"
+                yield text, run_again("both")
 
 
 def _of_splits(records: Iterable[RunRecord], known: _Known) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from cliqa_bench.reports.audit.recomputed_added import added
 from cliqa_bench.reports.audit.recomputed_intervals import PlainIntervals
 from cliqa_bench.reports.audit.recomputed_orders import OrderRecomputation
 from cliqa_bench.reports.audit.recomputed_pooled import pooled
+from cliqa_bench.reports.audit.recomputed_reading import rescaled, temperature
 from cliqa_bench.reports.measure import is_joint, setting_of
 from cliqa_bench.reports.rows import TABLES, RunGroup, TidyRow
 from cliqa_bench.results.nodes import read_answers
@@ -198,7 +199,10 @@ class Recomputation:
             return None
         columns = [column for _, column in record.steps[step].heads]
         scores = np.array([p["scores"][:, c] for p, c in zip(present, columns, strict=True)], np.float64)
-        mos = present[0]["mos"]
+        mos, told = present[0]["mos"], rescaled(record, step, scores, self._load)
+        if told is None:
+            return None
+        scores = told
         task = record.sequence.index(test) if test in record.sequence else None
         if readout == "oracle":
             return (mos, scores[task]) if task is not None and task < len(scores) else None
@@ -210,10 +214,11 @@ class Recomputation:
         gates = [record.gates.get(s.dataset, "") for s in record.steps[: step + 1]]
         files = [self._load(record.answers.get(gate, {}).get(test)) for gate in gates]
         far = [file["distances"] for file in files if file is not None]
-        if len(far) < len(files):
+        tau = temperature(record, step, self._load)
+        if len(far) < len(files) or tau is None:
             return None
         by_stage = [np.array([d[:, stage - 1] for d in far], np.float64) for stage in record.stages]
-        return mos, gated(scores, by_stage, record.tau, hard=readout == "gate-hard")
+        return mos, gated(scores, by_stage, tau, hard=readout == "gate-hard")
 
     def _contents(self, record: RunRecord, test: str) -> NDArray[Any] | None:
         """Returns (n,) which images of a test set show one content; None where the files do not say."""

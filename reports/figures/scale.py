@@ -137,7 +137,7 @@ def shown_images(source: RunReadout, reader: AnswerReader) -> list[Shown]:
         if kept:
             kept.sort(key=lambda pair: (told.mos[pair[0]], pair[0]))
             image, file = kept[k % len(kept)]
-            weights = gate_weights(answers.distances[image : image + 1], record.tau)[0]
+            weights = gate_weights(answers.distances[image : image + 1], answers.tau)[0]
             scores = answers.scores[image].astype(np.float64)
             title = record.titles.get(test, test)
             mos, quality = float(told.mos[image]), float(told.scores[image])

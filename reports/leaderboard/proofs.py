@@ -89,8 +89,8 @@ def read_proofs(bundle: Path) -> tuple[list[Proof], list[str]]:
 def _proof(body: Any) -> Proof:
     if not isinstance(body, dict) or set(body) != set(Proof.__dataclass_fields__):
         raise ValueError
-    numbers = {name: body[name] for name in ("scores", "distances", "tolerance")}
-    read = {name: math.nan if value is None else float(value) for name, value in numbers.items()}
-    texts = {name: str(body[name]) for name in ("bundle", "node", "who", "when", "machine")}
+    read: dict[str, Any] = {name: str(body[name]) for name in ("bundle", "node", "who", "when", "machine")}
+    for name in ("scores", "distances", "tolerance"):
+        read[name] = math.nan if body[name] is None else float(body[name])
     versions = {str(name): str(value) for name, value in dict(body["versions"]).items()}
-    return Proof(seed=int(body["seed"]), versions=versions, **texts, **read)
+    return Proof(seed=int(body["seed"]), versions=versions, **read)

@@ -112,7 +112,7 @@ def is_order_free(record: RunRecord, reader: AnswerReader) -> bool:
     there. A single head may be a fresh one or the former one trained on: its train node's `spec.json` names
     the datasets it depends on; where that file is gone, the answer is no.
     """
-    if is_joint(record) or len(record.steps) < 2:
+    if is_joint(record) or len(record.steps) < 2 or "tau" in record.reading:  # which other tasks decide
         return False
     last = record.steps[-1].heads
     if len(last) == len(record.steps):

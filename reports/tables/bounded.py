@@ -42,14 +42,14 @@ def _measure(source: RunReadout, reader: AnswerReader) -> dict[float, dict[str, 
     """Returns tolerance -> measure -> value over all test sets; None where answers are missing."""
     record = source.record
     tests = list(_answers(source, reader))
-    if len(tests) < len(record.sequence) or len(record.steps) < 2:
+    if len(tests) < len(record.sequence) or len(record.steps) < 2 or "scores" in record.reading:
         return None
     found = {}
     for tolerance in TOLERANCES:
         used, errors, bounds, agreement = [], [], [], []
         for answers in tests:
             scores = np.asarray(answers.scores, np.float64)
-            weights = gate_weights(answers.distances, record.tau)  # type: ignore[arg-type]
+            weights = gate_weights(answers.distances, answers.tau)  # type: ignore[arg-type]
             needed = needed_heads(weights, tolerance)
             kept = np.where(needed, weights * scores, 0).sum(axis=1)
             used.append(needed.sum(axis=1))

@@ -113,12 +113,19 @@ _OVERHEAD = {
     "centroid values (%)": ("(% of the backbone)", 3),
     "backbone parameters": ("Backbone parameters", 0),
 }
+_MEMORY = {
+    "added memory (images)": ("Added memory (images)", 0),
+    "added memory (values)": ("Added memory (values)", 0),
+}
+_MEMORY_COSTS = ("memory_images", "memory_values")
+"""Runs of 0.1.0 do not have them."""
 
 
 def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns what each method adds per task: learnable parameters and centroid values, by backbone.
 
-    None for runs that did not record their cost.
+    And in all: images of earlier datasets that must stay at hand, and numbers that are kept with them. None
+    for runs that did not record their cost.
     """
     rows: list[TidyRow] = []
     told = set()
@@ -126,7 +133,7 @@ def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         source = next(iter(runs.values()))
         record, cost = source.record, _cost(source)
         # a variant has a row of its own where it costs something else
-        line = (record.strategy, record.backbone, *(cost.get(name) for name in _COSTS))
+        line = (record.strategy, record.backbone, *(cost.get(name) for name in (*_COSTS, *_MEMORY_COSTS)))
         # one row a strategy: under the gate, which needs the centroids, where it has one
         named = "gate" if "gate" in record.rows else min(record.rows)
         adapted = method.setting in ADAPTED  # adds what the models that it adapts do
@@ -138,20 +145,28 @@ def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
                 over_runs("overhead", method, group, metric, {ONCE: value})
                 for metric, value in zip(_OVERHEAD, values, strict=True)
             ]
+            rows += [
+                over_runs("overhead", method, group, metric, {ONCE: float(cost[name])})
+                for metric, name in zip(_MEMORY, _MEMORY_COSTS, strict=True)
+                if name in cost
+            ]
     return rows
 
 
 def shape_overhead(rows: list[TidyRow]) -> Table:
-    """A section per backbone, a row per method."""
-    columns = [head for head, _ in _OVERHEAD.values()]
+    """A section per backbone, a row per method; what nothing keeps has no column."""
+    kept = {row.metric for row in rows if row.metric in _MEMORY and row.value}
+    heads = _OVERHEAD | (_MEMORY if kept else {})
+    rows = [row for row in rows if row.metric in heads]
+    columns = [head for head, _ in heads.values()]
     sections = [
         build(
             backbone,
             [row for row in rows if row.backbone == backbone],
             label_of,
-            lambda row: _OVERHEAD[row.metric][0],
+            lambda row: heads[row.metric][0],
             columns,
-            digits=dict(_OVERHEAD.values()),
+            digits=dict(heads.values()),
             best=(),
         )
         for backbone in unique(row.backbone for row in rows)
@@ -160,6 +175,11 @@ def shape_overhead(rows: list[TidyRow]) -> Table:
         "What a method adds per task: learnable parameters, and numbers that the centroids of its gate "
         "consist of, each also relative to the parameters of the backbone that all tasks share."
     )
+    if kept:
+        caption += (
+            " Added memory: training images of earlier datasets that are seen again, at most, and numbers "
+            "that are kept with them (positions, stored scores), for all tasks together."
+        )
     return Table("overhead", caption, ("Backbone", "Method"), columns, sections)
 
 

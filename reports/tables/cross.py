@@ -25,7 +25,7 @@ def _mean_weights(reader: AnswerReader, record: RunRecord, test: str) -> list[fl
     answers = reader.answers(record, len(record.steps) - 1, test)
     if answers is None or answers.distances is None:
         return [metrics.NAN] * len(record.sequence)
-    return [float(w) for w in gate_weights(answers.distances, record.tau).mean(axis=0)]
+    return [float(w) for w in gate_weights(answers.distances, answers.tau).mean(axis=0)]
 
 
 def _srcc(reader: AnswerReader, runs: Runs, test: str) -> dict[Replicate, float]:
