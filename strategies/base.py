@@ -49,6 +49,7 @@ class Strategy:
         skips_unlabelled: Whether it leaves the model as it is where a dataset has no opinion scores for
             training. Without it, and without `targets`, an order with such a dataset is refused.
         by_gradient: Whether it learns in epochs of gradient steps; where not, `finish` does it all.
+        passes: Passes through the network behind the answer of one head.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
         citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
 
@@ -69,6 +70,7 @@ class Strategy:
     resumable: ClassVar[bool] = True
     skips_unlabelled: ClassVar[bool] = False
     by_gradient: ClassVar[bool] = True
+    passes: ClassVar[int] = 1
     rows: ClassVar[dict[str, str]]
     citation: ClassVar[str | tuple[str, ...]] = ""
     name: ClassVar[str]
@@ -242,6 +244,13 @@ class Strategy:
 
         Raises:
             UserError: If it has no room for them.
+        """
+
+    def check_backbone(self, backbone: type[Backbone]) -> None:
+        """Checks that it can work with a backbone.
+
+        Raises:
+            UserError: If the backbone lacks what it needs.
         """
 
     # -- how a model and its training are made ---------------------------------------------------------------

@@ -46,6 +46,13 @@ class PretrainConfig:
 
 
 SCNN = PretrainConfig()
+SHIPPED_PRETRAINING: dict[str, PretrainConfig] = {
+    "scnn": SCNN,
+    # tokens of 16 pixels: larger crops, or there are only 25; steps are cheap, and a transformer needs more
+    "vit_mini": PretrainConfig(size=96, steps=6000, lr=1e-3),
+}
+"""How the weights in the package were made, by backbone."""
+
 DISTORTION_BN: dict[PresetName, PretrainConfig] = {
     "paper": PretrainConfig(size=224, steps=600, batch=32, lr=1e-3, norms_only=True),
     # crops of the preset's size, and a sixth of the steps' work: minutes of a CPU, not an hour
