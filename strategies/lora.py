@@ -8,6 +8,7 @@ is no batch normalisation, in transformers, and in convolutions, too. See docs/a
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -110,5 +111,6 @@ def _shapes_of(backbone: type[Backbone]) -> FeatureNet:
     """Returns the network with shapes instead of numbers."""
     import torch
 
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*meta parameter")  # of a part whose weights are in the package
         return backbone.network(None)

@@ -53,11 +53,18 @@ FIELDS: dict[str, Any] = {
     "objective": "fidelity", "head_penalty": 0.5, "hold": "none",
     "liqe.tasks": "qs", "liqe_cl.tasks": "qs", "weighting": "equal", "temperature": 5.0, "freeze_text": True,
     "learn_scale": True, "pooling": "pairs", "labels": "repaired", "ties": "half", "distortion": "binary",
-    "views": 2, "images": 3,
+    "views": 2, "images": 3, "rank": 2, "alpha": 16.0, "where": "mlp", "pool": 8, "length": 3, "top": 2,
+    "pull": 0.1,
 }  # fmt: skip
 """Another value of every hyper-parameter than its default; with its strategy's name where they differ."""
 READING = {"centroids": {"gates"}, "gate_bn": {"gates"}, "tau": set(), "stages": set()}
 """Hyper-parameters of reading, and what they name: on ResNet-18, whose gate has a normalisation to choose."""
+
+ON_A_VIT = {
+    ("lora", "where"),
+    *(("prompt", f.name) for f in dataclasses.fields(registry.load("strategies", "prompt"))),
+}
+"""Fields that need another backbone than ResNet-18, which has neither attention nor tokens."""
 
 STRATEGY_FIELDS = [
     (name, field.name)
@@ -77,10 +84,12 @@ def laid_out(data: Path, out: Path, *words: str, strategy: str = "tsn") -> Plan:
 
 
 @pytest.fixture(scope="module")
-def usual(miniatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Plan]:
+def usual(miniatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
     """Returns what lays out a strategy as it is; once for all tests."""
     return functools.cache(
-        lambda strategy: laid_out(miniatures, tmp_path_factory.mktemp("usual"), strategy=strategy)
+        lambda strategy, *words: laid_out(
+            miniatures, tmp_path_factory.mktemp("usual"), *words, strategy=strategy
+        )
     )
 
 
@@ -125,7 +134,7 @@ def test_a_field_of_training_names_what_depends_on_it_and_reaches_the_learner(
     miniatures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    usual: Callable[[str], Plan],
+    usual: Callable[..., Plan],
     name: str,
 ) -> None:
     value = TRAINING[name]
@@ -143,14 +152,17 @@ def test_a_field_of_training_names_what_depends_on_it_and_reaches_the_learner(
 
 @pytest.mark.parametrize(("strategy", "name"), STRATEGY_FIELDS)
 def test_a_strategy_s_field_gives_new_names_to_what_depends_on_it(
-    miniatures: Path, tmp_path: Path, usual: Callable[[str], Plan], strategy: str, name: str
+    miniatures: Path, tmp_path: Path, usual: Callable[..., Plan], strategy: str, name: str
 ) -> None:
     value = FIELDS.get(f"{strategy}.{name}", FIELDS.get(name))
     text = str(list(value)) if isinstance(value, tuple) else str(value)
-    before = usual(strategy)
-    after = laid_out(miniatures, tmp_path, "--set", f"{strategy}.{name}={text}", strategy=strategy)
+    words = ("--backbone", "vit_mini") if (strategy, name) in ON_A_VIT else ()
+    before = usual(strategy, *words)
+    after = laid_out(miniatures, tmp_path, *words, "--set", f"{strategy}.{name}={text}", strategy=strategy)
     gated = bool(before.gates)
     kinds = READING.get(name, {"train"})
+    if words and name == "gate_bn":  # it is the backbone's own
+        kinds = set()
     assert new_names(before, after) == with_answers(kinds if gated or kinds == {"train"} else set())
     if kinds == {"train"}:  # SS-IQA's first experience does not depend on what matters in later ones
         shared = list(before.train)[:1] if strategy == "ssiqa" and name in BLOCKS_ALONE else []

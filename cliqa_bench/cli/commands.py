@@ -404,9 +404,7 @@ def _pretrain(args: Namespace, command: str) -> int:
     if args.precision not in ("fp32", "bf16"):
         raise unknown("precision", args.precision, ("fp32", "bf16"))
     shipped = SHIPPED_PRETRAINING[args.backbone]
-    config = replace(
-        shipped, seed=args.seed, steps=args.steps or shipped.steps, precision=args.precision
-    )
+    config = replace(shipped, seed=args.seed, steps=args.steps or shipped.steps, precision=args.precision)
     backbone = registry.load("backbones", args.backbone)
     from cliqa_bench.models.pretraining import pretrain
     from cliqa_bench.system.compute import resolve_device
@@ -444,6 +442,8 @@ COMMANDS: dict[str, Command] = {
     "cite": Command("print what to cite for runs, as BibTeX", _cite_arguments, _cite),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
-    "pretrain": Command("pre-train a small backbone on generated distortions", _pretrain_arguments, _pretrain),
+    "pretrain": Command(
+        "pre-train a small backbone on generated distortions", _pretrain_arguments, _pretrain
+    ),
 }
 GROUPS = {"data": "make, check and print datasets", "weights": "convert files of weights"}

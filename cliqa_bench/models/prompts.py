@@ -46,7 +46,9 @@ class PromptPool(nn.Module):
             (B, N) int64.
         """
         with torch.autocast(queries.device.type, enabled=False):  # bfloat16 would tie keys
-            similarity = functional.normalize(queries.float(), dim=1) @ functional.normalize(self.keys, dim=1).T
+            similarity = (
+                functional.normalize(queries.float(), dim=1) @ functional.normalize(self.keys, dim=1).T
+            )
         found = similarity.topk(self.top, dim=1)
         return found.values, found.indices
 
