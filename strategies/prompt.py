@@ -28,7 +28,7 @@ class Prompt(Strategy):
     """Learning to prompt.
 
     Attributes:
-        pool: Number M of prompts, at least `top`.
+        prompts: Number M of prompts in the pool, at least `top`.
         length: Tokens of a prompt; at least 1.
         top: Prompts N that an image takes; at least 1.
         pull: Factor of the term that draws the chosen keys to the images; at least 0, and with 0 the keys
@@ -42,7 +42,7 @@ class Prompt(Strategy):
     )
     passes: ClassVar[int] = 2
 
-    pool: int = 10
+    prompts: int = 10
     length: int = 5
     top: int = 5
     pull: float = 0.5
@@ -58,7 +58,7 @@ class Prompt(Strategy):
         super().__post_init__()
         self.require("length", least=1)
         self.require("top", least=1)
-        self.require("pool", least=self.top, why=" (prompt.top)")
+        self.require("prompts", least=self.top, why=" (prompt.top)")
         self.require("pull", least=0)
 
     @property
@@ -70,7 +70,7 @@ class Prompt(Strategy):
         """Returns the pool that all tasks share."""
         from cliqa_bench.models.prompts import SharedPrompts
 
-        return SharedPrompts(self.pool, self.length, self.top)
+        return SharedPrompts(self.prompts, self.length, self.top)
 
     def check_backbone(self, backbone: type[Backbone]) -> None:
         """Checks that the backbone has tokens.
@@ -80,8 +80,8 @@ class Prompt(Strategy):
         """
         if not backbone.has_tokens:
             raise UserError(
-                f"prompt needs a plain vision transformer, and {backbone.title} is none; take --backbone vit_mini "
-                "or one of timm's, such as timm:vit_tiny_patch16_224"
+                f"prompt needs a plain vision transformer, and {backbone.title} is none; take --backbone "
+                "vit_mini, or one of timm's, such as timm:vit_tiny_patch16_224"
             )
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:

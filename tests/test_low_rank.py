@@ -89,15 +89,12 @@ def test_adapters_of_zeros_change_no_bit_of_the_frozen_network(name: str) -> Non
     with torch.no_grad():
         wanted, found, off = frozen(images()), model.features(images(), 0), model.features(images())
         merged = Scorer(model).nets[0](images())
-    for x, y, z in zip(
-        (wanted.final, *wanted.stages), (found.final, *found.stages), (off.final, *off.stages)
-    ):
-        assert torch.equal(x, y)
-        assert torch.equal(x, z)
-    # BatchNorm is folded into the convolutions there; without it, nothing differs
-    torch.testing.assert_close(
-        merged.final, wanted.final, rtol=0, atol=1e-6 if name in ("scnn", "resnet18") else 0
-    )
+    for other in (found, off):
+        assert torch.equal(other.final, wanted.final)
+        assert all(torch.equal(x, y) for x, y in zip(other.stages, wanted.stages, strict=True))
+    # BatchNorm is folded into the convolutions there; without one, nothing differs
+    rounding = 1e-6 if name in ("scnn", "resnet18") else 0
+    torch.testing.assert_close(merged.final, wanted.final, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -177,7 +174,7 @@ def test_pytorchs_attention_and_depthwise_convolutions_have_adapters(where: Any,
     ],
 )
 def test_a_task_stores_its_adapters_and_head_and_nothing_else(name: str, where: Any) -> None:
-    model, frozen = model_on(name, tasks=2, rank=2, where=where)
+    model, _ = model_on(name, tasks=2, rank=2, where=where)
     own, backbone = model.own_state(), registry.load("backbones", name)
     assert all(n.startswith("heads.") or ".tasks." in n for n in own)
     added = sum(t.numel() for n, t in own.items() if n.startswith("heads.0") or ".tasks.0." in n)

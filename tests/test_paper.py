@@ -15,7 +15,6 @@ from cliqa_bench.settings import paper_runs
 from cliqa_bench.settings.choice import choose
 from cliqa_bench.settings.resolve import paper_configs
 
-
 STRATEGIES = [name for name in registry.names("strategies") if name != "prompt"]  # needs a transformer
 
 

@@ -53,7 +53,7 @@ FIELDS: dict[str, Any] = {
     "objective": "fidelity", "head_penalty": 0.5, "hold": "none",
     "liqe.tasks": "qs", "liqe_cl.tasks": "qs", "weighting": "equal", "temperature": 5.0, "freeze_text": True,
     "learn_scale": True, "pooling": "pairs", "labels": "repaired", "ties": "half", "distortion": "binary",
-    "views": 2, "images": 3, "rank": 2, "alpha": 16.0, "where": "mlp", "pool": 8, "length": 3, "top": 2,
+    "views": 2, "images": 3, "rank": 2, "alpha": 16.0, "where": "mlp", "prompts": 8, "length": 3, "top": 2,
     "pull": 0.1,
 }  # fmt: skip
 """Another value of every hyper-parameter than its default; with its strategy's name where they differ."""

@@ -24,8 +24,8 @@ class ViTMini(Backbone):
 
     title = "ViT-mini"
     citation = (
-        "A. Dosovitskiy, L. Beyer, A. Kolesnikov, D. Weissenborn, X. Zhai, T. Unterthiner, et al.: An image is "
-        "worth 16x16 words: Transformers for image recognition at scale. ICLR 2021",
+        "A. Dosovitskiy, L. Beyer, A. Kolesnikov, D. Weissenborn, X. Zhai, T. Unterthiner, et al.: An image "
+        "is worth 16x16 words: Transformers for image recognition at scale. ICLR 2021",
         "T. Xiao, M. Singh, E. Mintun, T. Darrell, P. Dollar, R. Girshick: Early convolutions help "
         "transformers see better. NeurIPS 2021",
     )

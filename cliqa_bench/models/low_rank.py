@@ -77,8 +77,9 @@ class LowRank(nn.Module):
         if self.active is None:
             return weight
         factors: Any = self.tasks[self.active]
-        with torch.autocast(weight.device.type, enabled=False):  # 0 stays 0, but small changes lose digits
-            return weight + self.scale * (factors.up @ factors.down).view(weight.shape)
+        with torch.autocast(weight.device.type, enabled=False):  # bfloat16 would lose small changes
+            product: Tensor = factors.up @ factors.down
+        return weight + self.scale * product.view(weight.shape)
 
 
 class LowRankAdapters(TaskView):

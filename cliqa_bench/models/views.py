@@ -29,10 +29,10 @@ class TaskView:
     shared: ClassVar[bool] = False
 
     def install(self, net: FeatureNet) -> None:
-        """Readies a network, once, before its first task. The global generator is seeded when it is called."""
+        """Readies a network, once, before its first task; the global generator is seeded."""
 
     def add_task(self, net: FeatureNet) -> None:
-        """Adds what a further task owns. The global generator is seeded, alike for all tasks."""
+        """Adds what a further task owns; the global generator is seeded, alike for all tasks."""
         raise NotImplementedError
 
     def use(self, net: FeatureNet, task: int | None) -> None:
