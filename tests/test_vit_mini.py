@@ -1,4 +1,4 @@
-"""ViT-mini: what it computes is PyTorch's own transformer; its weights, where they came from, what they know."""
+"""ViT-mini: what it computes is PyTorch's own transformer; where its weights came from, what they know."""
 
 from typing import Any
 
