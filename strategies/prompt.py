@@ -37,7 +37,7 @@ class Prompt(Strategy):
 
     rows: ClassVar[dict[str, str]] = {"last": "L2P", "gate": "L2P-KG", "oracle": "L2P-O"}
     citation: ClassVar[str | tuple[str, ...]] = (
-        "Z. Wang, Z. Zhang, C.-Y. Lee, H. Zhang, R. Sun, X. Ren, et al.: Learning to prompt for continual "
+        "Z. Wang, Z. Zhang, C.-Y. Lee, H. Zhang, R. Sun, X. Ren et al.: Learning to prompt for continual "
         "learning. CVPR 2022"
     )
     passes: ClassVar[int] = 2

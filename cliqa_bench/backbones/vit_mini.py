@@ -24,7 +24,7 @@ class ViTMini(Backbone):
 
     title = "ViT-mini"
     citation = (
-        "A. Dosovitskiy, L. Beyer, A. Kolesnikov, D. Weissenborn, X. Zhai, T. Unterthiner, et al.: An image "
+        "A. Dosovitskiy, L. Beyer, A. Kolesnikov, D. Weissenborn, X. Zhai, T. Unterthiner et al.: An image "
         "is worth 16x16 words: Transformers for image recognition at scale. ICLR 2021",
         "T. Xiao, M. Singh, E. Mintun, T. Darrell, P. Dollar, R. Girshick: Early convolutions help "
         "transformers see better. NeurIPS 2021",
@@ -33,7 +33,7 @@ class ViTMini(Backbone):
     feature_size = 96
     norm_channels = 1248
     n_parameters = 765_424
-    gmacs = 0.20
+    gmacs = 0.25
     gate_net = "own"
     has_tokens = True
 
