@@ -32,6 +32,9 @@ NOT_COMPARABLE = "not comparable with published numbers"
 GENERATED = f"generated miniatures: {NOT_COMPARABLE}"
 """What is said of numbers where all data is generated; see `RunGroup.caution`."""
 
+UNTRAINED = "no pre-training"
+"""What is said of numbers of a backbone whose weights were random: they are in no ranking."""
+
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
 TABLES = ("III", "IV", "V", "VI", "Fig. 4", "")
 """Where the numbers stand that runs are measured in; further tables are parts of the report."""
@@ -123,6 +126,12 @@ class RunGroup:
             return GENERATED
         kinds = " beside ".join(f"{kind} ({', '.join(titles)})" for kind, titles in self._by_kind.items())
         return f"{kinds}: {NOT_COMPARABLE}"
+
+    @cached_property
+    def untrained(self) -> list[str]:
+        """Backbones whose weights were random when the runs began; all runs of a backbone have the same."""
+        found = {r.backbone for r in self.records if str(r.facts.get("weights")).startswith("random")}
+        return sorted(found)
 
     def is_finished(self, record: RunRecord) -> bool:
         """Tells whether all answers of a run are there."""
@@ -250,7 +259,8 @@ class Tidy:
     Attributes:
         group: The runs.
         rows: One number each, in the order of `results.csv`.
-        notes: One line each: superseded runs, predictions without a correlation.
+        notes: One line each: backbones without pre-training, superseded runs, predictions without a
+            correlation.
         missing: What is unfinished, one line each, with the command that finishes it.
     """
 
@@ -310,7 +320,11 @@ def tidy(group: RunGroup, reader: AnswerReader) -> Tidy:
     rows.sort(key=lambda r: (TABLES.index(r.table), first[_line_of(r)]))
     problems = list(dict.fromkeys(p for m in done for p in m.problems))
     steep = _steep([s for m in done for s in m.steep])
-    return Tidy(group, rows, [*notes, *problems, *steep], unfinished_lines(group))
+    untrained = [
+        f"{name} was not pre-trained (--weights random): its rows are in no ranking"
+        for name in group.untrained
+    ]
+    return Tidy(group, rows, [*untrained, *notes, *problems, *steep], unfinished_lines(group))
 
 
 def _steep(found: list[str]) -> list[str]:
@@ -376,7 +390,8 @@ def _rows(
                 continue
         found = spread(values)
         adapted = ADAPTED_NOTE if line.setting in ADAPTED else ""
-        notes = [cell.note, adapted, found.note, group.caution]
+        untrained = UNTRAINED if line.backbone in group.untrained else ""
+        notes = [cell.note, adapted, found.note, untrained, group.caution]
         note = "; ".join(part for part in notes if part)
         about = (*line, cell.length, cell.train, cell.test, cell.metric)
         for table in [""] if elsewhere else _tables(group, line, cell, steps):

@@ -57,6 +57,7 @@ class Strategy:
         by_gradient: Whether it learns in epochs of gradient steps; where not, `finish` does it all.
         transductive: Whether it adapts to the test images, without their labels, before it scores them; see
             `adapt`. Its answers may depend on the batch then, and its rows stand in sections of their own.
+        passes: Passes through the network behind the answer of one head.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
         citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
 
@@ -78,6 +79,7 @@ class Strategy:
     skips_unlabelled: ClassVar[bool] = False
     by_gradient: ClassVar[bool] = True
     transductive: ClassVar[bool] = False
+    passes: ClassVar[int] = 1
     rows: ClassVar[dict[str, str]]
     citation: ClassVar[str | tuple[str, ...]] = ""
     name: ClassVar[str]
@@ -270,6 +272,13 @@ class Strategy:
 
         Raises:
             UserError: If it has no room for them.
+        """
+
+    def check_backbone(self, backbone: type[Backbone]) -> None:
+        """Checks that it can work with a backbone.
+
+        Raises:
+            UserError: If the backbone lacks what it needs.
         """
 
     # -- how a model and its training are made ---------------------------------------------------------------

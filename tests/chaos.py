@@ -280,7 +280,8 @@ def small_pretrain() -> None:
 
     from cliqa_bench.models import pretraining, pretraining_config
 
-    pretraining_config.SCNN = replace(pretraining_config.SCNN, pictures=4, size=32, batch=8)
+    small = replace(pretraining_config.SCNN, pictures=4, size=32, batch=8)
+    pretraining_config.SHIPPED_PRETRAINING["scnn"] = small
     pretraining.CHECKPOINT_EVERY = 3
 
 

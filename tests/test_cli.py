@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -22,6 +23,7 @@ from cliqa_bench.cli.listing import PART_TEXTS, READOUT_TEXTS
 from cliqa_bench.cli.parser import build_parser, main
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
+from cliqa_bench.models.pretraining_config import SCNN, SHIPPED_PRETRAINING
 from cliqa_bench.order_designs import WORDS
 from cliqa_bench.readouts import READOUTS
 from cliqa_bench.reports import report
@@ -171,10 +173,15 @@ def test_pretrain(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     train = fake("cliqa_bench.models.pretraining", pretrain=0.75)["pretrain"]
     fake("cliqa_bench.system.compute", resolve_device="a device")
     assert main(["pretrain", "--to", "w.safetensors", "--seed", "2", "--steps", "9"]) == 0
-    (to, device, config, command), _ = train.call_args
-    assert (to, device, config.seed, config.steps) == (Path("w.safetensors"), "a device", 2, 9)
+    (backbone, to, device, config, command), _ = train.call_args
+    assert (backbone.name, to, device) == ("scnn", Path("w.safetensors"), "a device")
+    assert config == replace(SCNN, seed=2, steps=9)
     assert command == "python -m cliqa_bench pretrain --to w.safetensors --seed 2 --steps 9"
     assert "0.750" in capsys.readouterr().out
+    assert main(["pretrain", "--backbone", "vit_mini"]) == 0
+    (backbone, to, _, config, _), _ = train.call_args
+    assert (backbone.name, to) == ("vit_mini", Path("vit_mini.safetensors"))
+    assert config == SHIPPED_PRETRAINING["vit_mini"] != SCNN
 
 
 def test_data_ratings_of_the_miniatures(miniatures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,6 +271,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("data ratings live --data /no/where", "no folder /no/where (--data)"),
         ("data check --datasets live,bdi", "unknown dataset 'bdi' (did you mean 'bid'?)"),
         ("pretrain --steps 0", "--steps must be at least 1, not 0"),
+        ("pretrain --backbone vgg16", "unknown backbone to pre-train 'vgg16'; there is: scnn, vit_mini"),
     ],
 )
 def test_misuse_gets_one_line(words: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def test_the_classifier_reads_features_before_they_get_unit_length():
 
 def test_the_weights_file_says_how_it_was_made(tmp_path):
     path = tmp_path / "scnn.safetensors"
-    accuracy = pretraining.pretrain(path, CPU, TINY, "the command")
+    accuracy = pretraining.pretrain(scnn, path, CPU, TINY, "the command")
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     assert facts["command"] == "the command"

@@ -20,7 +20,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.reports.figures.curves import draw_psi
 from cliqa_bench.reports.render import csv_text, escape_md, escape_tex, latex, markdown, number
 from cliqa_bench.reports.report import TABLE_FORMATS, ReportResult, write_report
-from cliqa_bench.reports.rows import GENERATED, RunGroup, TidyRow
+from cliqa_bench.reports.rows import GENERATED, UNTRAINED, RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import TableValue, only_best, shape
 from cliqa_bench.results.nodes import read_answers, write_answers
 from cliqa_bench.results.records import RunRecord, read_records, write_record
@@ -436,6 +436,16 @@ def test_several_backbones_stand_beside_each_other(tmp_path: Path) -> None:
     assert r"| TSN-IQA \[S-CNN\] |" in (tmp_path / "report" / "table_IV.md").read_text()
 
 
+def test_what_was_not_pre_trained_is_marked_and_in_no_ranking(tmp_path: Path) -> None:
+    record = recorded.record_tsn(tmp_path, weights="0123")
+    facts = {**record.facts, "weights": "random+4567"}
+    write_record(tmp_path, replace(record, backbone="ResNet-18", facts=facts))
+    result = write_report(tmp_path, figures=False)
+    assert "ResNet-18 was not pre-trained (--weights random): its rows are in no ranking" in result.summary
+    notes = {(r.backbone, r.note.split("; ")[0]) for r in rows_of(tmp_path, metric="mSRCC")}
+    assert ("ResNet-18", UNTRAINED) in notes and ("S-CNN", UNTRAINED) not in notes
+
+
 # ------------------------------------------------------------------------------------------- shapes and looks
 
 
@@ -462,6 +472,15 @@ def test_results_of_future_tasks_are_never_bold_and_do_not_compete() -> None:
     future, own, other = TableValue(0.9, gray=True), TableValue(0.8), TableValue(0.7)
     assert [value.bold for value in only_best([future, own, other])] == [False, True, False]
     assert [value.bold for value in only_best([future, own, other], min)] == [False, False, True]
+
+
+def test_what_was_not_pre_trained_is_never_bold_and_does_not_compete() -> None:
+    assert bold_of({"A": 0.9, "B": 0.8}, note=f"{UNTRAINED}; {GENERATED}") == []
+    values = [
+        row("V", m, "mSRCC", v, note=n) for m, v, n in (("A", 0.9, UNTRAINED), ("B", 0.8, ""), ("C", 0.7, ""))
+    ]
+    cells = shape("V", values).sections[0].rows
+    assert [cell[0].bold for _, cell in cells] == [False, True, False]
 
 
 def test_numbers_as_printed() -> None:

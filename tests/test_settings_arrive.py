@@ -56,8 +56,9 @@ FIELDS: dict[str, Any] = {
     "learn_scale": True, "pooling": "pairs", "labels": "repaired", "ties": "half", "distortion": "binary",
     "views": 2, "images": 3, "adapt_by": "rank", "batch": 5, "prior": 2.0, "side": 64,
     "distortions": ("kadid:jpeg",), "levels": (2.0, 4.0, 5.0), "steps": 4, "lr": 0.01,
-    "alpha": 0.7, "beta": 0.9, "rule": "arithmetic", "scale": 0.6,
+    "derpp.alpha": 0.7, "beta": 0.9, "rule": "arithmetic", "scale": 0.6,
     "gate_features": "standard", "tau_from": "validation", "scores": "standard",
+    "rank": 2, "alpha": 16.0, "where": "mlp", "prompts": 8, "length": 3, "top": 2, "pull": 0.1,
 }  # fmt: skip
 """Another value of every hyper-parameter than its default; with its strategy's name where they differ."""
 READING: dict[str, set[str]] = {
@@ -68,6 +69,11 @@ READING: dict[str, set[str]] = {
 
 ANSWERING = [f.name for f in dataclasses.fields(TTA) if f.metadata.get("answering")]
 """Hyper-parameters of a transductive strategy that name answers alone."""
+ON_A_VIT = {
+    ("lora", "where"),
+    *(("prompt", f.name) for f in dataclasses.fields(registry.load("strategies", "prompt"))),
+}
+"""Fields that need another backbone than ResNet-18, which has neither attention nor tokens."""
 
 STRATEGY_FIELDS = [
     (name, field.name)
@@ -87,10 +93,12 @@ def laid_out(data: Path, out: Path, *words: str, strategy: str = "tsn") -> Plan:
 
 
 @pytest.fixture(scope="module")
-def usual(miniatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Plan]:
+def usual(miniatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
     """Returns what lays out a strategy as it is; once for all tests."""
     return functools.cache(
-        lambda strategy: laid_out(miniatures, tmp_path_factory.mktemp("usual"), strategy=strategy)
+        lambda strategy, *words: laid_out(
+            miniatures, tmp_path_factory.mktemp("usual"), *words, strategy=strategy
+        )
     )
 
 
@@ -135,7 +143,7 @@ def test_a_field_of_training_names_what_depends_on_it_and_reaches_the_learner(
     miniatures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    usual: Callable[[str], Plan],
+    usual: Callable[..., Plan],
     name: str,
 ) -> None:
     value = TRAINING[name]
@@ -153,21 +161,24 @@ def test_a_field_of_training_names_what_depends_on_it_and_reaches_the_learner(
 
 @pytest.mark.parametrize(("strategy", "name"), STRATEGY_FIELDS)
 def test_a_strategy_s_field_gives_new_names_to_what_depends_on_it(
-    miniatures: Path, tmp_path: Path, usual: Callable[[str], Plan], strategy: str, name: str
+    miniatures: Path, tmp_path: Path, usual: Callable[..., Plan], strategy: str, name: str
 ) -> None:
     value = FIELDS.get(f"{strategy}.{name}", FIELDS.get(name))
     text = str(list(value)) if isinstance(value, tuple) else str(value)
-    before, more = usual(strategy), list[str]()
+    words = ["--backbone", "vit_mini"] if (strategy, name) in ON_A_VIT else []
+    before = usual(strategy, *words)
     if name in ANSWERING:  # by default half of them do not matter
-        more = ["--set", "tta.adapt_by=both"]
-        before = laid_out(miniatures, tmp_path, *more, strategy=strategy)
-    after = laid_out(miniatures, tmp_path, *more, "--set", f"{strategy}.{name}={text}", strategy=strategy)
+        words = ["--set", "tta.adapt_by=both"]
+        before = laid_out(miniatures, tmp_path, *words, strategy=strategy)
+    after = laid_out(miniatures, tmp_path, *words, "--set", f"{strategy}.{name}={text}", strategy=strategy)
     if name in ANSWERING:
         assert new_names(before, after) == {"answers"}
         assert {getattr(made, name) for made in after.choice.strategies} == {value}
         return
     gated = bool(before.gates)
     kinds = READING.get(name, {"train"})
+    if words and name == "gate_bn":  # it is the backbone's own
+        kinds = set()
     assert new_names(before, after) == with_answers(kinds if gated or kinds == {"train"} else set())
     if kinds == {"train"}:  # SS-IQA's first experience does not depend on what matters in later ones
         shared = list(before.train)[:1] if strategy == "ssiqa" and name in BLOCKS_ALONE else []

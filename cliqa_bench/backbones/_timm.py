@@ -64,16 +64,16 @@ class TimmBackbone(Backbone):
         """See the base class; the file may be a safetensors or a torch file in timm's own layout."""
         import timm
 
-        from cliqa_bench.backbones._timm_net import TimmNet
+        from cliqa_bench.backbones._timm_net import timm_net
 
         if weights is None:
-            return TimmNet(timm.create_model(cls.model, **cls.options), cls.blocks)
+            return timm_net(timm.create_model(cls.model, **cls.options), cls.blocks)
         try:
             net = cls._loaded(file=str(weights))
         except (RuntimeError, KeyError):  # for want of its classifier?
             net = cls._loaded(state_dict=cls._with_own_classifier(weights), label_offset=0)
             net.pretrained_cfg.pop("state_dict")
-        return TimmNet(net, cls.blocks)
+        return timm_net(net, cls.blocks)
 
     @classmethod
     def _loaded(cls, **source: Any) -> Any:
@@ -146,8 +146,8 @@ def _examine(name: str) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from cliqa_bench.backbones._timm_net import TimmNet
-    from cliqa_bench.backbones.staged import NORMS
+    from cliqa_bench.backbones._timm_net import timm_net
+    from cliqa_bench.backbones.staged import NORMS, TokenNet
 
     options = ANY_SIZE
     with torch.device("meta"), torch.no_grad():
@@ -159,7 +159,7 @@ def _examine(name: str) -> dict[str, Any]:
         model.eval()
         _, maps = model.forward_intermediates(torch.empty(1, 3, 224, 224))
         blocks = _blocks([tuple(m.shape[2:]) for m in maps])
-        net = TimmNet(model, blocks).eval()
+        net = timm_net(model, blocks).eval()
         with FlopCounterMode(display=False) as counter:
             final, stages = net(torch.empty(1, 3, 224, 224))
         net(torch.empty(1, 3, *ODD_SIZE))
@@ -174,6 +174,7 @@ def _examine(name: str) -> dict[str, Any]:
         "norm_parameters": sum(map(sum, norms)),
         "n_parameters": sum(p.numel() for p in net.parameters()),
         "gmacs": counter.get_total_flops() / 2e9,
+        "has_tokens": isinstance(net, TokenNet),
         "options": options,
         "blocks": blocks,
     }

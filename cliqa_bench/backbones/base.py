@@ -39,6 +39,8 @@ class Backbone(ABC):
         citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
         gate_net: Which normalisation the gate's features use: the backbone's "own" (it was pre-trained on
             distortions), or a "distortion-bn" that `pretrain` makes (the paper's distortion-aware BN).
+        has_tokens: Whether it is a transformer before whose tokens others can be put
+            (`backbones.staged.TokenNet`).
     """
 
     name: ClassVar[str]
@@ -52,6 +54,7 @@ class Backbone(ABC):
     gate_stages: ClassVar[tuple[int, ...]] = (3, 4)
     gate_net: ClassVar[GateNet] = "distortion-bn"
     citation: ClassVar[str | tuple[str, ...]] = ""
+    has_tokens: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """Names the backbone after its file."""

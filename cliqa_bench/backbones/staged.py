@@ -101,3 +101,52 @@ class StagedNet(FeatureNet):
         # a mean in float32 even of bfloat16 maps: its three digits would tie images
         stages = tuple(maps.mean(dim=(2, 3), dtype=torch.float32) for maps in self.maps(images))
         return Features(stages[-1], stages)
+
+
+class TokenNet(FeatureNet):
+    """A transformer whose tokens can be reached: others may be put before those of an image.
+
+    Attributes:
+        prompts: Takes what the network without prompts says of images, (B, d), to the tokens that come before
+            those of the images, (B, k, d); None for none.
+        width: Length d of a token.
+    """
+
+    prompts: nn.Module | None
+    width: int
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Returns the tokens of images (B, 3, H, W) as the first block reads them, (B, n, d)."""
+        raise NotImplementedError
+
+    def encode(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Sends tokens (B, n, d) through the blocks.
+
+        Returns:
+            What the last normalisation makes of them, (B, n, d), and the tokens after each stage.
+        """
+        raise NotImplementedError
+
+    def summary(self, tokens: Tensor) -> Tensor:
+        """Returns what the heads read, (B, d), of what `encode` makes of an image's tokens, (B, n, d)."""
+        return self.read_from(tokens)
+
+    def read_from(self, tokens: Tensor) -> Tensor:
+        """Returns the mean (B, d) of some of the tokens that `encode` returns, (B, k, d)."""
+        return tokens.mean(dim=1, dtype=torch.float32)
+
+    def prompted(self, images: Tensor) -> Features:
+        """Returns the features of images before they get unit length, read from their prompts.
+
+        The final ones are the mean over the prompts, those of the stages the mean over the image's own
+        tokens. No gradient reaches what chooses the prompts.
+        """
+        assert self.prompts is not None
+        tokens = self.embed(images)
+        with torch.no_grad():
+            query = self.summary(self.encode(tokens)[0])
+        before = self.prompts(query)
+        final, after = self.encode(torch.cat([before.to(tokens.dtype), tokens], dim=1))
+        count = before.shape[1]
+        stages = tuple(some[:, count:].mean(dim=1, dtype=torch.float32) for some in after)
+        return Features(self.read_from(final[:, :count]), stages)

@@ -389,13 +389,8 @@ def _bench(args: Namespace, command: str) -> int:
 
 
 def _pretrain_arguments(add: Add) -> None:
-    add(
-        "--to",
-        type=str,
-        default="scnn.safetensors",
-        metavar="FILE",
-        help="weights (default: scnn.safetensors)",
-    )
+    add("--backbone", type=str, default="scnn", metavar="NAME", help="scnn or vit_mini (default: scnn)")
+    add("--to", type=str, metavar="FILE", help="weights (default: the backbone's name, .safetensors)")
     add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
     add("--steps", type=int, metavar="N", help="optimiser steps (default: what the shipped weights had)")
@@ -404,18 +399,23 @@ def _pretrain_arguments(add: Add) -> None:
 
 
 def _pretrain(args: Namespace, command: str) -> int:
-    from cliqa_bench.models.pretraining_config import SCNN
+    from cliqa_bench.extensions import registry
+    from cliqa_bench.models.pretraining_config import SHIPPED_PRETRAINING
 
+    if args.backbone not in SHIPPED_PRETRAINING:
+        raise unknown("backbone to pre-train", args.backbone, SHIPPED_PRETRAINING)
     if args.steps is not None and args.steps < 1:
         raise UserError(f"--steps must be at least 1, not {args.steps}")
     if args.precision not in ("fp32", "bf16"):
         raise unknown("precision", args.precision, ("fp32", "bf16"))
-    config = replace(SCNN, seed=args.seed, steps=args.steps or SCNN.steps, precision=args.precision)
+    shipped = SHIPPED_PRETRAINING[args.backbone]
+    config = replace(shipped, seed=args.seed, steps=args.steps or shipped.steps, precision=args.precision)
+    backbone = registry.load("backbones", args.backbone)
     from cliqa_bench.models.pretraining import pretrain
     from cliqa_bench.system.compute import resolve_device
 
-    to = user_path(args.to)
-    accuracy = pretrain(to, resolve_device(args.device), config, command)
+    to = user_path(args.to or f"{args.backbone}.safetensors")
+    accuracy = pretrain(backbone, to, resolve_device(args.device), config, command)
     print(f"{to}: tells distortions apart with an accuracy of {accuracy:.3f}; use it with --weights")
     return 0
 
@@ -462,7 +462,9 @@ COMMANDS: dict[str, Command] = {
     "cite": Command("print what to cite for runs, as BibTeX", _cite_arguments, _cite),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
-    "pretrain": Command("pre-train S-CNN on generated distortions", _pretrain_arguments, _pretrain),
+    "pretrain": Command(
+        "pre-train a small backbone on generated distortions", _pretrain_arguments, _pretrain
+    ),
 }
 GROUPS = {
     "data": "make, check and print datasets",

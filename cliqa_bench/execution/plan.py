@@ -185,14 +185,15 @@ def make_plan(choice: Choice, materials: dict[str, LabelledDataset], facts: dict
         facts: Goes into every run record (versions, command, ...).
 
     Raises:
-        UserError: If a reading choice is out of range, an order is longer than a strategy can learn, or two
-            strategies have a row of one name.
+        UserError: If a reading choice is out of range, an order is longer than a strategy can learn, a
+            strategy cannot work with the backbone, or two have a row of one name.
     """
     config, backbone, weights = choice.config, choice.backbone, choice.weights
     plan = Plan(choice, materials)
     for strategy in choice.strategies:
         _check_gate(strategy, backbone)
         _check_parts(strategy)
+        strategy.check_backbone(backbone)
         strategy.check_length(max(map(len, config.orders.values())))
     _check_rows(choice.strategies)
     for strategy, seed, (label, order) in itertools.product(
@@ -416,8 +417,9 @@ def cost(backbone: type[Backbone], strategy: Strategy, tasks: int) -> dict[str, 
         `passes`: readout -> network passes per image. The gate describes an image in a pass of its own; heads
         that share their normalisation share a pass, and a hard gate needs one head.
     """
-    heads = tasks if strategy.own_features else 1
-    passes = {"gate": heads + 1, "gate-hard": 2, "oracle": 1, "last": 1, "merged": heads}
+    one = strategy.passes
+    heads = (tasks if strategy.own_features else 1) * one
+    passes = {"gate": heads + 1, "gate-hard": one + 1, "oracle": one, "last": one, "merged": heads}
     stages = strategy.stages or backbone.gate_stages
     gated = "gate" in strategy.table_rows()
     return {

@@ -234,7 +234,7 @@ class Learner(SupervisedTemplate):
     @property
     def one_head(self) -> bool:
         """Whether every image is scored by the newest head: there is one, or each has features of its own."""
-        return self.strategy.single_head or self.model.view is not None
+        return self.strategy.single_head or self.model.own_features
 
     # -- what happens before the first epoch -----------------------------------------------------------------
 
@@ -316,7 +316,7 @@ class Learner(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Returns (B, heads) scores, or (B, 1) of the current head where every task has its own features."""
-        heads = range(self.model.n_tasks) if self.model.view is None else [self.task]
+        heads = [self.task] if self.model.own_features else range(self.model.n_tasks)
         crops = self.strategy.crops if self.is_training and self.shown else 1
         # a head reads all crops of an image at once
         together = self.model.windows is not None or isinstance(self.model.heads[self.task], RichHead)

@@ -120,7 +120,7 @@ class Scorer(nn.Module):
         self.windows = model.windows
         with torch.no_grad():
             self.nets = nn.ModuleList(
-                folded(model.net, model.view, task) for task in (tasks if model.view else [None])
+                folded(model.net, model.view, task) for task in (tasks if model.own_features else [None])
             )
             if all(type(head) is CosineHead for head in heads):
                 weights = torch.cat([head.weight for head in heads]).float()  # type: ignore[misc]

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.errors import UserError
-from cliqa_bench.models.views import TaskView
+from cliqa_bench.models.views import TaskView, plain_weight
 
 FREE, PRETRAINED, FIRST, SOFT = 0, 1, 2, 128
 """Owners: none; the pre-trained network; task t (FIRST + t); task t for the time being (SOFT + t)."""
@@ -200,11 +200,7 @@ class OwnedWeights(TaskView):
         """Leaves of a copy's weights those that the task uses, and 0 in the place of others."""
         self.use(net, task)
         for layer, _, _ in list(owned_layers(net)):
-            weight = nn.Parameter(layer.weight.detach(), requires_grad=False)  # type: ignore[operator]
-            # remove_parametrizations takes the weight from the class, which copies of a layer share
-            del layer.parametrizations
-            layer.__class__ = type(layer).__bases__[0]
-            layer.register_parameter("weight", weight)
+            plain_weight(layer, "weight", layer.weight.detach())  # type: ignore[operator]
 
     # -- who owns what ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Teaches a backbone to tell distortions apart: S-CNN from nothing, or another backbone's normalisation.
+"""Teaches a backbone to tell distortions apart: all of it from nothing, or its normalisation alone.
 
 The task is the one of DBCNN (Zhang et al., 2020): which of 39 pairs of distortion type and level a picture
 was given. Pictures and distortions are generated, so nothing is downloaded.
@@ -27,8 +27,7 @@ from cliqa_bench.benchmarks.generated.distortions import PRETRAIN_CLASSES, disto
 from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.errors import UserError
-from cliqa_bench.extensions import registry
-from cliqa_bench.models.pretraining_config import SCNN, PretrainConfig, distortion_bn_file, pretraining
+from cliqa_bench.models.pretraining_config import PretrainConfig, distortion_bn_file, pretraining
 from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import Tick, bar, track, warn
 from cliqa_bench.results.nodes import atomic_path, canonical, digest
@@ -288,10 +287,13 @@ def _resume(path: Path, whole: nn.Module, adam: torch.optim.Adam) -> int:
     return step
 
 
-def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, command: str = "") -> float:
-    """Pre-trains S-CNN and writes its weights.
+def pretrain(
+    backbone: type[Backbone], to: Path, device: torch.device, config: PretrainConfig, command: str = ""
+) -> float:
+    """Pre-trains a backbone from random weights and writes its weights.
 
     Args:
+        backbone: What the network is.
         to: The safetensors file to write; its metadata say how it was made.
         device: Where to train.
         config: How to train.
@@ -300,8 +302,7 @@ def pretrain(to: Path, device: torch.device, config: PretrainConfig = SCNN, comm
     Returns:
         The accuracy on distorted pictures never seen, in [0, 1].
     """
-    backbone: type[Backbone] = registry.load("backbones", "scnn")
-    net = backbone.build("random", seed_for("scnn", config.seed) % 2**32)
+    net = backbone.build("random", seed_for(backbone.name, config.seed) % 2**32)
     accuracy = train(backbone, net, "random", config, device)
     facts: dict[str, Any] = {
         **pretraining(config),

@@ -46,6 +46,13 @@ class PretrainConfig:
 
 
 SCNN = PretrainConfig()
+SHIPPED_PRETRAINING: dict[str, PretrainConfig] = {
+    "scnn": SCNN,
+    # a step costs a fifth of S-CNN's, and a transformer needs more of them, at half the rate
+    "vit_mini": PretrainConfig(steps=4000, lr=1e-3),
+}
+"""How the weights in the package were made, by backbone."""
+
 DISTORTION_BN: dict[PresetName, PretrainConfig] = {
     "paper": PretrainConfig(size=224, steps=600, batch=32, lr=1e-3, norms_only=True),
     # crops of the preset's size, and a sixth of the steps' work: minutes of a CPU, not an hour

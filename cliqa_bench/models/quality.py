@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -75,9 +76,11 @@ class QualityModel(nn.Module):
         self.view = view
         self.feature_size = feature_size
         self._seed = seed_for("head", seed)
+        self._view_seed = seed_for("view", seed)
         self._new_head = new_head
         if view is not None:
-            view.install(net)
+            with seeded(self._view_seed):
+                view.install(net)
 
     @property
     def n_tasks(self) -> int:
@@ -86,8 +89,7 @@ class QualityModel(nn.Module):
 
     def add_task(self) -> int:
         """Adds a head, and what else the view gives a task, and returns its index."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed % 2**63)
+        with seeded(self._seed):
             head = self._new_head(self.feature_size) if self._new_head else None
             if head is None:
                 head = CosineHead(self.feature_size)
@@ -97,12 +99,18 @@ class QualityModel(nn.Module):
         device = next(self.net.parameters()).device
         self.heads.append(head.to(device))
         if self.view is not None:
-            self.view.add_task(self.net)
+            with seeded(self._view_seed):
+                self.view.add_task(self.net)
         return self.n_tasks - 1
+
+    @property
+    def own_features(self) -> bool:
+        """Whether every task has features of its own."""
+        return self.view is not None and not self.view.shared
 
     def features(self, images: Tensor, task: int | None = None) -> Features:
         """Describes images, (B, 3, H, W), as a task sees them (None: as the pre-trained network does)."""
-        if self.view is not None:
+        if self.view is not None and not self.view.shared:
             self.view.use(self.net, task)
         out: Features = self.net(images)
         return out
@@ -139,7 +147,7 @@ class QualityModel(nn.Module):
             (B, heads), in [-1, 1] outside training where the heads are the usual ones. The network runs once,
             or once per task where tasks have features of their own.
         """
-        if self.view is not None:
+        if self.own_features:
             return torch.stack([self.score(images, task) for task in range(self.n_tasks)], dim=1)
         final = self.read_by_heads(images)
         return torch.stack([self.head(task, final) for task in range(self.n_tasks)], dim=1)
@@ -196,6 +204,14 @@ class QualityModel(nn.Module):
         self.load_state_dict(state, strict=False)
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the CPU's global generator, and puts it back in the end."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        yield
+
+
 def cut_windows(images: Tensor, windows: Windows) -> Tensor:
     """Returns the windows by which images (B, 3, H, W) are scored, (B, U, 3, side, side)."""
     height, width = images.shape[2:]
@@ -221,7 +237,7 @@ def model_for(
         UserError: If the strategy contradicts itself about features of the tasks' own.
     """
     view = strategy.view()
-    if (view is not None) != strategy.own_features:
+    if (view is not None and not view.shared) != strategy.own_features:
         name = type(strategy).__name__
         raise UserError(f"{name}.own_features is {strategy.own_features}, but its view() gives {view}")
     windows = strategy.windows(strategy.trained_under(training))

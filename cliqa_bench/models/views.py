@@ -21,15 +21,18 @@ class TaskView:
     Class attributes:
         leaves_tensors: Whether `use` and `fix` change no parameter and no buffer in place; then copies of the
             network share them.
+        shared: Whether what it adds to the network serves all tasks, which then have the same features: it is
+            never switched, and the pre-trained network's own features are not asked for.
     """
 
     leaves_tensors: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
 
     def install(self, net: FeatureNet) -> None:
-        """Readies a network, once, before its first task."""
+        """Readies a network, once, before its first task; the global generator is seeded."""
 
     def add_task(self, net: FeatureNet) -> None:
-        """Adds what a further task owns."""
+        """Adds what a further task owns; the global generator is seeded, alike for all tasks."""
         raise NotImplementedError
 
     def use(self, net: FeatureNet, task: int | None) -> None:
@@ -134,6 +137,16 @@ class TaskNorms(TaskView):
 def task_norms(net: nn.Module) -> Iterator[TaskNorm]:
     """Gives the layers that tasks own, in the network's order."""
     return (m for m in net.modules() if isinstance(m, TaskNorm))
+
+
+def plain_weight(layer: nn.Module, name: str, weight: Tensor) -> None:
+    """Gives a layer whose only parametrised tensor this is a plain one, which does not learn.
+
+    `remove_parametrizations` would take the tensor from the class, which copies of a layer share.
+    """
+    del layer.parametrizations
+    layer.__class__ = type(layer).__bases__[0]
+    layer.register_parameter(name, nn.Parameter(weight, requires_grad=False))
 
 
 def replace_module(net: nn.Module, name: str, module: nn.Module) -> None:

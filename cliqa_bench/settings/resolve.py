@@ -184,6 +184,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     split, splits = resolved.pop("split")
     if words(given("strategy")) == ["all"]:
         strategy = _that_can_learn(strategy, assigned[1], orders, data, split)
+        strategy = _that_fit(strategy, assigned[1], resolved["backbone"])
     return RunConfig(
         strategy=strategy,
         orders=orders,
@@ -300,6 +301,19 @@ def _that_can_learn(
         return strategies
     say(f"--strategy all without {', '.join(reading)}: no file says what the pictures show (docs/liqe.md)")
     return [name for name in strategies if name not in reading]
+
+
+def _that_fit(strategies: list[str], params: Params, name: str) -> list[str]:
+    """Leaves out of all strategies those that cannot work with the backbone."""
+    backbone, fit = registry.load("backbones", name), []
+    for strategy in strategies:
+        try:
+            registry.load("strategies", strategy)(**params.get(strategy, {})).check_backbone(backbone)
+        except UserError as error:
+            say(f"--strategy all without {strategy}: {error}")
+        else:
+            fit.append(strategy)
+    return fit
 
 
 def _orders(value: str | Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -18,6 +18,7 @@ from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.benchmarks.splits import seeded_split
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import PRESETS, Training
+from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.models.quality import QualityModel, model_for
@@ -92,10 +93,14 @@ def _aspects(ratings: Sequence[Rating]) -> dict[str, AspectRow]:
 
 
 def new_model(strategy: Strategy, seed: int = 0) -> QualityModel:
-    """Returns an untrained S-CNN as the strategy wants it."""
-    scnn = registry.load("backbones", "scnn")
-    net = scnn.build("random", 3)
-    return model_for(strategy, net, scnn.feature_size, TRAINING, seed)
+    """Returns an untrained S-CNN as the strategy wants it, or a ViT-mini, if that is what it needs."""
+    backbone = registry.load("backbones", "scnn")
+    try:
+        strategy.check_backbone(backbone)
+    except UserError:
+        backbone = registry.load("backbones", "vit_mini")
+    net = backbone.build("random", 3)
+    return model_for(strategy, net, backbone.feature_size, TRAINING, seed)
 
 
 def learn(

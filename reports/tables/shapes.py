@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cliqa_bench.part_names import in_path
 from cliqa_bench.reports.measure import ADAPTED, SUMMARY
-from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
+from cliqa_bench.reports.rows import UNTRAINED, RunGroup, TidyRow, order_rank
 from cliqa_bench.reports.spread import SPLITS, ranges
 from cliqa_bench.reports.tables.further_orders import order_of
 
@@ -28,6 +28,7 @@ class TableValue(NamedTuple):
         low: Lower end of its interval, nan where none is shown.
         high: Upper end of its interval.
         median: Median over splits, nan where there is none.
+        ranked: Whether it competes for the best; a backbone without pre-training does not.
     """
 
     mean: float = math.nan
@@ -38,6 +39,7 @@ class TableValue(NamedTuple):
     low: float = math.nan
     high: float = math.nan
     median: float = math.nan
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,14 @@ def only_best(
     """Marks the best of several values as bold.
 
     Where two are equal as printed, none is the best; the best of one is no distinction; and results of
-    future tasks do not compete.
+    future tasks do not compete, nor do those of backbones without pre-training.
 
     Args:
         values: The values.
         pick: Returns the best of several numbers.
     """
-    printed = [math.nan if v.gray else round(v.mean, v.digits) for v in values]
+    competes = [v.ranked and not v.gray for v in values]
+    printed = [round(v.mean, v.digits) if c else math.nan for v, c in zip(values, competes, strict=True)]
     finite = [p for p in printed if math.isfinite(p)]
     top = pick(finite) if len(finite) > 1 else math.nan
     alone = finite.count(top) == 1
@@ -217,7 +220,8 @@ def _grid(
 def _value(row: TidyRow | None, spread: bool, digits: int) -> TableValue:
     if row is None:
         return TableValue(digits=digits)
-    return value_of(row, spread, row.note.startswith("future task"), digits)
+    value = value_of(row, spread, row.note.startswith("future task"), digits)
+    return value._replace(ranked=UNTRAINED not in row.note)
 
 
 def value_of(row: TidyRow, spread: bool = True, gray: bool = False, digits: int = DIGITS) -> TableValue:

@@ -44,6 +44,9 @@ ROW = "gpu-works"
 INTERRUPTIBLE = "cliqa_bench.bench.interruptible"
 TWO, THREE = "bid,live", "bid,live,csiq"
 TOY = ("training.epochs=1", "training.warmup_epochs=1", "training.crop=32", "training.resize=64")
+ON_TOKENS = "prompt"
+"""The strategy that takes no other backbone than a vision transformer."""
+
 COMMANDS = 3
 """Into how many commands the strategies are divided on a GPU."""
 
@@ -191,9 +194,10 @@ def checks(place: Place) -> list[Check]:
 
 
 def strategy_checks(place: Place) -> list[Check]:
-    """Returns checks of every strategy but tsn, some in one command: what fails there is named."""
+    """Returns checks of every strategy but tsn, and what needs tokens; several in a command."""
     first = ["lwf", "si", "mas", "replay"]
-    names = [*first, *(n for n in registry.names("strategies") if n not in (*first, "tsn")), *PLUGINS]
+    others = (name for name in registry.names("strategies") if name not in (*first, "tsn", ON_TOKENS))
+    names = [*first, *others, *PLUGINS]
     if place.toy:
         return [Check(f"strategies {', '.join(names)}", partial(runs, words=_learning(names)))]
     parts = (names[i::COMMANDS] for i in range(COMMANDS))
@@ -208,13 +212,20 @@ def _learning(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def backbone_checks(place: Place) -> list[Check]:
-    """Returns a check for each of some backbones; at toy size of a small ViT, and no gate to pre-train."""
+    """Returns a check for each of some backbones; at toy size of a small ViT, and no gate to pre-train.
+
+    What needs tokens is checked on the backbone that has some.
+    """
     strategy = "jl" if place.toy else "tsn"
     vit = f"timm:{'test_vit' if place.toy else 'vit_tiny_patch16_224'}"
     words = ("--strategy", strategy, "--orders", TWO, "--weights", "random", "--backbone")
+    tokens = ("--strategy", ON_TOKENS, "--orders", TWO, "--backbone", "vit_mini")
     return [
-        Check(f"backbone {name}, {strategy}", partial(backbone, words=(*words, name)))
-        for name in (vit, "two_stream", "resnet18")
+        *(
+            Check(f"backbone {name}, {strategy}", partial(backbone, words=(*words, name)))
+            for name in (vit, "two_stream", "resnet18")
+        ),
+        Check(f"backbone vit_mini, {ON_TOKENS}", partial(backbone, words=tokens)),
     ]
 
 
