@@ -17,7 +17,7 @@ from PIL import Image
 
 from cliqa_bench.aspects import DISTORTIONS, QUALITIES, SCENES
 from cliqa_bench.cli import parser
-from cliqa_bench.execution.score_pictures import _numbers
+from cliqa_bench.execution.score_pictures import judged_numbers
 from cliqa_bench.models.folding import Scorer
 from cliqa_bench.models.gated import AspectScorer, text_head_of
 from cliqa_bench.models.text_head import TextHead
@@ -158,7 +158,7 @@ def test_what_texts_do_not_name_is_not_said(tasks: Any, named: tuple[str, ...]) 
         if name in named:
             p = joint[1].sum(axis=axes)
             expected += [words[p.argmax()], pytest.approx(p.max(), abs=2.2e-6)]  # 7.3e-7 seen
-    assert _numbers(scored.part(slice(1, 2))) == expected
+    assert judged_numbers(scored.part(slice(1, 2))) == expected
 
 
 def test_other_heads_and_several_have_no_texts() -> None:

@@ -15,7 +15,7 @@ from test_runner import arguments
 
 from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.score_files import _FinishedRun
+from cliqa_bench.execution.learned import LearnedRun
 from cliqa_bench.models.gated import Gate, GatedScorer
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
 from cliqa_bench.readouts import gate_weights, read
@@ -64,7 +64,7 @@ def test_gates_of_a_network_that_learned_from_other_pictures_are_refused(tmp_pat
     made = DISTORTION_BN["quick"]
     (tmp_path / "gate" / "g").mkdir(parents=True)
     spec = tmp_path / "gate" / "g" / "spec.json"
-    saved = _FinishedRun.__new__(_FinishedRun)
+    saved = LearnedRun.__new__(LearnedRun)
     vars(saved).update(out=tmp_path, record=SimpleNamespace(id="tsn-x", gates={"live": "g"}))
     write_json(spec, {"net": pretraining(made)})
     saved._check_gate_net(made)
