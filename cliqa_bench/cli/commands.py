@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jsonargparse import ActionYesNo, Namespace
 
-from cliqa_bench.cli import data_commands, weights_commands
+from cliqa_bench.cli import data_commands, model_commands, weights_commands
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
+from cliqa_bench.cli.model_commands import WHICH_RUN
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.paths import user_path
 
@@ -38,7 +39,6 @@ _ASPECTS = (
     "also say quality level, scene and distortion, each with its probability (runs of liqe and liqe_cl)"
 )
 _COMPARE = "a table of your own, instead of IMAGES: score its pictures and compare with its labels"
-_WHICH_RUN = "which run, or the beginning of its id (default: the newest)"
 _MODEL = "a model file that 'export' wrote, or a folder of one, instead of --runs"
 _NUMBERS = str | int | tuple[int, ...]
 _PAGES = str | int | tuple[int | str, ...]
@@ -230,7 +230,7 @@ def _score_arguments(add: Add) -> None:
     add("images", type=str, nargs="*", metavar="IMAGES", help="image files, or folders of them")
     add("--compare", type=str, metavar="TABLE", help=_COMPARE)
     add("--runs", type=str, metavar="DIR", help="folder of the results (default: runs)")
-    add("--run", type=str, metavar="ID", help=_WHICH_RUN)
+    add("--run", type=str, metavar="ID", help=WHICH_RUN)
     add("--model", type=str, metavar="FILE", help=_MODEL)
     add("--aspects", action="store_true", help=_ASPECTS)
     add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
@@ -442,6 +442,11 @@ COMMANDS: dict[str, Command] = {
         "list what nothing uses any more in a folder of results, or remove it", _clean_arguments, _clean
     ),
     "score": Command("score images of your own with a finished run", _score_arguments, _score),
+    "export": Command(
+        "write a finished run as a model file, as ONNX or for a hub",
+        model_commands.export_arguments,
+        model_commands.export,
+    ),
     "data make": Command("write the generated miniatures", data_commands.make_arguments, data_commands.make),
     "data check": Command("check datasets file by file", data_commands.check_arguments, data_commands.check),
     "data ratings": Command(

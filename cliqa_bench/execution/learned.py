@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,13 +89,8 @@ class ModelFacts:
         return Training(**{name: value for name, value in self.training.items() if name in known})
 
 
-def facts_of(record: RunRecord, srcc: Mapping[str, float] | None = None) -> ModelFacts:
-    """Returns what a run record says of the model; its strategy is loaded.
-
-    Args:
-        record: The run.
-        srcc: See `ModelFacts`.
-    """
+def facts_of(record: RunRecord) -> ModelFacts:
+    """Returns what a run record says of the model, but how good it is; its strategy is loaded."""
     config = record.facts.get("config") or {}
     include(config.get("include"))
     params = (config.get("params") or {}).get(record.strategy, {})
@@ -121,7 +116,7 @@ def facts_of(record: RunRecord, srcc: Mapping[str, float] | None = None) -> Mode
         stages=list(record.stages),
         generated=record.generated,
         versions=record.facts.get("versions") or {},
-        srcc=dict(srcc or {}),
+        srcc={},
     )
 
 
@@ -185,6 +180,10 @@ class Learned(ABC):
     @abstractmethod
     def gate_net(self, device: torch.device) -> FeatureNet:
         """Returns the network that describes images for the gate, on the CPU and with its normalisation."""
+
+    def measured(self) -> ModelFacts:
+        """Returns what is known of it, with its SRCC on the test sets that its run has answered."""
+        return self.facts
 
     @property
     def nodes(self) -> list[str]:
@@ -303,12 +302,12 @@ class LearnedRun(Learned):
             self._check_gate_net(made)
         return self.networks.gate_net(made, device)
 
-    def srcc(self) -> dict[str, float]:
-        """Returns the SRCC on each test set that the run has answered."""
+    def measured(self) -> ModelFacts:
+        """See the base class; answers that are missing are left out."""
         found, reader = {}, AnswerReader(self.out)
         for test in dict.fromkeys([*self.record.sequence, *self.record.tests]):
             answers = reader.answers(self.record, len(self.record.steps) - 1, test)
             scores = None if answers is None else read(answers, self.facts.readout, None, self.facts.tau)
             if answers is not None and scores is not None:
                 found[test] = metrics.srcc(scores, answers.mos)
-        return {test: value for test, value in found.items() if value == value}
+        return replace(self.facts, srcc={test: srcc for test, srcc in found.items() if math.isfinite(srcc)})

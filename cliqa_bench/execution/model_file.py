@@ -73,14 +73,14 @@ def write_model(learned: Learned, to: Path) -> None:
     Raises:
         UserError: If the model needs code that is not this package's, or the file cannot be written.
     """
-    facts = learned.facts
+    facts = learned.measured()
     _refuse_foreign_code(facts, f"{learned.name} cannot be one file")
     tensors = _tensors(learned)
     with writing(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(to) as temporary:
             write_weights(temporary, tensors)
-            header = _header(facts)
+            header = {"format": FORMAT, **facts_for_others(facts)}
             header["sha256"] = _digest(temporary.read_bytes(), header)
             write_weights(temporary, tensors, {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
 
@@ -108,11 +108,11 @@ def _tensors(learned: Learned) -> dict[str, Tensor]:
     return found
 
 
-def _header(facts: ModelFacts) -> dict[str, Json]:
+def facts_for_others(facts: ModelFacts) -> dict[str, Json]:
+    """Returns what is known of a model, for other programs and people, as JSON."""
     numbers = {node: number for number, node in enumerate(dict.fromkeys(node for node, _ in facts.heads))}
     heads = [(str(numbers[node]), column) for node, column in facts.heads]
     return {
-        "format": FORMAT,
         "version": __version__,
         "preprocessing": preprocessing(facts.protocol.resize),
         "facts": asdict(facts) | {"heads": heads},
