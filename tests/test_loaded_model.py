@@ -57,9 +57,10 @@ def commanded(to: Path, *words: object) -> list[dict[str, str]]:
 
 def as_text(frame: pd.DataFrame) -> list[dict[str, str]]:
     """Returns a frame as the command writes it."""
-    rows = frame.to_dict("records")
+    rows = [dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False, name=None)]
     return [
-        {k: v if isinstance(v, str) else "" if math.isnan(v) else repr(v) for k, v in r.items()} for r in rows
+        {k: v if isinstance(v, str) else "" if math.isnan(v) else repr(v) for k, v in row.items()}
+        for row in rows
     ]
 
 
@@ -219,7 +220,7 @@ def test_what_could_be_read_in_two_ways_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     given, message = WRONG[name]
     with pytest.raises(UserError, match=message) as caught:
-        model.score(given)  # type: ignore[arg-type]
+        model.score(given)
     assert "\n" not in str(caught.value)
 
 

@@ -81,7 +81,7 @@ def export_program(learned: Learned, to: Path) -> float:
         to.parent.mkdir(parents=True, exist_ok=True)
     with writing(to), atomic_path(to) as temporary:
         told = {"cliqa_bench.json": json.dumps(facts_for_others(learned.measured()), sort_keys=True)}
-        with _quiet():
+        with _export_errors(learned):  # not all that can be a graph can be a file
             torch.export.save(program, temporary, extra_files=told)
         return _checked(learned, scorer, runner_of_program(temporary))
 
@@ -97,39 +97,38 @@ def _program(learned: Learned, scorer: GatedScorer) -> tuple[WholeModel, Any]:
     pixels = torch.zeros(2, 3 * LEAST_SIDE, 2 * LEAST_SIDE, 3, dtype=torch.uint8)
     dim = torch.export.Dim
     axes = {0: dim("n", min=1), 1: dim("height", min=LEAST_SIDE), 2: dim("width", min=LEAST_SIDE)}
+    with _export_errors(learned):
+        return whole, torch.export.export(whole, (pixels,), dynamic_shapes={INPUT: axes})
+
+
+@contextlib.contextmanager
+def _export_errors(learned: Learned) -> Iterator[None]:
+    """Says in one line that a network cannot be exported, and keeps back what the exporters say else."""
     try:
         with _quiet():
-            return whole, torch.export.export(whole, (pixels,), dynamic_shapes={INPUT: axes})
+            yield
     except Exception as error:  # torch raises many kinds for what it cannot follow
         raise_if_stopped()
-        raise _cannot(learned, error) from error
-
-
-def _cannot(learned: Learned, error: Exception) -> UserError:
-    said = " ".join(f"{type(error).__name__} {error}".split())
-    return UserError(
-        f"the network of {learned.name} ({learned.facts.backbone}) cannot be exported ({said:.300}); "
-        "write --to model.safetensors"
-    )
+        said = " ".join(f"{type(error).__name__} {error}".split())
+        raise UserError(
+            f"the network of {learned.name} ({learned.facts.backbone}) cannot be exported ({said:.300}); "
+            "write --to model.safetensors"
+        ) from error
 
 
 def _write_onnx(whole: WholeModel, program: Any, learned: Learned, to: Path) -> None:
     import onnx
 
-    try:
-        with _quiet():
-            made = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=whole.outputs,
-                verbose=False,
-            )
+    with _export_errors(learned):
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=whole.outputs,
+            verbose=False,
+        )
         proto = made.model_proto  # type: ignore[union-attr]
-    except Exception as error:  # as above
-        raise_if_stopped()
-        raise _cannot(learned, error) from error
     facts = {
         name: json.dumps(what, sort_keys=True) for name, what in facts_for_others(learned.measured()).items()
     }
@@ -190,7 +189,7 @@ def _checked(learned: Learned, scorer: GatedScorer, run: Runner) -> float:
         pixels = rng.integers(0, 256, (1 + number % 2, height, width, 3), np.uint8)
         with torch.inference_mode():
             ours = scorer(to_float(torch.from_numpy(pixels).permute(0, 3, 1, 2))).scores
-        worst = max(worst, float(np.abs(ours - run(pixels)).max(initial=0)))
+        worst = float(np.maximum(worst, np.abs(ours - run(pixels)).max()))  # nan stays
         if not worst <= TOLERANCE:
             raise UserError(
                 f"{learned.name}, exported, scores a picture of {height} x {width} pixels {worst:.2g} off; "
