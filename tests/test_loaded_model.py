@@ -192,7 +192,7 @@ def floats(least: float, most: float) -> NDArray[np.float64]:
 
 SPOILT = floats(0, 1)
 SPOILT[3, 3, 1] = np.nan
-WRONG = {
+WRONG: dict[str, tuple[Any, str]] = {
     "0 to 255": (floats(0, 255), r"image \[0\] has floating-point pixels from 0 to 255, .* 1; divide"),
     "normalised": (floats(-2, 2), r"from -2 to 2, expected 0 to 1; .*undo a normalisation"),
     "nan": (SPOILT, r"from nan to nan, expected 0 to 1"),
@@ -225,7 +225,7 @@ def test_what_could_be_read_in_two_ways_is_refused_in_one_line(
 
 
 def test_a_folder_stands_for_its_pictures_anywhere(folder: Path) -> None:
-    found = given_pictures([folder / "000.png", folder, Image.new("L", (9, 9))])  # type: ignore[list-item]
+    found = given_pictures([folder / "000.png", folder, Image.new("L", (9, 9))])
     assert [p.name for p in found[:3]] == ["000.png", "000.png", "001.png"] and len(found) == 12
     assert found[-1].name == "[11]"
     assert given_pictures([]) == []

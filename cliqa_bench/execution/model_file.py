@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,13 +32,12 @@ from cliqa_bench.config import Training
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.learned import Learned, ModelFacts, UsualParts
 from cliqa_bench.execution.own_picture import most_pixels
-from cliqa_bench.extensions import registry
 from cliqa_bench.models.finished import RunNetworks
 from cliqa_bench.models.quality import ModelParts, QualityModel
 from cliqa_bench.results.nodes import atomic_path
 from cliqa_bench.results.schema import wrong_type
 from cliqa_bench.results.weights import parse_weights, write_weights
-from cliqa_bench.settings.choice import load_backbone, load_strategy
+from cliqa_bench.settings.choice import load_backbone, load_strategy, refuse_foreign_code
 from cliqa_bench.settings.resolve import typed_fields
 from cliqa_bench.system.disk import writing
 from cliqa_bench.types import Json
@@ -142,18 +140,7 @@ def preprocessing(resize: int) -> dict[str, Json]:
 
 
 def _refuse_foreign_code(facts: ModelFacts, what: str) -> None:
-    """Refuses a model whose networks are built by code that is neither this package's nor timm's."""
-    needed: list[tuple[registry.PluginKind, str]] = [("backbones", facts.backbone)]
-    if not facts.usual_parts:
-        needed.append(("strategies", facts.strategy))
-    for kind, name in needed:
-        timm = kind == "backbones" and re.fullmatch(r"timm:[\w.]+", name)
-        if not timm and not registry.is_ours(kind, name):
-            noun = "backbone" if kind == "backbones" else "strategy"
-            raise UserError(
-                f"{what}: its {noun} {name:.200} is not one of this package, and a file "
-                "of weights must not bring code; score with the folder of its run"
-            )
+    refuse_foreign_code(what, facts.backbone, None if facts.usual_parts else facts.strategy)
 
 
 # -- reading -------------------------------------------------------------------------------------------------
