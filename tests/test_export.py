@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import json
+import shlex
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 from exported_speed import compare
+from test_addons import blocks_of
 from test_loaded_model import RUNS
-from test_score_files import pictures
+from test_score_files import picture, pictures
 
 import cliqa_bench
 from cliqa_bench.benchmarks.pixels.cache import to_float
@@ -155,6 +158,55 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
         assert main(["export", str(RUNS), "--run", "tsn", "--to", str(tmp_path / name)]) == 2
         assert f"{tmp_path / name} {message}" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.txt"]
+
+
+# -- docs/python.md ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes what the page speaks of, in the current folder: runs, photos and a photo."""
+    shutil.copytree(RUNS, tmp_path / "runs")
+    for path in (tmp_path / "runs" / "runs").glob("naive-*"):  # its weights are not kept
+        path.unlink()
+    pictures(tmp_path / "photos", 4)
+    picture(tmp_path / "photo.jpg", 5, (96, 80))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def commands_of(document: str) -> list[list[str]]:
+    """Returns the commands in the code blocks of a document, without `cliqa-bench`."""
+    lines = [line for block in blocks_of(document, "bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def test_the_page_says_what_works(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, _ = blocks_of("python.md", "python")
+    exec(first, {})
+    assert "001.png" in capsys.readouterr().out
+    export, score, *_, to_folder = commands_of("python.md")
+    assert (export[0], score[0], to_folder[-1]) == ("export", "score", "my-model")
+    for words in (export, score, *([to_folder] if HAS_HUB else [])):
+        assert main(words) == 0
+    capsys.readouterr()
+    exec(second, {})
+    assert capsys.readouterr().out.startswith("['live', 'bid'] {'bid': 0.7")
+    assert not HAS_HUB or (page / "my-model" / "README.md").is_file()
+
+
+@pytest.mark.slow
+@needs_onnx
+def test_the_page_s_exports_work(page: Path) -> None:
+    *_, third = blocks_of("python.md", "python")
+    for words in commands_of("python.md")[2:4]:
+        assert words[0] == "export" and main(words) == 0
+    found: dict[str, Any] = {}
+    exec(third, found)
+    ours = cliqa_bench.load("runs", device="cpu").score("photo.jpg")
+    np.testing.assert_allclose(found["score"], ours.scores, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["distances"], ours.distances, rtol=0, atol=1e-6)
+    assert (page / "model.pt2").is_file()
 
 
 # -- whole exports -------------------------------------------------------------------------------------------
