@@ -2,7 +2,7 @@
 
 Not part of the test suite, but for `compare`. Exports the run to ONNX and as PyTorch's program, scores 100
 generated pictures of ten sizes with each, one at a time and in turn with ours, with one thread each, and
-prints the largest difference and the ratio of the times. Ours is what `score` runs: the gate, then the heads.
+prints the largest difference and the ratio of CPU times. Ours is what `score` runs: the gate, then the heads.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Compared(NamedTuple):
         pictures: How many.
         sizes: Of how many sizes.
         largest: Largest difference of a score.
-        ours: Seconds that our network took, of all pictures.
-        theirs: Seconds that the other took.
+        ours: Seconds of CPU time that our network took, of all pictures.
+        theirs: Those that the other took.
     """
 
     pictures: int
@@ -73,12 +73,12 @@ def compare(learned: Learned, run: export_model.Runner, pictures: int, side: int
     largest, times, sizes = 0.0, [0.0, 0.0], set()
     for number in range(-len(SHAPES), pictures):  # each size once before anything counts
         pixels = generated(abs(number), side)[None]
-        start = time.perf_counter()
+        start = time.process_time()
         with torch.inference_mode():
             ours = scorer(to_float(torch.from_numpy(pixels).permute(0, 3, 1, 2))).scores
-        middle = time.perf_counter()
+        middle = time.process_time()
         theirs = run(pixels)
-        end = time.perf_counter()
+        end = time.process_time()
         if number >= 0:
             largest = max(largest, float(np.abs(ours - theirs).max()))
             times = [times[0] + middle - start, times[1] + end - middle]

@@ -8,6 +8,7 @@ from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.models import gates
 from cliqa_bench.models.gated import Gate, GatedScorer
 from cliqa_bench.models.gates import fit_centroids, nearest_distance
+from cliqa_bench.readouts import gate_weights
 
 ATOL = 1e-6
 
@@ -120,10 +121,8 @@ def test_distances_are_those_to_the_nearest_centroid_of_each_task_and_stage():
             apart = stages[stage][:, None].astype(float) - centroids[task][stage].numpy()[None]
             expected = np.sqrt((apart**2).sum(-1)).min(1)
             np.testing.assert_allclose(found[:, task, place], expected, rtol=0, atol=1e-12)  # 2e-16 seen
-    single = [Gate(Described(stages), centroids, [stage], 5.0) for stage in (2, 0)]
-    images = torch.arange(6.0)[:, None, None, None].expand(6, 3, 2, 2)
-    mean = (single[0].weights(images) + single[1].weights(images)) / 2
-    np.testing.assert_allclose(gate.weights(images), mean, rtol=0, atol=1e-12)  # weights, not distances
+    weights = gate.weights(torch.arange(6.0)[:, None, None, None].expand(6, 3, 2, 2))
+    np.testing.assert_allclose(weights, gate_weights(found.numpy(), 5.0), rtol=0, atol=1e-12)  # 3e-16 seen
 
 
 SCORES = torch.tensor([[0.25, -0.5, 0.75], [0.5, 1.0, -0.25]])
