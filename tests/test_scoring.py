@@ -157,7 +157,8 @@ class _Head(torch.nn.Module):
 
 def test_heads_that_do_not_count_are_not_run(monkeypatch):
     given = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.05, 0.05, 0.9]], dtype=torch.float64)
-    monkeypatch.setattr(Gate, "weights", lambda self, images: given)
+    monkeypatch.setattr(Gate, "distances", lambda self, images: torch.zeros(3, 3, 1))
+    monkeypatch.setattr(Gate, "weights_at", lambda self, distances: given)
     heads = [_Head(1.0), _Head(-1.0), _Head(0.5)]
     gate = Gate(None, [], [], 32.0)  # type: ignore[arg-type]
     said = GatedScorer(heads, gate, tolerance=0.15)(torch.zeros(3, 3, 8, 8))  # type: ignore[arg-type]
