@@ -95,10 +95,14 @@ def _program(learned: Learned, scorer: GatedScorer) -> tuple[WholeModel, Any]:
         )
     whole = WholeModel(scorer)
     pixels = torch.zeros(2, 3 * LEAST_SIDE, 2 * LEAST_SIDE, 3, dtype=torch.uint8)
-    dim = torch.export.Dim
-    axes = {0: dim("n", min=1), 1: dim("height", min=LEAST_SIDE), 2: dim("width", min=LEAST_SIDE)}
     with _export_errors(learned):
-        return whole, torch.export.export(whole, (pixels,), dynamic_shapes={INPUT: axes})
+        return whole, torch.export.export(whole, (pixels,), dynamic_shapes=_axes())
+
+
+def _axes() -> dict[str, dict[int, Any]]:
+    """Returns which axes of the input may have any length, and what they are called."""
+    dim = torch.export.Dim
+    return {INPUT: {0: dim("n", min=1), 1: dim("height", min=LEAST_SIDE), 2: dim("width", min=LEAST_SIDE)}}
 
 
 @contextlib.contextmanager
@@ -123,6 +127,7 @@ def _write_onnx(whole: WholeModel, program: Any, learned: Learned, to: Path) -> 
         made = torch.onnx.export(
             program,
             dynamo=True,
+            dynamic_shapes=_axes(),  # once more, or axes are called s77
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=whole.outputs,
