@@ -221,7 +221,10 @@ FACTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FACTS)
+SLOW = {"another backbone": pytest.mark.slow}  # builds it
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in FACTS])
 def test_what_does_not_fit_is_one_line_and_nothing_is_run(file: Path, tmp_path: Path, name: str) -> None:
     evil, ran = tmp_path / "evil.py", tmp_path / "ran"
     evil.write_text(f"from pathlib import Path\nPath({str(ran)!r}).write_text('x')\n")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cliqa_bench.benchmarks.pixels.cache import MEAN, STD
-from cliqa_bench.models.folding import MergedHead, Scorer
 from cliqa_bench.models.gated import Gate, GatedScorer
 
 INPUT = "pixels"
@@ -49,8 +49,7 @@ class WholeModel(nn.Module):
             float32.
         """
         images = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        first = self.heads[0]
-        assert isinstance(first, Scorer | MergedHead)
+        first: Any = self.heads[0]
         fixed = first.fixed(images)
         said = torch.cat([head(images, fixed) for head in self.heads], dim=1)
         if self.gate is None:  # the newest head
