@@ -34,6 +34,9 @@ CPU = torch.device("cpu")
 HAS_ONNX = all(importlib.util.find_spec(name) for name in export_model.EXTRA)
 HAS_HUB = importlib.util.find_spec("huggingface_hub") is not None
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra [onnx] is not installed")
+exports = pytest.mark.skipif(
+    torch.__version__ < "2.5", reason="PyTorch 2.4 cannot export networks with autocast"
+)
 needs_hub = pytest.mark.skipif(not HAS_HUB, reason="the extra [hub] is not installed")
 
 
@@ -194,6 +197,7 @@ def test_the_page_says_what_works(page: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow
+@exports
 @needs_onnx
 def test_the_page_s_exports_work(page: Path) -> None:
     *_, third = blocks_of("python.md", "python")
@@ -212,6 +216,7 @@ def test_the_page_s_exports_work(page: Path) -> None:
 
 
 @pytest.mark.slow
+@exports
 @needs_onnx
 def test_onnx_runtime_gives_the_same_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import onnx
@@ -232,6 +237,7 @@ def test_onnx_runtime_gives_the_same_scores(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.slow
+@exports
 def test_an_exported_program_gives_the_same_scores(tmp_path: Path) -> None:
     to = tmp_path / "m.pt2"
     assert main(["export", str(RUNS), "--run", "tsn", "--to", str(to)]) == 0

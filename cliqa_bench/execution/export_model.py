@@ -115,8 +115,8 @@ def _export_errors(learned: Learned) -> Iterator[None]:
         raise_if_stopped()
         said = " ".join(f"{type(error).__name__} {error}".split())
         raise UserError(
-            f"the network of {learned.name} ({learned.facts.backbone}) cannot be exported ({said:.300}); "
-            "write --to model.safetensors"
+            f"the network of {learned.name} ({learned.facts.backbone}) cannot be exported by PyTorch "
+            f"{torch.__version__} ({said:.300}); write --to model.safetensors"
         ) from error
 
 
