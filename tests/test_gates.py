@@ -8,6 +8,7 @@ from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.models import gates
 from cliqa_bench.models.gated import Gate, GatedScorer
 from cliqa_bench.models.gates import fit_centroids, nearest_distance
+from cliqa_bench.readouts import gate_weights
 
 ATOL = 1e-6
 
@@ -109,6 +110,21 @@ def test_the_gate_weighs_as_published(shared):
     assert np.ptp(golden["weights"], axis=0).max() > 100 * ATOL  # a wrong gate would show
 
 
+def test_distances_are_those_to_the_nearest_centroid_of_each_task_and_stage():
+    stages = [unit_rows(6, 8), unit_rows(6, 5, 1), unit_rows(6, 7, 2)]
+    centroids = [[torch.from_numpy(unit_rows(4, c, 9 * task + c)) for c in (8, 5, 7)] for task in range(3)]
+    gate = Gate(Described(stages), centroids, [2, 0], 5.0)
+    found = gate.distances(torch.arange(6.0)[:, None, None, None].expand(6, 3, 2, 2))
+    assert found.shape == (6, 3, 2) and found.dtype == torch.float64
+    for task in range(3):
+        for place, stage in enumerate((2, 0)):
+            apart = stages[stage][:, None].astype(float) - centroids[task][stage].numpy()[None]
+            expected = np.sqrt((apart**2).sum(-1)).min(1)
+            np.testing.assert_allclose(found[:, task, place], expected, rtol=0, atol=1e-12)  # 2e-16 seen
+    weights = gate.weights(torch.arange(6.0)[:, None, None, None].expand(6, 3, 2, 2))
+    np.testing.assert_allclose(weights, gate_weights(found.numpy(), 5.0), rtol=0, atol=1e-12)  # 3e-16 seen
+
+
 SCORES = torch.tensor([[0.25, -0.5, 0.75], [0.5, 1.0, -0.25]])
 
 
@@ -130,7 +146,8 @@ def test_of_heads_without_a_gate_the_newest_is_read():
 
 def test_heads_on_one_network_are_weighted_by_the_gate(monkeypatch):
     given = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.0, 0.875]], dtype=torch.float64)
-    monkeypatch.setattr(Gate, "weights", lambda self, images: given)
+    monkeypatch.setattr(Gate, "distances", lambda self, images: torch.zeros(2, 3, 1))
+    monkeypatch.setattr(Gate, "weights_at", lambda self, distances: given)
     gate = Gate(Described([]), [], [], 32.0)
     found = GatedScorer([Heads()], gate, tolerance=0.3)(torch.zeros(2, 3, 4, 4))  # type: ignore[list-item]
     assert found.scores.tolist() == [0.125 - 0.125 + 0.1875, 0.0625 - 0.21875]

@@ -538,3 +538,8 @@ def test_a_run_shows_verifies_and_scores_with_the_single_head(
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     # none was seen: float32, printed in full
     np.testing.assert_allclose(float(row["score"]), merged[key], rtol=0, atol=1e-6)
+    file = tmp_path / "model.safetensors"
+    assert parser.main(["export", str(out), "--to", str(file)]) == 0
+    capsys.readouterr()
+    assert parser.main(["score", str(image), "--model", str(file)]) == 0
+    assert [*csv.DictReader(io.StringIO(capsys.readouterr().out))] == [row]

@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+import cliqa_bench
 from cliqa_bench.aspects import DISTORTIONS, QUALITIES, SCENES
 from cliqa_bench.cli import parser
-from cliqa_bench.execution.score_pictures import _numbers
+from cliqa_bench.execution.score_pictures import judged_numbers
 from cliqa_bench.models.folding import Scorer
 from cliqa_bench.models.gated import AspectScorer, text_head_of
 from cliqa_bench.models.text_head import TextHead
@@ -74,6 +75,23 @@ def test_they_are_those_that_the_run_answered(finished: Path, miniatures: Path, 
 
 def test_a_run_that_knows_what_pictures_show_verifies(finished: Path) -> None:
     assert verify(finished).problems == []
+
+
+def test_from_python_and_from_a_file_they_are_the_same(
+    finished: Path, miniatures: Path, read: Read, tmp_path: Path
+) -> None:
+    rows, to = read("--aspects", miniatures / "CSIQ"), tmp_path / "model.safetensors"
+    assert parser.main(["export", str(finished), "--to", str(to)]) == 0
+    for source in (finished, to):
+        found = cliqa_bench.load(source, device="cpu", aspects=True).score(miniatures / "CSIQ")
+        frame = found.frame()
+        assert [*frame.columns] == ["image", "score", *COLUMNS, "error"] and len(frame) == len(rows) > 10
+        for name in ("score", *COLUMNS):
+            expected = [row[name] for row in rows.values()]
+            assert [value if isinstance(value, str) else repr(value) for value in frame[name]] == expected
+        words, probabilities = found.aspects["scene"]
+        assert words == SCENES and probabilities.shape == (len(rows), 9)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=0, atol=1e-5)
 
 
 def test_without_the_flag_the_scores_have_the_same_bits(miniatures: Path, read: Read) -> None:
@@ -158,7 +176,7 @@ def test_what_texts_do_not_name_is_not_said(tasks: Any, named: tuple[str, ...]) 
         if name in named:
             p = joint[1].sum(axis=axes)
             expected += [words[p.argmax()], pytest.approx(p.max(), abs=2.2e-6)]  # 7.3e-7 seen
-    assert _numbers(scored.part(slice(1, 2))) == expected
+    assert judged_numbers(scored.part(slice(1, 2))) == expected
 
 
 def test_other_heads_and_several_have_no_texts() -> None:

@@ -365,7 +365,7 @@ def test_a_narrow_picture_is_shrunk_and_noted(tmp_path: Path) -> None:
 
 
 def test_rows_are_written_as_they_come(tmp_path: Path, use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_files, "_WINDOW", 8)  # less than a file's buffer keeps back by itself
+    monkeypatch.setattr(score_files, "WINDOW", 8)  # less than a file's buffer keeps back by itself
     to = tmp_path / "x.csv"
     seen = []
     use(Quick(lambda images: seen.append(len(to.read_text().splitlines()))))

@@ -15,7 +15,7 @@ from test_runner import arguments
 
 from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.score_files import _FinishedRun
+from cliqa_bench.execution.learned import LearnedRun
 from cliqa_bench.models.gated import Gate, GatedScorer
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
 from cliqa_bench.readouts import gate_weights, read
@@ -64,7 +64,7 @@ def test_gates_of_a_network_that_learned_from_other_pictures_are_refused(tmp_pat
     made = DISTORTION_BN["quick"]
     (tmp_path / "gate" / "g").mkdir(parents=True)
     spec = tmp_path / "gate" / "g" / "spec.json"
-    saved = _FinishedRun.__new__(_FinishedRun)
+    saved = LearnedRun.__new__(LearnedRun)
     vars(saved).update(out=tmp_path, record=SimpleNamespace(id="tsn-x", gates={"live": "g"}))
     write_json(spec, {"net": pretraining(made)})
     saved._check_gate_net(made)
@@ -157,7 +157,8 @@ class _Head(torch.nn.Module):
 
 def test_heads_that_do_not_count_are_not_run(monkeypatch):
     given = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.05, 0.05, 0.9]], dtype=torch.float64)
-    monkeypatch.setattr(Gate, "weights", lambda self, images: given)
+    monkeypatch.setattr(Gate, "distances", lambda self, images: torch.zeros(3, 3, 1))
+    monkeypatch.setattr(Gate, "weights_at", lambda self, distances: given)
     heads = [_Head(1.0), _Head(-1.0), _Head(0.5)]
     gate = Gate(None, [], [], 32.0)  # type: ignore[arg-type]
     said = GatedScorer(heads, gate, tolerance=0.15)(torch.zeros(3, 3, 8, 8))  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ import contextlib
 import functools
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -185,20 +185,59 @@ def decode_bytes(
 ) -> NDArray[np.uint8]:
     """Does what `decode` does with a file's bytes at hand; `path` is only named in errors."""
     noted = noted or (lambda text: None)
-    try:
+    with _errors_of(path):
         data, negative = without_negative(data)
         with _opened_bytes(data, path, reading, noted) as image:
             if image.format == "PNG":  # decoding does not look at the checksums of the pixels
                 _opened_bytes(data, path, reading).verify()
-            refuse_samples(image, path)
-            _refuse(image, path, max_megapixels)
-            gray, colour = is_16_bit(image), is_16_bit_colour(image)
-            image.load()
-            # read after loading: Pillow turns TIFF files itself and then takes the tag away
-            pixels = _to_rgb(image, reading, noted, negative)
-            if (gray or colour) and nearly_black(pixels, rounded=gray):
-                noted("has 16 bits and uses the lowest 12 alone: it was read as nearly black")
-            return pixels
+            return _pixels(image, path, max_megapixels, reading, noted, negative)
+
+
+def pixels_of(
+    image: Image.Image,
+    name: Path,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    reading: Reading = RELEASED,
+    noted: Noted | None = None,
+) -> NDArray[np.uint8]:
+    """Does what `decode` does with a picture that somebody has opened; it is left as it is.
+
+    What only the bytes of a file tell is not looked at: checksums of a PNG file, and whether 0 is white in a
+    TIFF file of 16 bits.
+
+    Args:
+        image: The picture.
+        name: What it is called in errors.
+        max_megapixels: As in `decode`.
+        reading: As in `decode`.
+        noted: As in `decode`.
+
+    Raises:
+        UserError: As `decode`.
+    """
+    with _errors_of(name):
+        return _pixels(image, name, max_megapixels, reading, noted or (lambda text: None), negative=False)
+
+
+def _pixels(
+    image: Image.Image, path: Path, max_megapixels: float, reading: Reading, noted: Noted, negative: bool
+) -> NDArray[np.uint8]:
+    refuse_samples(image, path)
+    _refuse(image, path, max_megapixels)
+    gray, colour = is_16_bit(image), is_16_bit_colour(image)
+    image.load()
+    # read after loading: Pillow turns TIFF files itself and then takes the tag away
+    pixels = _to_rgb(image, reading, noted, negative)
+    if (gray or colour) and nearly_black(pixels, rounded=gray):
+        noted("has 16 bits and uses the lowest 12 alone: it was read as nearly black")
+    return pixels
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged picture leads to into one line."""
+    try:
+        yield
     except UserError:
         raise
     except MemoryError as error:
@@ -380,7 +419,26 @@ def image_size(path: Path, reading: Reading = RELEASED) -> tuple[int, int]:
 
 def _refuse(image: Image.Image, path: Path, max_megapixels: float) -> None:
     """Raises for pictures that are not decoded at all, before any pixel is."""
-    width, height = image.size
+    refuse_size(*image.size, path, max_megapixels)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise UserError(
+            f"image {path} is animated or has {frames} pages; save one of them as a file of its own"
+        )
+
+
+def refuse_size(width: int, height: int, path: Path, max_megapixels: float) -> None:
+    """Refuses a picture that is too small or too large.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        path: What it is called in the error.
+        max_megapixels: As in `decode`.
+
+    Raises:
+        UserError: Says so.
+    """
     if min(width, height) < MIN_SIDE:
         raise UserError(
             f"image {path} has {width} x {height} pixels, expected {MIN_SIDE} a side or more; leave it out"
@@ -389,11 +447,6 @@ def _refuse(image: Image.Image, path: Path, max_megapixels: float) -> None:
         raise UserError(
             f"image {path} has {width} x {height} pixels, more than {max_megapixels:g} megapixels; "
             "shrink it, leave it out, or allow more with --max-megapixels"
-        )
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        raise UserError(
-            f"image {path} is animated or has {frames} pages; save one of them as a file of its own"
         )
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jsonargparse import ActionYesNo, Namespace
 
-from cliqa_bench.cli import data_commands, leaderboard_commands, weights_commands
+from cliqa_bench.cli import data_commands, leaderboard_commands, model_commands, weights_commands
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
+from cliqa_bench.cli.model_commands import WHICH_RUN
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.paths import user_path
 
@@ -41,6 +42,7 @@ _ASPECTS = (
     "also say quality level, scene and distortion, each with its probability (runs of liqe and liqe_cl)"
 )
 _COMPARE = "a table of your own, instead of IMAGES: score its pictures and compare with its labels"
+_MODEL = "a model file that 'export' wrote, or a folder of one, instead of --runs"
 _NUMBERS = str | int | tuple[int, ...]
 _PAGES = str | int | tuple[int | str, ...]
 _SPLITS = (
@@ -230,8 +232,9 @@ def _clean(args: Namespace, command: str) -> int:
 def _score_arguments(add: Add) -> None:
     add("images", type=str, nargs="*", metavar="IMAGES", help="image files, or folders of them")
     add("--compare", type=str, metavar="TABLE", help=_COMPARE)
-    add("--runs", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
-    add("--run", type=str, metavar="ID", help="which run, or the beginning of its id (default: the newest)")
+    add("--runs", type=str, metavar="DIR", help="folder of the results (default: runs)")
+    add("--run", type=str, metavar="ID", help=WHICH_RUN)
+    add("--model", type=str, metavar="FILE", help=_MODEL)
     add("--aspects", action="store_true", help=_ASPECTS)
     add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -252,11 +255,15 @@ def _score(args: Namespace, command: str) -> int:
         )
     if not 0 <= args.tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
+    if args.model and (args.runs or args.run):
+        raise UserError("score takes either --model FILE, or --runs DIR and --run ID")
     limit = megapixels(args.max_megapixels)
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench.execution import score_files, score_table
     from cliqa_bench.execution.compare_labels import Comparison, Labels
     from cliqa_bench.execution.find_pictures import FoundFiles, find_pictures
+    from cliqa_bench.execution.learned import facts_of
+    from cliqa_bench.execution.model_file import LearnedFile, model_path
     from cliqa_bench.execution.score_pictures import Scoring
     from cliqa_bench.progress import say, warn
     from cliqa_bench.system.compute import resolve_device
@@ -265,22 +272,32 @@ def _score(args: Namespace, command: str) -> int:
     form = ".csv" if to is None else score_table.check_form(to)
     labels = Labels(_own_table(args.compare)) if args.compare else None
     found = FoundFiles(labels.files, {}) if labels else find_pictures([user_path(n) for n in args.images])
-    out, device = user_path(args.runs), resolve_device(device_name(args.device))
-    record = score_files.choose_run(out, args.run)
-    say(f"scoring with run {record.id}")
-    if record.transductive:
-        say(f"{record.strategy} adapts to test sets alone: pictures are scored by the model as trained")
-    scorer = score_files.load_scorer(out, record, device, args.tolerance, args.aspects)
-    scoring = Scoring(scorer, score_files.resize_of(record), device, precision, limit)
-    tasks = [step.dataset for step in record.steps] if scorer.tasks > 1 else []
+    device = resolve_device(device_name(args.device))
+    if args.model:
+        learned = LearnedFile(model_path(user_path(args.model)))
+        facts, file = learned.facts, learned.digest
+        say(f"scoring with {learned.name}")
+        scorer = learned.scorer(device, args.tolerance, args.aspects)
+    else:
+        out = user_path(args.runs or "runs")
+        record = score_files.choose_run(out, args.run)
+        facts, file = facts_of(record), ""
+        say(f"scoring with run {record.id}")
+        if record.transductive:
+            say(f"{record.strategy} adapts to test sets alone: pictures are scored by the model as trained")
+        scorer = score_files.load_scorer(out, record, device, args.tolerance, args.aspects)
+    scoring = Scoring(scorer, facts.protocol.resize, device, precision, limit)
     lines = score_table.Lines(
-        form, tasks, labels.of_file if labels else None, scorer.aspects if args.aspects else ()
+        form,
+        facts.tasks if scorer.tasks > 1 else [],
+        labels.of_file if labels else None,
+        scorer.aspects if args.aspects else (),
     )
     prints = labels.fingerprint if labels else ""
     made = score_files.made_with(
-        record, found.files, device, args.tolerance, precision, limit, prints, args.aspects
+        facts, found.files, device, args.tolerance, precision, limit, prints, args.aspects, file
     )
-    tally = Comparison(labels, record) if labels else score_files.Tally()
+    tally = Comparison(labels, facts) if labels else score_files.Tally()
     with score_table.opened(to, lines.header, made, found.files) as table:
         score_files.score_files(scoring, found.files, table, lines, tally)
     for text in filter(None, (found.left_out_text(), *tally.told())):
@@ -445,6 +462,11 @@ COMMANDS: dict[str, Command] = {
         "list what nothing uses any more in a folder of results, or remove it", _clean_arguments, _clean
     ),
     "score": Command("score images of your own with a finished run", _score_arguments, _score),
+    "export": Command(
+        "write a finished run as a model file, as ONNX or for a hub",
+        model_commands.export_arguments,
+        model_commands.export,
+    ),
     "data make": Command("write the generated miniatures", data_commands.make_arguments, data_commands.make),
     "data check": Command("check datasets file by file", data_commands.check_arguments, data_commands.check),
     "data ratings": Command(

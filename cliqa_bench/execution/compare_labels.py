@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike
 from cliqa_bench import metrics
 from cliqa_bench.benchmarks._csv import TableDataset
 from cliqa_bench.errors import UserError
+from cliqa_bench.execution.learned import ModelFacts
 from cliqa_bench.execution.score_files import Tally
 from cliqa_bench.execution.score_table import FileRow
 from cliqa_bench.part_names import base_of
 from cliqa_bench.reports.render import number
 from cliqa_bench.results.nodes import digest
-from cliqa_bench.results.records import RunRecord
 from cliqa_bench.terminal import plural, text_table
 
 FEWEST = 3
@@ -127,9 +127,9 @@ def _shown(path: Path) -> Path:
 class Comparison(Tally):
     """What came of the pictures, and how far their scores agree with the labels."""
 
-    def __init__(self, labels: Labels, record: RunRecord) -> None:
+    def __init__(self, labels: Labels, facts: ModelFacts) -> None:
         super().__init__()
-        self._labels, self._record = labels, record
+        self._labels, self._facts = labels, facts
         self._scores: dict[str, float] = {}
 
     def add(self, row: FileRow) -> None:
@@ -154,7 +154,7 @@ class Comparison(Tally):
             ("KRCC", number(found.krcc)),
             ("RMSE (logistic)", number(found.rmse)),
         ]
-        head = f"{title}: {found.n:,} of {plural(self.files, 'picture')} compared with run {self._record.id}"
+        head = f"{title}: {found.n:,} of {plural(self.files, 'picture')} compared with run {self._facts.id}"
         return "\n".join([head, *self._labels.notes(), "", text_table(rows, right={1})])
 
     def remarks(self) -> list[str]:
@@ -180,9 +180,9 @@ class Comparison(Tally):
             said.append(f"the numbers leave out {plural(self.failed, 'picture')} without a score")
         if found.runs_against:
             said.append(self._against())
-        if self._labels.dataset.name in map(base_of, self._record.sequence):
+        if self._labels.dataset.name in map(base_of, self._facts.sequence):
             said.append(
-                f"run {self._record.id} learned {self._labels.dataset.title}: pictures it was trained on are "
+                f"run {self._facts.id} learned {self._labels.dataset.title}: pictures it was trained on are "
                 "among these; the report of the run uses its test images alone"
             )
         return said

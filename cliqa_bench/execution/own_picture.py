@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.benchmarks.pixels.decode import MIN_SIDE, OWN, adaptive_size, decode, resized
+from cliqa_bench.benchmarks.pixels.decode import MIN_SIDE, OWN, Noted, adaptive_size, decode, resized
 from cliqa_bench.errors import UserError
 
 LONGEST_SHAPE = 3
@@ -70,14 +71,25 @@ def read_picture(path: Path, resize: int, max_megapixels: float) -> OwnPicture:
         resize: As in `pixels.decode.adaptive_size`.
         max_megapixels: As in `pixels.decode.decode`.
     """
+    return shrunk_picture(lambda noted: decode(path, max_megapixels, OWN, noted), path, resize)
+
+
+def shrunk_picture(pixels: Callable[[Noted], NDArray[np.uint8]], path: Path, resize: int) -> OwnPicture:
+    """Returns a picture at the size at which it is scored.
+
+    Args:
+        pixels: Returns its pixels, (H, W, 3) uint8, given what is told of remarks; may raise a UserError.
+        path: What it is called in errors.
+        resize: As in `pixels.decode.adaptive_size`.
+    """
     notes: list[str] = []
     try:
-        pixels = _shrunk(decode(path, max_megapixels, OWN, notes.append), path, resize, notes)
+        shrunk = _shrunk(pixels(notes.append), path, resize, notes)
     except UserError as error:
         return OwnPicture(None, str(error), notes)
     except MemoryError:
         return OwnPicture(None, str(UserError(f"image {path} does not fit into memory; shrink it")), notes)
-    return OwnPicture(pixels, "", list(dict.fromkeys(notes)))
+    return OwnPicture(shrunk, "", list(dict.fromkeys(notes)))
 
 
 def _shrunk(pixels: NDArray[np.uint8], path: Path, resize: int, notes: list[str]) -> NDArray[np.uint8]:

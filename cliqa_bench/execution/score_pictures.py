@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +16,26 @@ from cliqa_bench.benchmarks.decoded import batches_by_shape
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import MAX_MEGAPIXELS
 from cliqa_bench.errors import one_line
+from cliqa_bench.execution.given_picture import GivenPicture, read_given
 from cliqa_bench.execution.own_picture import read_picture
 from cliqa_bench.execution.score_table import FileRow, Lines, stamp
 from cliqa_bench.learning.scoring import pixels_in_batch
 from cliqa_bench.models.gated import GatedScorer, Scored
 from cliqa_bench.system.memory import is_out_of_memory, trim_memory
+
+
+class Judged(NamedTuple):
+    """What became of a picture.
+
+    Attributes:
+        scored: What the model says of it, a `Scored` of one image; None where there is an error.
+        error: Why it has no score; "" where it has one.
+        notes: What should be known of it all the same.
+    """
+
+    scored: Scored | None
+    error: str
+    notes: list[str]
 
 
 class Scoring:
@@ -48,17 +64,32 @@ class Scoring:
     def rows(self, files: Sequence[Path], lines: Lines, pool: Executor) -> list[FileRow]:
         """Returns the rows of files; of a file that cannot be read or scored, with its error."""
         stamps = [stamp(path) for path in files]
-        pictures = list(pool.map(lambda path: read_picture(path, self._resize, self._max_megapixels), files))
-        results = self._scored([picture.pixels for picture in pictures])
         rows = []
-        for path, at, picture, result in zip(files, stamps, pictures, results, strict=True):
-            error = picture.error or (f"image {path}: {result}" if isinstance(result, str) else "")
-            scored = result if isinstance(result, Scored) else None
-            line = lines.line(path, _numbers(scored) if scored else (), one_line(error))
-            score = float(scored.scores[0]) if scored else None
-            rows.append(FileRow(str(path), *at, line, one_line(error), picture.notes, score))
-        trim_memory()
+        for path, at, judged in zip(files, stamps, self.judged(files, pool), strict=True):
+            numbers = judged_numbers(judged.scored) if judged.scored else ()
+            line = lines.line(path, numbers, judged.error)
+            score = float(judged.scored.scores[0]) if judged.scored else None
+            rows.append(FileRow(str(path), *at, line, judged.error, judged.notes, score))
         return rows
+
+    def judged(self, given: Sequence[Path | GivenPicture], pool: Executor) -> list[Judged]:
+        """Returns what the model says of pictures: of one that cannot be read or scored, why."""
+        how = (self._resize, self._max_megapixels)
+        waiting = [pool.submit(read_picture, one, *how) if isinstance(one, Path) else one for one in given]
+        # here, not there: a picture of Pillow's that is given twice must not be loaded by two threads
+        pictures = [
+            read_given(one, *how) if isinstance(one, GivenPicture) else one.result() for one in waiting
+        ]
+        found = []
+        results = self._scored([picture.pixels for picture in pictures])
+        for one, picture, result in zip(given, pictures, results, strict=True):
+            name = one if isinstance(one, Path) else one.name
+            error = picture.error or (f"image {name}: {result}" if isinstance(result, str) else "")
+            found.append(
+                Judged(result if isinstance(result, Scored) else None, one_line(error), picture.notes)
+            )
+        trim_memory()
+        return found
 
     def _scored(self, images: Sequence[NDArray[np.uint8] | None]) -> list[Scored | str | None]:
         """Scores images in batches of one shape; what went wrong with one of them stands in its place."""
@@ -120,7 +151,7 @@ def _is_finite(one: Scored) -> bool:
     return bool(np.isfinite(one.scores).all() and np.isfinite(one.weights).all())
 
 
-def _numbers(one: Scored) -> list[float | str]:
+def judged_numbers(one: Scored) -> list[float | str]:
     """Returns what is written of an image.
 
     That is its score, then of several heads each weight and score, then the most probable word of each aspect

@@ -322,6 +322,11 @@ def origin(kind: PluginKind, name: str) -> dict[str, str] | None:
     return None
 
 
+def is_ours(kind: PluginKind, name: str) -> bool:
+    """Tells whether a name stands for a file of this package, and for nothing else; nothing is imported."""
+    return origin(kind, name) is None and any(path.stem == name for path in _files(kind))
+
+
 @functools.cache
 def code_digest() -> str:
     """Returns a hash of our own sources but the reports': of all that numbers can depend on, and more."""

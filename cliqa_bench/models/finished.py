@@ -35,7 +35,8 @@ class RunNetworks:
     weights: str | None
     training: Training
 
-    def _start(self) -> FeatureNet:
+    def start(self) -> FeatureNet:
+        """Builds the network that all of them start from."""
         return self.backbone.build(self.weights, seed_for("backbone") % 2**32)
 
     def untrained(self, strategy: ModelParts, seed: int = 0) -> QualityModel:
@@ -48,7 +49,7 @@ class RunNetworks:
         Raises:
             UserError: If the strategy contradicts itself about features of the tasks' own.
         """
-        model = model_for(strategy, self._start(), self.backbone.feature_size, self.training, seed)
+        model = model_for(strategy, self.start(), self.backbone.feature_size, self.training, seed)
         return model.to(memory_format=torch.channels_last)
 
     def trained(self, node: Path, strategy: ModelParts, seed: int = 0) -> QualityModel:
@@ -62,22 +63,61 @@ class RunNetworks:
         Raises:
             UserError: If the files are broken, or of another network.
         """
+        return self.restored(node_weights(node), node, strategy, seed)
+
+    def restored(
+        self,
+        state: dict[str, Tensor],
+        where: Path,
+        strategy: ModelParts,
+        seed: int = 0,
+        advice: str = "",
+    ) -> QualityModel:
+        """Loads a model from what `QualityModel.own_state` gave.
+
+        Args:
+            state: That.
+            where: Where it was read, for messages.
+            strategy: Made heads and the view.
+            seed: Of the tasks that it may learn yet.
+            advice: As in `load_tasks`.
+
+        Raises:
+            UserError: If names or shapes are those of another network.
+        """
         model = self.untrained(strategy, seed)
-        load_tasks(model, node_weights(node), node)
+        load_tasks(model, state, where, advice)
         return model.eval()
 
     def gate(self, made: PretrainConfig | None, device: torch.device, tick: Tick | None = None) -> FeatureNet:
-        """Builds the network that describes images for the gates.
+        """Builds the network that describes images for the gates, as it works: folded, on its device.
+
+        Args:
+            made: As in `gate_net`.
+            device: Where it is trained, and is to work.
+            tick: As in `gate_net`.
+        """
+        return ready_gate(self.gate_net(made, device, tick), device)
+
+    def gate_net(
+        self, made: PretrainConfig | None, device: torch.device, tick: Tick | None = None
+    ) -> FeatureNet:
+        """Builds the network that describes images for the gates, on the CPU and with its normalisation.
 
         Args:
             made: How its normalisation is pre-trained on distortions; None to leave it as it is.
-            device: Where it is trained, and is to work.
+            device: Where it is trained.
             tick: Told about that training.
         """
-        net = self._start()
+        net = self.start()
         if made is not None:
             distortion_aware(self.backbone, net, self.weights, device, made, tick)
-        return folded(net.to(device).to(memory_format=torch.channels_last))
+        return net
+
+
+def ready_gate(net: FeatureNet, device: torch.device) -> FeatureNet:
+    """Returns a gate's network as it describes images, see `RunNetworks.gate`."""
+    return folded(net.to(device).to(memory_format=torch.channels_last))
 
 
 def remembered(node: Path) -> dict[str, Tensor]:

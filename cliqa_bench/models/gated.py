@@ -26,17 +26,21 @@ class Scored(NamedTuple):
         heads: (n, tasks) float32, what each head said; nan where it was left out.
         aspects: Probabilities of quality (n, 5), scene (n, 9) and distortion (n, 11), (n, 1) of what the
             texts do not name; None where no texts were asked.
+        distances: (n, tasks, stages) float64, of each image to the nearest centroid of each task, per stage
+            that the gate uses (Eq. 7); None without a gate.
     """
 
     scores: NDArray[np.float64]
     weights: NDArray[np.float64]
     heads: NDArray[np.float32]
     aspects: tuple[NDArray[np.float32], ...] | None = None
+    distances: NDArray[np.float64] | None = None
 
     def part(self, images: slice) -> Scored:
         """Returns what it says about some of the images."""
         aspects = None if self.aspects is None else tuple(some[images] for some in self.aspects)
-        return Scored(self.scores[images], self.weights[images], self.heads[images], aspects)
+        distances = None if self.distances is None else self.distances[images]
+        return Scored(self.scores[images], self.weights[images], self.heads[images], aspects, distances)
 
 
 class Gate:
@@ -62,8 +66,15 @@ class Gate:
         self.centroids = [[c.double() for c in of_task] for of_task in centroids]
         self.scales = scales
 
-    def weights(self, images: Tensor) -> Tensor:
-        """Returns the weights (B, tasks) float64 of images (B, 3, H, W); each row sums to 1."""
+    def distances(self, images: Tensor) -> Tensor:
+        """Returns how far images are from the nearest centroid of each task (Eq. 7).
+
+        Args:
+            images: (B, 3, H, W).
+
+        Returns:
+            (B, tasks, stages) float64, Euclidean distances in each stage that is used.
+        """
         features = self.net.gate_features(images)
         per_stage = []
         for stage in self.stages:
@@ -74,8 +85,17 @@ class Gate:
                 # the quick way of cdist, by a matrix product, loses half of the digits
                 far = torch.cdist(x, centroids[stage], compute_mode="donot_use_mm_for_euclid_dist")
                 near.append(far.amin(dim=1))
-            per_stage.append(torch.softmax(-self.tau * torch.stack(near, dim=1), dim=1))
-        return torch.stack(per_stage).mean(dim=0)
+            per_stage.append(torch.stack(near, dim=1))
+        return torch.stack(per_stage, dim=2)
+
+    def weights(self, images: Tensor) -> Tensor:
+        """Returns the weights (B, tasks) float64 of images (B, 3, H, W); each row sums to 1."""
+        return self.weights_at(self.distances(images))
+
+    def weights_at(self, distances: Tensor) -> Tensor:
+        """Returns the same of distances, (B, tasks, stages) float64."""
+        of_stages = [torch.softmax(-self.tau * near, dim=1) for near in distances.unbind(dim=2)]
+        return torch.stack(of_stages).mean(dim=0)
 
 
 class GatedScorer:
@@ -115,11 +135,13 @@ class GatedScorer:
     def __call__(self, images: Tensor) -> Scored:
         """Scores images of one shape, (B, 3, H, W), ImageNet-normalised."""
         together, tasks = len(self.heads) == 1, self.tasks
+        distances = None
         if self.gate is None or tasks == 1:
             weights = np.zeros((len(images), tasks))
             weights[:, -1] = 1
         else:
-            weights = self.gate.weights(images).cpu().numpy()
+            far = self.gate.distances(images)
+            weights, distances = self.gate.weights_at(far).cpu().numpy(), far.cpu().numpy()
         needed = needed_heads(weights, self.tolerance) & (weights > 0)
         said = np.full(weights.shape, np.nan, np.float32)
         if together:
@@ -138,7 +160,7 @@ class GatedScorer:
         for task, known in enumerate(self.validation):
             said[:, task] = standardised(said[:, task], known)
         scores = np.where(needed & (weights > 0), weights * said, 0).sum(axis=1)
-        return Scored(np.asarray(scores, np.float64), weights, said)
+        return Scored(np.asarray(scores, np.float64), weights, said, distances=distances)
 
 
 def text_head_of(heads: Sequence[Scorer | MergedHead]) -> TextHead | None:

@@ -244,13 +244,19 @@ def model_for(
     return QualityModel(net, feature_size, view=view, seed=seed, new_head=strategy.new_head, windows=windows)
 
 
-def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> None:
+def load_tasks(
+    model: QualityModel,
+    state: dict[str, Tensor],
+    where: Path,
+    advice: str = "",
+) -> None:
     """Adds as many tasks to a new model as a stored state has, and loads it.
 
     Args:
         model: Without tasks.
         state: As `own_state` returned it.
-        where: The node that it is of, for messages.
+        where: The node or the file that it is of, for messages.
+        advice: What to do where it is of another network; by default, to run again.
 
     Raises:
         UserError: If names or shapes are those of another network.
@@ -263,5 +269,5 @@ def load_tasks(model: QualityModel, state: dict[str, Tensor], where: Path) -> No
     except RuntimeError as error:
         said = " ".join(str(error).split())
         raise UserError(
-            f"the weights in {where} are of another network ({said:.200}); {run_again()}"
+            f"the weights in {where} are of another network ({said:.200}); {advice or run_again()}"
         ) from error

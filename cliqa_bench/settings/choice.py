@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from cliqa_bench.config import RunConfig
+from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.settings.resolve import include, recall_tables, typed_fields
 
@@ -80,3 +82,25 @@ def load_strategy(name: str, params: Mapping[str, Any]) -> Strategy:
     cls = cast("type[Strategy]", registry.load("strategies", name))
     cls.check_declared()
     return cls(**typed_fields(cls, params, name))
+
+
+def refuse_foreign_code(what: str, backbone: str, strategy: str | None) -> None:
+    """Refuses names that stand for code which is neither this package's nor timm's; nothing is imported.
+
+    Args:
+        what: What is refused, the beginning of the message.
+        backbone: Name of a backbone.
+        strategy: Name of a strategy; None for none.
+
+    Raises:
+        UserError: Names the first.
+    """
+    timm = re.fullmatch(r"timm:[\w.]+", backbone)  # no model of a hub, no path
+    named: list[tuple[registry.PluginKind, str, str]] = [] if timm else [("backbones", "backbone", backbone)]
+    named += [] if strategy is None else [("strategies", "strategy", strategy)]
+    for kind, noun, name in named:
+        if not registry.is_ours(kind, name):
+            raise UserError(
+                f"{what}: its {noun} {name:.200} is not one of this package, and a file of weights must not "
+                "bring code; score with the folder of its run"
+            )
