@@ -180,7 +180,10 @@ def test_pictures_are_scored_on_that_scale_too() -> None:
             return torch.tensor([[0.1, 0.9], [0.2, 0.8]])
 
     class Half:
-        def weights(self, images: torch.Tensor) -> torch.Tensor:
+        def distances(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(2, 2, 1, dtype=torch.float64)
+
+        def weights_at(self, distances: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[0.25, 0.75], [0.5, 0.5]], dtype=torch.float64)
 
     known = [np.array([0.0, 0.2], np.float32), np.array([0.5, 0.9], np.float32)]
@@ -358,3 +361,9 @@ def test_runs_of_all_options_are_verified_and_score_pictures(miniatures: Path, t
     for key, value in expected.items():
         assert found[Path(key).name] == pytest.approx(value, abs=1e-4)
     assert parser.main([*given[:-4], "--to", str(tmp_path / "x.csv"), "--tolerance", "0.1"]) == 2
+    model = tmp_path / "model.safetensors"
+    assert parser.main(["export", str(out), "--run", record.id, "--to", str(model)]) == 0
+    held = given.index("--runs")
+    again = [*given[:held], "--model", str(model), "--to", str(tmp_path / "again.csv"), "--device", "cpu"]
+    assert parser.main(again) == 0
+    assert (tmp_path / "again.csv").read_bytes() == table.read_bytes(), "in a file, too"
