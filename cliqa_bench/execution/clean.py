@@ -119,9 +119,7 @@ def find_unused(out: Path) -> Cleanup:
     found.unused += [*_gate_networks(cache), *_decoded_images(cache)]
     found.unused += _leftovers(cache, (cache / name for name in _CACHES))
     found.unused += _stale_locks(cache, _CACHES)
-    found.notes += [
-        f"{who} is at work in {out}; --yes is refused until it has ended" for who in _workers(out)
-    ]
+    found.notes += [f"{who} is at work in {out}; --yes is refused until it has ended" for who in workers(out)]
     return found
 
 
@@ -237,7 +235,7 @@ def remove_unused(out: Path) -> Cleanup:
     _needed(out)  # no lock is made in a folder that is not an output folder
     try:
         with locked(out / IN_USE / _CLEANING, f"that cleans {out}"):
-            if workers := _workers(out):
+            if workers := workers(out):
                 raise UserError(
                     f"{workers[0]} is at work in {out}; nothing was removed, try again when it has ended"
                 )
