@@ -135,7 +135,7 @@ def run_all(
         failed: What has failed before, a line each.
         formats: As in `run`.
         figures: As in `run`.
-        shared: Whether the same command runs several times on the folder: the last at work writes the report.
+        shared: Whether others do the same runs on the folder: the last at work writes the report.
     """
     out = configs[0].out
     check_executor(configs[0])
@@ -152,7 +152,7 @@ def run_all(
 
 
 def _work_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) -> tuple[list[str], int]:
-    """Does the work of several runs; returns what failed, and how much was not tried because it needs that."""
+    """Does the work of several runs; returns what failed, and how much was skipped because of it."""
     clean_partial(configs[0].out)
     for line in failed:
         warn(f"left out: {line}")

@@ -2,7 +2,8 @@
 
 No task knows of another: each is a run in one process that does what nobody else is at. So tasks may start as
 slots come free, die, be preempted or run out of time: what they finished stays, and an experience that was
-interrupted is resumed at its checkpoint. Before the time limit Slurm sends a signal, and submitit puts the task back into the queue.
+interrupted is resumed at its checkpoint. Before the time limit Slurm sends a signal, and submitit puts the
+task back into the queue.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`status`: what is done, running, failed and left in a folder of results. Imports no torch.
 
-Nothing is kept for it but a line about each failure (`results.failures`): what there is to do stands in the run
-records, what is done lies in the nodes, and who is at it holds a lock, whatever executor it belongs to.
+Nothing is kept for it but a line about each failure (`results.failures`): what there is to do stands in the
+run records, what is done lies in the nodes, and who is at it holds a lock, whatever executor it belongs to.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Counted:
 
 
 class Running(NamedTuple):
-    """A job under way: its name, who does it, and since when (ISO 8601 in UTC, by their clock; "" if unknown)."""
+    """A job under way: its name, who does it, and since when (ISO 8601 in UTC; "" if unknown)."""
 
     job: str
     where: str
@@ -206,9 +206,8 @@ def _age(since: str) -> float:
     """Returns the seconds since a time; 0 if it is unknown, or ahead of this machine's clock."""
     if not since:
         return 0.0
-    return max(
-        0.0, (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(since)).total_seconds()
-    )
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(since)
+    return max(0.0, age.total_seconds())
 
 
 # -- words ---------------------------------------------------------------------------------------------------
