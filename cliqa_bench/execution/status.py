@@ -162,7 +162,7 @@ class Inventory:
         return max(0.0, fmean(known) * len(rest) - spent) / max(1, len(running))
 
     def _took(self) -> dict[str, list[float]]:
-        """Returns the seconds of finished nodes, by their name without the hash, and by less and less of it."""
+        """Returns the seconds of finished nodes, by their name without the hash, and by less of it."""
         for node in self._done - self._seconds.keys():
             fact = _TIMED.get(self.nodes[node])
             seconds = _fact(self.out / self.nodes[node] / node, fact) if fact else None
