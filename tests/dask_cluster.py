@@ -1,9 +1,9 @@
 """Runs on a real Dask cluster of processes on this machine, disturbs it, and compares with one machine.
 
-`PYTHONPATH=. python tests/dask_cluster.py` in the checkout's root, with the extra [cluster]: some minutes. Of
-three workers, one is killed (-9, by its process id) in the middle of a training, and another is added; then the
-scheduler is killed, and once there is a new one the command is given again. It prints what was done to whom; the
-exit code is 1 if any file but logs and times differs, or a training was done twice.
+`PYTHONPATH=. python tests/dask_cluster.py` in the checkout's root, with the extra [cluster]: some minutes.
+Of three workers, one is killed (-9, by its process id) in the middle of a training, and another is added;
+then the scheduler is killed, and once there is a new one the command is given again. It prints what was done
+to whom; the exit code is 1 if any file but logs and times differs, or a training was done twice.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Runs an array on a real Slurm of two nodes on this machine, disturbs it, and compares with one machine.
 
-`PYTHONPATH=. python tests/slurm_cluster.py` in the checkout's root, as root, with Debian's packages slurmctld,
-slurmd, slurm-client and munge and the extra [slurm]: some minutes. No systemd and no configuration of the system
-is used. Of three tasks, one is killed (-9, by its process id) in the middle of a training, one is put back into
-the queue by the signal that comes before the time limit, and the node of one is drained. It prints what was done
-to whom; the exit code is 1 if any file but logs and times differs, or a training was done twice.
+`PYTHONPATH=. python tests/slurm_cluster.py` in the checkout's root, as root, with Debian's packages
+slurmctld, slurmd, slurm-client and munge and the extra [slurm]: some minutes. No systemd and no configuration
+of the system is used. Of three tasks, one is killed (-9, by its process id) in the middle of a training, one
+is put back into the queue by the signal that comes before the time limit, and the node of one is drained. It
+prints what was done to whom; the exit code is 1 if any file but logs and times differs, or a training was
+done twice.
 """
 
 from __future__ import annotations

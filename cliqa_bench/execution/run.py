@@ -144,11 +144,11 @@ def run_all(
         failed, skipped = _work_all(configs, command, failed)
         if not shared:
             return _conclude(out, failed, skipped, formats, figures)
-    if workers(out):  # asked once we are at work no more: of two that end together, one sees no other
-        say(f"the report is left to who ends last: {', '.join(workers(out))}")
-        formats = None
+    others = workers(out)  # asked once we are at work no more: of two that end together, one sees no other
+    if others:
+        say(f"the report is left to who ends last: {', '.join(others)}")
     with at_work(out):
-        return _conclude(out, failed, skipped, formats, figures)
+        return _conclude(out, failed, skipped, None if others else formats, figures)
 
 
 def _work_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) -> tuple[list[str], int]:

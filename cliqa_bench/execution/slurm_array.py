@@ -118,7 +118,7 @@ def _task_of(config: RunConfig) -> RunConfig:
 def _left(config: RunConfig) -> Iterator[str]:
     for plan in prepare_splits(config, ""):
         for works in plan.missing():
-            yield from (f"{work.node.kind}/{work.node.id}" for work in works)  # type: ignore[attr-defined]
+            yield from (f"{work.node.kind}/{work.node.id}" for work in works)
 
 
 # -- Slurm's commands ----------------------------------------------------------------------------------------

@@ -1,0 +1,159 @@
+"""Jobs in the workers of a Dask cluster: results, failures, deaths, and who is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_planner import config
+from test_pool import some_jobs
+
+from cliqa_bench.errors import UserError
+from cliqa_bench.execution import dask_pool, worker
+from cliqa_bench.execution.plan import Plan
+from cliqa_bench.execution.scheduler import run_jobs
+from cliqa_bench.results.nodes import IN_USE
+from cliqa_bench.settings.choice import own_code
+from cliqa_bench.system.locks import locked
+from cliqa_bench.system.versions import versions
+
+distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.slow
+
+
+class DaskFake:
+    """Does jobs by title, as the fake of `test_pool`; "worker" ends the worker that has the process."""
+
+    def __init__(self, plan, facts, tick, say, number=0):
+        self.out, self.tick, self.say = plan.config.out, tick, say
+
+    def do(self, job):
+        marker = self.out / "died"
+        if "wrong" in job.title:
+            raise FloatingPointError("the loss is nan")
+        if "die" in job.title and not marker.exists():
+            marker.touch()
+            os.kill(os.getppid() if "worker" in job.title else os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        self.tick(1, "", "")
+        self.say(f"{job.about} by {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+        (self.out / job.about).touch()
+
+
+def plan_of(cfg):
+    """Stands for `execution.run.rebuild_plan`; in a process of a worker it puts the fake in place."""
+    worker.Worker = DaskFake  # type: ignore[assignment, misc]
+    return Plan(SimpleNamespace(config=cfg), {})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Does jobs on a cluster of two workers, or of an address; the workers find this module."""
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+    )
+    monkeypatch.setattr(worker, "Worker", worker.Worker)
+    facts = {"versions": versions(), "code": own_code()}
+    out = tmp_path / "out"
+
+    def do(jobs, executor="dask", **changed):
+        cfg = replace(config(out), executor=executor, device="cpu", **changed)
+        with locked(out / IN_USE / f"{os.getpid()}-x.lock", ""):
+            return run_jobs(plan_of(cfg), plan_of, facts, jobs, 2, lambda: None)
+
+    do.out, do.facts = out, facts  # type: ignore[attr-defined]
+    return do
+
+
+def test_all_jobs_are_done_and_what_they_say_is_shown(run, capsys):
+    outcome = run(some_jobs("fine"))
+    assert not outcome.failed and not outcome.skipped
+    names = {"bad", "child", "grandchild", "fine0", "fine1", "fine2"}
+    assert {path.name for path in run.out.iterdir()} >= names
+    assert capsys.readouterr().out.count(" by ") == len(names) + 1  # and the check
+
+
+def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(run):
+    outcome = run(some_jobs("wrong"))
+    assert list(outcome.failed.values()) == ["FloatingPointError: the loss is nan"]
+    assert {job.about for job in outcome.skipped} == {"child", "grandchild"}
+
+
+@pytest.mark.parametrize("who", ["die", "die with the worker"])
+def test_a_job_whose_process_or_worker_dies_once_is_tried_once_more(run, capsys, who):
+    outcome = run(some_jobs(who))
+    assert not outcome.failed and (run.out / "grandchild").exists()
+    assert capsys.readouterr().err.count("it is tried once more") == 1
+
+
+def test_workers_without_the_data_are_refused_in_one_line(run, tmp_path):
+    with pytest.raises(UserError, match=r"no worker can do the work: .*: it has no folder .*gone \(--data\)"):
+        run(some_jobs("fine"), data=tmp_path / "gone")
+    assert {path.name for path in run.out.iterdir()} <= {IN_USE}
+
+
+def test_workers_of_other_versions_are_refused_in_one_line(run):
+    run.facts["versions"]["numpy"] = "0.1"
+    with pytest.raises(UserError, match=r"it has numpy .*, this command has 0\.1; install the same"):
+        run(some_jobs("fine"))
+
+
+def test_a_worker_without_the_suite_is_refused_in_one_line(run, tmp_path):
+    def examine():
+        raise ModuleNotFoundError("No module named 'cliqa_bench'")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dask_pool, "_examination", lambda topic, task: examine)
+        with pytest.raises(
+            UserError, match=r"it cannot import cliqa_bench \(No module named 'cliqa_bench'\)"
+        ):
+            run(some_jobs("fine"))
+
+
+def test_workers_of_one_machine_share_its_gpus_one_each(monkeypatch, tmp_path):
+    pool = dask_pool.DaskPool(plan_of, replace(config(tmp_path), device="cuda"), {})
+    seen = {f"tcp://h:{n}": dask_pool.Fitness("", "host", ("0", "1")) for n in range(3)}
+    seen["tcp://i:1"] = dask_pool.Fitness("", "other", ("0", "1"))
+    seen |= {f"tcp://j:{n}": dask_pool.Fitness("", "third", (str(n), str(1 - n))) for n in range(2)}
+    pool._client = SimpleNamespace(run=lambda *more, **how: seen)  # type: ignore[assignment]
+    reasons = pool._examine(list(seen))
+    assert reasons == ["tcp://h:2: all 2 GPUs of host have a worker"]
+    # which of the GPUs that a worker sees it takes: those of the third machine see them in another order
+    assert pool._numbers == {"tcp://h:0": 0, "tcp://h:1": 1, "tcp://i:1": 0, "tcp://j:0": 0, "tcp://j:1": 0}
+
+
+def test_no_scheduler_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr(dask_pool, "PATIENCE", 1.0)
+    with pytest.raises(UserError, match=r"--executor tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
+        dask_pool.check_scheduler("tcp://127.0.0.1:9")
+
+
+def test_the_death_of_the_scheduler_ends_the_run_in_one_line(run, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--no-dashboard",
+    ]
+    command += ["--port", "0", "--scheduler-file", str(tmp_path / "scheduler.json")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as scheduler:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "scheduler.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        import json
+
+        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+        pool = dask_pool.DaskPool(plan_of, replace(config(run.out), executor=address), run.facts)
+        pool._client = dask_pool._connected(address)
+        scheduler.kill()
+        with pytest.raises(UserError, match="is gone; what is finished stays"):
+            while time.monotonic() < deadline:
+                list(pool.events(0.1))
+        pool.end()
