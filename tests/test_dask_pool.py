@@ -1,7 +1,7 @@
 """Jobs in the workers of a Dask cluster: results, failures, deaths, and who is refused."""
 
+import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,11 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from dask_fake import plan_of
 from test_planner import config
 from test_pool import some_jobs
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution import dask_pool, worker
+from cliqa_bench.execution import dask_pool
 from cliqa_bench.execution.plan import Plan
 from cliqa_bench.execution.scheduler import run_jobs
 from cliqa_bench.results.nodes import IN_USE
@@ -26,45 +27,19 @@ distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 
 
-class DaskFake:
-    """Does jobs by title, as the fake of `test_pool`; "worker" ends the worker that has the process."""
-
-    def __init__(self, plan, facts, tick, say, number=0):
-        self.out, self.tick, self.say = plan.config.out, tick, say
-
-    def do(self, job):
-        marker = self.out / "died"
-        if "wrong" in job.title:
-            raise FloatingPointError("the loss is nan")
-        if "die" in job.title and not marker.exists():
-            marker.touch()
-            os.kill(os.getppid() if "worker" in job.title else os.getpid(), signal.SIGKILL)
-            time.sleep(60)
-        self.tick(1, "", "")
-        self.say(f"{job.about} by {os.environ.get('CUDA_VISIBLE_DEVICES')}")
-        (self.out / job.about).touch()
-
-
-def plan_of(cfg):
-    """Stands for `execution.run.rebuild_plan`; in a process of a worker it puts the fake in place."""
-    worker.Worker = DaskFake  # type: ignore[assignment, misc]
-    return Plan(SimpleNamespace(config=cfg), {})  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Does jobs on a cluster of two workers, or of an address; the workers find this module."""
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
     )
-    monkeypatch.setattr(worker, "Worker", worker.Worker)
     facts = {"versions": versions(), "code": own_code()}
     out = tmp_path / "out"
 
     def do(jobs, executor="dask", **changed):
         cfg = replace(config(out), executor=executor, device="cpu", **changed)
         with locked(out / IN_USE / f"{os.getpid()}-x.lock", ""):
-            return run_jobs(plan_of(cfg), plan_of, facts, jobs, 2, lambda: None)
+            return run_jobs(Plan(SimpleNamespace(config=cfg), {}), plan_of, facts, jobs, 2, lambda: None)
 
     do.out, do.facts = out, facts  # type: ignore[attr-defined]
     return do
@@ -147,8 +122,6 @@ def test_the_death_of_the_scheduler_ends_the_run_in_one_line(run, tmp_path):
         deadline = time.monotonic() + 30
         while not (tmp_path / "scheduler.json").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
-        import json
-
         address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
         pool = dask_pool.DaskPool(plan_of, replace(config(run.out), executor=address), run.facts)
         pool._client = dask_pool._connected(address)
