@@ -20,7 +20,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 from test_planner import NAMES, config, lay_out
 
 from cliqa_bench.config import DASK, LOCAL, RunConfig
@@ -91,6 +90,11 @@ def planning(root: Path) -> bool:
     return sum(seconds) <= TARGET_PLAN
 
 
+def resident_mb() -> float:
+    """Returns how much memory this process has, in MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
 def measured(
     root: Path, executor: str, jobs: list[Job], processes: int, seconds: float
 ) -> tuple[float, list[float], float]:
@@ -98,7 +102,7 @@ def measured(
     os.environ[SLEEP] = str(seconds)
     cfg = replace(config(root / f"{executor}-{len(jobs)}-{processes}"), executor=executor, device="cpu")
     plan, tenths = plan_of(cfg), []
-    done, memory, first = 0, psutil.Process(), 0.0
+    done, first = 0, 0.0
     own = JobQueue.take
 
     def take(self: JobQueue, job: Job, result: Result) -> None:
@@ -106,7 +110,7 @@ def measured(
         own(self, job, result)
         done += 1
         if done == 2:
-            first = memory.memory_info().rss
+            first = resident_mb()
         if done % (len(jobs) // 10) == 0:
             tenths.append(time.perf_counter())
 
@@ -118,7 +122,7 @@ def measured(
     finally:
         JobQueue.take = own  # type: ignore[method-assign]
     assert not outcome.failed and not outcome.skipped, outcome
-    return tenths[-1] - begun[0], tenths, (memory.memory_info().rss - first) / 1e6
+    return tenths[-1] - begun[0], tenths, resident_mb() - first
 
 
 def main() -> int:

@@ -14,8 +14,10 @@ from dask_fake import plan_of
 from test_planner import config
 from test_pool import some_jobs
 
+from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution import dask_pool
+from cliqa_bench.execution.dask_worker import Fitness
 from cliqa_bench.execution.plan import Plan
 from cliqa_bench.execution.scheduler import run_jobs
 from cliqa_bench.results.nodes import IN_USE
@@ -25,6 +27,11 @@ from cliqa_bench.system.versions import versions
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
+
+
+def a_plan(cfg: RunConfig) -> Plan:
+    """Stands for the plan in this process, where no fake is put in place."""
+    return Plan(SimpleNamespace(config=cfg), {})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -39,7 +46,7 @@ def run(tmp_path, monkeypatch):
     def do(jobs, executor="dask", **changed):
         cfg = replace(config(out), executor=executor, device="cpu", **changed)
         with locked(out / IN_USE / f"{os.getpid()}-x.lock", ""):
-            return run_jobs(Plan(SimpleNamespace(config=cfg), {}), plan_of, facts, jobs, 2, lambda: None)
+            return run_jobs(a_plan(cfg), plan_of, facts, jobs, 2, lambda: None)
 
     do.out, do.facts = out, facts  # type: ignore[attr-defined]
     return do
@@ -92,10 +99,10 @@ def test_a_worker_without_the_suite_is_refused_in_one_line(run, tmp_path):
 
 def test_workers_of_one_machine_share_its_gpus_one_each(monkeypatch, tmp_path):
     pool = dask_pool.DaskPool(plan_of, replace(config(tmp_path), device="cuda"), {})
-    seen = {f"tcp://h:{n}": dask_pool.Fitness("", "host", ("0", "1")) for n in range(3)}
-    seen["tcp://i:1"] = dask_pool.Fitness("", "other", ("0", "1"))
-    seen |= {f"tcp://j:{n}": dask_pool.Fitness("", "third", (str(n), str(1 - n))) for n in range(2)}
-    pool._client = SimpleNamespace(run=lambda *more, **how: seen)  # type: ignore[assignment]
+    seen = {f"tcp://h:{n}": Fitness("", "host", ("0", "1")) for n in range(3)}
+    seen["tcp://i:1"] = Fitness("", "other", ("0", "1"))
+    seen |= {f"tcp://j:{n}": Fitness("", "third", (str(n), str(1 - n))) for n in range(2)}
+    pool._client = SimpleNamespace(run=lambda *more, **how: seen)
     reasons = pool._examine(list(seen))
     assert reasons == ["tcp://h:2: all 2 GPUs of host have a worker"]
     # which of the GPUs that a worker sees it takes: those of the third machine see them in another order

@@ -17,6 +17,7 @@ from cliqa_bench.execution.dask_worker import DaskTask
 from cliqa_bench.execution.job_queue import JobQueue, Outcome
 from cliqa_bench.execution.jobs import Job, longest_first
 from cliqa_bench.execution.worker_processes import Progress, Result
+from cliqa_bench.settings.choice import own_code
 from cliqa_bench.settings.resolve import config_dict
 from cliqa_bench.settings.slurm_options import SlurmOptions, slurm_minutes, slurm_options
 from cliqa_bench.system import hardware
@@ -30,12 +31,12 @@ DONE = Result("done")
 
 
 def a_tree(n: int, seed: int = 0) -> list[Job]:
-    """Returns `n` trainings, each after the check or an earlier one, with random sizes, some the same."""
+    """Returns `n` trainings, each after one or two earlier jobs, with random sizes, some the same."""
     rng = random.Random(seed)
     jobs = [CHECK]
     for number in range(n):
-        after = rng.choice(jobs[-20:])
-        jobs.append(Job("train", f"{number}", "", f"job {number}", rng.randrange(5), (after,)))
+        after = tuple(dict.fromkeys(rng.choices(jobs[-20:], k=2)))
+        jobs.append(Job("train", f"{number}", "", f"job {number}", rng.randrange(5), after))
     return jobs
 
 
@@ -68,7 +69,7 @@ def test_the_most_urgent_job_that_can_start_is_given_out(tmp_path, seed):
 
 def test_what_another_run_is_at_is_given_out_again_after_a_pause(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(job_queue.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     first, second = (Job("train", name, "", name, 1) for name in "ab")
     queue = JobQueue(tmp_path, [first, second], Outcome(), lambda: None)
     assert queue.next() is first
@@ -154,7 +155,7 @@ def test_each_process_sees_a_gpu_of_its_own(tmp_path, monkeypatch, visible, devi
 def test_gpus_are_counted_by_the_system_where_nothing_names_them(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     devices = ["null", "nvidia0", "nvidia1", "nvidiactl", "nvidia10"]
-    monkeypatch.setattr(hardware.os, "listdir", lambda folder: devices)
+    monkeypatch.setattr(os, "listdir", lambda folder: devices)
     assert hardware.gpu_names() == ["0", "1", "2"] and hardware.visible_gpus() == 3
 
 
@@ -354,7 +355,7 @@ def test_a_worker_that_cannot_do_the_work_says_why(tmp_path):
 
 
 def test_a_worker_of_other_versions_says_which(monkeypatch):
-    facts = {"versions": versions(), "code": dask_worker.own_code()}
+    facts = {"versions": versions(), "code": own_code()}
     assert dask_worker._other(facts) == ""
     other = {**facts, "versions": {**versions(), "numpy": "0.1"}}
     assert (
@@ -385,7 +386,7 @@ def test_code_of_a_user_s_own_is_laid_down_where_it_is_not(tmp_path, monkeypatch
 
 def test_messages_are_few_and_none_is_lost(monkeypatch):
     now, sent = [0.0], list[list[object]]()
-    monkeypatch.setattr(dask_worker.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     class Worker:
         def log_event(self, topic: str, message: list[object]) -> None:

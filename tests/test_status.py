@@ -1,5 +1,6 @@
 """`status`: what is done, running, failed and left, and roughly how long the rest takes."""
 
+import datetime
 import json
 import os
 import platform
@@ -86,7 +87,7 @@ def test_what_is_held_is_running_and_what_is_not_is_left(plan, tmp_path, monkeyp
         found = Inventory(tmp_path).look()
         (running,) = found.running
         assert running.job == path.stem and running.where == f"process {os.getpid()} on {platform.node()}"
-        since = status_module.datetime.datetime.fromisoformat(running.since).timestamp()
+        since = datetime.datetime.fromisoformat(running.since).timestamp()
         assert before - 1 <= since <= time.time()
         assert found.work["trainings"] == Counted(running=1, left=5)
         assert f"since {running.since}" in render(found)
