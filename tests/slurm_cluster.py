@@ -158,6 +158,8 @@ def disturbed(lab: Lab, out: Path, expected: dict[str, str]) -> list[str]:
         resumed = re.findall(r"(\S+ on .*): resuming after epoch (\d+) of (\d+)", text)
         starts = text.count("Starting with JobEnvironment")
         lab.say(f"{name}: started {starts} times; resumed {resumed or 'nothing'}")
+        for line in re.findall(r"submitit \w+ \((.*(?:Starting with|Caught signal|Requeued job).*)", text):
+            lab.say(f"  {line}")
     subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=True)
     wrong = lab.compare(out, expected, "\n".join(texts.values()))
     if code:

@@ -135,26 +135,37 @@ def _run(args: Namespace, command: str) -> int:
     settings = args.as_dict()
     good, broken = registry.importable("strategies", words(settings["strategy"]))
     config = resolve({**settings, "strategy": good} if good else settings)
-    return _start([config], args, command, broken)
-
-
-def _start(configs: Sequence[RunConfig], args: Namespace, command: str, failed: Sequence[str] = ()) -> int:
-    """Does runs, or hands them to Slurm."""
     formats = _report_formats(args)
-    if configs[0].executor != SLURM:
-        for flag in ("slurm", "wait"):
-            if args[flag]:
-                raise UserError(f"--{flag} goes with --executor slurm, not {configs[0].executor}")
-        from cliqa_bench.execution.run import run_all
+    if _is_for_slurm(args, config):
+        return _submit([config], args, command, formats, broken)
+    from cliqa_bench.execution.run import run
 
-        return run_all(configs, command, failed, formats=formats, figures=args.figures)
+    return run(config, command, broken, formats=formats, figures=args.figures)
+
+
+def _is_for_slurm(args: Namespace, config: RunConfig) -> bool:
+    """Tells whether Slurm is to do a run; refuses flags that are for Slurm alone."""
+    if config.executor == SLURM:
+        return True
+    for flag in ("slurm", "wait"):
+        if args[flag]:
+            raise UserError(f"--{flag} goes with --executor slurm, not {config.executor}")
+    return False
+
+
+def _submit(
+    configs: Sequence[RunConfig],
+    args: Namespace,
+    command: str,
+    formats: Sequence[str],
+    failed: Sequence[str] = (),
+) -> int:
     from cliqa_bench.settings.slurm_options import slurm_options
 
     options = slurm_options(args.slurm)
     from cliqa_bench.execution.slurm_array import SlurmArray
 
-    array = SlurmArray(configs, command, failed, formats, args.figures)
-    return array.submit(options, wait=args.wait)
+    return SlurmArray(configs, command, failed, formats, args.figures).submit(options, args.wait)
 
 
 def _paper_arguments(add: Add) -> None:
@@ -169,7 +180,13 @@ def _paper_arguments(add: Add) -> None:
 def _paper(args: Namespace, command: str) -> int:
     from cliqa_bench.settings.resolve import paper_configs
 
-    return _start(paper_configs(args.as_dict()), args, command)
+    configs = paper_configs(args.as_dict())
+    formats = _report_formats(args)
+    if _is_for_slurm(args, configs[0]):
+        return _submit(configs, args, command, formats)
+    from cliqa_bench.execution.run import run_all
+
+    return run_all(configs, command, formats=formats, figures=args.figures)
 
 
 def _plan(args: Namespace, command: str) -> int:
