@@ -106,7 +106,7 @@ def disturbed(lab: Lab, out: Path, expected: dict[str, str], clusters: list[Clus
 
     at = await_training(out, lambda at: parent_of(at.pid) == added)
     lab.say(f"worker w4, which came later, is at epoch {at.epoch} of {at.node}")
-    done = len(list(out.glob("train/*/done.json")))
+    done, under_way = len(list(out.glob("train/*/done.json"))), len(list(out.glob("claims/train-*.lock")))
     os.kill(cluster.scheduler.pid, signal.SIGKILL)
     lab.say(f"kill -9 {cluster.scheduler.pid}: the scheduler; {done} trainings are done")
     code = run.wait(300)
@@ -126,7 +126,7 @@ def disturbed(lab: Lab, out: Path, expected: dict[str, str], clusters: list[Clus
             lab.say(f"  said: {line}")
     if code:
         wrong.append(f"exit code {code}\n{second.read_text()}")
-    return wrong + lab.compare(out, expected, text + second.read_text())
+    return wrong + lab.compare(out, expected, text + second.read_text(), under_way)
 
 
 def refused(lab: Lab, root: Path, clusters: list[Cluster]) -> list[str]:

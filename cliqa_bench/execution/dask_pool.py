@@ -224,14 +224,14 @@ class DaskPool:
 
     def _gone(self, key: str) -> tuple[Job, Result]:
         errand = self._errands.pop(key)
-        errand.future.cancel()
-        # one that is back under the same address is looked at like a new one
-        self._numbers.pop(errand.worker, None)
-        self._known.discard(errand.worker)
         reason = f"its worker {errand.worker} is gone"
         if errand.future.status == "error":
             error = errand.future.exception()
             reason = " ".join(f"its worker says {type(error).__name__}: {error}".split())[:300]
+        errand.future.cancel()
+        # one that is back under the same address is looked at like a new one
+        self._numbers.pop(errand.worker, None)
+        self._known.discard(errand.worker)
         return errand.job, self._once_more(errand.job, Result("died", reason))
 
     def _once_more(self, job: Job, result: Result) -> Result:

@@ -6,6 +6,7 @@ thread, and whatever a job does to its process, the worker stays.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import multiprocessing
 import pickle
@@ -188,7 +189,8 @@ def do_job(topic: str, job: Job, number: int) -> None:
                     return
             messages.flush()
             state = worker.state.tasks.get(key)
-            if state is None or state.state == "cancelled":  # nobody waits for it any more
+            ends = worker.status.name in ("closing", "closed", "failed")  # its scheduler is gone, say
+            if ends or state is None or state.state == "cancelled":  # nobody waits for it any more
                 _runs.pop(topic, None)
     finally:
         _busy.discard(topic)
@@ -202,11 +204,23 @@ def _pool_of(topic: str, number: int) -> WorkerPool:
             leave_run(other)
         # a worker of a nanny may have no children, as none would end them; ours end with it
         multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+        if not _pools:
+            atexit.unregister(_leave_all)
+            atexit.register(_leave_all)  # called before Python waits for children that know of no end
         task = _runs[topic]
         pool = WorkerPool(task.make, task.config, task.facts)
         pool.start([number])
         _pools[topic] = pool
     return _pools[topic]
+
+
+def _leave_all() -> None:
+    _runs.clear()
+    deadline = time.monotonic() + 4 * BEAT
+    while _busy and time.monotonic() < deadline:  # those who are at it end their processes
+        time.sleep(BEAT / 10)
+    for topic in list(_pools):
+        leave_run(topic)
 
 
 def leave_run(topic: str) -> None:

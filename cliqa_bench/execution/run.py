@@ -17,7 +17,7 @@ from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.labelled import load_materials, say_notes, without_home
 from cliqa_bench.benchmarks.parts import check_order
 from cliqa_bench.benchmarks.pixels.hashes import is_known
-from cliqa_bench.config import RunConfig, each_split
+from cliqa_bench.config import DASK, LOCAL, RunConfig, each_split
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.clean import at_work, workers
 from cliqa_bench.execution.estimate import estimate, left_to_do
@@ -225,6 +225,8 @@ def _work(plan: Plan, missing: Missing, ready: Callable[[], None]) -> Outcome:
     jobs = jobs_of(plan, pixels, missing)
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
+    if plan.config.executor not in (LOCAL, DASK):
+        where = f"at the workers of {plan.config.executor} "
     say(left_to_do([plan], [missing]))
     say(f"loading PyTorch and Avalanche {where}(some seconds)")
     return run_jobs(plan, rebuild_plan, {"versions": versions(), "code": plan.choice.code}, jobs, n, ready)
