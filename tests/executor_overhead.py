@@ -138,9 +138,10 @@ def main() -> int:
         over: dict[str, float] = {}
         for executor, n in ((LOCAL, 1), (LOCAL, 2), (DASK, 2)):
             jobs = sleeping_jobs(300)
-            seconds, _, _ = measured(root, executor, jobs, n, 0.05)
-            over[f"{executor}{n}"] = each = (seconds * n / 300 - 0.05) * 1000
-            print(f"{executor:8}  {n:9}  {300:4}  {50:11}  {seconds:.2f}  {each:.1f}", flush=True)
+            _, tenths, _ = measured(root, executor, jobs, n, 0.05)
+            seconds = tenths[-1] - tenths[0]  # without the start, in which PyTorch is loaded
+            over[f"{executor}{n}"] = each = (seconds * n / 270 - 0.05) * 1000
+            print(f"{executor:8}  {n:9}  {270:4}  {50:11}  {seconds:.2f}  {each:.1f}", flush=True)
         ok &= over["dask2"] - over["local2"] <= TARGET_NODE * 1000
         for executor in (LOCAL, DASK):
             jobs = sleeping_jobs(args.jobs)

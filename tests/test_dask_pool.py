@@ -107,6 +107,10 @@ def test_workers_of_one_machine_share_its_gpus_one_each(monkeypatch, tmp_path):
     assert reasons == ["tcp://h:2: all 2 GPUs of host have a worker"]
     # which of the GPUs that a worker sees it takes: those of the third machine see them in another order
     assert pool._numbers == {"tcp://h:0": 0, "tcp://h:1": 1, "tcp://i:1": 0, "tcp://j:0": 0, "tcp://j:1": 0}
+    # one that comes in the place of one that is gone gets its GPU
+    del pool._numbers["tcp://h:0"]
+    assert pool._sort_out({"tcp://h:9": Fitness("", "host", ("0", "1"))}) == []
+    assert pool._numbers["tcp://h:9"] == 0
 
 
 def test_no_scheduler_is_said_in_one_line(monkeypatch):

@@ -15,14 +15,14 @@ import queue
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliqa_bench.config import DASK, RunConfig
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.dask_worker import DaskTask, Fitness, do_job, leave_run
+from cliqa_bench.execution.dask_worker import DaskTask, Fitness, do_job, leave_run, start_process
 from cliqa_bench.execution.jobs import Job
 from cliqa_bench.execution.worker_processes import MakePlan, Progress, Result
 from cliqa_bench.extensions import user_code
@@ -181,7 +181,7 @@ class DaskPool:
         worker, self._tries = self._idle()[0], self._tries + 1
         key = f"{self._topic}-{self._tries}"
         future = self._client.submit(
-            do_job, self._topic, replace(job, after=()), self._numbers[worker],
+            do_job, self._topic, replace(job, after=()),
             key=key, workers=[worker], allow_other_workers=False, pure=False, retries=0,
         )  # fmt: skip
         self._errands[key] = _Errand(job, worker, future)
@@ -291,27 +291,37 @@ class DaskPool:
         examine = _examination(self._topic, self._task())
         try:
             found = self._client.run(examine, workers=workers, on_error="return")
-        except Exception:  # one is gone already; the next look will know
+            reasons = self._sort_out(found)
+            if fit := [worker for worker in workers if worker in self._numbers]:
+                self._client.run(start_process, self._topic, dict(self._numbers), workers=fit)
+        except Exception as error:  # one is gone already; the next look will know
             self._known -= set(workers)
-            return []
-        taken: dict[tuple[str, tuple[str, ...]], int] = defaultdict(int)
-        for worker in self._numbers:
-            taken[self._places[worker]] += 1
+            for worker in workers:
+                self._numbers.pop(worker, None)
+            return [" ".join(f"{type(error).__name__}: {error}".split())]
+        for reason in reasons if self._numbers else ():
+            warn(f"worker refused: {reason}")
+        return reasons
+
+    def _sort_out(self, found: Mapping[str, Any]) -> list[str]:
+        """Numbers the workers that can do the work; returns why the others cannot."""
+        taken: dict[tuple[str, tuple[str, ...]], set[int]] = defaultdict(set)
+        for worker, number in self._numbers.items():
+            taken[self._places[worker]].add(number)
         reasons = []
         for worker, said in found.items():
             if not isinstance(said, Fitness):
                 said = Fitness(f"it cannot import cliqa_bench ({said!s:.200}); install it there", "", ())
             place = said.host, said.gpus
             on_gpu = self._config.device in ("auto", "cuda") and len(said.gpus) > 0
-            if not said.reason and on_gpu and taken[place] >= len(said.gpus):
+            if not said.reason and on_gpu and len(taken[place]) >= len(said.gpus):
                 said = said._replace(reason=f"all {len(said.gpus)} GPUs of {said.host} have a worker")
             if said.reason:
                 reasons.append(f"{worker}: {said.reason}")
                 continue
-            self._numbers[worker], self._places[worker] = taken[place], place
-            taken[place] += 1
-        for reason in reasons if self._numbers else ():
-            warn(f"worker refused: {reason}")
+            number = min(set(range(len(taken[place]) + 1)) - taken[place])  # that of one that is gone is free
+            self._numbers[worker], self._places[worker] = number, place
+            taken[place].add(number)
         return reasons
 
     def _task(self) -> DaskTask:

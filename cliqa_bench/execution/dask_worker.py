@@ -165,13 +165,31 @@ class _Messages:
         self._worker.log_event(self._topic, [self._key, kind, *more])
 
 
-def do_job(topic: str, job: Job, number: int) -> None:
+def start_process(topic: str, numbers: Mapping[str, int], dask_worker: Any) -> None:
+    """Starts the process that does a run's jobs for this worker: it loads PyTorch while others begin.
+
+    Args:
+        topic: Name of the run on this cluster.
+        numbers: Address of a worker -> which of those on its machine that see the same GPUs it is.
+        dask_worker: This worker; given by Dask.
+    """
+    for other in [name for name in _pools if name != topic]:
+        leave_run(other)
+    # a worker of a nanny may have no children, as none would end them; ours end with it
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    atexit.unregister(_leave_all)
+    atexit.register(_leave_all)  # called before Python waits for children that know of no end
+    task = _runs[topic]
+    pool = _pools[topic] = WorkerPool(task.make, task.config, task.facts)
+    pool.start([numbers[dask_worker.address]])
+
+
+def do_job(topic: str, job: Job) -> None:
     """Does a job; what becomes of it is sent as an event of the run's topic.
 
     Args:
         topic: Name of the run on this cluster.
         job: The job.
-        number: Which of the workers on this machine that see the same GPUs this one is.
     """
     from distributed import get_worker
 
@@ -180,7 +198,7 @@ def do_job(topic: str, job: Job, number: int) -> None:
     messages = _Messages(worker, topic, key)
     _busy.add(topic)
     try:
-        pool = _pool_of(topic, number)
+        pool = _pools[topic]
         pool.submit(job)
         while topic in _runs:
             for _, told in pool.events(BEAT):
@@ -196,22 +214,6 @@ def do_job(topic: str, job: Job, number: int) -> None:
         _busy.discard(topic)
         if topic not in _runs:
             leave_run(topic)
-
-
-def _pool_of(topic: str, number: int) -> WorkerPool:
-    if topic not in _pools:
-        for other in [name for name in _pools if name != topic]:
-            leave_run(other)
-        # a worker of a nanny may have no children, as none would end them; ours end with it
-        multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-        if not _pools:
-            atexit.unregister(_leave_all)
-            atexit.register(_leave_all)  # called before Python waits for children that know of no end
-        task = _runs[topic]
-        pool = WorkerPool(task.make, task.config, task.facts)
-        pool.start([number])
-        _pools[topic] = pool
-    return _pools[topic]
 
 
 def _leave_all() -> None:
