@@ -52,23 +52,17 @@ def run(tmp_path, monkeypatch):
     return do
 
 
-def test_all_jobs_are_done_and_what_they_say_is_shown(run, capsys):
-    outcome = run(some_jobs("fine"))
-    assert not outcome.failed and not outcome.skipped
-    names = {"bad", "child", "grandchild", "fine0", "fine1", "fine2"}
+def test_what_fails_takes_with_it_what_needs_it_and_the_rest_is_done_and_shown(run, capsys):
+    outcome = run(some_jobs("wrong"))
+    assert list(outcome.failed.values()) == ["FloatingPointError: the loss is nan"]
+    assert {job.about for job in outcome.skipped} == {"child", "grandchild"}
+    names = {"fine0", "fine1", "fine2"}
     assert {path.name for path in run.out.iterdir()} >= names
     assert capsys.readouterr().out.count(" by ") == len(names) + 1  # and the check
 
 
-def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(run):
-    outcome = run(some_jobs("wrong"))
-    assert list(outcome.failed.values()) == ["FloatingPointError: the loss is nan"]
-    assert {job.about for job in outcome.skipped} == {"child", "grandchild"}
-
-
-@pytest.mark.parametrize("who", ["die", "die with the worker"])
-def test_a_job_whose_process_or_worker_dies_once_is_tried_once_more(run, capsys, who):
-    outcome = run(some_jobs(who))
+def test_a_job_whose_worker_dies_is_tried_once_more(run, capsys):
+    outcome = run(some_jobs("die with the worker"))
     assert not outcome.failed and (run.out / "grandchild").exists()
     assert capsys.readouterr().err.count("it is tried once more") == 1
 
