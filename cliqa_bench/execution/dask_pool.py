@@ -185,7 +185,6 @@ class DaskPool:
             key=key, workers=[worker], allow_other_workers=False, pure=False, retries=0,
         )  # fmt: skip
         self._errands[key] = _Errand(job, worker, future)
-        future.add_done_callback(lambda done: self._news.put((key, "over", done.status)))
 
     def events(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
         """Waits for something to be told, at most until it is time to look for workers, and gives it.
@@ -196,7 +195,8 @@ class DaskPool:
         self._check_alive()
         if time.monotonic() - self._looked >= LOOK:
             self._look()
-            gone = [key for key, errand in self._errands.items() if errand.worker not in self._known]
+            self._check_alive()  # else all would seem to be lost
+            gone = [key for key, errand in self._errands.items() if self._is_lost(errand)]
             for key in gone:
                 yield self._gone(key)
             if gone:
@@ -214,13 +214,13 @@ class DaskPool:
             if kind == "progress":
                 images, text, line, part = more
                 yield errand.job, Progress(images, text, line, part)
-            elif kind == "result":
+            else:
                 del self._errands[key]
                 yield errand.job, self._once_more(errand.job, Result(*more))
-            else:
-                self._check_alive()
-                if more[0] != "finished":  # else its result is on the way
-                    yield self._gone(key)
+
+    def _is_lost(self, errand: _Errand) -> bool:
+        """Tells whether nothing will come of a job; of one that is "finished", the result is on the way."""
+        return errand.worker not in self._known or errand.future.status in ("error", "cancelled", "lost")
 
     def _gone(self, key: str) -> tuple[Job, Result]:
         errand = self._errands.pop(key)
