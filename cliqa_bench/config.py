@@ -17,6 +17,9 @@ from cliqa_bench.errors import UserError
 PresetName = Literal["quick", "paper"]
 LogName = Literal["tensorboard", "csv", "wandb"]
 
+LOCAL, DASK, SLURM = "local", "dask", "slurm"
+"""What does the jobs of a run, if no address of a Dask scheduler is given (`--executor`)."""
+
 MAX_MEGAPIXELS = 64.0
 """Largest picture that is decoded where nobody says otherwise (`--max-megapixels`), in 10^6 pixels."""
 
@@ -173,6 +176,8 @@ class RunConfig:
         deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.
         orders_as: How `orders` was asked for, where that is shorter ("every:live,csiq,bid"); [] where not.
+        executor: What does the jobs: "local", "dask", the address of a Dask scheduler, or "slurm"; changes no
+            result, and is written down nowhere.
     """
 
     strategy: list[str]
@@ -198,6 +203,7 @@ class RunConfig:
     log: LogName | None = None
     max_megapixels: float = MAX_MEGAPIXELS
     orders_as: list[str] = field(default_factory=list)
+    executor: str = LOCAL
 
     @property
     def split_folder(self) -> str:

@@ -11,11 +11,11 @@ from tiny_dataset import make_tiny
 
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.cli import parser
-from cliqa_bench.execution.run import versions
 from cliqa_bench.extensions.registry import code_digest
 from cliqa_bench.reports import report
 from cliqa_bench.settings.resolve import config_dict, resolve
 from cliqa_bench.system.compute import deterministic_algorithms
+from cliqa_bench.system.versions import versions
 
 
 def test_deterministic_algorithms_are_set_and_taken_back():

@@ -151,7 +151,7 @@ def test_a_failed_job_takes_with_it_what_needs_it_and_no_more(tmp_path, quick, c
         ("bad", "FloatingPointError: the loss is nan")
     ]
     assert {job.about for job in outcome.skipped} == {"child", "grandchild"}
-    assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2"}
+    assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2", "failed"}
     assert said == ["ready"]
     assert "failed: wrong: FloatingPointError: the loss is nan" in capsys.readouterr().err
 
@@ -178,7 +178,7 @@ def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, quick
         "what ran beside it is not lost"
     )
     assert {job.about for job in outcome.skipped} == {"child", "grandchild"}
-    assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2", "died"}
+    assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2", "died", "failed"}
     said = capsys.readouterr().err
     assert (said.count(f"die: {how}; it is tried once more"), said.count(f"failed: die: {how}")) == (1, 1)
 

@@ -211,6 +211,7 @@ FLAGS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "params": (("--set", "tsn.norms=shared"), {"train"}),
     "device": (("--device", "auto"), set()),
     "jobs": (("--jobs", "3"), set()),
+    "executor": (("--executor", "dask"), set()),
     "threads": (("--threads", "3"), set()),
     "deterministic": (("--deterministic",), set()),
     "log": (("--log", "csv"), set()),

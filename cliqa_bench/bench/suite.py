@@ -21,7 +21,6 @@ from cliqa_bench.bench import table
 from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.measurement import Failed, Measurement
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.run import versions
 from cliqa_bench.extensions.user_traceback import format_error
 from cliqa_bench.paths import user_path
 from cliqa_bench.progress import bar
@@ -30,6 +29,7 @@ from cliqa_bench.settings.resolve import chosen_precision
 from cliqa_bench.system.compute import resolve_device
 from cliqa_bench.system.hardware import cores, cpu_model, memory_bytes
 from cliqa_bench.system.signals import STOPS, exit_code, raise_if_stopped
+from cliqa_bench.system.versions import versions
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -17,6 +17,7 @@ from jsonargparse import ActionYesNo, Namespace
 from cliqa_bench.cli import data_commands, leaderboard_commands, model_commands, weights_commands
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
 from cliqa_bench.cli.model_commands import WHICH_RUN
+from cliqa_bench.config import SLURM, RunConfig
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.paths import user_path
 
@@ -43,6 +44,8 @@ _ASPECTS = (
 )
 _COMPARE = "a table of your own, instead of IMAGES: score its pictures and compare with its labels"
 _MODEL = "a model file that 'export' wrote, or a folder of one, instead of --runs"
+_EXECUTOR = "local (default), slurm, dask, or a Dask scheduler's tcp://HOST:PORT; see docs/clusters.md"
+_SLURM = "with --executor slurm: options of sbatch, such as partition=gpu,gpus=1,time=4:00:00,array=16"
 _NUMBERS = str | int | tuple[int, ...]
 _PAGES = str | int | tuple[int | str, ...]
 _SPLITS = (
@@ -87,6 +90,9 @@ def _where_and_how(add: Add) -> None:
         help="also log epochs to OUT/logs: tensorboard, csv or wandb (offline)",
     )
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
+    add("--executor", type=str, metavar="NAME", help=_EXECUTOR)
+    add("--slurm", type=_WORDS, metavar="OPTIONS", help=_SLURM)
+    add("--wait", action="store_true", help="with --executor slurm: until all is done; then write the report")
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
     _report_form(add)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
@@ -135,9 +141,36 @@ def _run(args: Namespace, command: str) -> int:
     good, broken = registry.importable("strategies", words(settings["strategy"]))
     config = resolve({**settings, "strategy": good} if good else settings)
     formats = _report_formats(args)
+    if _is_for_slurm(args, config):
+        return _submit([config], args, command, formats, broken)
     from cliqa_bench.execution.run import run
 
     return run(config, command, broken, formats=formats, figures=args.figures)
+
+
+def _is_for_slurm(args: Namespace, config: RunConfig) -> bool:
+    """Tells whether Slurm is to do a run; refuses flags that are for Slurm alone."""
+    if config.executor == SLURM:
+        return True
+    for flag in ("slurm", "wait"):
+        if args[flag]:
+            raise UserError(f"--{flag} goes with --executor slurm, not {config.executor}")
+    return False
+
+
+def _submit(
+    configs: Sequence[RunConfig],
+    args: Namespace,
+    command: str,
+    formats: Sequence[str],
+    failed: Sequence[str] = (),
+) -> int:
+    from cliqa_bench.settings.slurm_options import slurm_options
+
+    options = slurm_options(args.slurm)
+    from cliqa_bench.execution.slurm_array import SlurmArray
+
+    return SlurmArray(configs, command, failed, formats, args.figures).submit(options, args.wait)
 
 
 def _paper_arguments(add: Add) -> None:
@@ -154,6 +187,8 @@ def _paper(args: Namespace, command: str) -> int:
 
     configs = paper_configs(args.as_dict())
     formats = _report_formats(args)
+    if _is_for_slurm(args, configs[0]):
+        return _submit(configs, args, command, formats)
     from cliqa_bench.execution.run import run_all
 
     return run_all(configs, command, formats=formats, figures=args.figures)
@@ -187,6 +222,20 @@ def _report(args: Namespace, command: str) -> int:
     else:
         made = report.write_report(out, formats or report.FORMATS, args.figures, args.published)
     print(made.summary)
+    return 0
+
+
+def _status_arguments(add: Add) -> None:
+    folder = "folder of the results (default: runs)"
+    add("out", type=str, nargs="?", default="runs", metavar="OUT", help=folder)
+    add("--watch", action="store_true", help="show it again whenever it changes, until all is done")
+    add("--json", action="store_true", help="as JSON, for programs")
+
+
+def _status(args: Namespace, command: str) -> int:
+    from cliqa_bench.execution.status import show
+
+    show(user_path(args.out), args.watch, args.json)
     return 0
 
 
@@ -441,6 +490,7 @@ COMMANDS: dict[str, Command] = {
     "run": Command("train what is missing, then write tables and figures", _run_arguments, _run),
     "paper": Command("do all runs behind the paper's tables and figures", _paper_arguments, _paper),
     "plan": Command("show what 'run' would train, and start nothing", _run_arguments, _plan),
+    "status": Command("show what is done, running, failed and left", _status_arguments, _status),
     "report": Command("write tables and figures from finished runs", _report_arguments, _report),
     "verify": Command("check hashes, and compute every number of a report again", _verify_arguments, _verify),
     "bundle": Command(

@@ -195,8 +195,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _recorded(command: str) -> str:
-    """Returns a command line as it goes with results: how progress was shown is nothing of theirs."""
-    return re.sub(rf" {FLAG}(=| )\S+", "", command)
+    """Returns a command line as it goes with results: without how it was shown, and where it ran."""
+    return re.sub(rf" (?:--wait\b|(?:{FLAG}|--executor|--slurm)(?:=| )(?:'[^']*'|\S+))", "", command)
 
 
 def _obey(words: Sequence[str], command: str) -> int:

@@ -90,7 +90,7 @@ def at_work(out: Path) -> Iterator[None]:
         sweep_locks(folder)
 
 
-def _workers(out: Path) -> list[str]:
+def workers(out: Path) -> list[str]:
     """Returns who is at work in an output folder, in words."""
     locks = [*(out / IN_USE).glob("*.lock"), *(out / CLAIMS).glob("*.lock")]
     held = [owner(path) for path in sorted(locks) if path.name != _CLEANING and is_held(path)]
@@ -119,9 +119,7 @@ def find_unused(out: Path) -> Cleanup:
     found.unused += [*_gate_networks(cache), *_decoded_images(cache)]
     found.unused += _leftovers(cache, (cache / name for name in _CACHES))
     found.unused += _stale_locks(cache, _CACHES)
-    found.notes += [
-        f"{who} is at work in {out}; --yes is refused until it has ended" for who in _workers(out)
-    ]
+    found.notes += [f"{who} is at work in {out}; --yes is refused until it has ended" for who in workers(out)]
     return found
 
 
@@ -239,9 +237,9 @@ def remove_unused(out: Path) -> Cleanup:
     _needed(out)  # no lock is made in a folder that is not an output folder
     try:
         with locked(out / IN_USE / _CLEANING, f"that cleans {out}"):
-            if workers := _workers(out):
+            if busy := workers(out):
                 raise UserError(
-                    f"{workers[0]} is at work in {out}; nothing was removed, try again when it has ended"
+                    f"{busy[0]} is at work in {out}; nothing was removed, try again when it has ended"
                 )
             found = find_unused(out)
             found.unused = [item for item in found.unused if _remove(found, item)]

@@ -53,6 +53,10 @@ class TimeLeft:
         self._since: dict[str, float] = {}  # job -> when it last told something
         self._last: dict[str, str] = {}  # job -> kind of work of its last report
 
+    def share(self, n: int) -> None:
+        """Notes how many jobs can run side by side now."""
+        self._n = max(1, n)
+
     def begin(self, job: Job) -> None:
         """Notes that a job starts, or starts over."""
         self._images[job.key] = Counter()
@@ -127,6 +131,7 @@ class JobProgress:
         self._estimate = TimeLeft(jobs, left, n)
         self._of = Counter(job.kind for job in jobs)
         self._numbers: dict[str, int] = {}
+        self._begun_of: Counter[JobKind] = Counter()
         self._begun: dict[Job, float] = {}  # those under way, and since when
         self._counted: Counter[str] = Counter()  # job -> images that the stage has counted
         self.stage = bar(sum(job.images for job in jobs), "run", "image", self._estimate.left)
@@ -140,10 +145,15 @@ class JobProgress:
         """Ends."""
         self.stage.__exit__(kind, error, trace)
 
+    def share(self, n: int) -> None:
+        """Notes how many jobs can run side by side now."""
+        self._estimate.share(n)
+
     def begin(self, job: Job) -> None:
         """Shows that a job starts."""
         if job.key not in self._numbers:
-            self._numbers[job.key] = 1 + sum(key.split()[0] == job.kind for key in self._numbers)
+            self._begun_of[job.kind] += 1
+            self._numbers[job.key] = self._begun_of[job.kind]
         self._estimate.begin(job)
         self._begun[job] = time.monotonic()
         self._describe()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.jobs import Job, jobs_of, processes
 from cliqa_bench.execution.plan import Plan
-from cliqa_bench.execution.run import prepare_splits, rebuild_plan, versions
+from cliqa_bench.execution.run import prepare_splits, rebuild_plan
 from cliqa_bench.execution.scheduler import run_jobs
 from cliqa_bench.progress import say
 from cliqa_bench.reports.audit.bundle import unpacked
@@ -31,6 +31,7 @@ from cliqa_bench.results.records import RunRecord, read_records
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.settings.resolve import resolve
 from cliqa_bench.system.hardware import cpu_model
+from cliqa_bench.system.versions import versions
 
 TOLERANCE = 1e-4
 """How far a head's score may be off on other hardware; scores of our heads lie in [-1, 1]."""

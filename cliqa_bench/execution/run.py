@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import importlib.metadata
 import itertools
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,47 +12,27 @@ from typing import Any
 
 import yaml
 
-from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.decoded import open_source
 from cliqa_bench.benchmarks.generated.make import default_root, made
 from cliqa_bench.benchmarks.labelled import load_materials, say_notes, without_home
 from cliqa_bench.benchmarks.parts import check_order
 from cliqa_bench.benchmarks.pixels.hashes import is_known
-from cliqa_bench.config import RunConfig, each_split
+from cliqa_bench.config import DASK, LOCAL, RunConfig, each_split
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.clean import at_work
+from cliqa_bench.execution.clean import at_work, workers
 from cliqa_bench.execution.estimate import estimate, left_to_do
+from cliqa_bench.execution.job_queue import Outcome
 from cliqa_bench.execution.jobs import jobs_of, processes
 from cliqa_bench.execution.plan import Missing, Plan, images_of, make_plan, size_of
-from cliqa_bench.execution.scheduler import Outcome, run_jobs
+from cliqa_bench.execution.pools import check_executor
+from cliqa_bench.execution.scheduler import run_jobs
 from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import clean_partial, read_json, write_text
 from cliqa_bench.results.records import write_record
 from cliqa_bench.settings.choice import choose
 from cliqa_bench.settings.resolve import config_dict
+from cliqa_bench.system.versions import versions
 from cliqa_bench.terminal import plural, text_table
-
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "avalanche-lib",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pillow",
-    "safetensors",
-)
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions that numbers can depend on."""
-    found = {"cliqa_bench": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        found[package] = importlib.metadata.version(package)
-    for extra in ("timm", "open_clip_torch"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[extra] = importlib.metadata.version(extra)
-    return found
 
 
 def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
@@ -148,6 +125,7 @@ def run_all(
     *,
     formats: Sequence[str] = (),
     figures: bool = True,
+    shared: bool = False,
 ) -> int:
     """Does several runs into one output folder, one after the other, and writes one report; see `run`.
 
@@ -157,15 +135,24 @@ def run_all(
         failed: What has failed before, a line each.
         formats: As in `run`.
         figures: As in `run`.
+        shared: Whether others do the same runs on the folder: the last at work writes the report.
     """
-    _check_writable(configs[0].out)
-    with at_work(configs[0].out):
-        return _run_all(configs, command, failed, formats, figures)
+    out = configs[0].out
+    check_executor(configs[0])
+    _check_writable(out)
+    with at_work(out):
+        failed, skipped = _work_all(configs, command, failed)
+        if not shared:
+            return _conclude(out, failed, skipped, formats, figures)
+    others = workers(out)  # asked once we are at work no more: of two that end together, one sees no other
+    if others:
+        say(f"the report is left to who ends last: {', '.join(others)}")
+    with at_work(out):
+        return _conclude(out, failed, skipped, None if others else formats, figures)
 
 
-def _run_all(
-    configs: Sequence[RunConfig], command: str, failed: Sequence[str], formats: Sequence[str], figures: bool
-) -> int:
+def _work_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str]) -> tuple[list[str], int]:
+    """Does the work of several runs; returns what failed, and how much was skipped because of it."""
     clean_partial(configs[0].out)
     for line in failed:
         warn(f"left out: {line}")
@@ -186,10 +173,17 @@ def _run_all(
             title = f"split {plan.config.split}, " if config.splits else ""
             failed += [f"{title}{job.title}: {reason}" for job, reason in outcome.failed.items()]
             skipped += len(outcome.skipped)
-    from cliqa_bench.reports.report import FORMATS, write_report
+    return failed, skipped
 
-    if not failed or any((configs[0].out / "runs").glob("*.json")):  # else not even the first job was done
-        print(write_report(configs[0].out, formats or FORMATS, figures).summary)
+
+def _conclude(
+    out: Path, failed: Sequence[str], skipped: int, formats: Sequence[str] | None, figures: bool
+) -> int:
+    """Writes the report (not for formats None), and says what failed; returns the exit code."""
+    if formats is not None and (not failed or any((out / "runs").glob("*.json"))):  # else no job was done
+        from cliqa_bench.reports.report import FORMATS, write_report
+
+        print(write_report(out, formats or FORMATS, figures).summary)
     if not failed:
         return 0
     for line in failed:
@@ -231,6 +225,8 @@ def _work(plan: Plan, missing: Missing, ready: Callable[[], None]) -> Outcome:
     jobs = jobs_of(plan, pixels, missing)
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
+    if plan.config.executor not in (LOCAL, DASK):
+        where = f"at the workers of {plan.config.executor} "
     say(left_to_do([plan], [missing]))
     say(f"loading PyTorch and Avalanche {where}(some seconds)")
     return run_jobs(plan, rebuild_plan, {"versions": versions(), "code": plan.choice.code}, jobs, n, ready)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.jobs import Job
 from cliqa_bench.extensions.user_traceback import format_error, is_users
-from cliqa_bench.results.nodes import CLAIMS
+from cliqa_bench.results.nodes import CLAIMS, claim_name
 from cliqa_bench.system.disk import as_os_error
+from cliqa_bench.system.hardware import gpu_names
 from cliqa_bench.system.locks import claimed
 from cliqa_bench.system.processes import Child, end_all
 from cliqa_bench.system.signals import block_signals, raise_if_stopped
@@ -62,8 +62,7 @@ class Progress(NamedTuple):
 
 def claim_of(out: Path, job: Job) -> Path:
     """Returns the file whose lock has who does a job; two runs call the same work by the same name."""
-    name = "-".join(part for part in (job.kind, job.net, job.about) if part)
-    return out / CLAIMS / f"{re.sub(r'[^A-Za-z0-9._+=,-]', '_', name)}.lock"
+    return out / CLAIMS / f"{claim_name(job.kind, job.net, job.about)}.lock"
 
 
 def attempt(worker: Callable[[], Worker], job: Job, out: Path) -> Result:
@@ -125,10 +124,9 @@ class WorkerPool:
 
     def start(self, numbers: Iterable[int]) -> None:
         """Starts processes with these numbers, each its own."""
-        with _few_threads(self._told[1]):
-            for number in numbers:
-                with block_signals():
-                    self._hands.append(_Hand(Child(_serve, number, *self._told), number))
+        for number in numbers:
+            with _environment(self._told[1], number), block_signals():
+                self._hands.append(_Hand(Child(_serve, number, *self._told), number))
 
     @property
     def running(self) -> list[Job]:
@@ -201,11 +199,18 @@ def _how_it_died(code: int | None) -> str:
 
 
 @contextlib.contextmanager
-def _few_threads(config: RunConfig) -> Iterator[None]:
-    """Sets what libraries read when a process starts: idle threads of theirs would spin on busy cores."""
+def _environment(config: RunConfig, number: int) -> Iterator[None]:
+    """Sets what libraries read when a process starts.
+
+    Idle threads of theirs would spin on busy cores; and of several GPUs, the process sees its own alone.
+    """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(config.threads or 1)))
+    wanted = dict.fromkeys(names, str(config.threads or 1))
+    gpus = gpu_names() if config.device in ("auto", "cuda") else []
+    if len(gpus) > 1:
+        wanted["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ Layout of an output folder::
     <out>/answers/<id>/   spec.json  answers.npz  done.json                       one model on one test set
     <out>/pictures/<id>/  spec.json  0.png ... keys.json  done.json               a few test images, small
     <out>/claims/         locks of what runs are doing at this moment
+    <out>/failed/         <name of a claim>.json of work that failed and is not done since, for `status`
     <out>/in_use/         a lock of every run that is at work, so that `clean` removes nothing meanwhile
     <out>/runs/<id>.json  one `RunRecord`: a strategy on a sequence of datasets, and the nodes it consists of
     <out>/checkpoints/    <id>.safetensors of an experience that is being learned, see `checkpoints`
@@ -27,6 +28,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -55,6 +57,7 @@ KINDS: tuple[NodeKind, ...] = ("train", "gate", "answers", "pictures")
 CHECKPOINTS = "checkpoints"
 IN_USE = "in_use"
 CLAIMS = "claims"
+FAILED = "failed"
 
 
 def canonical(value: Json) -> str:
@@ -71,6 +74,12 @@ def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def claim_name(kind: str, net: str, about: str) -> str:
+    """Returns the name that all runs on a folder have for a piece of work; see `execution.jobs.Job`."""
+    name = "-".join(part for part in (kind, net, about) if part)
+    return re.sub(r"[^A-Za-z0-9._+=,-]", "_", name)
 
 
 @contextlib.contextmanager

@@ -64,8 +64,13 @@ def choose(config: RunConfig) -> Choice:
     named += [("datasets", name) for name in sorted(datasets)]
     origins = {(kind, name): registry.origin(kind, name) for kind, name in named}
     known = {key: origin for key, origin in origins.items() if origin}
-    weights, code = backbone.weights_id(config.weights), registry.code_digest()
+    weights, code = backbone.weights_id(config.weights), own_code()
     return Choice(config, backbone, weights, strategies, known, code)
+
+
+def own_code() -> str:
+    """Returns a hash of our own sources, see `Choice.code`."""
+    return registry.code_digest()
 
 
 def load_backbone(name: str) -> type[Backbone]:

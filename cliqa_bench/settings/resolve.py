@@ -23,9 +23,12 @@ from cliqa_bench import errors
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.benchmarks.splits import OFFICIAL, has_aspects
 from cliqa_bench.config import (
+    DASK,
+    LOCAL,
     MAX_MEGAPIXELS,
     PRESET_BACKBONE,
     PRESETS,
+    SLURM,
     LogName,
     PresetName,
     RunConfig,
@@ -179,6 +182,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         "threads": gather(_threads, given("threads")),
         "log": gather(_log, given("log")),
         "max_megapixels": gather(megapixels, given("max_megapixels")),
+        "executor": gather(_executor, given("executor")),
     }
     gather.refuse()
     split, splits = resolved.pop("split")
@@ -272,6 +276,7 @@ def config_dict(config: RunConfig) -> dict[str, Any]:
     if config.splits:  # the whole that this one is of
         body["split"] = config.split_folder or None
     body["out"] = str(config.out)
+    del body["executor"]  # where a run was done is nothing of its results
     plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
     return plain
 
@@ -513,6 +518,13 @@ def _log(value: str | None) -> LogName | None:
     if value is not None:
         raise errors.unknown("logger (--log)", value, known)
     return None
+
+
+def _executor(value: str | None) -> str:
+    name = value or LOCAL
+    if name not in (LOCAL, DASK, SLURM) and not re.fullmatch(r"(tcp|tls|ws|wss)://[^\s/]+:[0-9]{1,5}", name):
+        raise errors.unknown("executor", name, [LOCAL, DASK, SLURM, "tcp://HOST:PORT"])
+    return name
 
 
 def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict[str, Any], Params]:

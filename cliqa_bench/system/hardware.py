@@ -17,11 +17,17 @@ def cores() -> int:
 
 def visible_gpus() -> int:
     """Counts the NVIDIA GPUs that this process may use."""
+    return len(gpu_names())
+
+
+def gpu_names() -> list[str]:
+    """Returns what CUDA_VISIBLE_DEVICES calls the NVIDIA GPUs that this process may use."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return len([part for part in named.split(",") if part.strip() not in ("", "-1")])
+        return [part.strip() for part in named.split(",") if part.strip() not in ("", "-1")]
     folder = "/dev"
-    return len([n for n in os.listdir(folder) if n.startswith("nvidia") and n[6:].isdigit()])  # noqa: PTH208
+    found = [n for n in os.listdir(folder) if n.startswith("nvidia") and n[6:].isdigit()]  # noqa: PTH208
+    return [str(number) for number in range(len(found))]
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

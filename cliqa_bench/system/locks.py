@@ -17,11 +17,13 @@ but is in its newest releases only.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import functools
 import multiprocessing
 import os
 import platform
+import re
 import secrets
 import tempfile
 import threading
@@ -58,6 +60,10 @@ def _name() -> str:
     return f"process {os.getpid()} on {platform.node()}"
 
 
+def _since() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def _open(path: Path, flags: int) -> int:
     """Opens a lock's file; who left last may remove the folder just now.
 
@@ -81,7 +87,7 @@ class _Flock:
         self.path, self.file = path, file
         with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
             file.truncate(0)
-            file.write(f"{_name()}\n")
+            file.write(f"{_name()}\n{_since()}\n")
             file.flush()
 
     def release(self) -> None:
@@ -176,7 +182,7 @@ class _Lease:
     def __init__(self, path: Path, file: int) -> None:
         self.path, self.file = path, file
         self.mark = f"{_place()} {os.getpid()} {_birth(os.getpid())} {secrets.token_hex(8)}"
-        self.beats, self.over = 0, threading.Event()
+        self.beats, self.over, self.since = 0, threading.Event(), _since()
         self.renew()
         self.thread = threading.Thread(target=self._keep, daemon=True)
         with block_signals():  # a stop amid it would leave the lock of all threads taken
@@ -186,7 +192,8 @@ class _Lease:
         """Changes the content, which has the same length each time."""
         self.beats += 1
         with contextlib.suppress(OSError):
-            os.pwrite(self.file, f"{_name()}\n{self.mark} {self.beats:012d}\n".encode(), 0)
+            text = f"{_name()}\n{self.mark} {self.beats:012d}\n{self.since}\n"
+            os.pwrite(self.file, text.encode(), 0)
             os.fsync(self.file)
 
     def _keep(self) -> None:
@@ -366,6 +373,12 @@ def _check_main_is_guarded() -> None:
 def owner(path: Path) -> str:
     """Returns who has a lock, in words."""
     return next(iter(_content(path).splitlines()), "").strip() or "another process"
+
+
+def held_since(path: Path) -> str:
+    """Returns when a lock was taken, by its owner's clock, as ISO 8601 in UTC; "" if it does not say."""
+    last = next(iter(_content(path).splitlines()[-1:]), "").strip()
+    return last if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", last) else ""
 
 
 def is_held(path: Path) -> bool:

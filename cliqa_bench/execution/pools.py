@@ -1,0 +1,65 @@
+"""What does the jobs of a run, processes of this machine or a Dask cluster: known here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from cliqa_bench.config import LOCAL, RunConfig
+from cliqa_bench.execution.jobs import Job
+from cliqa_bench.execution.worker_processes import MakePlan, Progress, Result, WorkerPool
+
+
+class JobPool(Protocol):
+    """What does jobs side by side."""
+
+    def start(self, numbers: Iterable[int]) -> None:
+        """Starts who works here, one for each number.
+
+        Raises:
+            UserError: If there is nobody who can do the work.
+        """
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that are under way."""
+
+    @property
+    def idle(self) -> int:
+        """How many have nothing to do."""
+
+    def submit(self, job: Job) -> None:
+        """Hands a job to one that is idle."""
+
+    def events(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
+        """Waits for something to be told, at most for some seconds (None for any time), and gives it.
+
+        A job whose process died has "died" the first time, and "failed" the second time.
+
+        Raises:
+            UserError: If nothing will be told any more.
+        """
+
+    def end(self) -> None:
+        """Ends all at once."""
+
+
+def check_executor(config: RunConfig) -> None:
+    """Refuses an executor that is not there, before anything is read or written.
+
+    Raises:
+        UserError: If its package is missing, or nothing answers at its address.
+    """
+    if config.executor != LOCAL:
+        from cliqa_bench.execution.dask_pool import check_scheduler
+
+        check_scheduler(config.executor)
+
+
+def new_pool(make: MakePlan, config: RunConfig, facts: dict[str, Any]) -> JobPool:
+    """Returns the pool of a run's executor, not started yet; the arguments are those of `WorkerPool`."""
+    if config.executor == LOCAL:
+        return WorkerPool(make, config, facts)
+    from cliqa_bench.execution.dask_pool import DaskPool
+
+    return DaskPool(make, config, facts)
