@@ -159,7 +159,7 @@ class TableDataset(Dataset):
             key, part = self._key_of(row), self._subset_of(row, column)
             there, where = subset.setdefault(key, (part, row.where))
             if there != part:
-                raise UserError(f"{row.where} puts {key} into {part}, {where} into {there}; mend it")
+                raise UserError(f"{row.where} puts {key} into {part}, {where} into {there}; correct it")
 
         read_all(self.table.rows, place)
         return {key: part for key, (part, _) in subset.items()}

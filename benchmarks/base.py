@@ -172,7 +172,7 @@ class Dataset(ABC):
             return None
         content = read_json(path)
         if not isinstance(content, dict) or not isinstance(content.get("n_images"), int):
-            raise UserError(f"{path} does not describe generated data (no n_images); make the data anew")
+            raise UserError(f"{path} does not describe generated data (no n_images); make the data again")
         return content
 
     @property
@@ -244,7 +244,7 @@ class Dataset(ABC):
 
     def _rated_twice(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for every image that is rated again."""
-        return find_repeated(entries, str.lower, "get it anew")
+        return find_repeated(entries, str.lower, "download it again")
 
     def _miscounted(self, entries: Sequence[Entry]) -> list[UserError]:
         """Returns a fault for a number of images or of references that is not the release's."""
@@ -253,10 +253,10 @@ class Dataset(ABC):
         groups = {content(r.group) for _, r in entries if r.group is not None}
         told = []
         if len(entries) != self.expected_images:
-            told.append(f"rates {len(entries)} images, expected {self.expected_images}; get it anew")
+            told.append(f"rates {len(entries)} images, expected {self.expected_images}; download it again")
         if self.expected_groups is not None and len(groups) != self.expected_groups:
             shown = f"{len(groups)} references, expected {self.expected_groups}"
-            told.append(f"rates images of {shown}; get it anew")
+            told.append(f"rates images of {shown}; download it again")
         return [UserError(f"{source} {line}") for line in told]
 
     def own_split(self, number: int = 1) -> dict[str, Subset] | None:

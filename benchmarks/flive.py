@@ -67,7 +67,7 @@ class Flive(Dataset):
         if left_out:
             raise UserError(
                 f"{self.title}: {' and '.join((self.test_files[0], self.train_files[0]))} leave out "
-                f"{len(left_out)} pictures, first {left_out[0]}; get both files anew from {self.homepage}"
+                f"{len(left_out)} pictures, first {left_out[0]}; download both again from {self.homepage}"
             )
         return placed | dict.fromkeys(rest, "train")
 

@@ -75,7 +75,7 @@ class Live(Dataset):
         given = self.generated.get("blocks")
         blocks = given if isinstance(given, dict) else {}
         if set(blocks) != set(BLOCKS) or not all(map(_is_count, blocks.values())):
-            raise UserError(f"{self.root / 'generated.json'} names no blocks of LIVE; make the data anew")
+            raise UserError(f"{self.root / 'generated.json'} names no blocks of LIVE; make the data again")
         return {folder: blocks[folder] for folder in BLOCKS}
 
     def _labels(self) -> Path:
@@ -127,7 +127,7 @@ class Live(Dataset):
         if odd.size:
             raise UserError(
                 f"{path}: entry {odd[0] + 1} has dmos_new {dmos[odd[0]]:g} but orgs {orgs[odd[0]]:g}; "
-                "a reference copy has DMOS 0 and nothing else has; get the file anew"
+                "a reference copy has DMOS 0 and nothing else has; download the file again"
             )
         return copies
 

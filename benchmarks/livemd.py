@@ -101,7 +101,7 @@ def rating(where: str, dmos: float, key: str, worst: float) -> Entry:
     match = re.fullmatch(rf"([a-z0-9]+)(_blur[1-3])?(_{after}[1-3])?\.bmp", name, re.IGNORECASE | re.ASCII)
     if not match or not (match[2] or match[3]):
         raise UserError(
-            f"{where} names {name!r}, expected a name such as babygirl_blur1_{after}2.bmp; get the file anew"
+            f"{where} names {name!r}, expected a name such as babygirl_blur1_{after}2.bmp; download it again"
         )
     kinds = [word for word, given in (("Gaussian blur", match[2]), (DISTORTIONS[after], match[3])) if given]
     return Entry(where, Rating(key, worst - dmos, math.nan, match[1].lower(), " and ".join(kinds)))

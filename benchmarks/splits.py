@@ -148,7 +148,7 @@ def _stated_split(
     source = dataset.homepage
     faults = [
         UserError(
-            f"{source}: its split has no image for {part}; mend it, or do without its column (split=none)"
+            f"{source}: its split has no image for {part}; correct it, or do without its column (split=none)"
         )
         for part in ("train", "test")
         if part not in subset.values()
@@ -208,7 +208,7 @@ def _official_split(dataset: Dataset, ratings: Sequence[Rating]) -> Split:
     expected = None if dataset.generated else dataset.official_counts
     if expected is not None and expected != found:
         sizes = f"{_counts(found)} images (train/val/test), not {_counts(expected)}"
-        faults.append(UserError(f"{whose} has {sizes}; get its files anew from {dataset.homepage}"))
+        faults.append(UserError(f"{whose} has {sizes}; download its files again from {dataset.homepage}"))
     refuse(faults)
     called = whose, "the official split"
     return _with_validation(make_split(OFFICIAL, ratings, subset), dataset, ratings, 1, called)
@@ -351,7 +351,7 @@ def read_split(folder: Path, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
             key = known.get(cells[0].lower())
             place = f"{path.name} row {row}"
             if key is None:
-                what = f"names {cells[0]!r}, which is no image of {dataset.title}; get the split anew"
+                what = f"names {cells[0]!r}, which is no image of {dataset.title}; download the split again"
                 faults.append(UserError(f"{path} row {row} {what}"))
                 continue
             if key in subset:
@@ -385,7 +385,7 @@ def _score(path: Path, row: int, cell: str) -> float:
         return LabelRow(path, row, {"score": cell}).number_in("score")
     except UserError as error:
         raise UserError(
-            f"{path} row {row} holds {cell!r} where the score should be, expected a number; get it anew"
+            f"{path} row {row} holds {cell!r} where the score should be, expected a number; download it again"
         ) from error
 
 
@@ -400,10 +400,12 @@ def _incomplete(
     left_out = [rating.key for rating in ratings if rating.key not in subset]
     if left_out:
         faults.append(
-            UserError(f"{source}: {len(left_out)} images are in no subset, first {left_out[0]}; get it anew")
+            UserError(
+                f"{source}: {len(left_out)} images are in no subset, first {left_out[0]}; download it again"
+            )
         )
     empty = [part for part in parts if part not in subset.values()]
-    return faults + [UserError(f"{source}: the subset {part} is empty; get it anew") for part in empty]
+    return faults + [UserError(f"{source}: the subset {part} is empty; download it again") for part in empty]
 
 
 def _torn(source: Path | str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:

@@ -176,7 +176,7 @@ def find_datasets(data_root: Path, names: Iterable[str]) -> dict[str, Dataset]:
         wanted = "; ".join(f"{cls.title}: {', '.join(cls.folders)}" for cls in missing)
         there = ", ".join(p.name for p in _folders(data_root)) or "no folder at all"
         raise UserError(
-            f"{data_root} lacks datasets; looked for {wanted} (any case and punctuation); there is: {there}"
+            f"{data_root} lacks datasets; looked for {wanted} (any case and punctuation); found: {there}"
         )
     return found
 

@@ -106,7 +106,7 @@ def read_pairs(labels: Path, stds_file: Path | None) -> list[tuple[LabelRow, Lab
     stds = read_lines(stds_file, ("std",))
     if len(stds) != len(rows):
         raise UserError(
-            f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; get both anew"
+            f"{stds_file} has {len(stds)} values, {labels} rates {len(rows)} images; download both again"
         )
     return list(zip(rows, stds, strict=True))
 

@@ -179,4 +179,4 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name[:100].lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     hint = next((n for n in names if near and n.lower() == near[0]), None)
     did_you_mean = f" (did you mean {hint!r}?)" if hint else ""
-    return UserError(f"unknown {kind} {name!r}{did_you_mean}; there is: {', '.join(names)}")
+    return UserError(f"unknown {kind} {name!r}{did_you_mean}; choose from: {', '.join(names)}")

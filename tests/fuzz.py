@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     names = list(FORMATS) if args.format == "all" else args.format.split(",")
     if wrong := set(names) - set(FORMATS):
-        parser.error(f"no format {', '.join(sorted(wrong))}; there is: {', '.join(FORMATS)}")
+        parser.error(f"no format {', '.join(sorted(wrong))}; choose from: {', '.join(FORMATS)}")
     watched, results, start = Watched(), [], time.time()
     try:
         for name, number in cases(names, args.cases, args.seed):

@@ -93,7 +93,11 @@ def weights(hashed: bool) -> Format:
             return ""
 
         def read() -> object:
-            return node_weights(folder) if hashed else parse_weights(path.read_bytes(), path, "get it anew")
+            return (
+                node_weights(folder)
+                if hashed
+                else parse_weights(path.read_bytes(), path, "download it again")
+            )
 
         return Case(path, read, wrong)
 

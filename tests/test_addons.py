@@ -268,7 +268,7 @@ def test_a_missing_file_and_two_of_one_name(method: Path, tmp_path: Path) -> Non
         registry.check("strategies", str(tmp_path / "none.py"))
     registry.check("strategies", str(method))
     other = written(tmp_path / "elsewhere/my_method.py", METHOD)
-    with pytest.raises(UserError, match="have one name"):
+    with pytest.raises(UserError, match="have the same name"):
         registry.check("strategies", str(other))
 
 

@@ -40,7 +40,7 @@ def test_random_weights_are_a_matter_of_the_seed(name):
 def test_a_file_of_something_else_is_named(name, content, tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"^{path} (does not hold|is no safetensors file|is a pickle)"):
+    with pytest.raises(UserError, match=f"^{path} (does not hold|is not a safetensors file|is a pickle)"):
         registry.load("backbones", name).build(str(path))
 
 

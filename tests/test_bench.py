@@ -178,7 +178,7 @@ def test_what_is_undefined_is_null_in_the_file(monkeypatch, tmp_path, capsys) ->
         (["--threads", "0"], "--threads must be at least 1, not 0"),
         (["--scale", "0"], "--scale must be above 0, not 0.0"),
         (["--precision", "fp16"], "unknown precision 'fp16'"),
-        (["--device", "abacus"], "--device abacus is not to be had here"),
+        (["--device", "abacus"], "--device abacus is not available"),
     ],
 )
 def test_misuse_is_one_line(words, complaint, tmp_path, capsys) -> None:

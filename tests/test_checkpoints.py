@@ -331,7 +331,7 @@ def test_where_it_cannot_be_written_the_training_goes_on(sources, tmp_path):
     saving = Checkpoints(tmp_path / "file" / "x", {}, said.append, pause=0)
     assert len(learn(TSN(), new_model(TSN()), sources[:1], plugins=[saving]).history) == 3
     (line,) = said
-    assert "cannot write" in line and line.endswith("goes on without checkpoints")
+    assert "cannot write" in line and line.endswith("continuing without checkpoints")
 
 
 # -- when ------------------------------------------------------------------------------------------------

@@ -249,19 +249,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             "rum",
-            f"unknown command 'rum' (did you mean 'run'?); there is: {', '.join(sorted(TOP))}",
+            f"unknown command 'rum' (did you mean 'run'?); choose from: {', '.join(sorted(TOP))}",
         ),
         ("data", "which command? cliqa-bench data {make,check,ratings,sheet}, or --help"),
         ("data rating", "unknown command 'rating' (did you mean 'ratings'?)"),
         ("--verbose", "unknown flag of cliqa-bench '--verbose'"),
         (
             "run --stratgy tsn",
-            "unknown flag of run '--stratgy' (did you mean '--strategy'?); there is: --backbone",
+            "unknown flag of run '--stratgy' (did you mean '--strategy'?); choose from: --backbone",
         ),
         ("run --strateg tsn", "unknown flag of run '--strateg' (did you mean '--strategy'?)"),
         ("run --conf no.yaml", "unknown flag of run '--conf' (did you mean '--config'?)"),
         ("run --stratgy=tsn", "unknown flag of run '--stratgy' (did you mean '--strategy'?)"),
-        ("run --strategy tns", "unknown strategy 'tns' (did you mean 'tsn'?); there is: "),
+        ("run --strategy tns", "unknown strategy 'tns' (did you mean 'tsn'?); choose from: "),
         ("run --strategy", "argument --strategy: expected one argument; see cliqa-bench run --help"),
         ("run tsn", "run does not take 'tsn'; see cliqa-bench run --help"),
         ("run --config /no/run.yaml", "config: File does not exist: '/no/run.yaml'"),
@@ -271,7 +271,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("data ratings live --data /no/where", "no folder /no/where (--data)"),
         ("data check --datasets live,bdi", "unknown dataset 'bdi' (did you mean 'bid'?)"),
         ("pretrain --steps 0", "--steps must be at least 1, not 0"),
-        ("pretrain --backbone vgg16", "unknown backbone to pre-train 'vgg16'; there is: scnn, vit_mini"),
+        ("pretrain --backbone vgg16", "unknown backbone to pre-train 'vgg16'; choose from: scnn, vit_mini"),
     ],
 )
 def test_misuse_gets_one_line(words: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +283,7 @@ def test_misuse_gets_one_line(words: str, line: str, capsys: pytest.CaptureFixtu
     [
         (
             "stratgy: tsn",
-            "unknown key in {file} 'stratgy' (did you mean 'strategy'?); there is: backbone, data",
+            "unknown key in {file} 'stratgy' (did you mean 'strategy'?); choose from: backbone, data",
         ),
         ("training: {epoch: 3}", "unknown key of training 'epoch' (did you mean 'epochs'?)"),
         ("params: {tsn: {taus: 3}}", "unknown key of tsn 'taus' (did you mean 'tau'?)"),
@@ -333,7 +333,7 @@ def test_stopped(fake: Any, sent: signal.Signals, code: int, capsys: pytest.Capt
     assert main(["run", "--strategy", "tsn"]) == code
     assert unwound == [True]
     told = capsys.readouterr().err.strip()
-    assert told.startswith("cliqa-bench: stopped; the same command goes on from here: ")
+    assert told.startswith("cliqa-bench: interrupted; run the same command to resume: ")
     assert told.endswith(": python -m cliqa_bench run --strategy tsn")
     assert signal.getsignal(signal.SIGTERM) == before
 

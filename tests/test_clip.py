@@ -180,7 +180,7 @@ def test_files_of_something_else_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.pt is a pickle, .* cliqa-bench weights convert$"):
         Tiny.build(str(tmp_path / "a.pt"))
     (tmp_path / "b.pt").write_bytes(b"no weights at all")
-    with pytest.raises(UserError, match=r"b\.pt is no safetensors file"):
+    with pytest.raises(UserError, match=r"b\.pt is not a safetensors file"):
         Tiny.build(str(tmp_path / "b.pt"))
     of_text = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("visual")}
     save_file(of_text, tmp_path / "c.safetensors")

@@ -193,14 +193,14 @@ def test_mistakes_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"strategy": None}, "which strategy? give --strategy NAME; there is: "),
+        ({"strategy": None}, "which strategy? give --strategy NAME; choose from: "),
         ({"strategy": " , "}, "which strategy?"),
         ({"strategy": "tsm"}, "unknown strategy 'tsm' (did you mean 'tsn'?)"),
         ({"strategy": "tsn,all"}, "unknown strategy 'all'"),
         ({"orders": "IX"}, "unknown order or dataset 'IX'"),
         ({"orders": "bid,lvie"}, "unknown order or dataset 'lvie' (did you mean 'live'?)"),
         ({"backbone": "resnet1"}, "unknown backbone 'resnet1' (did you mean 'resnet18'?)"),
-        ({"preset": "papr"}, "unknown preset 'papr' (did you mean 'paper'?); there is: paper, quick"),
+        ({"preset": "papr"}, "unknown preset 'papr' (did you mean 'paper'?); choose from: paper, quick"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         (
             {"seeds": "0,x"},

@@ -287,8 +287,8 @@ def test_weights_come_before_tensors_that_lie_beside_them(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("tensor", "reason"),
     [
-        (torch.eye(3).to_sparse(), "w is no plain tensor of numbers"),
-        (torch.ones(2, dtype=torch.complex128), "w is no plain tensor of numbers"),
+        (torch.eye(3).to_sparse(), "w is not a plain tensor of numbers"),
+        (torch.ones(2, dtype=torch.complex128), "w is not a plain tensor of numbers"),
         (torch.ones(1).expand(1000), "w claims 1,000 numbers, which are not in the file"),
     ],
 )

@@ -503,7 +503,7 @@ def test_usual_folder_names(tmp_path: Path, name: str, folder: str) -> None:
 
 def test_missing_datasets_are_told_all_at_once(tmp_path: Path) -> None:
     layouts.write_bid(tmp_path / "BID", images=False)
-    with pytest.raises(UserError, match=r"LIVE: databaserelease2.*CSIQ: CSIQ.*there is: BID"):
+    with pytest.raises(UserError, match=r"LIVE: databaserelease2.*CSIQ: CSIQ.*found: BID"):
         suites.find_datasets(tmp_path, ["live", "bid", "csiq"])
     with pytest.raises(UserError, match="does not exist"):
         suites.find_datasets(tmp_path / "none", ["live"])

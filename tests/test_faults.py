@@ -195,7 +195,7 @@ def test_an_image_that_does_not_even_fit_alone_is_named_with_its_size(source):
         score_images(Small(None, 100, SAYS[1]), source, "test", 1, "cpu")
     said = str(error.value)
     assert any(said.startswith(f"tiny0, {key}: an image of 4") for key in source.keys("test"))
-    assert " x 40 pixels does not fit into memory, even alone: lower training.resize or --jobs" in said
+    assert " x 40 pixels does not fit into memory, even alone: reduce training.resize or --jobs" in said
 
 
 def test_another_error_is_no_lack_of_memory(source):
@@ -342,7 +342,7 @@ def test_each_failure_is_named_in_a_line_and_the_exit_code_is_1(failed):
         ("nan", "FloatingPointError: BID, epoch 2, step 1: the loss is nan, on "),
         (
             "hungry",
-            "OutOfMemory: memory is used up: lower training.warmup_batch (now 16), training.batch (now 16), "
+            "OutOfMemory: out of memory; reduce training.warmup_batch (now 16), training.batch (now 16), "
             "training.crop (now 96) or --jobs (CUDA out of memory",
         ),
         ("raising", "KeyError: 'mine'"),
@@ -350,7 +350,7 @@ def test_each_failure_is_named_in_a_line_and_the_exit_code_is_1(failed):
         start = f"failed: train {name}_of_mine on BID (seed 0): {reason}"
         assert len([line for line in summary if line.startswith(start)]) == 2, "at once, and in the end"
     assert "broken_of_mine.py line 1 cannot be imported: ModuleNotFoundError" in said
-    assert "4 failed, 3 that need them not tried; the same command tries again" in said
+    assert "4 failed, 3 skipped because they depend on them; the same command tries again" in said
     assert said.count("Traceback") == 1, "of the mistake in a hook alone"
 
 

@@ -56,7 +56,7 @@ def raised(error: Exception) -> object:
 @pytest.mark.parametrize(
     ("error", "end"),
     [
-        (UserError("file row 3: get it anew"), "refused"),
+        (UserError("file row 3: download it again"), "refused"),
         (UserError(""), "an error that is no line"),
         (ValueError("bug"), "ValueError"),
         (MemoryError(), "MemoryError"),

@@ -159,15 +159,15 @@ def flipped(data: bytes, at: int) -> bytes:
 
 
 BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda d: b"", "is no safetensors file"),
-    "half of its header": (lambda d: cut(d, 2000), "is no safetensors file"),
-    "half-written": (lambda d: cut(d, len(d) // 2), "is no safetensors file"),
-    "without its last byte": (lambda d: cut(d, len(d) - 1), "is no safetensors file"),
-    "with more": (lambda d: d + b"x", "is no safetensors file"),
+    "empty": (lambda d: b"", "is not a safetensors file"),
+    "half of its header": (lambda d: cut(d, 2000), "is not a safetensors file"),
+    "half-written": (lambda d: cut(d, len(d) // 2), "is not a safetensors file"),
+    "without its last byte": (lambda d: cut(d, len(d) - 1), "is not a safetensors file"),
+    "with more": (lambda d: d + b"x", "is not a safetensors file"),
     "a weight": (lambda d: flipped(d, len(d) - 5), "is damaged .*; copy it again"),
     "tau": (lambda d: d.replace(b'\\"tau\\": 32.0', b'\\"tau\\": 33.0'), "is damaged .*; copy it again"),
     "a pickle": (lambda d: pickle.dumps({"a": 1}), "is a pickle, which could run any program"),
-    "a picture": (lambda d: b"\x89PNG\r\n\x1a\n" + bytes(99), "is no safetensors file"),
+    "a picture": (lambda d: b"\x89PNG\r\n\x1a\n" + bytes(99), "is not a safetensors file"),
     "weights alone": (lambda d: save({"a": torch.zeros(3)}), "is a safetensors file, but not a model; give"),
     "another's": (lambda d: save({"a": torch.zeros(3)}, {"format": "pt"}), "but not a model"),
     "no JSON": (lambda d: save({"a": torch.zeros(3)}, {"cliqa_bench": "{"}), "has a damaged header"),
@@ -260,7 +260,7 @@ def test_a_header_of_any_length_ends_in_one_line(tmp_path: Path) -> None:
     for length in (0, 1, 2**40, 2**63):
         bad = tmp_path / "bad.safetensors"
         bad.write_bytes(struct.pack("<Q", length) + b'{"a": 1}')
-        with pytest.raises(UserError, match="is no safetensors file"):
+        with pytest.raises(UserError, match="is not a safetensors file"):
             LearnedFile(bad)
 
 

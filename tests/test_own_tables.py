@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "both marks": (b"image;mos\na.png;3,5\nb;3.5\n", "'3,5', and row 3 '3.5'"),
     "another encoding": (lines().encode("latin-1"), "not a text file in UTF-8 or UTF-16"),
-    "a cell too few": (b"image,mos,std\na.png,3\n", "row 2 has 2 cells, the header names 3; mend it"),
+    "a cell too few": (b"image,mos,std\na.png,3\n", "row 2 has 2 cells, the header names 3; correct it"),
     "text for a score": (
         b"image,mos\na.png,good\n",
         "row 2, column 'mos' holds 'good', expected a number; mend",
@@ -720,7 +720,7 @@ def test_a_table_stands_wherever_a_dataset_does(
 
 def test_two_tables_of_one_name_are_told_apart_by_hand(tmp_path: Path) -> None:
     spec = numbered(tmp_path, "mos,z", ["1,2", "2,3", "3,1"])
-    with pytest.raises(UserError, match="have one name, csv-my; add name=OTHER"):
+    with pytest.raises(UserError, match="are both called csv-my; add name=OTHER"):
         configured(orders=f"{spec},{spec}?score=z")
     config = configured(orders=f"{spec},{spec}?score=z&name=sharpness")
     assert config.orders == {"csv-my,csv-sharpness": ["csv-my", "csv-sharpness"]}

@@ -266,7 +266,7 @@ def test_what_another_run_is_at_comes_last_and_is_taken_over_from_the_dead(tmp_p
     assert not outcome.failed and not outcome.skipped
     assert {p.name for p in tmp_path.iterdir()} == {"bad", "child", "grandchild", "fine0", "fine1", "fine2"}
     said = capsys.readouterr().err
-    assert said.count("waiting for what another run on") == 1
+    assert said.count("waiting for another run that uses") == 1
     assert f"process {other.pid} on " in said
 
 

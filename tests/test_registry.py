@@ -64,14 +64,14 @@ def test_names_import_nothing() -> None:
         (
             "datasets",
             "konik10k",
-            "unknown dataset 'konik10k' (did you mean 'koniq10k'?); there is: agiqa3k, bid, biq2021, cid2013",
+            "unknown dataset 'konik10k' (did you mean 'koniq10k'?); choose from: agiqa3k, bid, biq2021, cid",
         ),
         ("datasets", "splits", "unknown dataset 'splits'"),
         ("strategies", "base", "unknown strategy 'base'"),
-        ("strategies", "TSN", "unknown strategy 'TSN' (did you mean 'tsn'?); there is: "),
-        ("backbones", "resnet1", "unknown backbone 'resnet1' (did you mean 'resnet18'?); there is: "),
-        ("backbones", "torchvision:x", "unknown backbone 'torchvision:x'; there is: clip_b32, resnet18, "),
-        ("backbones", "_timm", "unknown backbone '_timm' (did you mean 'timm:NAME'?); there is: "),
+        ("strategies", "TSN", "unknown strategy 'TSN' (did you mean 'tsn'?); choose from: "),
+        ("backbones", "resnet1", "unknown backbone 'resnet1' (did you mean 'resnet18'?); choose from: "),
+        ("backbones", "torchvision:x", "unknown backbone 'torchvision:x'; choose from: clip_b32, resnet18, "),
+        ("backbones", "_timm", "unknown backbone '_timm' (did you mean 'timm:NAME'?); choose from: "),
     ],
 )
 def test_unknown_names(kind: PluginKind, name: str, line: str) -> None:

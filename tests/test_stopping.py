@@ -68,7 +68,7 @@ def test_a_stop_that_comes_twice_ends_in_one_line_and_leaves_nothing(
     second(run.pid, number)
     assert run.wait() == code, run.said()
     said = run.said()
-    assert said.count("stopped; the same command goes on from here") == 1, said
+    assert said.count("interrupted; run the same command to resume") == 1, said
     assert "Traceback" not in said and "leaked" not in said, said
     assert not run.orphans()
     assert not [path for path in lab.leftovers(out, cache) if "/checkpoints/" not in path]

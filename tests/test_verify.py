@@ -467,7 +467,7 @@ def test_tampering_with_a_bundle(packed: Path, tmp_path: Path) -> None:
 def test_a_bundle_with_a_foreign_name_is_refused(packed: Path, tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr(name, "{}")
-    with pytest.raises(UserError, match="is no bundle: it holds"):
+    with pytest.raises(UserError, match="is not a bundle: it holds"):
         verify(packed)
     assert not (tmp_path / "evil.json").exists()
 
@@ -511,7 +511,7 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bundle.zip"
     assert main(["verify", str(out), "--pack", str(path)]) == 0
-    assert "all is as it should be: 2 runs" in capsys.readouterr().out
+    assert "OK: 2 runs" in capsys.readouterr().out
     assert main(["verify", str(path)]) == 0
     (answers(out) / "done.json").unlink()
     other = tmp_path / "other.zip"

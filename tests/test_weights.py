@@ -1,4 +1,4 @@
-"""Files of weights: what is no safetensors file is told in one line, and a pickle is never run."""
+"""Files of weights: what is not a safetensors file is told in one line, and a pickle is never run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_pickle_in_disguise_is_refused_unread(tmp_path: Path, protocol: int) -
     mark = tmp_path / "ran"
     data = pickle.dumps(Evil(mark), protocol)
     with pytest.raises(UserError, match=r"w\.safetensors is a pickle.*it was not read"):
-        parse_weights(data, tmp_path / "w.safetensors", "get it anew")
+        parse_weights(data, tmp_path / "w.safetensors", "download it again")
     path = tmp_path / "w.safetensors"
     path.write_bytes(data)
     with pytest.raises(UserError, match="is a pickle"):
@@ -94,8 +94,8 @@ def test_torchs_own_archive_with_a_program_in_it_is_refused_unrun(tmp_path: Path
     ids=str,
 )
 def test_what_is_no_safetensors_file_is_refused(data: bytes) -> None:
-    with pytest.raises(UserError, match=r"^w is no safetensors file \(.*\); get it anew$"):
-        parse_weights(data, Path("w"), "get it anew")
+    with pytest.raises(UserError, match=r"^w is not a safetensors file \(.*\); download it again$"):
+        parse_weights(data, Path("w"), "download it again")
 
 
 def test_weights_come_back_as_they_went() -> None:

@@ -61,7 +61,7 @@ def read_mat(path: Path, *names: str) -> list[NDArray[Any]]:
             content = scipy.io.loadmat(source, variable_names=list(names))
     except Exception as error:  # ours, and scipy's ValueError, TypeError, MatReadError, zlib.error ...
         said = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{path} is a broken MATLAB file ({said:.200}); get the file anew") from error
+        raise UserError(f"{path} is a broken MATLAB file ({said:.200}); download the file again") from error
     for name in names:
         if name not in there or name not in content:
             raise UserError(f"{path} has no variable {name!r}; it has: {', '.join(there) or 'nothing'}")
@@ -79,11 +79,13 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if data.startswith(b"MATLAB 7.3") or data[512:520] == b"\x89HDF\r\n\x1a\n":
-        raise UserError(f"{path} is a MATLAB 7.3 file; the authors' file is older: get it anew")
+        raise UserError(f"{path} is a MATLAB 7.3 file; the authors' file is older: download it again")
     if not data.startswith(b"MATLAB 5.0") or data[124:128] not in _ORDERS:
-        raise UserError(f"{path} is a broken MATLAB file or one of version 4; get the file anew")
+        raise UserError(f"{path} is a broken MATLAB file or one of version 4; download the file again")
     if len(data) > MAX_BYTES:
-        raise UserError(f"{path} has more than {MAX_BYTES >> 20} MB, which no label file has; get it anew")
+        raise UserError(
+            f"{path} has more than {MAX_BYTES >> 20} MB, which no label file has; download it again"
+        )
     return data
 
 
@@ -198,13 +200,15 @@ def vector(
             f"{path}: {name} has shape {_shape(values)}, expected 1x{len(images)}; get the authors' file"
         )
     if values.dtype.kind not in "biuf":
-        raise UserError(f"{path}: {name} holds {values.dtype} values, expected numbers; get the file anew")
+        raise UserError(
+            f"{path}: {name} holds {values.dtype} values, expected numbers; download the file again"
+        )
     flat = values.ravel().astype(np.float64)
     bad = np.flatnonzero(~((flat >= low) & (flat <= high)))  # nan compares to nothing
     refuse([
         UserError(
             f"{path}: {name} entry {i + 1} ({images[i]}) is {flat[i]:g}, expected a number from {low:g} to "
-            f"{high:g}; get the file anew"
+            f"{high:g}; download the file again"
         )
         for i in map(int, bad)
     ])  # fmt: skip
@@ -227,7 +231,9 @@ def strings(path: Path, name: str, values: NDArray[Any], length: int) -> list[st
         while isinstance(cell, np.ndarray) and cell.size == 1:
             cell = cell.ravel()[0]
         if not isinstance(cell, str) or not cell.strip():
-            raise UserError(f"{path}: {name} cell {number} holds no text, expected a file name; get it anew")
+            raise UserError(
+                f"{path}: {name} cell {number} holds no text, expected a file name; download it again"
+            )
         return cell.strip()
 
     return read_all(enumerate(values.ravel(), start=1), text)

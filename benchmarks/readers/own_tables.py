@@ -23,7 +23,7 @@ _DELIMITERS = "\t;,|"
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
-_MEND = "mend it"
+_MEND = "correct it"
 
 HasColumns = Callable[[Sequence[str]], bool]
 """Tells whether a row of names is a header: whether the columns that are needed are among them."""
@@ -198,7 +198,7 @@ def _parquet_records(path: Path, data: bytes) -> list[dict[str, Any]]:
         ) from error
     except Exception as error:  # pyarrow and fastparquet each raise their own
         said = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{path} is a broken Parquet file ({said:.200}); save it anew") from error
+        raise UserError(f"{path} is a broken Parquet file ({said:.200}); save it again") from error
     plain = frame.astype(object).where(frame.notna(), None)
     return [{str(key): cell for key, cell in record.items()} for record in plain.to_dict("records")]
 

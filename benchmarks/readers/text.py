@@ -39,7 +39,7 @@ class LabelRow:
     number: int
     cells: Mapping[str, object]
     broken: str = ""
-    advice: str = "get the file anew"
+    advice: str = "download the file again"
 
     @property
     def where(self) -> str:
@@ -144,7 +144,9 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[LabelRow]:
             if cells:  # no empty line
                 rows.append(_row(path, reader.line_num, header, cells, f"the header names {len(header)}"))
     except csv.Error as error:
-        raise UserError(f"{path} row {reader.line_num} is broken ({error}); get the file anew") from error
+        raise UserError(
+            f"{path} row {reader.line_num} is broken ({error}); download the file again"
+        ) from error
     return rows
 
 
@@ -181,7 +183,7 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: If it cannot be read, is larger than `MAX_TEXT_BYTES`, or is no text.
     """
-    data = read_bounded(path, str(path), ", which no label file has; get it anew")
+    data = read_bounded(path, str(path), ", which no label file has; download it again")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -228,7 +230,7 @@ def require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -
     if twice:
         raise UserError(
             f"{path} has the column {', '.join(map(repr, twice))} twice, which of them counts is not known; "
-            "get the file anew"
+            "download the file again"
         )
 
 
@@ -253,7 +255,7 @@ def read_records(path: Path, widths: Iterable[int]) -> list[tuple[int, list[str]
         if len(cells) not in allowed:
             raise UserError(
                 f"{path} row {number} has {len(cells)} tab-separated cells, expected "
-                f"{' or '.join(map(str, sorted(allowed)))}; get the file anew"
+                f"{' or '.join(map(str, sorted(allowed)))}; download the file again"
             )
         return number, cells
 

@@ -113,16 +113,16 @@ def _sheet_rows(path: Path, sheet: str | None, names: list[str] | None = None) -
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if size > MAX_BYTES:
-        raise UserError(f"{path} has {size} bytes, a label file at most {MAX_BYTES}; get the file anew")
+        raise UserError(f"{path} has {size} bytes, a label file at most {MAX_BYTES}; download the file again")
     if start not in WORKBOOK_STARTS:
-        raise UserError(f"{path} is neither an .xlsx nor an .xls workbook; get the file anew")
+        raise UserError(f"{path} is neither an .xlsx nor an .xls workbook; download the file again")
     try:
         yield from (_xlsx_rows if start == b"PK\x03\x04" else _xls_rows)(path, sheet, names)
     except UserError:
         raise
     except Exception as error:  # zipfile, ElementTree, struct, openpyxl and xlrd each raise their own
         said = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{path} is a broken workbook ({said:.200}); get the file anew") from error
+        raise UserError(f"{path} is a broken workbook ({said:.200}); download the file again") from error
 
 
 def _xlsx_rows(path: Path, sheet: str | None, names: list[str]) -> Iterator[Sequence[Any]]:

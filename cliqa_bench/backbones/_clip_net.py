@@ -137,7 +137,7 @@ def _read(path: Path, visual: bool) -> dict[str, Tensor]:
     """Returns the weights of one of a file's two towers, in float32.
 
     Raises:
-        UserError: If it is no safetensors file, or does not hold that tower.
+        UserError: If it is not a safetensors file, or does not hold that tower.
     """
     advice = "make it one with cliqa-bench weights convert"
     found = read_tensors(path, advice, lambda name: name.startswith(VISUAL) is visual)

@@ -131,7 +131,7 @@ class Backbone(ABC):
         odd = [name for name, tensor in net.state_dict().items() if not tensor.isfinite().all()]
         if odd:
             raise UserError(
-                f"{path}: the weights {odd[0]} of {cls.title} hold NaN or infinity; get the file anew"
+                f"{path}: the weights {odd[0]} of {cls.title} hold NaN or infinity; download the file again"
             )
         return net
 

@@ -131,5 +131,5 @@ class JobQueue:
             self._told = True
             job = self._later[0][1]
             who = owner(claim_of(self._out, job))
-            say(f"waiting for what another run on {self._out} does ({who}: {job.title})")
+            say(f"waiting for another run that uses {self._out} ({who}: {job.title})")
         time.sleep(self.pause() or 0)

@@ -282,7 +282,7 @@ class LearnedRun(Learned):
     def _folder(self, kind: str, node: str) -> Path:
         folder = self.out / kind / node
         if not (folder / "done.json").is_file():
-            raise UserError(f"{self.name} is not finished (no {folder}); give its command again")
+            raise UserError(f"{self.name} is not finished (no {folder}); run its command again")
         return folder
 
     def state(self, node: str) -> dict[str, Tensor]:
@@ -314,7 +314,7 @@ class LearnedRun(Learned):
             return []
         known = self._answers.validation_scores(self.record, len(self.record.steps) - 1)
         if any(some is None for some in known):
-            raise UserError(f"{self.name} is not finished; give its command again")
+            raise UserError(f"{self.name} is not finished; run its command again")
         return [some for some in known if some is not None]
 
     @property
@@ -322,7 +322,7 @@ class LearnedRun(Learned):
         """See the base class."""
         found = self._answers.tau(self.record, len(self.record.steps) - 1)
         if found is None:
-            raise UserError(f"{self.name} has not chosen its tau yet; give its command again")
+            raise UserError(f"{self.name} has not chosen its tau yet; run its command again")
         return found
 
     def _check_gate_net(self, made: PretrainConfig) -> None:
@@ -332,7 +332,7 @@ class LearnedRun(Learned):
             if path.is_file() and read_json(path).get("net") != pretraining(made):
                 raise UserError(
                     f"run {self.record.id} has gates of a network that was pre-trained on other pictures or "
-                    "settings than today's; give its command again"
+                    "settings than today's; run its command again"
                 )
 
     def gate_net(self, device: torch.device) -> FeatureNet:

@@ -188,7 +188,7 @@ def _conclude(
         return 0
     for line in failed:
         warn(f"failed: {line}")
-    left = f"{len(failed)} failed, {skipped} that need them not tried"
+    left = f"{len(failed)} failed, {skipped} skipped because they depend on them"
     warn(f"{left}; the same command tries again")
     return 1
 

@@ -97,7 +97,7 @@ class Worker:
                 raise
         else:
             return
-        self.say(f"memory of {self.device} is used up: images no longer stay there, and the job begins anew")
+        self.say(f"{self.device} is out of memory: images no longer stay there, and the job begins anew")
         torch.cuda.empty_cache()
         self._do(job)
 

@@ -137,7 +137,7 @@ def _remember(kind: PluginKind, found: type[Any]) -> str:
     held = _sourced.setdefault((kind, found.name), found)
     if held.source != found.source:
         raise errors.UserError(
-            f"{held.source} and {found.source} have one name, {found.name}; add name=OTHER to the options "
+            f"{held.source} and {found.source} are both called {found.name}; add name=OTHER to the options "
             "of one"
         )
     _sourced[kind, found.name] = found

@@ -87,7 +87,7 @@ def include(path: str | Path) -> str:
         raise UserError(f"{file}: its name is used as a name; call it like my_method.py")
     held = _files.get(name)
     if held and held.path != file:
-        raise UserError(f"{file} and {held.path} have one name; rename one of them")
+        raise UserError(f"{file} and {held.path} have the same name; rename one of them")
     texts = _sources(file)
     digest = _digest(texts.values())
     if held is None or held.digest != digest:

@@ -274,7 +274,7 @@ class Checkpoints(SupervisedPlugin):
         try:
             write_checkpoint(self.path, tensors, {**body, "facts": self.facts, "seconds": seconds})
         except UserError as error:
-            self._say(f"{error}; goes on without checkpoints")
+            self._say(f"{error}; continuing without checkpoints")
             self._pause = math.inf
         self._last = time.perf_counter()
         self._took = self._last - start

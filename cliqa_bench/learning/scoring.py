@@ -152,7 +152,7 @@ class _Applied:
                 return found
             if most == 1:
                 raise OutOfMemory(
-                    f"an image of {width} x {height} pixels does not fit into memory, even alone: lower "
+                    f"an image of {width} x {height} pixels does not fit into memory, even alone: reduce "
                     "training.resize or --jobs, or take another --device"
                 )
             self._pixels = most // 2 * height * width

@@ -74,7 +74,9 @@ def _plain(found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     for name, tensor in found.items():
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not plain or tensor.dtype not in _DTYPES.values():
-            raise UserError(f"{path}: {name} is no plain tensor of numbers ({tensor.dtype}, {tensor.layout})")
+            raise UserError(
+                f"{path}: {name} is not a plain tensor of numbers ({tensor.dtype}, {tensor.layout})"
+            )
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise UserError(f"{path}: {name} claims {tensor.numel():,} numbers, which are not in the file")
     if all(name.startswith(_DATA_PARALLEL) for name in found):

@@ -52,7 +52,7 @@ def parse_weights(data: bytes, path: Path, advice: str) -> dict[str, Tensor]:
         advice: What to do where it is something else.
 
     Raises:
-        UserError: If it is no safetensors file, or its header is not true of what follows.
+        UserError: If it is not a safetensors file, or its header is not true of what follows.
     """
     from safetensors.torch import load
 
@@ -73,7 +73,7 @@ def read_tensors(path: Path, advice: str, wanted: Callable[[str], bool]) -> dict
         wanted: Which tensors, by their names.
 
     Raises:
-        UserError: If it is no safetensors file.
+        UserError: If it is not a safetensors file.
     """
     from safetensors import safe_open
 
@@ -96,7 +96,7 @@ def _refuse_pickle(data: bytes, path: Path, advice: str) -> None:
 
 def _not_safetensors(path: Path, error: Exception, advice: str) -> UserError:
     said = " ".join(f"{type(error).__name__} {error}".split())
-    return UserError(f"{path} is no safetensors file ({said:.200}); {advice}")
+    return UserError(f"{path} is not a safetensors file ({said:.200}); {advice}")
 
 
 def is_pickle(data: bytes) -> bool:

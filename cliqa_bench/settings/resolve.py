@@ -285,7 +285,7 @@ def _strategies(value: str | Sequence[str] | None) -> list[str]:
     known = registry.names("strategies")
     named = words(value)
     if not named:
-        raise UserError(f"which strategy? give --strategy NAME; there is: {', '.join(known)}, all")
+        raise UserError(f"which strategy? give --strategy NAME; choose from: {', '.join(known)}, all")
     if named == ["all"]:
         return known
     return list(dict.fromkeys(registry.check("strategies", name) for name in named))
@@ -542,7 +542,7 @@ def _assignments(settings: Mapping[str, Any], strategy: list[str]) -> tuple[dict
             raise UserError(f"--set takes STRATEGY.KEY=VALUE or training.KEY=VALUE, not {text!r}")
         if target != "training" and target not in strategy:
             if target in known:
-                raise UserError(f"--set {text}: the strategy {target!r} is not run; there is: {strategy}")
+                raise UserError(f"--set {text}: the strategy {target!r} is not run; choose from: {strategy}")
             raise errors.unknown("target of --set", target, [*strategy, "training"])
         (training if target == "training" else params.setdefault(target, {}))[key] = value
     chosen = {name: _changed(name, params.get(name, {})) for name in strategy}

@@ -33,7 +33,7 @@ def resolve_device(name: str, number: int = 0) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} is not to be had here ({reason}); use cpu or auto") from error
+        raise UserError(f"--device {name} is not available ({reason}); use cpu or auto") from error
     return device
 
 
@@ -90,7 +90,7 @@ def explain_out_of_memory(*settings: str) -> Iterator[None]:
             raise
         said = " ".join(str(error).split())[:200] or type(error).__name__
         lower = " or ".join([*filter(None, [", ".join(settings)]), "--jobs"])
-        raise OutOfMemory(f"memory is used up: lower {lower} ({said})") from None
+        raise OutOfMemory(f"out of memory; reduce {lower} ({said})") from None
 
 
 def title_of(device: torch.device) -> str:

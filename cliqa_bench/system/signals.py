@@ -47,7 +47,7 @@ def farewell(command: str) -> str:
     Args:
         command: The command line.
     """
-    return f"\ncliqa-bench: stopped; the same command goes on from here: {command}"
+    return f"\ncliqa-bench: interrupted; run the same command to resume: {command}"
 
 
 class _Held:

@@ -93,11 +93,11 @@ def _check(path: Path, archive: zipfile.ZipFile) -> None:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if not _MEMBERS.fullmatch(member.filename) or kind not in (0, stat.S_IFREG):
             raise UserError(
-                f"{path} is no bundle: it holds {member.filename!r}, which no bundle does; make one with: "
+                f"{path} is not a bundle: it holds {member.filename!r}, which no bundle does; make one with: "
                 "python -m cliqa_bench verify RUNS --pack FILE.zip"
             )
     if len(set(names)) < len(names):
-        raise UserError(f"{path} is no bundle: it holds a file twice; make it anew")
+        raise UserError(f"{path} is not a bundle: it holds a file twice; make it again")
     largest = max((member.file_size for member in members), default=0)
     if len(members) > MAX_FILES or largest > MAX_FILE_BYTES or sum(m.file_size for m in members) > MAX_BYTES:
         raise UserError(

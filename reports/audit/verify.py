@@ -27,6 +27,7 @@ from cliqa_bench.reports.rows import (
 from cliqa_bench.reports.tables.all_orders import TRAINED
 from cliqa_bench.results.nodes import csv_cell
 from cliqa_bench.results.records import AnswerReader
+from cliqa_bench.terminal import plural
 from cliqa_bench.types import TIDY_COLUMNS
 
 TOLERANCE = 1e-12
@@ -36,7 +37,7 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 _NOTE = TIDY_COLUMNS.index("note")
 _FORMER = "paired bootstrap"
 """Only reports of 0.1.0 have it in their notes."""
-_RENEW = "write it anew with report --out, or ask where the change comes from"
+_RENEW = "write it again with report --out, or ask where the change comes from"
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Verified:
             f"{self.runs} runs, {self.nodes} nodes, {self.cells} numbers computed again "
             f"({self.plain} of them by an independent path)"
         )
-        verdict = "all is as it should be" if self.ok else f"{len(self.problems)} problems"
+        verdict = "OK" if self.ok else plural(len(self.problems), "problem")
         return "\n".join([*lines, f"{verdict}: {scope}"])
 
 
@@ -105,7 +106,7 @@ def _verify_folder(out: Path) -> Verified:
         try:
             numbers = collect(group, reader)
         except UserError as error:
-            found.problems.append(Problem(name, f"cannot be computed again ({error})", "mend that first"))
+            found.problems.append(Problem(name, f"cannot be computed again ({error})", "correct that first"))
             continue
         found.numbers.append(numbers)
         _check_results(found, out / name, name, lasting(numbers.rows), Recomputation(out, group))
@@ -155,7 +156,7 @@ def _check_results(
     if former:
         found.notes.append(
             f"{name}: 0.1.0 wrote it, which had fewer tables and other intervals, tests and logistic fits: "
-            f"{unchecked} of its numbers are not checked; report --out writes it anew"
+            f"{unchecked} of its numbers are not checked; report --out writes it again"
         )
 
 

@@ -64,7 +64,7 @@ def build_site(folder: Path, to: Path, jobs: int | None = None) -> Built:
         jobs: Processes that check bundles side by side; by default as many as cores.
 
     Raises:
-        UserError: If there is no bundle, or a file cannot be written.
+        UserError: If there is not a bundle, or a file cannot be written.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; give the folder that holds the bundles (*.zip)")
