@@ -141,8 +141,10 @@ def test_seeds(value: Any, seeds: list[int]) -> None:
 
 
 def test_all_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert {"tsn", "liqe"} < set(make(strategy="all").strategy)
-    assert capsys.readouterr().err == ""
+    every = set(make(strategy="all").strategy)
+    assert {"tsn", "liqe"} < every and "prompt" not in every
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("--strategy all without prompt: prompt needs a plain vision transformer")
     (tmp_path / "mine.csv").write_text("image,mos\na.png,1\nb.png,2\n")
     found = make(strategy="all", orders=f"csv:{tmp_path / 'mine.csv'}").strategy
     assert "tsn" in found and not {"liqe", "liqe_cl"} & set(found)

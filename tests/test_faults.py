@@ -254,10 +254,10 @@ def test_under_a_budget_of_memory_the_scores_are_the_same():
 
 
 def test_what_a_training_can_do_with_less_of_is_said():
-    said = r"lower training.batch \(now 32\) or --jobs \(CUDA out of memory"
+    said = r"reduce training.batch \(now 32\) or --jobs \(CUDA out of memory"
     with pytest.raises(OutOfMemory, match=said), explain_out_of_memory("training.batch (now 32)"):
         raise SAYS[2]
-    with pytest.raises(OutOfMemory, match=r"lower --jobs \(MemoryError\)"), explain_out_of_memory():
+    with pytest.raises(OutOfMemory, match=r"reduce --jobs \(MemoryError\)"), explain_out_of_memory():
         raise SAYS[0]
     with pytest.raises(OutOfMemory, match="an image of"), explain_out_of_memory("training.batch"):
         raise OutOfMemory("an image of 9 x 9 pixels")

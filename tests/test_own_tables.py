@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a cell too few": (b"image,mos,std\na.png,3\n", "row 2 has 2 cells, the header names 3; correct it"),
     "text for a score": (
         b"image,mos\na.png,good\n",
-        "row 2, column 'mos' holds 'good', expected a number; mend",
+        "row 2, column 'mos' holds 'good', expected a number; correct",
     ),
     "no score": (b"image,mos\na.png,\n", "row 2, column 'mos' is empty"),
     "no number": (b"image,mos\na.png,nan\n", "row 2, column 'mos' holds 'nan'"),

@@ -276,11 +276,11 @@ def test_a_network_without_tokens_is_refused_before_anything_is_read(
     assert parser.main([*words, "--backbone", "scnn"]) == 2
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1
-    assert "prompt needs a plain vision transformer, and S-CNN is none; take --backbone vit_mini" in said
+    assert "prompt needs a plain vision transformer, and S-CNN is not one; take --backbone vit_mini" in said
     with pytest.raises(UserError, match="StagedNet has no tokens"):
         model_for(Prompt(), registry.load("backbones", "scnn").build("random"), 128, TRAINING)
     if find_spec("timm"):
-        with pytest.raises(UserError, match="transformer, and resnet10t is none"):
+        with pytest.raises(UserError, match="transformer, and resnet10t is not one"):
             Prompt().check_backbone(registry.load("backbones", "timm:resnet10t"))
 
 
