@@ -14,7 +14,7 @@ from cliqa_bench.cli.parser import _recorded, main
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution import dask_worker, job_queue, slurm_array, worker_processes
 from cliqa_bench.execution.dask_worker import DaskTask
-from cliqa_bench.execution.job_queue import JobQueue, Outcome
+from cliqa_bench.execution.job_queue import MANY, JobQueue, Outcome
 from cliqa_bench.execution.jobs import Job, longest_first
 from cliqa_bench.execution.worker_processes import Progress, Result
 from cliqa_bench.settings.choice import own_code
@@ -65,6 +65,20 @@ def test_the_most_urgent_job_that_can_start_is_given_out(tmp_path, seed):
         done = rng.choice(list(running))
         queue.take(running.pop(done), DONE)
     assert queue.next() is None and queue.pause() is None
+
+
+@pytest.mark.parametrize(("n", "early"), [(MANY - 1, False), (MANY, True)])
+def test_a_run_of_many_trainings_is_scored_as_it_goes(tmp_path, n, early):
+    trainings = [Job("train", f"{i:02}", "", "", 10, (CHECK,)) for i in range(n)]
+    scores = [Job("scores", job.about, "", "", 1, (job,)) for job in trainings]
+    queue = JobQueue(tmp_path, [CHECK, *trainings, *scores], Outcome(), lambda: None)
+    given = []
+    while job := queue.next():
+        queue.take(job, DONE)
+        given.append(job.key)
+    each = [job.key for pair in zip(trainings, scores, strict=True) for job in pair]
+    last = [job.key for job in (*trainings, *scores)]
+    assert given == [CHECK.key, *(each if early else last)]
 
 
 def test_what_another_run_is_at_is_given_out_again_after_a_pause(tmp_path, monkeypatch):

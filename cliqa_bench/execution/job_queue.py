@@ -16,6 +16,9 @@ from cliqa_bench.progress import say, warn
 from cliqa_bench.results.failures import forget_failure, note_failure
 from cliqa_bench.system.locks import owner
 
+MANY = 24
+"""From so many trainings on, a model is scored as soon as it is trained."""
+
 PAUSE = 1.0
 """Seconds after which we look again whether another run has finished a job."""
 
@@ -40,8 +43,21 @@ class Outcome:
         warn(f"failed: {job.title}: {result.reason}")
 
 
+def _urgency(jobs: Sequence[Job]) -> dict[str, float]:
+    """Returns how urgent jobs are: the longer the chain behind one, the more.
+
+    Scores come last by that, and fill up what long trainings leave idle. A run of many trainings will be
+    stopped, and its report shows what is scored: there a model's scores are as urgent as its training was.
+    """
+    urgency = longest_first(jobs)
+    if sum(job.kind == "train" for job in jobs) >= MANY:
+        for job in (job for job in jobs if job.kind == "scores"):
+            urgency[job.key] = max(urgency.get(needed.key, 0.0) for needed in job.after)
+    return urgency
+
+
 class JobQueue:
-    """The jobs that are left, the one with the longest chain behind it first.
+    """The jobs that are left, the one with the longest chain behind it first; see `_urgency`.
 
     Args:
         out: Folder of the results.
@@ -56,9 +72,11 @@ class JobQueue:
     def __init__(self, out: Path, jobs: Sequence[Job], outcome: Outcome, ready: Callable[[], None]) -> None:
         self.left = {job.key: job for job in jobs}
         self._out, self._outcome, self._ready, self._told = out, outcome, ready, False
-        behind = longest_first(jobs)
-        # of jobs that are as urgent, the one that the plan names first
-        self._rank = {job.key: (-behind[job.key], number) for number, job in enumerate(jobs)}
+        urgency = _urgency(jobs)
+        # of jobs that are as urgent, what is no training, then the one that the plan names first
+        self._rank = {
+            job.key: (-urgency[job.key], job.kind == "train", number) for number, job in enumerate(jobs)
+        }
         self._waits: dict[str, int] = {}  # job -> how many that it needs are left
         self._behind: dict[str, list[Job]] = defaultdict(list)  # job -> those that need it
         for job in jobs:
@@ -66,7 +84,7 @@ class JobQueue:
             self._waits[job.key] = len(needs)
             for key in needs:
                 self._behind[key].append(job)
-        self._can_start: list[tuple[tuple[float, int], Job]] = []
+        self._can_start: list[tuple[tuple[float, bool, int], Job]] = []
         self._later: deque[tuple[float, Job]] = deque()  # what another run is at, and when to look again
         for job in jobs:
             self._offer(job)
@@ -118,7 +136,7 @@ class JobQueue:
                 if other.key in self.left and other.key not in lost:
                     lost[other.key] = other
                     todo.append(other)
-        for other in sorted(lost.values(), key=lambda one: self._rank[one.key][1]):
+        for other in sorted(lost.values(), key=lambda one: self._rank[one.key][-1]):
             self._outcome.skipped.append(self.left.pop(other.key))
 
     def pause(self) -> float | None:
