@@ -216,7 +216,7 @@ class Chaos:
         unborn = not said and code in [-number for number in STOPS.values()]
         if code not in allowed and not unborn:  # before its first line nothing can take a signal
             self.report(f"{task.name} ended with code {code} after {kind}", run)
-        if code in (130, 143) and said.count("the same command goes on from here") != 1:
+        if code in (130, 143) and said.count("run the same command to resume") != 1:
             self.report(f"{task.name} does not say once how to go on after {kind}", run)
         if "Traceback" in said or ("leaked" in said and kind != "KILL"):
             self.report(f"{task.name} printed a traceback after {kind}", run)

@@ -909,6 +909,7 @@ def test_the_srcc_of_eval_is_that_of_the_newest_head(sources):
         assert said[f"SRCC_Exp/eval_phase/test_stream/Task{task:03}/Exp{task:03}"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_documentation_logs(miniatures, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

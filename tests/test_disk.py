@@ -297,7 +297,7 @@ def test_a_later_signal_ends_at_once_and_one_that_comes_soon_is_the_same_stop(se
     )
     done = ended(program)
     assert (done.stdout, done.returncode) == ("unwinding\n", 128 + getattr(signal, sent))
-    assert done.stderr.count("the same command goes on from here") == 1
+    assert done.stderr.count("run the same command to resume") == 1
 
 
 def test_a_stop_amid_the_imports_prints_no_traceback() -> None:
@@ -312,7 +312,7 @@ def test_a_stop_amid_the_imports_prints_no_traceback() -> None:
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert said.rstrip().endswith("goes on from here: python -m cliqa_bench list")
+    assert said.rstrip().endswith("run the same command to resume: python -m cliqa_bench list")
 
 
 def test_a_child_that_is_started_meanwhile_gets_no_signal() -> None:

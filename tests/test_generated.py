@@ -510,6 +510,7 @@ def tree(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_number_of_processes(tmp_path):
     names = ["clive", "koniq10k"]
     make.make_miniatures(tmp_path / "one", 0.01, 5, names, processes=1)

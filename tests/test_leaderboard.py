@@ -83,6 +83,7 @@ def test_forged_and_broken_bundles_have_no_rows(bundles: Path, tmp_path: Path) -
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
 
 
+@pytest.mark.slow
 def test_two_that_disagree_are_both_refused(bundles: Path, tmp_path: Path) -> None:
     for name in ("honest.zip", "swapped.zip"):
         (tmp_path / name).write_bytes((bundles / "all" / name).read_bytes())
@@ -93,6 +94,7 @@ def test_two_that_disagree_are_both_refused(bundles: Path, tmp_path: Path) -> No
     assert [bool(entry.refused) for entry in built.entries] == [False, True], "who proves has the data"
 
 
+@pytest.mark.slow
 def test_other_data_or_another_protocol_makes_another_table(tmp_path: Path) -> None:
     changed: tuple[dict[str, Any], ...] = (
         {}, {"split": "2"}, {"config": {"training": {"lr": 0.5}}}, {"preset": "paper"},

@@ -171,6 +171,7 @@ def test_what_is_half_written_goes_with_the_run(tmp_path, quick):
     assert [p.name for p in tmp_path.rglob("*")] == ["train"]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, quick, capsys):
     outcome = run_jobs(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die"), 2, lambda: None)
     how = "its process died (SIGKILL, as a system that is out of memory does; try a smaller --jobs)"

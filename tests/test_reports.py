@@ -546,6 +546,7 @@ def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
     assert "Overfull" not in done.stdout
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_bytes_for_the_same_numbers(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path)
     recorded.record_tsn(tmp_path, seed=1)

@@ -74,7 +74,7 @@ def load(shared, name):
 # -- the contract --------------------------------------------------------------------------------------------
 
 
-RELATED = ("ema", "ewc", "liqe_cl", "mas", "naive", "rr", "silf", "tta")
+RELATED = ("derpp", "ema", "ewc", "jl", "liqe", "liqe_cl", "mas", "naive", "rr", "silf", "sl", "tta")
 """Strategies that share most of their code with another, or are run in a file of their own."""
 
 
