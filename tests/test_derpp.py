@@ -23,7 +23,7 @@ with importing_avalanche():
 from cliqa_bench.benchmarks.decoded import Batch, DecodedDataset
 from cliqa_bench.benchmarks.pairs import batch_pairs, pair_labels
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution import plan as planner
+from cliqa_bench.execution import work_size
 from cliqa_bench.extensions import registry
 from cliqa_bench.strategies._exemplars import look
 from cliqa_bench.strategies.derpp import DERPP, reservoir
@@ -217,7 +217,7 @@ def test_the_record_counts_images_and_what_is_kept_with_them(name: str, each: in
     strategy = registry.load("strategies", name)()
     split = SimpleNamespace(keys=lambda subset: ["image"] * 30)
     plan: Any = SimpleNamespace(materials={"live": SimpleNamespace(split=split)})
-    found = planner._memory(plan, strategy, ["live"])
+    found = work_size.memory_cost(plan, strategy, ["live"])
     images = 30 if strategy.memory_size else 0
     assert found == {"memory_images": images} | ({} if each is None else {"memory_values": each * images})
     if each and strategy.memory_size:  # what the state holds

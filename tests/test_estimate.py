@@ -10,8 +10,9 @@ import pytest
 
 from cliqa_bench.execution import estimate
 from cliqa_bench.execution.estimate import time_text
-from cliqa_bench.execution.plan import Plan, images_of
+from cliqa_bench.execution.plan import Plan
 from cliqa_bench.execution.run import prepare
+from cliqa_bench.execution.work_size import images_of
 from cliqa_bench.results.nodes import Node, node_facts
 from cliqa_bench.settings.resolve import resolve
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from wrong_science import read_changes
 
 import cliqa_bench
 
@@ -109,3 +110,12 @@ def test_every_page_is_linked_and_the_readme_is_short() -> None:
     site_only = {"index.md", "glossary.md", "surprises.md", "api.md", "contributing.md", "changes.md"}
     assert not pages - linked - site_only
     assert {f"{name}.md" for name in on_the_site} == pages - {"index.md"}
+
+
+def test_every_wrong_change_fits_its_file() -> None:
+    lost = [
+        f"{change.file}: {change.name}"
+        for change in read_changes()
+        if (ROOT / change.file).read_text(encoding="utf-8").count(change.old) < 1
+    ]
+    assert not lost, "fit them in tests/wrong_science/*.toml to what the code says now"

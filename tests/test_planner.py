@@ -12,6 +12,7 @@ from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.config import PRESETS, RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution import plan as planner
+from cliqa_bench.execution import work_size
 from cliqa_bench.extensions import registry
 from cliqa_bench.settings.choice import choose
 from cliqa_bench.strategies.base import Strategy
@@ -206,14 +207,14 @@ def test_nonsense_is_refused_before_anything_starts(tmp_path, change, message):
 def test_images_counts_training_and_validation_passes(tmp_path):
     plan = lay_out(config(tmp_path))
     epochs = PRESETS["quick"].warmup_epochs + PRESETS["quick"].epochs
-    assert planner.images_of(plan, next(iter(plan.train.values()))) == epochs * 80
+    assert work_size.images_of(plan, next(iter(plan.train.values()))) == epochs * 80
     (joint,) = lay_out(config(tmp_path, strategy=["jl"])).train.values()
-    assert planner.images_of(plan, joint) == 6 * epochs * 80
+    assert work_size.images_of(plan, joint) == 6 * epochs * 80
     params = {"liqe": {"tasks": "q"}}
     (in_step,) = lay_out(config(tmp_path, strategy=["liqe"], params=params)).train.values()
-    assert planner.images_of(plan, in_step) == 6 * epochs * 80, "datasets of one size, each once an epoch"
+    assert work_size.images_of(plan, in_step) == 6 * epochs * 80, "datasets of one size, each once an epoch"
     single = lay_out(config(tmp_path, strategy=["naive"], params={"naive": {"heads": "single"}}))
-    counts = [planner.images_of(single, work) for work in single.train.values()]
+    counts = [work_size.images_of(single, work) for work in single.train.values()]
     assert counts[:2] == [epochs * 80, PRESETS["quick"].epochs * 80]
 
 
@@ -236,7 +237,7 @@ def test_in_steps_of_several_datasets_the_shorter_ones_pass_again():
 )
 def test_what_a_strategy_costs(name, params, added, passes):
     strategy = registry.load("strategies", name)(**params)
-    cost = planner.cost(registry.load("backbones", "resnet18"), strategy, tasks=6)
+    cost = work_size.cost(registry.load("backbones", "resnet18"), strategy, tasks=6)
     assert (cost["task_parameters"], cost["passes"]) == (added, passes)
     assert cost["centroid_values"] == (98_304 if "gate" in passes else 0)
     assert (cost["backbone_parameters"], cost["gmacs_224"]) == (11_176_512, 1.81)

@@ -13,7 +13,7 @@ from torch import Tensor
 from cliqa_bench.backbones.staged import TokenNet
 from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.plan import cost
+from cliqa_bench.execution.work_size import cost
 from cliqa_bench.extensions import registry
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.models.folding import Scorer

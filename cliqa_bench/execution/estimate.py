@@ -9,7 +9,8 @@ from typing import NamedTuple
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.jobs import has_gate_net, jobs_of, processes
-from cliqa_bench.execution.plan import AnswerWork, Missing, Plan, TrainWork, images_of, size_of
+from cliqa_bench.execution.plan import AnswerWork, Missing, Plan, TrainWork
+from cliqa_bench.execution.work_size import images_of, size_of
 from cliqa_bench.models.pretraining_config import DISTORTION_BN
 from cliqa_bench.paths import cache_root
 from cliqa_bench.results.nodes import Node, node_facts

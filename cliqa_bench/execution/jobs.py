@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from cliqa_bench.execution.plan import (
-    AnswerWork,
-    GateNormalisation,
-    GateWork,
-    Missing,
-    Plan,
-    TrainWork,
-    images_by_part,
-    size_of,
-)
+from cliqa_bench.execution.plan import AnswerWork, GateNormalisation, GateWork, Missing, Plan, TrainWork
+from cliqa_bench.execution.work_size import images_by_part, size_of
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, distortion_bn_file
 from cliqa_bench.system.hardware import cores, visible_gpus
 from cliqa_bench.types import Subset

@@ -23,9 +23,10 @@ from cliqa_bench.execution.clean import at_work, workers
 from cliqa_bench.execution.estimate import estimate, left_to_do
 from cliqa_bench.execution.job_queue import Outcome
 from cliqa_bench.execution.jobs import jobs_of, processes
-from cliqa_bench.execution.plan import Missing, Plan, images_of, make_plan, size_of
+from cliqa_bench.execution.plan import Missing, Plan, make_plan
 from cliqa_bench.execution.pools import check_executor
 from cliqa_bench.execution.scheduler import run_jobs
+from cliqa_bench.execution.work_size import images_of, size_of
 from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import clean_partial, read_json, write_text
 from cliqa_bench.results.records import write_record
