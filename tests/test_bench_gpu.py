@@ -238,4 +238,4 @@ def test_everything_at_toy_size(tmp_path: Path) -> None:
     found = list(gpu_works.measure(Conditions("cpu", "fp32", 1, 1, tmp_path)))
     assert not [row for row in found if isinstance(row, Failed)]
     assert all(isinstance(row, Measurement) and "on cpu at toy size" in row.what for row in found)
-    assert len(found) == 11
+    assert len(found) == 12
