@@ -226,6 +226,7 @@ def test_validation_images_are_answered_by_whom_they_are_for(tmp_path: Path) -> 
     trained = {(w.of.dataset, w.test) for w in of_val if isinstance(w.of, TrainWork)}
     assert gated == {(a, b) for a in THREE for b in THREE} and trained == {(a, a) for a in THREE}
     assert len(of_val) == 12 and len({work.node.id for work in plan.answers.values()}) == 18 + 12
+    assert {work.node.spec.get("subset") for work in of_val} == {"val"}, "a node's spec says which images"
     (record,) = plan.records
     named = {a for by_set in record.validation.values() for a in by_set.values()}
     assert named == {work.node.id for work in of_val} and record.reading == BOTH
