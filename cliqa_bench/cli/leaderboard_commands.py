@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, PROGRESS, Add
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import user_path
+from cliqa_bench.terminal import plural
 
 
 def bundle_arguments(add: Add) -> None:
@@ -89,5 +90,6 @@ def build(args: Namespace, command: str) -> int:
     for entry in built.refused:
         print(f"refused: {entry.name}: {entry.refused}")
     rows = sum(len(entry.rows) for entry in built.entries)
-    print(f"{built.page}: {rows} rows of {len(built.entries) - len(built.refused)} bundles")
+    kept = len(built.entries) - len(built.refused)
+    print(f"{built.page}: {plural(rows, 'row')} of {plural(kept, 'bundle')}")
     return 0
