@@ -200,7 +200,7 @@ def pixels_of(
     reading: Reading = RELEASED,
     noted: Noted | None = None,
 ) -> NDArray[np.uint8]:
-    """Does what `decode` does with a picture that somebody has opened; it is left as it is.
+    """Decodes an open Pillow image as `decode` does a file, without changing the image.
 
     What only the bytes of a file tell is not looked at: checksums of a PNG file, and whether 0 is white in a
     TIFF file of 16 bits.

@@ -31,7 +31,7 @@ BEAT = 0.5
 
 
 class DaskTask(NamedTuple):
-    """A run, as its workers are told of it.
+    """What a worker must know about a run.
 
     Attributes:
         make: Lays out the plan.
@@ -208,7 +208,7 @@ def do_job(topic: str, job: Job) -> None:
             messages.flush()
             state = worker.state.tasks.get(key)
             ends = worker.status.name in ("closing", "closed", "failed")  # its scheduler is gone, say
-            if ends or state is None or state.state == "cancelled":  # nobody waits for it any more
+            if ends or state is None or state.state == "cancelled":  # its result is no longer wanted
                 _runs.pop(topic, None)
     finally:
         _busy.discard(topic)

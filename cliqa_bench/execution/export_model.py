@@ -28,7 +28,6 @@ from cliqa_bench.models.exported import INPUT, WholeModel
 from cliqa_bench.models.gated import GatedScorer
 from cliqa_bench.results.nodes import atomic_path
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.system.disk import writing
 from cliqa_bench.system.signals import raise_if_stopped
 
 LEAST_SIDE = 64
@@ -66,9 +65,7 @@ def export_onnx(learned: Learned, to: Path) -> float:
         )
     scorer = learned.scorer(torch.device("cpu"))
     whole, program = _program(learned, scorer)
-    with writing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-    with writing(to), atomic_path(to) as temporary:
+    with atomic_path(to) as temporary:
         _write_onnx(whole, program, learned, temporary)
         return _checked(learned, scorer, runner_of_onnx(temporary))
 
@@ -77,9 +74,7 @@ def export_program(learned: Learned, to: Path) -> float:
     """Writes a `.pt2` file, which `torch.export.load` reads; else as `export_onnx`."""
     scorer = learned.scorer(torch.device("cpu"))
     _, program = _program(learned, scorer)
-    with writing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-    with writing(to), atomic_path(to) as temporary:
+    with atomic_path(to) as temporary:
         told = {"cliqa_bench.json": json.dumps(facts_for_others(learned.measured()), sort_keys=True)}
         with _export_errors(learned):  # not all that can be a graph can be a file
             torch.export.save(program, temporary, extra_files=told)

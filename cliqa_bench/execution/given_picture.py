@@ -96,7 +96,7 @@ def _arrays(array: NDArray[Any], place: int, wanted: str, channels_last: bool) -
         kind = "an array" if channels_last else "a tensor"
         raise UserError(
             f"image [{place}] is {kind} of shape {tuple(array.shape)}, expected {wanted}, or "
-            f" (H, W) for gray; {advice}"
+            f"(H, W) for gray; {advice}"
         )
     for number, single in enumerate(array if array.ndim == 4 else array[None]):
         last = single if channels_last or single.ndim == 2 else np.moveaxis(single, 0, -1)

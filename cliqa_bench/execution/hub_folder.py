@@ -15,7 +15,6 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.execution.learned import Learned, ModelFacts
 from cliqa_bench.execution.model_file import MODEL, facts_for_others, write_model
 from cliqa_bench.results.nodes import write_text
-from cliqa_bench.system.disk import writing
 
 CONFIG = "config.json"
 CARD = "README.md"
@@ -45,10 +44,8 @@ def write_folder(learned: Learned, to: Path) -> None:
     if to.is_dir() and not (to / MODEL).is_file() and any(to.iterdir()):
         raise UserError(f"{to} holds something else than a model; write --to another folder")
     facts = learned.measured()
-    with writing(to):
-        to.mkdir(parents=True, exist_ok=True)
-        write_text(to / CARD, str(card(facts)))
-        write_text(to / CONFIG, json.dumps(facts_for_others(facts), indent=2, sort_keys=True) + "\n")
+    write_text(to / CARD, str(card(facts)))
+    write_text(to / CONFIG, json.dumps(facts_for_others(facts), indent=2, sort_keys=True) + "\n")
     write_model(learned, to / MODEL)  # last: what has one is whole
 
 

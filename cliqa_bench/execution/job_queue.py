@@ -73,7 +73,7 @@ class JobQueue:
         self.left = {job.key: job for job in jobs}
         self._out, self._outcome, self._ready, self._told = out, outcome, ready, False
         urgency = _urgency(jobs)
-        # of jobs that are as urgent, what is no training, then the one that the plan names first
+        # among equally urgent jobs, trainings come last; then the order of the plan decides
         self._rank = {
             job.key: (-urgency[job.key], job.kind == "train", number) for number, job in enumerate(jobs)
         }

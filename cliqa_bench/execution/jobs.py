@@ -84,7 +84,7 @@ def jobs_of(plan: Plan, pixels: Pixels | None = None, missing: Missing | None = 
             asked = [(a.test, a.subset) for a in answers[work.node.id]]
             parts = _whole(plan, asked, "scores", pixels)
             needs = train.get(work.node.id, check)
-            title = f"test {_what(plan, work)}"
+            title = f"test {work_title(plan, work)}"
             jobs.append(Job("scores", work.node.id, "", title, parts[0].images, (needs,), parts))
     for picture in missing.pictures:
         title = f"keep pictures of {_title(plan, picture.test)}"
@@ -96,7 +96,8 @@ def _title(plan: Plan, name: str) -> str:
     return plan.materials[name].dataset.title
 
 
-def _what(plan: Plan, work: TrainWork) -> str:
+def work_title(plan: Plan, work: TrainWork) -> str:
+    """Returns what a training is called: "tsn on LIVE (seed 0)"."""
     titles = [_title(plan, name) for name in work.datasets]
     what = titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
     return f"{work.strategy.name} on {what} (seed {work.seed})"
@@ -157,7 +158,7 @@ def _train_jobs(plan: Plan, works: list[TrainWork], check: Job, pixels: Pixels) 
         parents = [*work.parts, *([work.previous] if work.previous else [])]
         needs = tuple(jobs[parent.node.id] for parent in parents if parent.node.id in jobs) or (check,)
         verb = "build" if work.parts else "train"
-        title, parts = f"{verb} {_what(plan, work)}", _training_parts(plan, work, pixels)
+        title, parts = f"{verb} {work_title(plan, work)}", _training_parts(plan, work, pixels)
         n = sum(part.images for part in parts)
         jobs[work.node.id] = Job("train", work.node.id, "", title, n, needs, parts)
     return jobs

@@ -43,7 +43,6 @@ from cliqa_bench.results.schema import wrong_type
 from cliqa_bench.results.weights import parse_weights, write_weights
 from cliqa_bench.settings.choice import load_backbone, load_strategy, refuse_foreign_code
 from cliqa_bench.settings.resolve import typed_fields
-from cliqa_bench.system.disk import writing
 from cliqa_bench.types import Json
 
 FORMAT = 1
@@ -78,13 +77,11 @@ def write_model(learned: Learned, to: Path) -> None:
     facts = learned.measured()
     _refuse_foreign_code(facts, f"{learned.name} cannot be one file")
     tensors = _tensors(learned)
-    with writing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(to) as temporary:
-            write_weights(temporary, tensors)
-            header = {"format": FORMAT, **facts_for_others(facts)}
-            header["sha256"] = _digest(temporary.read_bytes(), header)
-            write_weights(temporary, tensors, {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
+    with atomic_path(to) as temporary:
+        write_weights(temporary, tensors)
+        header = {"format": FORMAT, **facts_for_others(facts)}
+        header["sha256"] = _digest(temporary.read_bytes(), header)
+        write_weights(temporary, tensors, {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
 
 
 def _tensors(learned: Learned) -> dict[str, Tensor]:

@@ -78,7 +78,8 @@ def shrunk_picture(pixels: Callable[[Noted], NDArray[np.uint8]], path: Path, res
     """Returns a picture at the size at which it is scored.
 
     Args:
-        pixels: Returns its pixels, (H, W, 3) uint8, given what is told of remarks; may raise a UserError.
+        pixels: Returns its pixels, (H, W, 3) uint8; called with a function that takes remarks about them. It
+            may raise a UserError.
         path: What it is called in errors.
         resize: As in `pixels.decode.adaptive_size`.
     """

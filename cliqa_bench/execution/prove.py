@@ -29,8 +29,8 @@ from cliqa_bench.reports.leaderboard.proofs import Proof, append_proof
 from cliqa_bench.results.nodes import file_digest, read_answers, read_json
 from cliqa_bench.results.records import RunRecord, read_records
 from cliqa_bench.seeds import rng_for
-from cliqa_bench.settings.resolve import resolve
-from cliqa_bench.system.hardware import cpu_model
+from cliqa_bench.settings.resolve import device_name, resolve
+from cliqa_bench.system.compute import resolve_device, title_of
 from cliqa_bench.system.versions import versions
 
 TOLERANCE = 1e-4
@@ -130,7 +130,7 @@ def _prove_node(asked: Request, digest: str, folder: Path, record: RunRecord, no
         who=asked.who,
         when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=versions(),
-        machine=cpu_model() if asked.device in (None, "cpu", "auto") else asked.device,
+        machine=title_of(resolve_device(device_name(asked.device))),
         scores=scores,
         distances=distances,
         tolerance=asked.tolerance,

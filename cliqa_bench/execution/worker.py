@@ -23,7 +23,7 @@ from cliqa_bench.benchmarks.pixels.resident import ResidentImages
 from cliqa_bench.benchmarks.streams import quality_benchmark
 from cliqa_bench.config import RunConfig
 from cliqa_bench.errors import OutOfMemory
-from cliqa_bench.execution.jobs import Job
+from cliqa_bench.execution.jobs import Job, work_title
 from cliqa_bench.execution.plan import N_PICTURES, AnswerWork, GateNormalisation, GateWork, Plan, TrainWork
 from cliqa_bench.execution.retrained_prefix import LivePrefix
 from cliqa_bench.learning.adaptation import score_adapted
@@ -242,7 +242,7 @@ class Worker:
     def _checkpoints(self, work: TrainWork) -> Checkpoints:
         facts = dict(self.facts, spec=work.node.spec, **self._computing)
         path = self.config.out / CHECKPOINTS / f"{work.node.id}.safetensors"
-        return Checkpoints(path, facts, lambda text: self.say(f"{self._title(work)}: {text}"))
+        return Checkpoints(path, facts, lambda text: self.say(f"{work_title(self.plan, work)}: {text}"))
 
     def _new_learner(self, work: TrainWork, *plugins: Checkpoints) -> Learner:
         """Goes on from the files of the previous node, if there is one."""
@@ -282,7 +282,7 @@ class Worker:
         checkpoints.remove()
         if not work.strategy.resumable:
             self._alive.keep(work, learner)
-        self.say(f"{self._title(work)}: validation SRCC {_kept(learner)}, {usage.seconds:.0f} s")
+        self.say(f"{work_title(self.plan, work)}: validation SRCC {_kept(learner)}, {usage.seconds:.0f} s")
 
     def _build(self, work: TrainWork) -> None:
         """Puts a model together from finished ones; on the CPU, so that it has the same bits everywhere."""
@@ -293,12 +293,7 @@ class Worker:
             strategy.build(model, parts)
             write_weights(folder / "state.safetensors", model.own_state())
             write_json(folder / "history.json", [])
-        self.say(f"{self._title(work)}: built from {plural(len(parts), 'finished model')}")
-
-    def _title(self, work: TrainWork) -> str:
-        titles = [self.plan.materials[name].dataset.title for name in work.datasets]
-        what = titles[0] if len(titles) == 1 else f"{len(titles)} datasets together"
-        return f"{work.strategy.name} on {what} (seed {work.seed})"
+        self.say(f"{work_title(self.plan, work)}: built from {plural(len(parts), 'finished model')}")
 
     def _experience(self, learner: Learner, work: TrainWork) -> None:
         """Lets a learner learn the experience of a node."""
