@@ -35,8 +35,13 @@ def csv_text(rows: Iterable[TidyRow], more: Mapping[str, Sequence[float]] | None
     writer.writerow([*columns, *more])
     for i, row in enumerate(rows):
         cells = [*row[: len(columns)], *(column[i] for column in more.values())]
-        writer.writerow("" if isinstance(x, float) and math.isnan(x) else csv_cell(x) for x in cells)
+        writer.writerow(csv_cells(cells))
     return buffer.getvalue()
+
+
+def csv_cells(cells: Iterable[object]) -> list[object]:
+    """Returns what a row of a CSV file holds: "" for nan, and names that no spreadsheet computes."""
+    return ["" if isinstance(x, float) and math.isnan(x) else csv_cell(x) for x in cells]
 
 
 def number(value: float, digits: int = DIGITS) -> str:

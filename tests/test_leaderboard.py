@@ -61,10 +61,10 @@ def test_every_number_follows_from_the_answers(bundles: Path) -> None:
         assert answers is not None
         by_hand.append(srcc(answers.scores[:, place], answers.mos))
     (oracle,) = (row for row in entry.rows if row.method == "TSN-IQA-O")
-    assert oracle.numbers["mSRCC"].value == pytest.approx(np.mean(by_hand), abs=1e-12)
+    main = oracle.numbers["mSRCC"]
+    assert main.mean == pytest.approx(np.mean(by_hand), abs=1e-12)
     assert (oracle.order, oracle.seeds, oracle.setting) == ("I", 1, "Task-Aware")
-    low, high = oracle.numbers["mSRCC"][2:]
-    assert low < oracle.numbers["mSRCC"].value < high
+    assert main.low < main.mean < main.high
     assert math.isnan(oracle.numbers["mPSI"].low)
 
 
@@ -81,6 +81,12 @@ def test_forged_and_broken_bundles_have_no_rows(bundles: Path, tmp_path: Path) -
     assert all(f"<dt>{name}</dt>" in page for name, reason in reasons.items() if reason)
     assert HOSTILE not in page and "&lt;img src=x" in page
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+
+
+def test_a_name_is_no_formula_of_a_spreadsheet(bundles: Path, tmp_path: Path) -> None:
+    (tmp_path / "=1+1.zip").write_bytes((bundles / "all" / "honest.zip").read_bytes())
+    build_site(tmp_path, tmp_path / "site", jobs=1)
+    assert {row["bundle"] for row in rows_of(tmp_path / "site" / "leaderboard.csv")} == {"'=1+1.zip"}
 
 
 @pytest.mark.slow

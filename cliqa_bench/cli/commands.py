@@ -6,7 +6,6 @@ A command imports what it works with when it is called, so that help, `list` and
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -245,22 +244,9 @@ def _verify_arguments(add: Add) -> None:
 
 
 def _verify(args: Namespace, command: str) -> int:
-    from cliqa_bench.reports.audit.verify import verify
-
-    runs = user_path(args.runs)
-    verified = verify(runs)
-    print(verified.render())
-    if not verified.ok:
-        return 2
-    if args.pack:
-        from cliqa_bench.reports.audit.bundle import pack
-
-        path = user_path(args.pack)
-        size = pack(runs, path)
-        print(
-            f"{path}: a bundle of {size:,} bytes; anybody can check it with: verify {shlex.quote(path.name)}"
-        )
-    return 0
+    return leaderboard_commands.verify_and_pack(
+        user_path(args.runs), user_path(args.pack) if args.pack else None
+    )
 
 
 def _clean_arguments(add: Add) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -20,18 +21,30 @@ def bundle_arguments(add: Add) -> None:
 
 def bundle(args: Namespace, command: str) -> int:
     """Packs a bundle, if `verify` finds nothing wrong."""
-    from cliqa_bench.reports.audit.bundle import pack
-    from cliqa_bench.reports.audit.verify import verify
-
-    runs, path = user_path(args.runs), user_path(args.to)
+    runs = user_path(args.runs)
     if not runs.is_dir():
         raise UserError(f"no folder {runs}; give the --out folder of a run")
+    return verify_and_pack(runs, user_path(args.to))
+
+
+def verify_and_pack(runs: Path, to: Path | None) -> int:
+    """Verifies runs and, if nothing is wrong, packs them into a bundle; returns the exit code.
+
+    Args:
+        runs: Folder of the results, or a bundle.
+        to: The bundle; None to pack nothing.
+    """
+    from cliqa_bench.reports.audit.verify import verify
+
     verified = verify(runs)
     print(verified.render())
     if not verified.ok:
         return 2
-    size = pack(runs, path)
-    print(f"{path}: a bundle of {size:,} bytes; anybody can check it with: verify {shlex.quote(path.name)}")
+    if to is not None:
+        from cliqa_bench.reports.audit.bundle import pack
+
+        size = pack(runs, to)
+        print(f"{to}: a bundle of {size:,} bytes; anybody can check it with: verify {shlex.quote(to.name)}")
     return 0
 
 

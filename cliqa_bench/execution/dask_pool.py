@@ -24,7 +24,7 @@ from cliqa_bench.config import DASK, RunConfig
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.dask_worker import DaskTask, Fitness, do_job, leave_run, start_process
 from cliqa_bench.execution.jobs import Job
-from cliqa_bench.execution.worker_processes import MakePlan, Progress, Result
+from cliqa_bench.execution.worker_processes import Deaths, MakePlan, Progress, Result
 from cliqa_bench.extensions import user_code
 from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import IN_USE
@@ -128,7 +128,7 @@ class DaskPool:
         self._numbers: dict[str, int] = {}  # worker that can do the work -> which of those beside it it is
         self._places: dict[str, tuple[str, tuple[str, ...]]] = {}  # worker -> machine, and GPUs that it sees
         self._known: set[str] = set()
-        self._died: set[str] = set()
+        self._died = Deaths()
         self._tries, self._looked, self._alone = 0, 0.0, False
         self._open = contextlib.ExitStack()
         self._client: Client | None = None
@@ -236,11 +236,7 @@ class DaskPool:
 
     def _once_more(self, job: Job, result: Result) -> Result:
         """Lets a job die once only."""
-        if result.kind != "died":
-            return result
-        again = job.key in self._died
-        self._died.add(job.key)
-        return result._replace(kind="failed") if again else result
+        return self._died.result(job, result.reason) if result.kind == "died" else result
 
     def _check_alive(self) -> None:
         if self._client is None or self._client.status != "running":

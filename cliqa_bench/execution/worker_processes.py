@@ -108,6 +108,16 @@ class _Hand:
     fresh: bool = True
 
 
+class Deaths(set[str]):
+    """Keys of the jobs whose processes died; a job may die once."""
+
+    def result(self, job: Job, reason: str) -> Result:
+        """Notes a death; the job has "died" the first time, and "failed" the second time."""
+        kind: Literal["died", "failed"] = "failed" if job.key in self else "died"
+        self.add(job.key)
+        return Result(kind, reason)
+
+
 class WorkerPool:
     """Processes that do jobs.
 
@@ -120,7 +130,7 @@ class WorkerPool:
     def __init__(self, make: MakePlan, config: RunConfig, facts: dict[str, Any]) -> None:
         self._told = (make, config, facts)
         self._hands: list[_Hand] = []
-        self._died: set[str] = set()
+        self._died = Deaths()
 
     def start(self, numbers: Iterable[int]) -> None:
         """Starts processes with these numbers, each its own."""
@@ -171,9 +181,7 @@ class WorkerPool:
                 told = hand.child.pipe.recv()
             except (EOFError, OSError):
                 hand.child.process.join()
-                kind: Literal["died", "failed"] = "failed" if job.key in self._died else "died"
-                told = Result(kind, _how_it_died(hand.child.process.exitcode))
-                self._died.add(job.key)
+                told = self._died.result(job, _how_it_died(hand.child.process.exitcode))
                 self._replace(hand)
             if isinstance(told, Result):
                 hand.job = None

@@ -44,12 +44,14 @@ class Integrity:
         notes: What could not be checked, or need not be, each a line.
         records: The run records that could be read.
         nodes: Number of finished nodes whose hashes were checked.
+        tests: Test set with its fingerprint, as JSON -> its keys and its MOS.
     """
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     records: list[RunRecord] = field(default_factory=list)
     nodes: int = 0
+    tests: dict[str, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
 
 
 class _Told(NamedTuple):
@@ -111,6 +113,7 @@ def check_files(out: Path) -> Integrity:
     for path in paths:
         _check_record(found, path, known)
     found.problems += _of_splits(found.records, known)
+    found.tests = {test: (keys, mos) for test, (_, keys, mos) in known.tests.items()}
     for what, n in sorted(known.absent.items()):
         found.notes.append(f"{what} not here and not checked: {n}")
     return found

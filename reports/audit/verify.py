@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.reports.audit import bundle
@@ -52,6 +55,7 @@ class Verified:
         cells: Number of cells of all `results.csv` that were computed again.
         plain: How many of them by the independent path too, the others by the report's own code.
         numbers: The tidy rows that follow from the answers, of each group of comparable runs.
+        tests: Test set with its fingerprint, as JSON -> names of its images, and their opinion scores.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -61,6 +65,7 @@ class Verified:
     cells: int = 0
     plain: int = 0
     numbers: list[Tidy] = field(default_factory=list)
+    tests: dict[str, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -98,7 +103,7 @@ def verify(path: str | Path) -> Verified:
 
 def _verify_folder(out: Path) -> Verified:
     files = check_files(out)
-    found = Verified(files.problems, files.notes, files.nodes, len(files.records))
+    found = Verified(files.problems, files.notes, files.nodes, len(files.records), tests=files.tests)
     reader = AnswerReader(out)
     for i, group in enumerate(group_records(files.records, reader)):
         found.notes += unfinished_lines(group)

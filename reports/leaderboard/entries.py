@@ -11,30 +11,14 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.reports.audit.bundle import unpacked
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.leaderboard.proofs import Proof, read_proofs
-from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
-from cliqa_bench.reports.page.explorer import base_rows
+from cliqa_bench.reports.page.explorer import summary_lines
 from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow
-from cliqa_bench.results.nodes import canonical, digest, file_digest, read_answers, read_json
+from cliqa_bench.reports.tables.shapes import TableValue, value_of
+from cliqa_bench.results.nodes import digest, file_digest
 from cliqa_bench.results.records import RunRecord
 
 _MAIN = "mSRCC"
-
-
-class BoardValue(NamedTuple):
-    """A number of a row.
-
-    Attributes:
-        value: The number.
-        std: Its standard deviation over seeds or splits, nan for one.
-        low: Lower end of its 95 % interval, nan where there is none.
-        high: Upper end.
-    """
-
-    value: float
-    std: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
 
 
 class BoardRow(NamedTuple):
@@ -48,7 +32,7 @@ class BoardRow(NamedTuple):
         backbone: The backbone and its weights.
         order: The task order, "" for joint learning.
         seeds: How many seeds.
-        numbers: Metric of `SUMMARY` -> number.
+        numbers: Metric of `SUMMARY` -> number; that of mSRCC has its interval.
     """
 
     table: str
@@ -58,7 +42,7 @@ class BoardRow(NamedTuple):
     backbone: str
     order: str
     seeds: int
-    numbers: dict[str, BoardValue]
+    numbers: dict[str, TableValue]
 
 
 class BoardTable(NamedTuple):
@@ -120,7 +104,9 @@ def read_entry(path: Path) -> BoardEntry:
                 return entry
             for numbers in found.numbers:
                 _add_group(entry, numbers)
-            entry.tests = _tests(folder)
+            entry.tests = {
+                test: digest([keys.tolist(), mos.tolist()], 16) for test, (keys, mos) in found.tests.items()
+            }
     except UserError as error:
         entry.refused = str(error)
         return entry
@@ -138,13 +124,9 @@ def read_entry(path: Path) -> BoardEntry:
 
 
 def _add_group(entry: BoardEntry, numbers: Tidy) -> None:
-    lines: dict[tuple[str, str, str, str, str], dict[str, TidyRow]] = {}
-    for row in base_rows(numbers):
-        if row.metric in SUMMARY and numbers.group.is_whole(row):
-            key = (row.order, row.setting, row.backbone, row.method, row.variant)
-            lines.setdefault(key, {})[row.metric] = row
     ends = _intervals(numbers)
-    for (order, setting, backbone, _, _), found in lines.items():
+    by_order = summary_lines(numbers)
+    for order, setting, found in ((*key, line) for key, lines in by_order.items() for line in lines.values()):
         first = next(iter(found.values()))
         runs = [r for r in numbers.group.finished if _is_of(r, first, numbers.group)]
         if not runs or all(numbers.group.unfinished.get(run.id) for run in runs):
@@ -152,11 +134,11 @@ def _add_group(entry: BoardEntry, numbers: Tidy) -> None:
             continue
         table = _table(numbers.group, runs[0])
         entry.tables[table.id] = table
-        low, high = ends.get((setting, backbone, first.method, first.variant, order), (math.nan, math.nan))
-        values = {
-            metric: BoardValue(row.value, row.std, *((low, high) if metric == _MAIN else ()))
-            for metric, row in found.items()
-        }
+        values = {metric: value_of(row) for metric, row in found.items()}
+        about = (setting, first.backbone, first.method, first.variant, order)
+        if about in ends and _MAIN in values:
+            low, high = ends[about]
+            values[_MAIN] = values[_MAIN]._replace(low=low, high=high)
         weights = str(runs[0].facts.get("weights"))
         entry.rows.append(
             BoardRow(
@@ -164,7 +146,7 @@ def _add_group(entry: BoardEntry, numbers: Tidy) -> None:
                 entry.name,
                 label_of(first),
                 setting,
-                f"{backbone} ({weights:.24})",
+                f"{first.backbone} ({weights:.24})",
                 order,
                 len({run.seed for run in runs}),
                 values,
@@ -198,14 +180,3 @@ def _intervals(numbers: Tidy) -> dict[tuple[str, str, str, str, str], tuple[floa
             key = (row.setting, row.backbone, row.method, row.variant, row.order)
             found.setdefault(key, {})[row.metric.rpartition(" ")[2]] = row.value
     return {key: (ends.get("low", math.nan), ends.get("high", math.nan)) for key, ends in found.items()}
-
-
-def _tests(folder: Path) -> dict[str, str]:
-    """Returns for every test set, with its fingerprint, what its images and opinion scores are."""
-    found = {}
-    for path in sorted((folder / "answers").glob("*/answers.npz")):
-        test = canonical(read_json(path.parent / "spec.json")["test"])
-        if test not in found:
-            arrays = read_answers(path)
-            found[test] = digest([arrays["keys"].tolist(), arrays["mos"].tolist()], 16)
-    return found

@@ -14,12 +14,14 @@ from typing import NamedTuple
 from cliqa_bench._version import __version__
 from cliqa_bench.errors import UserError
 from cliqa_bench.progress import say
-from cliqa_bench.reports.leaderboard.entries import BoardEntry, BoardRow, BoardTable, BoardValue, read_entry
+from cliqa_bench.reports.leaderboard.entries import BoardEntry, BoardRow, BoardTable, read_entry
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
-from cliqa_bench.reports.page.shell import TEMPLATES, exact, shell
+from cliqa_bench.reports.page.shell import TEMPLATES, shell
 from cliqa_bench.reports.published import read_published
+from cliqa_bench.reports.render import csv_cells, number, plain
 from cliqa_bench.reports.rows import order_rank
+from cliqa_bench.reports.tables.shapes import TableValue
 from cliqa_bench.results.nodes import write_text
 from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.processes import processes
@@ -71,12 +73,11 @@ def build_site(folder: Path, to: Path, jobs: int | None = None) -> Built:
     paths = sorted(folder.glob("*.zip"))
     if not paths:
         raise UserError(f"no bundles in {folder}; make one: cliqa-bench verify RUNS --pack {folder}/mine.zip")
-    number = min(jobs or cores(), len(paths))
+    workers = min(jobs or cores(), len(paths))
     say(f"checking {plural(len(paths), 'bundle')}")
-    with processes(number) as pool:
+    with processes(workers) as pool:
         entries = list(pool.map(read_entry, paths))
     _refuse_other_data(entries)
-    to.mkdir(parents=True, exist_ok=True)
     write_text(to / "leaderboard.csv", _csv(entries))
     write_text(to / "index.html", _page(entries))
     return Built(to / "index.html", entries)
@@ -108,8 +109,8 @@ def _refuse_other_data(entries: Sequence[BoardEntry]) -> None:
 
 
 def _rank(row: BoardRow) -> tuple[tuple[int, str], str, float, str]:
-    found = row.numbers.get("mPSI") or row.numbers.get("mSRCC") or BoardValue(math.nan)
-    best = -found.value if math.isfinite(found.value) else math.inf
+    found = row.numbers.get("mPSI") or row.numbers.get("mSRCC") or TableValue()
+    best = -found.mean if math.isfinite(found.mean) else math.inf
     return order_rank(row.order), row.setting, best, row.method
 
 
@@ -131,8 +132,9 @@ def _csv(entries: Iterable[BoardEntry]) -> str:
     for board, rows in _boards(entries):
         for row, proofs in rows:
             about = (board.id, row.bundle, row.method, row.setting, row.backbone, row.order, row.seeds)
-            for metric, number in row.numbers.items():
-                writer.writerow((*about, metric, *map(exact, number), proofs))
+            for metric, told in row.numbers.items():
+                cells = (*about, metric, told.mean, told.std, told.low, told.high, proofs)
+                writer.writerow(csv_cells(cells))
     return file.getvalue()
 
 
@@ -144,17 +146,14 @@ def _published() -> dict[tuple[str, str, str], dict[str, float]]:
     return found
 
 
-def _digits(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "—"
-
-
-def _spread(number: BoardValue) -> str:
-    return _digits(number.value) + (f" ± {number.std:.3f}" if math.isfinite(number.std) else "")
+def _spread(value: TableValue) -> str:
+    """Returns a value as printed; its interval has columns of its own."""
+    return plain(value._replace(low=math.nan, high=math.nan))
 
 
 def _page(entries: Sequence[BoardEntry]) -> str:
     page = shell(_SCRIPTS, _HERE)
-    page.environment.filters.update(digits=_digits, spread=_spread)
+    page.environment.filters.update(digits=number, spread=_spread)
     rows = [row for entry in entries for row in entry.rows]
     filters = [
         ("order", "Order", sorted({row.order for row in rows}, key=order_rank)),

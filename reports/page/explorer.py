@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cliqa_bench.reports.measure import SETTINGS, is_joint
+from cliqa_bench.reports.measure import SETTINGS, SUMMARY, is_joint
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.rows import TABLES, Tidy, TidyRow, order_rank
 from cliqa_bench.results.records import RunRecord
@@ -27,6 +27,22 @@ _ExplorerLine = tuple[str, str, str, str, str]
 def base_rows(numbers: Tidy) -> list[TidyRow]:
     """Returns the rows of Tables III to VI, Fig. 4 and of no table; others mean something else by SRCC."""
     return [row for row in numbers.rows if row.table in TABLES]
+
+
+def summary_lines(
+    numbers: Tidy,
+) -> dict[tuple[str, str], dict[tuple[str, str, str], dict[str, TidyRow]]]:
+    """Sorts the four summary numbers of whole sequences.
+
+    Returns:
+        (order, setting) -> (backbone, method, variant) -> metric of `SUMMARY` -> its row.
+    """
+    found: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, TidyRow]]] = {}
+    for row in base_rows(numbers):
+        if row.metric in SUMMARY and numbers.group.is_whole(row):
+            lines = found.setdefault((row.order, row.setting), {})
+            lines.setdefault((row.backbone, row.method, row.variant), {})[row.metric] = row
+    return found
 
 
 def to_json(value: Any) -> str:

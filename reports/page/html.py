@@ -17,7 +17,7 @@ from markupsafe import Markup
 from cliqa_bench.reports import render
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import label_of
-from cliqa_bench.reports.page.explorer import base_rows, explorer, readouts, to_json
+from cliqa_bench.reports.page.explorer import base_rows, explorer, readouts, summary_lines, to_json
 from cliqa_bench.reports.page.formulas import FORMULAS
 from cliqa_bench.reports.page.shell import TEMPLATES as _TEMPLATES
 from cliqa_bench.reports.page.shell import shell
@@ -181,11 +181,7 @@ def _some(names: Sequence[str], most: int = 8) -> str:
 
 def _summary(numbers: Tidy) -> list[PageSummary]:
     """Returns the four numbers of every method; of joint learning, which has no sequence, only mSRCC."""
-    found: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, TidyRow]]] = {}
-    for row in base_rows(numbers):
-        if row.metric in SUMMARY and numbers.group.is_whole(row):
-            lines = found.setdefault((row.order, row.setting), {})
-            lines.setdefault((row.backbone, row.method, row.variant), {})[row.metric] = row
+    found = summary_lines(numbers)
     read_by = readouts(numbers.group.records)
     blocks = []
     # joint learning belongs to all orders and comes last
