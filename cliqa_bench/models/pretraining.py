@@ -196,7 +196,7 @@ def train(
     learnable = [p for p in whole.parameters() if p.requires_grad]
     adam = torch.optim.Adam(learnable, config.lr)
     checkpoint = _checkpoint(backbone, weights, config)
-    start = _resume(checkpoint, whole, adam)
+    start = resume_training(checkpoint, whole, adam)
     steps = range(start, config.steps)
     with (
         _loaded(config, "train", config.pictures, steps, device) as batches,
@@ -213,7 +213,7 @@ def train(
             tick(config.batch, "", "")
             if (step + 1) % CHECKPOINT_EVERY == 0:
                 shown.note(f"loss {loss.item():.3f}")
-                _save(checkpoint, whole, adam, step + 1)
+                save_training(checkpoint, whole, adam, step + 1)
     accuracy = _accuracy(whole, config, device)
     net.requires_grad_(True)
     return accuracy
@@ -259,7 +259,8 @@ def _accuracy(whole: nn.Module, config: PretrainConfig, device: torch.device) ->
     return float(torch.stack(right).mean())
 
 
-def _save(path: Path, whole: nn.Module, adam: torch.optim.Adam, step: int) -> None:
+def save_training(path: Path, whole: nn.Module, adam: torch.optim.Adam, step: int) -> None:
+    """Writes a checkpoint: a network, its optimiser, and the number of steps that they have behind them."""
     tensors = {f"model.{k}": v for k, v in whole.state_dict().items()}
     for index, state in adam.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
@@ -267,7 +268,17 @@ def _save(path: Path, whole: nn.Module, adam: torch.optim.Adam, step: int) -> No
         write_weights(temporary, tensors, {"step": str(step)})
 
 
-def _resume(path: Path, whole: nn.Module, adam: torch.optim.Adam) -> int:
+def resume_training(path: Path, whole: nn.Module, adam: torch.optim.Adam) -> int:
+    """Loads a checkpoint, if there is a sound one.
+
+    Args:
+        path: The checkpoint.
+        whole: The network.
+        adam: Its optimiser.
+
+    Returns:
+        The number of steps behind them, 0 where the training starts.
+    """
     if not path.is_file():
         return 0
     try:
