@@ -259,7 +259,7 @@ def test_a_bad_picture_stops_it_or_is_kept_with_its_reason(model: LoadedModel, t
 
 def test_of_nothing_there_is_an_empty_table(model: LoadedModel) -> None:
     found = model.score([])
-    assert len(found) == 0 and found.heads.shape == (0, 2) and found.frame().shape == (0, 7)
+    assert len(found) == 0 and found.heads.shape == (0, 2) and found.frame().shape == (0, 10)
     for several in (found, model.score([np.zeros((16, 16), np.uint8)] * 2)):
         with pytest.raises(UserError, match=f"there are {len(several)} pictures, not one; take .scores"):
             several.score  # noqa: B018

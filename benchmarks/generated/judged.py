@@ -137,7 +137,7 @@ def _cut(part: Part, rng: Rng) -> ByteImage:
     top, left = rng.integers(0, np.array(photo.shape[:2]) - side, endpoint=True)
     square = Pil.fromarray(np.ascontiguousarray(photo[top : top + side, left : left + side]))
     image = np.asarray(square.resize((SIDE, SIDE), Pil.Resampling.LANCZOS))
-    image = np.rot90(image, rng.integers(4))[:, :: rng.choice((-1, 1))]
+    image = np.rot90(image, int(rng.integers(4)))[:, :: rng.choice((-1, 1))]
     mixed = filters.to_float(image)[..., rng.permutation(3)] ** np.float32(np.exp(rng.normal(0, 0.2)))
     return filters.to_uint8(mixed)
 

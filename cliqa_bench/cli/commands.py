@@ -42,7 +42,10 @@ _ASPECTS = (
     "also say quality level, scene and distortion, each with its probability (runs of liqe and liqe_cl)"
 )
 _COMPARE = "a table of your own, instead of IMAGES: score its pictures and compare with its labels"
-_MODEL = "a model file that 'export' wrote, or a folder of one, instead of --runs"
+_MODEL = "a model file that 'export' wrote, a folder of one, or 'box', instead of --runs"
+_EXPLAIN = "also say which head said what, and what is next to each picture on the scale"
+_WORST = "also list the N pictures with the lowest scores"
+_SCORED_WITH = "folder of the results (default: runs; without it, the model in the box)"
 _EXECUTOR = "local (default), slurm, dask, or a Dask scheduler's tcp://HOST:PORT; see docs/clusters.md"
 _SLURM = "with --executor slurm: options of sbatch, such as partition=gpu,gpus=1,time=4:00:00,array=16"
 _NUMBERS = str | int | tuple[int, ...]
@@ -267,9 +270,11 @@ def _clean(args: Namespace, command: str) -> int:
 def _score_arguments(add: Add) -> None:
     add("images", type=str, nargs="*", metavar="IMAGES", help="image files, or folders of them")
     add("--compare", type=str, metavar="TABLE", help=_COMPARE)
-    add("--runs", type=str, metavar="DIR", help="folder of the results (default: runs)")
+    add("--runs", type=str, metavar="DIR", help=_SCORED_WITH)
     add("--run", type=str, metavar="ID", help=WHICH_RUN)
     add("--model", type=str, metavar="FILE", help=_MODEL)
+    add("--explain", action="store_true", help=_EXPLAIN)
+    add("--worst", type=int, metavar="N", help=_WORST)
     add("--aspects", action="store_true", help=_ASPECTS)
     add("--tolerance", type=float, default=0.0, metavar="T", help=_TOLERANCE)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -292,15 +297,19 @@ def _score(args: Namespace, command: str) -> int:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {args.tolerance}")
     if args.model and (args.runs or args.run):
         raise UserError("score takes either --model FILE, or --runs DIR and --run ID")
+    if args.worst is not None and args.worst < 1:
+        raise UserError(f"--worst must be at least 1, not {args.worst}")
     limit = megapixels(args.max_megapixels)
     precision = chosen_precision(args.precision or "fp32", device_name(args.device))
     from cliqa_bench.execution import score_files, score_table
     from cliqa_bench.execution.compare_labels import Comparison, Labels
+    from cliqa_bench.execution.explain_scores import Explainer
     from cliqa_bench.execution.find_pictures import FoundFiles, find_pictures
     from cliqa_bench.execution.learned import facts_of
-    from cliqa_bench.execution.model_file import LearnedFile, model_path
+    from cliqa_bench.execution.run_scale import run_scale
     from cliqa_bench.execution.score_pictures import Scoring
     from cliqa_bench.progress import say, warn
+    from cliqa_bench.results.records import AnswerReader
     from cliqa_bench.system.compute import resolve_device
 
     to = None if args.to is None else user_path(args.to)
@@ -308,10 +317,8 @@ def _score(args: Namespace, command: str) -> int:
     labels = Labels(_own_table(args.compare)) if args.compare else None
     found = FoundFiles(labels.files, {}) if labels else find_pictures([user_path(n) for n in args.images])
     device = resolve_device(device_name(args.device))
-    if args.model:
-        learned = LearnedFile(model_path(user_path(args.model)))
-        facts, file = learned.facts, learned.digest
-        say(f"scoring with {learned.name}")
+    if learned := model_commands.file_to_score_with(args):
+        facts, file, scale = learned.facts, learned.digest, learned.reading_scale()
         scorer = learned.scorer(device, args.tolerance, args.aspects)
     else:
         out = user_path(args.runs or "runs")
@@ -321,20 +328,25 @@ def _score(args: Namespace, command: str) -> int:
         if record.transductive:
             say(f"{record.strategy} adapts to test sets alone: pictures are scored by the model as trained")
         scorer = score_files.load_scorer(out, record, device, args.tolerance, args.aspects)
-    scoring = Scoring(scorer, facts.protocol.resize, device, precision, limit)
+        scale = run_scale(AnswerReader(out), record, facts.readout)
+    scoring = Scoring(scorer, facts.protocol.resize, device, precision, limit, scale)
+    heads = facts.tasks if scorer.tasks > 1 else []
     lines = score_table.Lines(
         form,
-        facts.tasks if scorer.tasks > 1 else [],
+        heads,
         labels.of_file if labels else None,
         scorer.aspects if args.aspects else (),
+        scale.columns if scale else (),
     )
     prints = labels.fingerprint if labels else ""
     made = score_files.made_with(
-        facts, found.files, device, args.tolerance, precision, limit, prints, args.aspects, file
+        facts, found.files, device, args.tolerance, precision, limit, prints, args.aspects, file, scale
     )
+    people = model_commands.ForPeople(args, Explainer(lines, heads, facts.titles, scale))
     tally = Comparison(labels, facts) if labels else score_files.Tally()
     with score_table.opened(to, lines.header, made, found.files) as table:
-        score_files.score_files(scoring, found.files, table, lines, tally)
+        score_files.score_files(scoring, found.files, table, lines, tally, people.seen)
+    people.finish()
     for text in filter(None, (found.left_out_text(), *tally.told())):
         say(text)
     if tally.failed:
@@ -442,6 +454,7 @@ def _bench(args: Namespace, command: str) -> int:
 
 def _pretrain_arguments(add: Add) -> None:
     add("--backbone", type=str, default="scnn", metavar="NAME", help="scnn or vit_mini (default: scnn)")
+    add("--box", action="store_true", help="train the model that ships, for 'score' without runs, instead")
     add("--to", type=str, metavar="FILE", help="weights (default: the backbone's name, .safetensors)")
     add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
@@ -460,6 +473,8 @@ def _pretrain(args: Namespace, command: str) -> int:
         raise UserError(f"--steps must be at least 1, not {args.steps}")
     if args.precision not in ("fp32", "bf16"):
         raise unknown("precision", args.precision, ("fp32", "bf16"))
+    if args.box:
+        return model_commands.make_box(args, command)
     shipped = SHIPPED_PRETRAINING[args.backbone]
     config = replace(shipped, seed=args.seed, steps=args.steps or shipped.steps, precision=args.precision)
     backbone = registry.load("backbones", args.backbone)
@@ -497,7 +512,9 @@ COMMANDS: dict[str, Command] = {
     "clean": Command(
         "list what nothing uses any more in a folder of results, or remove it", _clean_arguments, _clean
     ),
-    "score": Command("score images of your own with a finished run", _score_arguments, _score),
+    "score": Command(
+        "score images of your own, with a finished run or the model in the box", _score_arguments, _score
+    ),
     "export": Command(
         "write a finished run as a model file, as ONNX or for a hub",
         model_commands.export_arguments,

@@ -1,12 +1,22 @@
-"""The command `export`: a finished run as a file or folder of its own."""
+"""Models as files: the command `export`, the model in the box, and what `score` says to people."""
 
 from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
 from cliqa_bench.cli.data_commands import Add
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import user_path
+
+if TYPE_CHECKING:
+    from cliqa_bench.execution.explain_scores import Explainer
+    from cliqa_bench.execution.model_file import LearnedFile
+    from cliqa_bench.execution.score_table import FileRow
 
 WHICH_RUN = "which run, or the beginning of its id (default: the newest)"
 _SOURCE = "folder of the results, a model file, or a folder of one (default: runs)"
@@ -47,4 +57,69 @@ def export(args: Namespace, command: str) -> int:
     else:
         hub_folder.write_folder(learned, to)
         print(f"{to}: a model file, its configuration and a model card, which you may edit")
+    return 0
+
+
+def file_to_score_with(args: Namespace) -> LearnedFile | None:
+    """Returns the model file that `score` is to use, and says so; None to use a run.
+
+    That is the one that --model names ("box" for the one in the package), and without a word about runs the
+    one in the package if there is no folder `runs` here.
+    """
+    from cliqa_bench.execution.box_model import SAID, open_box
+    from cliqa_bench.execution.model_file import LearnedFile, model_path
+    from cliqa_bench.progress import say
+
+    asked_for = args.model == "box" and not Path("box").exists()
+    if asked_for or not (args.model or args.runs or args.run or user_path("runs").exists()):
+        say(SAID)
+        return open_box()
+    if not args.model:
+        return None
+    learned = LearnedFile(model_path(user_path(args.model)))
+    say(f"scoring with {learned.name}")
+    return learned
+
+
+class ForPeople:
+    """What `score` says beside its table, by --explain and --worst; on standard error if that has the table.
+
+    Args:
+        args: The flags of `score`.
+        explainer: Explains rows.
+    """
+
+    def __init__(self, args: Namespace, explainer: Explainer) -> None:
+        from cliqa_bench.execution.explain_scores import Worst
+
+        self._explain = explainer.text if args.explain else None
+        self._worst = Worst(args.worst) if args.worst else None
+        self._to = sys.stderr if args.to is None else sys.stdout
+
+    def seen(self, row: FileRow) -> None:
+        """Takes note of a row of the table."""
+        if self._worst:
+            self._worst.add(row)
+        elif self._explain:
+            print(self._explain(row), file=self._to)
+
+    def finish(self) -> None:
+        """Says what can be said in the end."""
+        if self._worst:
+            print(self._worst.text(self._explain), file=self._to)
+
+
+def make_box(args: Namespace, command: str) -> int:
+    """Trains the model that the package ships."""
+    from cliqa_bench.execution import make_box as making
+    from cliqa_bench.models.box_config import BoxConfig
+    from cliqa_bench.system.compute import resolve_device
+
+    config = replace(BoxConfig(), seed=args.seed)
+    if args.steps is not None:
+        config = replace(config, steps=args.steps, own_steps=max(1, args.steps // 10))
+    to = user_path(args.to or "box.safetensors")
+    srcc = making.make_box(to, resolve_device(args.device), config, command)
+    told = ", ".join(f"{value:.3f} ({kind})" for kind, value in srcc.items())
+    print(f"{to}: {to.stat().st_size:,} bytes; SRCC with the judged quality of held-out pictures: {told}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +20,13 @@ from cliqa_bench.benchmarks.pixels.windows import Windows
 from cliqa_bench.config import PresetName, Training
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.plan import gate_normalisation
+from cliqa_bench.execution.run_scale import run_scale
 from cliqa_bench.models.finished import RunNetworks, centroids_of, ready_gate, remembered, scales_of
 from cliqa_bench.models.folding import MergedHead, Scorer
 from cliqa_bench.models.gated import AspectScorer, Gate, GatedScorer, text_head_of
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, PretrainConfig, pretraining
 from cliqa_bench.models.quality import ModelParts, QualityModel
+from cliqa_bench.models.reading_scale import ReadingScale
 from cliqa_bench.models.views import TaskNorms, TaskView
 from cliqa_bench.readouts import read
 from cliqa_bench.results.nodes import read_json
@@ -58,6 +60,7 @@ class ModelFacts:
         generated: Whether any of the data was generated.
         versions: Package -> version with which it was trained.
         srcc: Test set -> SRCC of the scores on it, where the run answered it.
+        reading: Words of the scale on which scores are read, see `ReadingScale.facts`; {} for none.
     """
 
     id: str
@@ -77,6 +80,7 @@ class ModelFacts:
     generated: bool
     versions: dict[str, str]
     srcc: dict[str, float]
+    reading: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tasks(self) -> list[str]:
@@ -191,6 +195,10 @@ class Learned(ABC):
     def validation(self) -> list[NDArray[np.float32]]:
         """Returns what each head said of its own task's validation images; [] if scores are mixed as said."""
         return []
+
+    def reading_scale(self) -> ReadingScale | None:
+        """Returns the scale on which its scores are read; None where it has none."""
+        return None
 
     @property
     def tau(self) -> float:
@@ -316,6 +324,10 @@ class LearnedRun(Learned):
         if any(some is None for some in known):
             raise UserError(f"{self.name} is not finished; run its command again")
         return [some for some in known if some is not None]
+
+    def reading_scale(self) -> ReadingScale | None:
+        """See the base class."""
+        return run_scale(self._answers, self.record, self.facts.readout)
 
     @property
     def tau(self) -> float:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from cliqa_bench.aspects import WORDS
 from cliqa_bench.errors import UserError
+from cliqa_bench.execution.box_model import open_box
 from cliqa_bench.execution.given_picture import given_pictures
 from cliqa_bench.execution.learned import Learned, LearnedRun
 from cliqa_bench.execution.model_file import LearnedFile, model_path
 from cliqa_bench.execution.score_files import WINDOW, choose_run
-from cliqa_bench.execution.score_pictures import Judged, Scoring, judged_numbers
+from cliqa_bench.execution.score_pictures import Judged, Scoring, judged_numbers, read_on
 from cliqa_bench.execution.score_table import Lines
 from cliqa_bench.models.gated import GatedScorer, Scored
 from cliqa_bench.paths import user_path
@@ -71,7 +72,7 @@ def load(
 
     Args:
         source: A folder of results ("runs"), a model file that `cliqa-bench export` wrote
-            ("model.safetensors"), or a folder of a model.
+            ("model.safetensors"), or a folder of a model; None for the model that the package ships.
         run: Of a folder of results: the id of a run, or the beginning of one; None for the newest.
         device: "cpu", "cuda", "cuda:1" or "mps"; None or "auto" for the best there is.
         precision: "fp32", "bf16" or "auto".
@@ -83,22 +84,21 @@ def load(
         UserError: If there is no such model, or it cannot be read here.
 
     Example:
-        >>> model = cliqa_bench.load("runs")  # doctest: +SKIP
+        >>> model = cliqa_bench.load()  # doctest: +SKIP
         >>> model.score("photo.jpg").score  # doctest: +SKIP
         0.41
     """
-    if source is None:
-        raise UserError(
-            'no model ships with this release yet: give load() a folder of results ("runs"), a model file '
-            '("model.safetensors", written by cliqa-bench export), or a folder of a model'
-        )
+    if source is None and run is not None:
+        raise UserError(f"the model in the box holds no run {run}; give load() a folder of results")
     if not 0 <= tolerance < 1:
         raise UserError(f"tolerance must be at least 0 and below 1, not {tolerance}")
     limit, name = megapixels(max_megapixels), device_name(device)
     kind = chosen_precision(precision, name)
-    learned, where = open_learned(user_path(source), run), resolve_device(name)
-    scorer = learned.scorer(where, tolerance, aspects)
-    return LoadedModel(learned, scorer, Scoring(scorer, learned.facts.protocol.resize, where, kind, limit))
+    learned = open_box() if source is None else open_learned(user_path(source), run)
+    where = resolve_device(name)
+    scorer, scale = learned.scorer(where, tolerance, aspects), learned.reading_scale()
+    scoring = Scoring(scorer, learned.facts.protocol.resize, where, kind, limit, scale)
+    return LoadedModel(learned, scorer, scoring)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +114,12 @@ class PictureScores:
         distances: (n, tasks, stages) float64, from each picture to the nearest centroid of each task, per
             stage that the gate uses; None for a model without a gate.
         aspects: Aspect ("scene") -> its words and their probabilities (n, words); {} unless asked for.
+        percentiles: (n,) float64, 0 to 100: the share of the scale's population that a score is above; None
+            for a model without a scale.
+        words: (n,) "bad", "poor", "fair", "good" or "excellent", the fifth of the population; "" without a
+            score; None for a model without a scale.
+        novelty: (n,) float64, above 1 where a picture is unlike all that the model learned; None for a model
+            without a gate or a scale.
         errors: Why a picture has no score, which then is nan; "" where it has one.
         notes: What should be known of a picture all the same.
     """
@@ -125,6 +131,9 @@ class PictureScores:
     weights: Floats
     distances: Floats | None
     aspects: dict[str, tuple[tuple[str, ...], NDArray[np.float32]]]
+    percentiles: Floats | None
+    words: list[str] | None
+    novelty: Floats | None
     errors: list[str]
     notes: list[list[str]]
     _rows: list[list[Any]]
@@ -150,8 +159,12 @@ class PictureScores:
         import pandas as pd
 
         frame = pd.DataFrame(self._rows, columns=self._columns)
-        words = {"image", "error", *self.aspects}
+        words = {"image", "error", "word", *self.aspects}
         return frame.astype({name: np.float64 for name in self._columns if name not in words})
+
+
+def _floats(values: list[Any] | None) -> Floats | None:
+    return None if values is None else np.array(values, np.float64)
 
 
 class LoadedModel:
@@ -165,11 +178,13 @@ class LoadedModel:
     Attributes:
         facts: What is known of it beside its weights: protocol, datasets, backbone, versions.
         tasks: A name for each head.
+        scale: On which its scores are read: population, words, limits of novelty; None for none.
     """
 
     def __init__(self, learned: Learned, scorer: GatedScorer, scoring: Scoring) -> None:
         self.facts, self.tasks = learned.facts, learned.facts.tasks
         self._name, self._scorer, self._scoring = learned.name, scorer, scoring
+        self.scale = scoring.scale
 
     def __repr__(self) -> str:
         return (
@@ -209,12 +224,17 @@ class LoadedModel:
 
     def _gathered(self, names: list[str], found: list[Judged]) -> PictureScores:
         tasks = self._scorer.tasks
-        columns = Lines(".csv", self.tasks if tasks > 1 else [], aspects=self._scorer.aspects).columns
-        empty = [math.nan] * (len(columns) - 2)
+        reading = [] if self.scale is None else self.scale.columns
+        heads = self.tasks if tasks > 1 else []
+        columns = Lines(".csv", heads, aspects=self._scorer.aspects, reading=reading).columns
+        empty = [math.nan] * (len(columns) - 2 - len(reading))
+        unread = ["" if name == "word" else math.nan for name in reading]
+        read = [read_on(self.scale, one.scored) or unread for one in found]
         rows = [
-            [name, *(judged_numbers(one.scored) if one.scored else empty), one.error]
-            for name, one in zip(names, found, strict=True)
+            [name, *(judged_numbers(one.scored) if one.scored else empty), one.error, *last]
+            for name, one, last in zip(names, found, read, strict=True)
         ]
+        by_column = {name: [last[place] for last in read] for place, name in enumerate(reading)}
         said = [one.scored for one in found]
         gate = self._scorer.gate if tasks > 1 else None
         lost = Scored(
@@ -242,6 +262,9 @@ class LoadedModel:
             weights=whole(lambda one: one.weights),
             distances=None if gate is None else whole(lambda one: one.distances),
             aspects=aspects,
+            percentiles=_floats(by_column.get("percentile")),
+            words=[str(word) for word in by_column["word"]] if by_column else None,
+            novelty=_floats(by_column.get("novelty")),
             errors=[one.error for one in found],
             notes=[one.notes for one in found],
             _rows=rows,

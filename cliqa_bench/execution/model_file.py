@@ -9,6 +9,7 @@
 | `centroids.T.S` | centroids of task T in stage S of the backbone, (K, channels) |
 | `scales.T.S` | what features of that stage are multiplied with for task T, (channels,), where they are |
 | `validation.T.scores` | scores of task T's validation images, where its head is standardised by them |
+| `reading.scores`, `reading.limits` | the scale of `models.reading_scale`, where it is |
 
 The header's one entry, `cliqa_bench`, has `format` (a number), `version` (of the suite), `sha256` (of all
 else), `preprocessing` (in words and numbers, for other programs), and `facts`, see `ModelFacts`. Trainings
@@ -21,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from cliqa_bench.execution.learned import Learned, ModelFacts, UsualParts
 from cliqa_bench.execution.own_picture import most_pixels
 from cliqa_bench.models.finished import RunNetworks
 from cliqa_bench.models.quality import ModelParts, QualityModel
+from cliqa_bench.models.reading_scale import ReadingScale
 from cliqa_bench.results.nodes import atomic_path
 from cliqa_bench.results.schema import wrong_type
 from cliqa_bench.results.weights import parse_weights, write_weights
@@ -76,7 +78,10 @@ def write_model(learned: Learned, to: Path) -> None:
     """
     facts = learned.measured()
     _refuse_foreign_code(facts, f"{learned.name} cannot be one file")
-    tensors = _tensors(learned)
+    tensors, scale = _tensors(learned), learned.reading_scale()
+    if scale is not None:
+        facts = replace(facts, reading=scale.facts())
+        tensors |= _scale_tensors(scale)
     with atomic_path(to) as temporary:
         write_weights(temporary, tensors)
         header = {"format": FORMAT, **facts_for_others(facts)}
@@ -109,6 +114,11 @@ def _tensors(learned: Learned) -> dict[str, Tensor]:
     for task, scores in enumerate(learned.validation()):
         add(f"validation.{task}", {"scores": torch.from_numpy(scores)})
     return found
+
+
+def _scale_tensors(scale: ReadingScale) -> dict[str, Tensor]:
+    arrays = {"scores": scale.scores, "limits": scale.limits}
+    return {f"reading.{name}": torch.from_numpy(a.copy()) for name, a in arrays.items() if a is not None}
 
 
 def facts_for_others(facts: ModelFacts) -> dict[str, Json]:
@@ -261,6 +271,8 @@ class LearnedFile(Learned):
             "a gate without centroids": facts.readout != "gate"
             or bool(wanted and all(wanted <= of_task.keys() for of_task in stages)),
             "tau out of range": facts.tau >= 0,
+            "a scale that scores cannot be read on": not (reading := self._part("reading"))
+            or _is_scale(reading, facts),
             "scales of other stages than centroids": all(
                 not (scales := self._part(f"scales.{task}")) or scales.keys() == of_task.keys()
                 for task, of_task in enumerate(stages)
@@ -302,12 +314,37 @@ class LearnedFile(Learned):
         parts = [self._part(f"validation.{task}") for task in range(len(self.facts.sequence))]
         return [part["scores"].numpy() for part in parts] if all(parts) else []
 
+    def reading_scale(self) -> ReadingScale | None:
+        """See the base class."""
+        part, words = self._part("reading"), self.facts.reading
+        if not part:
+            return None
+        limits = part["limits"].numpy() if "limits" in part else None
+        return ReadingScale(
+            part["scores"].numpy(), words["names"], words["population"], limits, words["calibrated"]
+        )
+
     def gate_net(self, device: torch.device) -> FeatureNet:
         """See the base class."""
         net = self.networks.start()
         if own := self._part("gate"):
             restore(net, own, self.path)
         return net
+
+
+def _is_scale(part: Mapping[str, Tensor], facts: ModelFacts) -> bool:
+    """Tells whether a file's scale fits its facts: scores that ascend, each with a name, and limits."""
+    scores, limits, words = part.get("scores"), part.get("limits"), facts.reading
+    shape = (len(facts.sequence), len(facts.stages))
+    return (
+        scores is not None
+        and scores.dtype == torch.float64
+        and scores.ndim == 1
+        and 0 < len(scores) == len(words.get("names", ()))
+        and bool(scores.isfinite().all() and (scores.diff() >= 0).all())
+        and all(isinstance(words.get(name), str) for name in ("population", "calibrated"))
+        and (limits is None or (limits.shape == shape and bool((limits > 0).all())))
+    )
 
 
 def _digest(data: bytes, header: Mapping[str, Json]) -> str:

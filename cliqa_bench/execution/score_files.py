@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from cliqa_bench.execution.score_table import (
     written_name,
 )
 from cliqa_bench.models.gated import GatedScorer
+from cliqa_bench.models.reading_scale import ReadingScale
 from cliqa_bench.progress import bar
 from cliqa_bench.reports.rows import order_rank
 from cliqa_bench.results.records import RunRecord, read_records
@@ -63,6 +64,7 @@ def made_with(
     labels: str = "",
     aspects: bool = False,
     model: str = "",
+    scale: ReadingScale | None = None,
 ) -> Made:
     """Returns what decides scores: a table with others is not resumed.
 
@@ -76,11 +78,13 @@ def made_with(
         labels: Hash of the labels beside the scores; "" for none.
         aspects: Whether quality, scene and distortion stand beside the scores.
         model: Hash of the model's file; "" where it lies in the folder of its run.
+        scale: On which the scores are read.
     """
     resize = facts.protocol.resize
     return {
         **({"labels": labels} if labels else {}),
         **({"aspects": "yes"} if aspects else {}),
+        **({} if scale is None else {"scale": scale.digest}),
         "run": facts.id,
         **({"model": model} if model else {}),
         "heads": [[node, column] for node, column in facts.heads],
@@ -134,7 +138,12 @@ ESCAPED = "has a name with bytes that are no UTF-8, or control characters, writt
 
 
 def score_files(
-    scoring: Scoring, files: Sequence[Path], table: Printed | TableFile, lines: Lines, tally: Tally
+    scoring: Scoring,
+    files: Sequence[Path],
+    table: Printed | TableFile,
+    lines: Lines,
+    tally: Tally,
+    seen: Callable[[FileRow], None] = lambda row: None,
 ) -> None:
     """Scores image files, in their order, and writes their rows as they come.
 
@@ -148,6 +157,7 @@ def score_files(
         table: Where rows go; those it has kept are not scored again.
         lines: How rows are written.
         tally: Counts them.
+        seen: Is given each row once it is written.
     """
     tune_malloc()
     with bar(len(files), "score", "image") as shown, ThreadPoolExecutor(min(8, cores())) as pool:
@@ -159,6 +169,7 @@ def score_files(
             table.add(whole, new=bool(todo))
             for row in whole:
                 tally.add(row)
+                seen(row)
             shown.update(len(window))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -21,6 +22,7 @@ from cliqa_bench.execution.own_picture import read_picture
 from cliqa_bench.execution.score_table import FileRow, Lines, stamp
 from cliqa_bench.learning.scoring import pixels_in_batch
 from cliqa_bench.models.gated import GatedScorer, Scored
+from cliqa_bench.models.reading_scale import UNLIKE, ReadingScale
 from cliqa_bench.system.memory import is_out_of_memory, trim_memory
 
 
@@ -47,6 +49,7 @@ class Scoring:
         device: Where the model is.
         precision: "fp32", or "bf16" autocast.
         max_megapixels: As in `pixels.decode.decode`.
+        scale: On which scores are read; None for none.
     """
 
     def __init__(
@@ -56,7 +59,9 @@ class Scoring:
         device: torch.device,
         precision: str = "fp32",
         max_megapixels: float = MAX_MEGAPIXELS,
+        scale: ReadingScale | None = None,
     ) -> None:
+        self.scale = scale
         self._scorer, self._device = scorer, device
         self._resize, self._precision, self._max_megapixels = resize, precision, max_megapixels
         self._pixels = pixels_in_batch(device, precision)
@@ -67,7 +72,10 @@ class Scoring:
         rows = []
         for path, at, judged in zip(files, stamps, self.judged(files, pool), strict=True):
             numbers = judged_numbers(judged.scored) if judged.scored else ()
-            line = lines.line(path, numbers, judged.error)
+            reading = read_on(self.scale, judged.scored)
+            line = lines.line(path, numbers, judged.error, reading)
+            if judged.scored and is_unlike(self.scale, judged.scored):
+                judged.notes.append(UNLIKE)
             score = float(judged.scored.scores[0]) if judged.scored else None
             rows.append(FileRow(str(path), *at, line, judged.error, judged.notes, score))
         return rows
@@ -149,6 +157,26 @@ def _reason(error: Exception, width: int, height: int) -> str:
 def _is_finite(one: Scored) -> bool:
     """Tells whether a score is a number; a weight that is none would leave its head out without a word."""
     return bool(np.isfinite(one.scores).all() and np.isfinite(one.weights).all())
+
+
+def read_on(scale: ReadingScale | None, one: Scored | None) -> list[float | str]:
+    """Returns how an image's score is read: a value for each column of the scale; [] without either.
+
+    Args:
+        scale: The scale.
+        one: What the model says of an image.
+    """
+    if scale is None or one is None:
+        return []
+    score = float(one.scores[0])
+    far = one.distances
+    novelty = [] if scale.limits is None else [math.nan if far is None else scale.novelty(far[0])]
+    return [scale.percentile(score), scale.word(score), *novelty]
+
+
+def is_unlike(scale: ReadingScale | None, one: Scored) -> bool:
+    """Tells whether an image is unlike all that the model learned."""
+    return scale is not None and one.distances is not None and scale.novelty(one.distances[0]) > 1
 
 
 def judged_numbers(one: Scored) -> list[float | str]:

@@ -101,6 +101,7 @@ class Lines:
         tasks: Datasets of the heads; none where there is one head.
         labels: Path of a file -> its label, to be written beside its score; None for no such column.
         aspects: What else is said of a picture ("scene"), each a word and its probability.
+        reading: Columns of how the score is read, see `ReadingScale.columns`; they come last.
     """
 
     def __init__(
@@ -109,18 +110,26 @@ class Lines:
         tasks: Sequence[str],
         labels: Mapping[str, float] | None = None,
         aspects: Sequence[str] = (),
+        reading: Sequence[str] = (),
     ) -> None:
         self._form, self._labels = form, labels
         names = [f"{what}:{task}" for task in tasks for what in ("weight", "head")]
         names += [column for aspect in aspects for column in (aspect, f"{aspect}_probability")]
-        self.columns = ["image", *([] if labels is None else ["label"]), "score", *names, "error"]
+        self._reading = len(reading)
+        self.columns = ["image", *([] if labels is None else ["label"]), "score", *names, "error", *reading]
 
     @property
     def header(self) -> str:
         """The first line; "" where there is none."""
         return _csv_line(self.columns) if self._form == ".csv" else ""
 
-    def line(self, path: Path, numbers: Sequence[float | str] = (), error: str = "") -> str:
+    def line(
+        self,
+        path: Path,
+        numbers: Sequence[float | str] = (),
+        error: str = "",
+        reading: Sequence[float | str] = (),
+    ) -> str:
         """Returns the row of a file.
 
         Args:
@@ -128,16 +137,31 @@ class Lines:
             numbers: Its score, then weight and score of each head, then word and probability of each aspect,
                 unrounded; nan for a head that was left out. None where there is an error.
             error: Why there is no score.
+            reading: How the score is read, a value for each such column; none where there is an error.
         """
         given: list[float | str | None] = [] if self._labels is None else [self._labels[str(path)]]
-        given += [None if isinstance(x, float) and math.isnan(x) else x for x in numbers]
-        given += [None] * (len(self.columns) - 2 - len(given))
+        given += [_without_nan(x) for x in numbers]
+        given += [None] * (len(self.columns) - 2 - self._reading - len(given))
+        read = [_without_nan(x) for x in reading] or [None] * self._reading
         name = written_name(path)
         if self._form == ".csv":
-            cells = ["" if x is None else x if isinstance(x, str) else repr(x) for x in given]
-            return _csv_line([csv_cell(name), *cells, csv_cell(error)])
-        row = dict(zip(self.columns, [name, *given, error or None], strict=True))
+            return _csv_line([csv_cell(name), *map(_cell, given), csv_cell(error), *map(_cell, read)])
+        row = dict(zip(self.columns, [name, *given, error or None, *read], strict=True))
         return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def cells(self, line: str) -> dict[str, str]:
+        """Returns what a row says, as texts: column -> cell, "" for an empty one."""
+        if self._form == ".csv":
+            return dict(zip(self.columns, next(csv.reader([line])), strict=True))
+        return {name: "" if x is None else str(x) for name, x in json.loads(line).items()}
+
+
+def _without_nan(x: float | str) -> float | str | None:
+    return None if isinstance(x, float) and math.isnan(x) else x
+
+
+def _cell(x: float | str | None) -> str:
+    return "" if x is None else x if isinstance(x, str) else repr(x)
 
 
 def _csv_line(cells: Sequence[object]) -> str:

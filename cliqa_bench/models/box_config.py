@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 BOX = Path(__file__).resolve().parents[1] / "data" / "box.safetensors"
 """The model that the package ships."""
@@ -11,7 +12,7 @@ BOX = Path(__file__).resolve().parents[1] / "data" / "box.safetensors"
 BOX_PICTURES = 1
 """Version of the judged pictures; raise it when `benchmarks.generated.judged` makes others."""
 
-BOX_KINDS = ("drawn", "photographs")
+BOX_KINDS: tuple[Literal["drawn", "photographs"], ...] = ("drawn", "photographs")
 """What it learned, in this order: a head for each."""
 
 

@@ -282,6 +282,15 @@ class AnswerReader:
         return self._taus[record.id, step]
 
     def _chosen_tau(self, record: RunRecord, step: int) -> float | None:
+        distances = self.validation_distances(record, step)
+        return None if distances is None else chosen_tau(distances)
+
+    def validation_distances(self, record: RunRecord, step: int) -> list[NDArray[np.float32]] | None:
+        """Returns what the gates of an experience say of the validation images of every task so far.
+
+        Returns:
+            Of each task (n, tasks, stages that are used); None where the run does not keep it, or not yet.
+        """
         learned = [s.dataset for s in record.steps[: step + 1]]
         used = [stage - 1 for stage in record.stages]
         distances = []
@@ -293,7 +302,7 @@ class AnswerReader:
             if len(ready) < len(files):
                 return None
             distances.append(np.stack(ready, axis=1))
-        return chosen_tau(distances)
+        return distances
 
     def validation_scores(self, record: RunRecord, step: int) -> list[NDArray[np.float32] | None]:
         """Returns what each head of an experience said of its own task's validation images, (m,) each."""

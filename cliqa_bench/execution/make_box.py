@@ -1,0 +1,194 @@
+"""The model that the package ships, made: trained, its gate fitted, its scale and novelty calibrated."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliqa_bench import metrics
+from cliqa_bench.backbones.scnn import SCNN
+from cliqa_bench.backbones.staged import FeatureNet
+from cliqa_bench.benchmarks.generated.judged import Part
+from cliqa_bench.benchmarks.pixels.cache import to_float
+from cliqa_bench.config import Training
+from cliqa_bench.execution.learned import Learned, ModelFacts, UsualParts
+from cliqa_bench.execution.model_file import StoredNetworks, write_model
+from cliqa_bench.learning.box_training import JudgedPart, TrainedBox, judged_part, train_box
+from cliqa_bench.models.box_config import BOX, BOX_KINDS, BoxConfig
+from cliqa_bench.models.finished import ready_gate
+from cliqa_bench.models.gated import Scored
+from cliqa_bench.models.gates import fit_centroids
+from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.models.reading_scale import ReadingScale, novelty_limits, scale_of
+from cliqa_bench.results.nodes import digest
+from cliqa_bench.system.versions import versions
+
+CENTROIDS = 128
+TITLES = {"drawn": "drawn pictures", "photographs": "photographs"}
+_BATCH = 24
+
+
+class BoxLearned(Learned):
+    """The trained model before it is a file.
+
+    Args:
+        trained: What the training left.
+        centroids: Of each kind, (K, channels) of each stage.
+        facts: What is known of it.
+    """
+
+    def __init__(self, trained: TrainedBox, centroids: list[list[Tensor]], facts: ModelFacts) -> None:
+        self.name, self.facts, self.parts = "the model in the box", facts, UsualParts(own_features=True)
+        stored = trained.start.state_dict()
+        self.networks = StoredNetworks(SCNN, "random", facts.protocol, stored, BOX)
+        self._trained, self._centroids = trained, centroids
+        self.scale: ReadingScale | None = None
+
+    def state(self, node: str) -> dict[str, Tensor]:
+        """See the base class."""
+        return self.model(node).own_state()
+
+    def remembered(self, node: str) -> dict[str, Tensor]:
+        """See the base class."""
+        return {}
+
+    def model(self, node: str) -> QualityModel:
+        """See the base class."""
+        return self._trained.models[int(node)]
+
+    def centroids(self) -> list[list[Tensor]]:
+        """See the base class."""
+        return self._centroids
+
+    def gate_net(self, device: torch.device) -> FeatureNet:
+        """See the base class."""
+        return copy.deepcopy(self._trained.start)
+
+    def reading_scale(self) -> ReadingScale | None:
+        """See the base class."""
+        return self.scale
+
+
+def make_box(to: Path, device: torch.device, config: BoxConfig, command: str = "") -> dict[str, float]:
+    """Trains the model that the package ships, or continues an interrupted training, and writes its file.
+
+    Args:
+        to: The file.
+        device: Where to train.
+        config: How.
+        command: The command line, for the file's facts.
+
+    Returns:
+        Kind of picture -> SRCC of the scores with the judged quality, on its test scenes.
+
+    Raises:
+        UserError: If scikit-image, which brings photographs, is missing, or the file cannot be written.
+    """
+    trained = train_box(config, device)
+    train = [judged_part(kind, "train", config) for kind in BOX_KINDS]
+    learned = BoxLearned(trained, _fitted(trained.start, train, config.seed, device), _facts(config, command))
+    validation = _said(learned, "validation", config, device)
+    tested = _said(learned, "test", config, device)
+    tests = [judged_part(kind, "test", config) for kind in BOX_KINDS]
+    srcc: dict[str, float] = {
+        kind: metrics.srcc(found.scores, part.quality.reshape(-1))
+        for kind, found, part in zip(BOX_KINDS, tested, tests, strict=True)
+    }
+    learned.facts = replace(learned.facts, srcc=srcc)
+    names = [name for kind, part in zip(BOX_KINDS, tests, strict=True) for name in _names(kind, part)]
+    known = [_distances(found) for found in validation]
+    learned.scale = scale_of(
+        np.concatenate([found.scores for found in tested]),
+        names,
+        f"{len(names)} generated pictures that it did not learn from",
+        limits=novelty_limits(known),
+        calibrated=f"{sum(map(len, known))} generated validation pictures",
+    )
+    write_model(learned, to)
+    return srcc
+
+
+def _facts(config: BoxConfig, command: str) -> ModelFacts:
+    made = asdict(config)
+    return ModelFacts(
+        id=f"box-{digest(made)}",
+        strategy="tsn",
+        params={},
+        usual_parts=True,
+        own_features=True,
+        backbone=SCNN.name,
+        weights=SCNN.weights_id(None),
+        training=asdict(replace(Training(), crop=config.crop)) | {"box": made, "command": command},
+        sequence=list(BOX_KINDS),
+        titles=TITLES,
+        heads=[(str(number), 0) for number in range(len(BOX_KINDS))],
+        readout="gate",
+        tau=32.0,
+        stages=[3, 4],
+        generated=True,
+        versions=versions(),
+        srcc={},
+    )
+
+
+def _fitted(net: FeatureNet, parts: list[JudgedPart], seed: int, device: torch.device) -> list[list[Tensor]]:
+    """Fits the centroids of each kind's training pictures, of each stage."""
+    described = ready_gate(copy.deepcopy(net), device)
+    found = []
+    for kind, part in zip(BOX_KINDS, parts, strict=True):
+        pixels = part.pictures.reshape(-1, *part.pictures.shape[2:])
+        stages: list[list[NDArray[np.float32]]] = []
+        with torch.inference_mode():
+            for first in range(0, len(pixels), _BATCH):
+                features = described.gate_features(_batch(pixels[first : first + _BATCH], device))
+                stages.append([stage.cpu().numpy() for stage in features])
+        whole = [np.concatenate(stage) for stage in zip(*stages, strict=True)]
+        fitted = [fit_centroids(x, CENTROIDS, kind, stage, seed) for stage, x in enumerate(whole, 1)]
+        found.append([torch.from_numpy(centroids) for centroids in fitted])
+    return found
+
+
+def _batch(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    return to_float(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device))
+
+
+def _said(learned: Learned, part: Part, config: BoxConfig, device: torch.device) -> list[Scored]:
+    """Returns what the model says of the held-out pictures of each kind."""
+    scorer, found = learned.scorer(device), []
+    for kind in BOX_KINDS:
+        judged = judged_part(kind, part, config)
+        pixels = judged.pictures.reshape(-1, *judged.pictures.shape[2:])
+        with torch.inference_mode():
+            batches = [
+                scorer(_batch(pixels[first : first + _BATCH], device))
+                for first in range(0, len(pixels), _BATCH)
+            ]
+        found.append(
+            Scored(
+                np.concatenate([one.scores for one in batches]),
+                np.concatenate([one.weights for one in batches]),
+                np.concatenate([one.heads for one in batches]),
+                distances=np.concatenate([_distances(one) for one in batches]),
+            )
+        )
+    return found
+
+
+def _distances(found: Scored) -> NDArray[np.float64]:
+    assert found.distances is not None  # it has a gate
+    return found.distances
+
+
+def _names(kind: str, part: JudgedPart) -> list[str]:
+    """Names the pictures of a part, as neighbours on the scale."""
+    return [
+        f"{TITLES[kind]}, test scene {scene}, picture {picture}, judged {quality:.2f}"
+        for scene, of_scene in enumerate(part.quality)
+        for picture, quality in enumerate(of_scene)
+    ]
