@@ -138,7 +138,7 @@ def test_scores_and_labels_stand_side_by_side(folder: Path, capsys: pytest.Captu
     assert compare(table(MOS), "--to", "s.csv") == 0
     with Path("s.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [*rows[0]] == ["image", "label", "score", "error"]
+    assert [*rows[0]] == ["image", "label", "score", "error", "percentile", "word", "novelty"]
     assert [(row["image"], float(row["label"])) for row in rows] == [
         (f"{i}.png", m) for i, m in enumerate(MOS)
     ]
@@ -252,7 +252,10 @@ def test_without_a_file_the_table_has_standard_output(
 ) -> None:
     assert compare(table(MOS), "--progress", "none") == 0
     said = capsys.readouterr()
-    assert said.out.startswith("image,label,score,error\n0.png,3.5,") and len(said.out.splitlines()) == 8
+    assert (
+        said.out.startswith("image,label,score,error,percentile,word,novelty\n0.png,3.5,")
+        and len(said.out.splitlines()) == 8
+    )
     assert shown(said.err)["n"] == "7"
 
 

@@ -275,7 +275,7 @@ def test_it_says_what_it_is(model: LoadedModel) -> None:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        (None, {}, r"^no model ships with this release yet: give load\(\) a folder of results"),
+        (None, {"run": "tsn"}, r"^the model in the box holds no run tsn; give load\(\) a folder of results"),
         ("gone", {}, r"^no file or folder gone; give a folder of results, a model file"),
         (".", {}, r"^no runs in \.;"),
         (RUNS, {"run": "x"}, r"--run x is not a run of"),

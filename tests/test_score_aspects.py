@@ -61,7 +61,7 @@ def test_they_are_those_that_the_run_answered(finished: Path, miniatures: Path, 
     (path,) = (finished / "answers").glob("liqe-*/answers.npz")
     answers = read_answers(path)
     rows = read("--aspects", miniatures / "CSIQ")
-    assert [*next(iter(rows.values()))] == ["image", "score", *COLUMNS, "error"]
+    assert [*next(iter(rows.values()))] == ["image", "score", *COLUMNS, "error", "percentile", "word"]
     said = answers["extra.aspects"]
     assert len(said) > 10
     for key, score, p in zip(answers["keys"], answers["scores"][:, 0], said, strict=True):
@@ -85,7 +85,9 @@ def test_from_python_and_from_a_file_they_are_the_same(
     for source in (finished, to):
         found = cliqa_bench.load(source, device="cpu", aspects=True).score(miniatures / "CSIQ")
         frame = found.frame()
-        assert [*frame.columns] == ["image", "score", *COLUMNS, "error"] and len(frame) == len(rows) > 10
+        assert [*frame.columns] == ["image", "score", *COLUMNS, "error", "percentile", "word"] and len(
+            frame
+        ) == len(rows) > 10
         for name in ("score", *COLUMNS):
             expected = [row[name] for row in rows.values()]
             assert [value if isinstance(value, str) else repr(value) for value in frame[name]] == expected
@@ -96,7 +98,7 @@ def test_from_python_and_from_a_file_they_are_the_same(
 
 def test_without_the_flag_the_scores_have_the_same_bits(miniatures: Path, read: Read) -> None:
     with_them, without = read("--aspects", miniatures / "CSIQ"), read(miniatures / "CSIQ")
-    assert [*next(iter(without.values()))] == ["image", "score", "error"]
+    assert [*next(iter(without.values()))] == ["image", "score", "error", "percentile", "word"]
     assert {name: row["score"] for name, row in with_them.items()} == {
         name: row["score"] for name, row in without.items()
     }

@@ -84,7 +84,6 @@ def made_with(
     return {
         **({"labels": labels} if labels else {}),
         **({"aspects": "yes"} if aspects else {}),
-        **({} if scale is None else {"scale": scale.digest}),
         "run": facts.id,
         **({"model": model} if model else {}),
         "heads": [[node, column] for node, column in facts.heads],
@@ -97,6 +96,7 @@ def made_with(
         "pixels at most": most_pixels(resize),
         "version of decoding": decoder_version(),
         "folder": str(Path.cwd()) if any(not path.is_absolute() for path in files) else "",
+        **({} if scale is None else {"scale": scale.digest}),
     }
 
 
