@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cliqa_bench.backbones._timm import TimmBackbone
+from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def timm_name(name: str) -> str:
     return f"blocks.{places[int(number)]}.{(_BLOCK if int(number) else _FIRST_BLOCK)[layer]}.{rest}"
 
 
-class Lite0(TimmBackbone):
+class Lite0(TimmBackbone, Backbone):
     """EfficientNet-Lite0 (Tan and Le, 2019), 1280-d features, stride 32, as timm's `tf_efficientnet_lite0`.
 
     Its weights were trained on pixels from -1 to 1; `TimmNet` turns ours into these.
