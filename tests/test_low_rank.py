@@ -215,6 +215,8 @@ def test_the_numbers_that_docs_name() -> None:
 def test_every_backbone_is_counted_right(name: str) -> None:
     if name == "clip_b32" and find_spec("open_clip") is None:
         pytest.skip("needs the extra open_clip")
+    if name == "lite0" and find_spec("timm") is None:
+        pytest.skip("needs timm")
     backbone, strategy = registry.load("backbones", name), LoRA(rank=2)
     with torch.device("meta"):
         net = backbone.network(None)

@@ -70,7 +70,11 @@ def test_names_import_nothing() -> None:
         ("strategies", "base", "unknown strategy 'base'"),
         ("strategies", "TSN", "unknown strategy 'TSN' (did you mean 'tsn'?); choose from: "),
         ("backbones", "resnet1", "unknown backbone 'resnet1' (did you mean 'resnet18'?); choose from: "),
-        ("backbones", "torchvision:x", "unknown backbone 'torchvision:x'; choose from: clip_b32, resnet18, "),
+        (
+            "backbones",
+            "torchvision:x",
+            "unknown backbone 'torchvision:x'; choose from: clip_b32, lite0, resnet18, ",
+        ),
         ("backbones", "_timm", "unknown backbone '_timm' (did you mean 'timm:NAME'?); choose from: "),
     ],
 )
