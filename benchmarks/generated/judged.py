@@ -23,7 +23,7 @@ from cliqa_bench.benchmarks.generated.references import reference
 from cliqa_bench.seeds import Rng, rng_for, seed_for
 
 SceneKind = Literal["drawn", "photographs"]
-Part = Literal["train", "validation", "test"]
+JudgedSubset = Literal["train", "validation", "test"]
 
 SIDE = 192
 """Height and width of a judged picture."""
@@ -81,7 +81,7 @@ class JudgedScene(NamedTuple):
     quality: Column
 
 
-def judged_scene(kind: SceneKind, part: Part, number: int, seed: int = 0) -> JudgedScene:
+def judged_scene(kind: SceneKind, part: JudgedSubset, number: int, seed: int = 0) -> JudgedScene:
     """Makes a scene; the same names give the same pictures.
 
     Args:
@@ -120,11 +120,11 @@ def _distorted(image: ByteImage, name: str, level: float, unit: float, rng: Rng)
     return filters.to_uint8(distorted)
 
 
-def _drawn(part: Part, number: int, seed: int) -> ByteImage:
+def _drawn(part: JudgedSubset, number: int, seed: int) -> ByteImage:
     return reference(seed_for("judged", part, seed, number), (SIDE, SIDE))
 
 
-def _cut(part: Part, rng: Rng) -> ByteImage:
+def _cut(part: JudgedSubset, rng: Rng) -> ByteImage:
     """Cuts a square out of a photograph, shrinks it, turns it and changes its colours a little."""
     photos = training_photos()
     shares = np.array([source.share for source in TRAINING_PHOTOS])

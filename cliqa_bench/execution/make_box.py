@@ -14,7 +14,7 @@ from torch import Tensor
 from cliqa_bench import metrics
 from cliqa_bench.backbones.scnn import SCNN
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.benchmarks.generated.judged import Part
+from cliqa_bench.benchmarks.generated.judged import JudgedSubset
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
 from cliqa_bench.execution.learned import Learned, ModelFacts, UsualParts
@@ -158,7 +158,7 @@ def _batch(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     return to_float(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device))
 
 
-def _said(learned: Learned, part: Part, config: BoxConfig, device: torch.device) -> list[Scored]:
+def _said(learned: Learned, part: JudgedSubset, config: BoxConfig, device: torch.device) -> list[Scored]:
     """Returns what the model says of the held-out pictures of each kind."""
     scorer, found = learned.scorer(device), []
     for kind in BOX_KINDS:

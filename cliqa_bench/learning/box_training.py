@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cliqa_bench.backbones.scnn import SCNN
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.benchmarks.generated.judged import Part, SceneKind, judged_scene
+from cliqa_bench.benchmarks.generated.judged import JudgedSubset, SceneKind, judged_scene
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.learning.losses import fidelity, pair_probability
 from cliqa_bench.models.box_config import BOX_KINDS, BOX_PICTURES, BoxConfig
@@ -61,7 +61,7 @@ class TrainedBox(NamedTuple):
     models: list[QualityModel]
 
 
-def judged_part(kind: SceneKind, part: Part, config: BoxConfig) -> JudgedPart:
+def judged_part(kind: SceneKind, part: JudgedSubset, config: BoxConfig) -> JudgedPart:
     """Makes scenes, or reads them from the cache."""
     scenes = config.scenes if part == "train" else config.held_out
     chunks = []
@@ -73,7 +73,7 @@ def judged_part(kind: SceneKind, part: Part, config: BoxConfig) -> JudgedPart:
     return JudgedPart(*(np.concatenate(arrays) for arrays in zip(*chunks, strict=True)))
 
 
-def _chunk(kind: SceneKind, part: Part, numbers: range, seed: int) -> JudgedPart:
+def _chunk(kind: SceneKind, part: JudgedSubset, numbers: range, seed: int) -> JudgedPart:
     made_by = {"kind": kind, "part": part, "of": [numbers.start, numbers.stop], "seed": seed}
     path = cache_root() / "box" / f"pictures-{digest({**made_by, 'version': BOX_PICTURES})}.npz"
     if not path.is_file():
