@@ -61,6 +61,8 @@ class ModelFacts:
         versions: Package -> version with which it was trained.
         srcc: Test set -> SRCC of the scores on it, where the run answered it.
         reading: Words of the scale on which scores are read, see `ReadingScale.facts`; {} for none.
+        gate_weights: Which of the backbone's usual weights describe images for the gate, see
+            `Backbone.weights_id`; "" where the file holds them.
     """
 
     id: str
@@ -81,6 +83,7 @@ class ModelFacts:
     versions: dict[str, str]
     srcc: dict[str, float]
     reading: dict[str, Any] = field(default_factory=dict)
+    gate_weights: str = ""
 
     @property
     def tasks(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -68,7 +67,7 @@ class BoxLearned(Learned):
 
     def gate_net(self, device: torch.device) -> FeatureNet:
         """See the base class."""
-        return copy.deepcopy(self._trained.start)
+        return SCNN.build(None)
 
     def reading_scale(self) -> ReadingScale | None:
         """See the base class."""
@@ -92,7 +91,7 @@ def make_box(to: Path, device: torch.device, config: BoxConfig, command: str = "
     """
     trained = train_box(config, device)
     train = [judged_part(kind, "train", config) for kind in BOX_KINDS]
-    learned = BoxLearned(trained, _fitted(trained.start, train, config.seed, device), _facts(config, command))
+    learned = BoxLearned(trained, _fitted(train, config.seed, device), _facts(config, command))
     validation = _said(learned, "validation", config, device)
     tested = _said(learned, "test", config, device)
     tests = [judged_part(kind, "test", config) for kind in BOX_KINDS]
@@ -130,16 +129,17 @@ def _facts(config: BoxConfig, command: str) -> ModelFacts:
         heads=[(str(number), 0) for number in range(len(BOX_KINDS))],
         readout="gate",
         tau=32.0,
-        stages=[3, 4],
+        stages=[1, 2, 3, 4],
         generated=True,
         versions=versions(),
         srcc={},
+        gate_weights=SCNN.weights_id(None),
     )
 
 
-def _fitted(net: FeatureNet, parts: list[JudgedPart], seed: int, device: torch.device) -> list[list[Tensor]]:
-    """Fits the centroids of each kind's training pictures, of each stage."""
-    described = ready_gate(copy.deepcopy(net), device)
+def _fitted(parts: list[JudgedPart], seed: int, device: torch.device) -> list[list[Tensor]]:
+    """Fits the centroids of each kind's training pictures, of each stage of S-CNN as it is shipped."""
+    described = ready_gate(SCNN.build(None), device)
     found = []
     for kind, part in zip(BOX_KINDS, parts, strict=True):
         pixels = part.pictures.reshape(-1, *part.pictures.shape[2:])

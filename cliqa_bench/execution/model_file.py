@@ -5,7 +5,7 @@
 | `train.I.NAME` | what the I-th training left: heads and what tasks own, or the whole network |
 | `strategy.I.NAME` | what the strategy handed on beside it |
 | `backbone.NAME` | the network that everything starts from, where a training does not hold all of it |
-| `gate.NAME` | the network that describes images for the gate, where it is not `backbone` |
+| `gate.NAME` | the network that describes images for the gate, where neither `backbone` nor `gate_weights` is it |
 | `centroids.T.S` | centroids of task T in stage S of the backbone, (K, channels) |
 | `scales.T.S` | what features of that stage are multiplied with for task T, (channels,), where they are |
 | `validation.T.scores` | scores of task T's validation images, where its head is standardised by them |
@@ -105,7 +105,8 @@ def _tensors(learned: Learned) -> dict[str, Tensor]:
         add("backbone", start)
     if gated:
         net = learned.gate_net(torch.device("cpu")).state_dict()
-        if not all(torch.equal(tensor, start[name]) for name, tensor in net.items()):
+        usual = learned.facts.gate_weights
+        if not usual and not all(torch.equal(tensor, start[name]) for name, tensor in net.items()):
             add("gate", net)
         for task, stages in enumerate(learned.centroids()):
             add(f"centroids.{task}", {str(stage): tensor for stage, tensor in enumerate(stages, 1)})
@@ -227,6 +228,15 @@ class LearnedFile(Learned):
         backbone = load_backbone(self.facts.backbone)
         self.networks = StoredNetworks(backbone, "random", self.facts.protocol, self._part("backbone"), path)
 
+    def _usual_net(self, wanted: str) -> FeatureNet:
+        backbone = self.networks.backbone
+        if backbone.weights_id(None) != wanted:
+            raise UserError(
+                f"{self.path} needs other weights of {backbone.title} for its gate than this release has; "
+                "use the release that wrote it"
+            )
+        return backbone.build(None)
+
     def _header(self, data: bytes) -> dict[str, Json]:
         length = int.from_bytes(data[:8], "little")
         text = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get(_KEY)
@@ -327,6 +337,8 @@ class LearnedFile(Learned):
     def gate_net(self, device: torch.device) -> FeatureNet:
         """See the base class."""
         net = self.networks.start()
+        if wanted := self.facts.gate_weights:
+            return self._usual_net(wanted)
         if own := self._part("gate"):
             restore(net, own, self.path)
         return net
