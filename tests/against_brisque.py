@@ -122,7 +122,7 @@ def _coded(image: Pixels, form: str, **options: Any) -> Pixels:
 
 
 def _rounded(x: NDArray[np.floating]) -> Pixels:
-    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(x), 0, 255), np.uint8)
 
 
 def shake_kernel(length: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -136,7 +136,7 @@ def shake_kernel(length: float, rng: np.random.Generator) -> NDArray[np.float64]
         r, c = int(row), int(column)
         dr, dc = row - r, column - c
         kernel[r : r + 2, c : c + 2] += np.outer([1 - dr, dr], [1 - dc, dc])
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum(), np.float64)
 
 
 def shaken(image: Pixels, length: float, seed: int) -> Pixels:
@@ -220,7 +220,8 @@ def brisque_scores(folder: Path, pictures: Sequence[Distorted]) -> list[float]:
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     if subprocess.run([home / "bin" / "python", "-c", "import brisque"], capture_output=True).returncode:
         subprocess.run([home / "bin" / "python", "-m", "pip", "install", "-q", *BRISQUE_NEEDS], check=True)
-    np.savez(folder / "pictures.npz", **{str(i): one.pixels for i, one in enumerate(pictures)})
+    arrays: dict[str, Any] = {str(i): one.pixels for i, one in enumerate(pictures)}
+    np.savez(folder / "pictures.npz", **arrays)
     done = subprocess.run(
         [home / "bin" / "python", "-c", _BRISQUE, folder / "pictures.npz"],
         check=True, stdout=subprocess.PIPE, text=True,
@@ -243,7 +244,7 @@ def box_scores(pictures: Sequence[Distorted]) -> list[float]:
 def pooled_truth(columns: Mapping[str, Sequence[float]]) -> NDArray[np.float64]:
     """Returns the mean of the measures' z-scores over all pictures."""
     z = [stats.zscore(np.asarray(column, np.float64)) for column in columns.values()]
-    return np.mean(z, axis=0)
+    return np.asarray(np.mean(z, axis=0), np.float64)
 
 
 def ladder_correlations(rows: Rows, method: str) -> list[float]:
@@ -311,7 +312,7 @@ def draw_ladders(rows: Rows, to: Path) -> None:
     """Draws scores over levels, a line for each photograph, a panel for each distortion and method."""
     from matplotlib import pyplot as plt
 
-    size = {"figsize": (15, 5), "layout": "constrained"}
+    size: dict[str, Any] = {"figsize": (15, 5), "layout": "constrained"}
     fig, axes = plt.subplots(2, len(LADDERS), sharex=True, sharey="row", **size)
     methods = (("box", "model in the box"), ("brisque", "minus BRISQUE"))
     for row_of_axes, (method, title) in zip(axes, methods, strict=True):
@@ -358,8 +359,11 @@ def main(folder: Path) -> None:
         for one in pictures
     ]
     measures = {name: [row[name] for row in rows] for name in ("FSIM", "MS-SSIM", "1 - GMSD")}
-    columns = {"truth": pooled_truth(measures), "box": box_scores(pictures)}
-    columns["brisque"] = brisque_scores(folder, pictures)
+    columns: dict[str, Sequence[float]] = {
+        "truth": pooled_truth(measures).tolist(),
+        "box": box_scores(pictures),
+        "brisque": brisque_scores(folder, pictures),
+    }
     for name, values in columns.items():
         for row, value in zip(rows, values, strict=True):
             row[name] = float(value)

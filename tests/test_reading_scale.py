@@ -66,7 +66,7 @@ def test_neighbours_are_the_next_with_another_score() -> None:
 
 def drawn(rng: np.random.Generator, task: int, n: int) -> NDArray[np.float64]:
     """Draws distances (n, 2 tasks, 2 stages) of a task's pictures: near to their own, far from the other."""
-    far = rng.gamma(9, 1, (n, 2, 2)) * np.array([[1, 20], [3, 0.1]])
+    far: NDArray[np.float64] = rng.gamma(9, 1, (n, 2, 2)) * np.array([[1, 20], [3, 0.1]])
     far[:, 1 - task] *= 5
     return far
 

@@ -5,7 +5,7 @@
 | `train.I.NAME` | what the I-th training left: heads and what tasks own, or the whole network |
 | `strategy.I.NAME` | what the strategy handed on beside it |
 | `backbone.NAME` | the network that everything starts from, where a training does not hold all of it |
-| `gate.NAME` | the network that describes images for the gate, where neither `backbone` nor `gate_weights` is it |
+| `gate.NAME` | the network of the gate, where it is neither `backbone` nor named by `gate_weights` |
 | `centroids.T.S` | centroids of task T in stage S of the backbone, (K, channels) |
 | `scales.T.S` | what features of that stage are multiplied with for task T, (channels,), where they are |
 | `validation.T.scores` | scores of task T's validation images, where its head is standardised by them |
