@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bz2
 import csv
+import hashlib
 import io
 import json
 import subprocess
@@ -200,6 +201,9 @@ def pictures_of(photos: Mapping[str, Pixels]) -> list[Distorted]:
 # -- measures ------------------------------------------------------------------------------------------------
 
 
+MEASURES = ("FSIM", "MS-SSIM", "1 - GMSD")
+
+
 def truths(clean: Pixels, pixels: Pixels) -> dict[str, float]:
     """Returns FSIM, MS-SSIM and 1 - GMSD of a picture, higher is better."""
     import piq
@@ -283,7 +287,7 @@ def summary(rows: Rows) -> str:
         lines.append(f"| {title} | {value('box')} | {value('brisque')} |")
 
     add("SRCC, all pictures", lambda m: f"{srcc(rows, m):.3f}")
-    for measure in ("FSIM", "MS-SSIM", "1 - GMSD"):
+    for measure in MEASURES:
         add(f"SRCC with {measure} alone", lambda m, t=measure: f"{srcc(rows, m, t):.3f}")  # type: ignore[misc]
     for name in LADDERS:
         some = [row for row in rows if row["ladder"] in ("", name)]
@@ -344,25 +348,32 @@ def draw_worst(pictures: Sequence[Distorted], rows: Rows, to: Path, number: int 
     plt.close(fig)
 
 
+def once(folder: Path, name: str, pictures: Sequence[Distorted], make: Callable[[], Any]) -> Any:
+    """Returns what is made of these very pictures; it is kept in the folder, since it takes minutes."""
+    seen = hashlib.sha256()
+    for one in pictures:
+        seen.update(one.pixels.tobytes())
+    file = folder / f"{name}-{seen.hexdigest()[:12]}.json"
+    if not file.is_file():
+        file.write_text(json.dumps(make()), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def main(folder: Path) -> None:
     """Measures, and writes table, figures and every score."""
     folder.mkdir(parents=True, exist_ok=True)
     photos = photographs(folder)
     pictures = pictures_of(photos)
+    told = once(folder, "truths", pictures, lambda: [truths(photos[p.photo], p.pixels) for p in pictures])
     rows: list[dict[str, Any]] = [
-        {
-            "photo": one.photo,
-            "ladder": one.ladder,
-            "level": one.level,
-            **truths(photos[one.photo], one.pixels),
-        }
-        for one in pictures
+        {"photo": one.photo, "ladder": one.ladder, "level": one.level, **said}
+        for one, said in zip(pictures, told, strict=True)
     ]
-    measures = {name: [row[name] for row in rows] for name in ("FSIM", "MS-SSIM", "1 - GMSD")}
+    measures = {name: [row[name] for row in rows] for name in MEASURES}
     columns: dict[str, Sequence[float]] = {
         "truth": pooled_truth(measures).tolist(),
+        "brisque": once(folder, "brisque", pictures, lambda: brisque_scores(folder, pictures)),
         "box": box_scores(pictures),
-        "brisque": brisque_scores(folder, pictures),
     }
     for name, values in columns.items():
         for row, value in zip(rows, values, strict=True):
