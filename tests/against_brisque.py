@@ -258,7 +258,7 @@ def ladder_correlations(rows: Rows, method: str) -> list[float]:
         if row["level"]:
             ladders.setdefault((row["photo"], row["ladder"]), []).append((row["level"], row[method]))
     found = [stats.spearmanr(*zip(*ladder, strict=True)).statistic for ladder in ladders.values()]
-    return [0.0 if np.isnan(rho) else float(rho) for rho in found]
+    return [0.0 if np.isnan(rho) else round(float(rho), 6) for rho in found]
 
 
 def srcc(rows: Rows, method: str, truth: str = "truth") -> float:
