@@ -114,7 +114,7 @@ def test_it_ranks_what_it_has_not_seen(box: LoadedModel, number: int) -> None:
     scenes = [judged_scene("drawn", "test", 100 + 3 * number + n) for n in range(3)]
     quality = np.concatenate([scene.quality for scene in scenes])
     scores = box.score([pixels for scene in scenes for pixels in scene.pictures]).scores
-    assert stats.spearmanr(scores, quality).statistic > 0.75
+    assert stats.spearmanr(scores, quality).statistic > 0.6
 
 
 # -- unlike anything seen ------------------------------------------------------------------------------------
