@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jsonargparse import ActionYesNo, Namespace
 
-from cliqa_bench.cli import data_commands, leaderboard_commands, model_commands, weights_commands
+from cliqa_bench.cli import (
+    add_commands,
+    data_commands,
+    leaderboard_commands,
+    model_commands,
+    weights_commands,
+)
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
 from cliqa_bench.cli.model_commands import WHICH_RUN
 from cliqa_bench.config import SLURM, RunConfig
@@ -502,6 +508,14 @@ COMMANDS: dict[str, Command] = {
         "write a finished run as a model file, as ONNX or for a hub",
         model_commands.export_arguments,
         model_commands.export,
+    ),
+    "add": Command(
+        "learn one more dataset into a finished model, with a release report",
+        add_commands.add_arguments,
+        add_commands.add_dataset,
+    ),
+    "remove": Command(
+        "take a dataset out of a model", add_commands.remove_arguments, add_commands.remove_dataset
     ),
     "data make": Command("write the generated miniatures", data_commands.make_arguments, data_commands.make),
     "data check": Command("check datasets file by file", data_commands.check_arguments, data_commands.check),
