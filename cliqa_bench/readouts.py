@@ -44,7 +44,7 @@ def stage_weights(distances: NDArray[Any], tau: float) -> Floats:
     # the nearest task has exponent 0: nothing overflows, and the sum is at least 1
     weights = np.exp(-tau * (d - d.min(axis=1, keepdims=True)))
     weights /= _sum_tasks(weights)[:, None, :]
-    return weights
+    return np.asarray(weights, np.float64)
 
 
 def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[int] | None = None) -> Floats:

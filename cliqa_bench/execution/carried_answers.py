@@ -53,8 +53,9 @@ def answers_of(tensors: Mapping[str, Tensor], tau: float) -> Answers:
         tensors: As `answer_tensors` gave them; `wrong_carried` has found nothing.
         tau: Temperature of the gate by which they are read.
     """
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name != "keys"}
-    return Answers(_keys(tensors), arrays.pop("mos"), arrays.pop("scores"), tau=tau, **arrays)
+    more = {name: tensors[name].numpy() for name in ("distances", "contents") if name in tensors}
+    mos, scores = tensors["mos"].numpy(), tensors["scores"].numpy()
+    return Answers(_keys(tensors), mos, scores, more.get("distances"), contents=more.get("contents"), tau=tau)
 
 
 def trimmed(tensors: Mapping[str, Tensor], heads: Sequence[int]) -> dict[str, Tensor]:

@@ -1,14 +1,15 @@
 """How far one more task can move a score: a bound that is known before anything is released.
 
-In stage s of the gate the old tasks t have the weights w_s(t), a softmax over them (Eq. 8). A further task with
-the weight n_s in that stage leaves them (1 - n_s) w_s(t), since it only adds a term to the softmax's sum. The
-score is the mean over the stages (Eq. 9), so with the old mixture o_s = sum_t w_s(t) h_t of that stage and the
-new head's score h
+In stage s of the gate the old tasks t have the weights w_s(t), a softmax over them (Eq. 8). A further
+task with the weight n_s in that stage leaves them (1 - n_s) w_s(t), since it only adds a term to the
+softmax's sum. The score is the mean over the stages (Eq. 9), so with the old mixture
+o_s = sum_t w_s(t) h_t of that stage and the new head's score h
 
     change = mean_s n_s (h - o_s),    |change| <= mean_s n_s |h - o_s|.
 
-The bound must be taken stage by stage. With averaged weights, N = mean_s n_s and the old score, N |h - old| is
-not a bound: where the new task is near in one stage and the old mixtures of the stages differ, it is too small.
+The bound must be taken stage by stage. With averaged weights, N = mean_s n_s and the old score, N |h - old|
+is not a bound: where the new task is near in one stage and the old mixtures of the stages differ, it may be
+too small.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from cliqa_bench.types import Floats
 SLACK = 8 * float(np.finfo(np.float32).eps)
 """How much more than its bound a score may change, for heads up to 1: 9.5e-7.
 
-Heads are float32. One that meets other images in a batch may differ in its last bits, and the difference of two
-scores has two of them; measured are less than 2e-7.
+Heads are float32: one that meets other images in a batch may differ in its last bits.
 """
 
 

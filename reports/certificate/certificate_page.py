@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from cliqa_bench._version import __version__
 from cliqa_bench.reports.certificate.bound import SLACK
-from cliqa_bench.reports.certificate.certificate_text import FORMULA, WHERE, notes_of, spoken
+from cliqa_bench.reports.certificate.certificate_text import notes_of, spoken
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
 from cliqa_bench.reports.certificate.findings import Check, Moved, SetFindings
 from cliqa_bench.reports.certificate.points_chart import PointSeries, points_chart, swatch
@@ -64,7 +64,7 @@ def certificate_page(
         passed: Whether all of it holds.
         picture: Makes a small JPEG file of a picture; b"" for none.
     """
-    page = shell(_SCRIPTS, _HERE)
+    page = shell(_SCRIPTS, _HERE, [_HERE / "certificate.css"])
     page.environment.filters.update(digits=number, spoken=spoken)
     return page.environment.get_template("certificate.html").render(
         style=page.style,
@@ -76,8 +76,6 @@ def certificate_page(
         checks=checks,
         passed=passed,
         notes=notes_of(release, sets),
-        formula=FORMULA,
-        where=WHERE,
         slack=SLACK,
         bounds=_bounds(sets),
         opinions=_opinions(next(one for one in sets if one.evidence.added)),
@@ -92,9 +90,7 @@ def _bounds(sets: Sequence[SetFindings]) -> ChartWithLegend:
         for place, one in enumerate(sets)
     ]
     drawing = points_chart(series, "bound, known before the release", "change of the score", diagonal=True)
-    text = (
-        "Each point is a test picture. None may lie above the dashed line, on which the change is its bound."
-    )
+    text = "Each point is a test picture; on the dashed line, the change is its bound. None may lie above."
     return ChartWithLegend(drawing, [(swatch(one), one.label) for one in series], text)
 
 

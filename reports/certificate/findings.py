@@ -1,4 +1,4 @@
-"""What follows from the evidence: bounds kept, agreement before and after, ranks that moved, and a verdict."""
+"""What follows from the evidence: bounds, agreement before and after, ranks that moved, and a verdict."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def points_chart(series: Sequence[PointSeries], x_label: str, y_label: str, diag
         parts += _points(one, x_at, y_at)
     about = escape(f"{y_label} against {x_label}: {', '.join(one.label for one in series)}")
     return Markup(
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{about}" font-size="12" '
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{about}" font-size="13" '
         f'fill="var(--ink)">{"".join(parts)}</svg>'
     )
 

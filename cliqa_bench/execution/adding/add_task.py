@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,6 +97,8 @@ def add_dataset(asked: AddRequest) -> Certificate:
     answers = _answers(file, tests, scored[1].sets)
     write_model(GrownModel(file, part, answers), final)
     release = _evidence(asked, file, part, (draft, final), tests, absent, scored)
+    if isinstance(learned, LearnedRun):
+        release = replace(release, old=release.old._replace(file=learned.name))
     certificate = write_certificate(release, asked.limits, asked.report_folder, small_picture)
     if certificate.passed:
         _release(final, asked)
@@ -243,5 +244,5 @@ def _same(parts: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) 
 def _release(final: Path, asked: AddRequest) -> None:
     with writing(asked.out):
         asked.out.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(final, asked.out)
+        final.replace(asked.out)
     shutil.rmtree(asked.work, ignore_errors=True)

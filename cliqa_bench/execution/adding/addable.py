@@ -23,8 +23,8 @@ def addable(learned: Learned) -> Strategy:
     strategy = load_strategy(facts.strategy, facts.params).trained_as()
     if strategy.depends_on != "nothing":
         raise UserError(
-            f"{learned.name} cannot be added to: a training of {facts.strategy} builds on those before it, so "
-            "its heads are not independent; add works for tsn, whose tasks depend on nothing earlier"
+            f"{learned.name} cannot be added to: a training of {facts.strategy} builds on those before it, "
+            "so its heads are not independent; add works for tsn, whose tasks depend on nothing earlier"
         )
     refuse_other_readouts(learned, "cannot be added to")
     return strategy

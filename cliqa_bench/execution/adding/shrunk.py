@@ -93,15 +93,14 @@ def remove_task(file: LearnedFile, name: str, to: Path) -> Removal:
 
     Args:
         file: The model.
-        name: The dataset.
+        name: The dataset: its name, or its title in tables.
         to: The new file.
 
     Raises:
         UserError: If the model has not learned it or nothing else, if its tasks share a network, or if the
             file cannot be written.
     """
-    if name not in file.facts.sequence:
-        raise unknown(f"dataset of {file.path}", name, file.facts.sequence)
+    name = _learned_as(file, name)
     if len(file.facts.sequence) == 1:
         raise UserError(f"{file.path} has learned {name} alone; a model without a head scores nothing")
     refuse_other_readouts(file, "cannot lose a dataset")
@@ -113,12 +112,21 @@ def remove_task(file: LearnedFile, name: str, to: Path) -> Removal:
         at = next(steps)
         write_parts(_tensors_at(file, start.header), start.header, at)
         if start.tasks > place:
-            at, model = next(steps), ShrunkModel(LearnedFile(at), place)
-            write_model(model, at)
+            model: Learned = ShrunkModel(LearnedFile(at), place)
+            write_model(model, at := next(steps))
         for one in later:
-            at, model = next(steps), _added_again(LearnedFile(at), file, one, place)
-            write_model(model, at)
+            model = _added_again(LearnedFile(at), file, one, place)
+            write_model(model, at := next(steps))
     return Removal(file_digest(to), "" if later or start.tasks > place else start.file)
+
+
+def _learned_as(file: LearnedFile, name: str) -> str:
+    learned = file.facts.sequence
+    titled = [one for one in learned if file.facts.titles.get(one) == name]
+    found = name if name in learned else titled[0] if len(titled) == 1 else None
+    if found is None:
+        raise unknown(f"dataset of {file.path}", name, learned)
+    return found
 
 
 def _targets(folder: Path, to: Path, steps: int) -> list[Path]:
