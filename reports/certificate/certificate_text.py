@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cliqa_bench._version import __version__
 from cliqa_bench.reports.certificate.bound import SLACK
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
-from cliqa_bench.reports.certificate.findings import Agreement, Check, SetFindings
+from cliqa_bench.reports.certificate.findings import Check, SetFindings, SrccInterval
 from cliqa_bench.reports.render import escape_md, number
 
 FORMULA = "|change| ≤ mean over stages s of n_s · |h − o_s|"
@@ -46,7 +46,7 @@ def certificate_text(
             ],
         ),
         "",
-        "## Agreement with opinions",
+        "## SrccInterval with opinions",
         "SRCC on the test sets, before and after, with 95 % intervals; those of the change are paired.",
         "",
         *_table(
@@ -94,7 +94,7 @@ def certificate_text(
     return "\n".join(lines) + "\n"
 
 
-def spoken(value: Agreement, signed: bool = False) -> str:
+def spoken(value: SrccInterval, signed: bool = False) -> str:
     """Returns an SRCC with its interval, as printed."""
     text = ("+" if signed and value.value > 0 else "") + number(value.value)
     return text if value.low != value.low else f"{text} [{number(value.low)}, {number(value.high)}]"

@@ -55,7 +55,7 @@ class Moved(NamedTuple):
     after: float
 
 
-class Agreement(NamedTuple):
+class SrccInterval(NamedTuple):
     """An SRCC with its interval at 95 %.
 
     Attributes:
@@ -86,9 +86,9 @@ class SetFindings:
 
     evidence: SetEvidence
     bound: ScoreBound
-    before: Agreement
-    after: Agreement
-    change: Agreement
+    before: SrccInterval
+    after: SrccInterval
+    change: SrccInterval
     moved: list[Moved]
     few: bool
     heads_apart: float
@@ -142,9 +142,9 @@ def findings_of(evidence: SetEvidence, tau: float) -> SetFindings:
     return SetFindings(
         evidence=evidence,
         bound=score_bound(evidence.distances, evidence.heads, tau),
-        before=_agreement(before),
-        after=_agreement(after),
-        change=Agreement(less.value, *less.interval),
+        before=_srcc(before),
+        after=_srcc(after),
+        change=SrccInterval(less.value, *less.interval),
         moved=_moved(evidence),
         few=few,
         heads_apart=float(np.nan_to_num(apart).max(initial=0.0)),
@@ -155,11 +155,11 @@ def _measured(scores: Floats, mos: Floats, contents: NDArray[np.int64]) -> Measu
     return MeasuredSrcc([metrics.srcc(scores, mos)], without_each(scores, mos, contents)[None], len(mos))
 
 
-def _agreement(measured: MeasuredSrcc) -> Agreement:
+def _srcc(measured: MeasuredSrcc) -> SrccInterval:
     if not math.isfinite(measured.value):
-        return Agreement(measured.value, math.nan, math.nan)
+        return SrccInterval(measured.value, math.nan, math.nan)
     estimate = measured.estimate()
-    return Agreement(estimate.value, *estimate.interval)
+    return SrccInterval(estimate.value, *estimate.interval)
 
 
 def _moved(evidence: SetEvidence) -> list[Moved]:

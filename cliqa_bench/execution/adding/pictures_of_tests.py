@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.decoded import contents_of
-from cliqa_bench.benchmarks.labelled import LabelledDataset, load_materials
+from cliqa_bench.benchmarks.labelled import LabelledDataset, load_materials, without_home
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.model_file import LearnedFile
 from cliqa_bench.settings.resolve import data_root, recall_tables
@@ -100,15 +100,17 @@ def find_old_tests(
 
 
 def _find(file: LearnedFile, name: str, root: Path | None, carried: Answers | None) -> SetPictures:
-    if root is None and not file.facts.generated:
-        raise UserError(f"the pictures of {name} are needed; give the folder of the datasets with --data")
     made, learned = file.facts.made, name in file.facts.sequence
+    advice = "give the folder of the datasets with --data, or a table of your own with --tables csv:FILE"
+    try:
+        published = bool(without_home([name]))
+    except UserError as error:
+        raise UserError(f"nothing is known of {name} here; {advice}") from error
+    if published and root is None and not file.facts.generated:
+        raise UserError(f"its pictures are needed; {advice}")
     names, test_only = ([name], []) if learned else ([], [name])
     split = str((made if learned else {}).get("split", "1"))
-    try:
-        material = load_materials(names, root, split, test_only, bool(made.get("srgb")))[name]
-    except UserError as error:
-        raise UserError(f"{error}; of a table of your own, say where: --tables csv:FILE") from error
+    material = load_materials(names, root, split, test_only, bool(made.get("srgb")))[name]
     found = pictures_of(material)
     if carried is not None and not (
         np.array_equal(found.keys, carried.keys) and np.array_equal(found.mos, carried.mos)
