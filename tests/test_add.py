@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from grown_models import Grown, in_this_process
+from grown_models import TINY, Grown, in_this_process
 from safetensors.torch import load
 from test_model_file import header_of, written
 
@@ -225,3 +228,62 @@ def test_a_file_without_answers_and_seed_can_be_added_to(
     )
     assert main(["remove", "one", "--from", out, "--out", str(tmp_path / "back.safetensors")]) == 0
     assert load((tmp_path / "back.safetensors").read_bytes()).keys() == tensors.keys()
+
+
+# -- whole runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_options_of_tsn_keep_the_bound(
+    grown: Grown, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Heads on one scale, distances in deviations, and a chosen temperature, which stays."""
+    options = ("tsn.scores=standard", "tsn.gate_features=standard", "tsn.tau_from=validation")
+    grown.run(grown.orders, "options", *options)
+    out = tmp_path / "n.safetensors"
+    assert grown.add(grown.one, "options", str(out)) == 0
+    said = capsys.readouterr()
+    before, after = open_learned(grown.path("options")), LearnedFile(out)
+    assert f"tau stays {before.tau:g}, as it was chosen" in said.err
+    assert after.tau == before.tau and len(after.validation()) == len(after.scales()) == 3
+    body = json.loads((tmp_path / "n-report" / "report.json").read_text())
+    assert body["passed"] and len(body["test_sets"]) == 3
+    grown.run(f"{grown.orders},{grown.one}", "options-whole", *options)
+    whole = open_learned(grown.path("options-whole"))
+    for ours, theirs in zip(after.validation(), whole.validation(), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+    assert main(["export", str(grown.path("options")), "--to", str(tmp_path / "o.safetensors")]) == 0
+    assert main(["remove", "one", "--from", str(out), "--out", str(tmp_path / "b.safetensors")]) == 0
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "o.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_in_two_processes_on_the_miniatures(miniatures: Path, tmp_path: Path) -> None:
+    def command(*words: object) -> subprocess.CompletedProcess[str]:
+        line = [
+            sys.executable,
+            "-m",
+            "cliqa_bench",
+            *map(str, words),
+            "--progress",
+            "none",
+            "--device",
+            "cpu",
+        ]
+        return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+
+    tiny = [word for text in TINY for word in ("--set", f"training.{text}")]
+    where = ["--data", miniatures, "--out", "runs", "--jobs", "1", "--no-figures", "--format", "csv"]
+    assert command("run", "--strategy", "tsn", "--orders", "live,bid", *where, *tiny).returncode == 0
+    added = command("add", "csiq", "--to", "runs", "--out", "new.safetensors", "--max-drop", "2")
+    assert added.returncode == 0, added.stderr
+    body = json.loads((tmp_path / "new-report" / "report.json").read_text())
+    assert body["passed"] and body["old"]["process"] != body["new"]["process"]
+    assert [one["name"] for one in body["test_sets"]] == ["live", "bid", "csiq"]
+    pictures = [p["key"] for p in body["test_sets"][2]["pictures"]]
+    folder = miniatures / "CSIQ"
+    files = [folder / key for key in pictures]
+    assert command("score", *files, "--model", "new.safetensors", "--to", "x.csv").returncode == 0
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        rows = [float(row["score"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(rows, [p["after"] for p in body["test_sets"][2]["pictures"]], atol=1e-6)
