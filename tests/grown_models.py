@@ -76,6 +76,7 @@ class Grown:
             word for text in (*TINY, *more) for word in ("--set", text if "." in text else f"training.{text}")
         ]
         common = ["--device", "cpu", "--jobs", "1", "--no-figures", "--format", "csv", "--preset", "quick"]
+        common += ["--seeds", "3", "--split", "2"]
         words = ["run", "--strategy", "tsn", "--orders", orders, "--out", str(self.folder / out)]
         assert main([*words, *common, "--set", "tsn.centroids=4", *sets]) == 0
 

@@ -77,9 +77,12 @@ def test_answers_are_carried(grown: Grown) -> None:
         assert more.scores.shape == (len(said.keys), 3)
         assert more.scores[:, :2].tobytes() == said.scores.tobytes()
     model = cliqa_bench.load(grown.path("one.safetensors"), device="cpu")
-    said = new.answers()["csv-one"]
-    heads = model.score([grown.path("one") / key for key in said.keys.tolist()]).heads
-    assert heads.tobytes() == said.scores.tobytes()
+    for name in ("a", "b", "one"):
+        said = new.answers()[f"csv-{name}"]
+        found = model.score([grown.path(name) / key for key in said.keys.tolist()])
+        np.testing.assert_allclose(found.heads, said.scores, atol=1e-6)
+        assert found.distances is not None and said.distances is not None
+        np.testing.assert_allclose(found.distances, said.distances, atol=1e-6)
 
 
 # -- the report ----------------------------------------------------------------------------------------------

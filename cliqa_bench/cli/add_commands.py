@@ -50,7 +50,7 @@ def add_dataset(args: Namespace, command: str) -> int:
     from cliqa_bench.execution.adding.add_task import AddRequest
     from cliqa_bench.execution.adding.add_task import add_dataset as work
     from cliqa_bench.execution.adding.train_task import TrainingRequest
-    from cliqa_bench.reports.certificate.findings import ReleaseLimits
+    from cliqa_bench.reports.certificate.verdict import ReleaseLimits
     from cliqa_bench.settings.resolve import words
 
     training = TrainingRequest(

@@ -13,8 +13,9 @@ from cliqa_bench._version import __version__
 from cliqa_bench.reports.certificate.bound import SLACK
 from cliqa_bench.reports.certificate.certificate_text import notes_of, spoken
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
-from cliqa_bench.reports.certificate.findings import Check, Moved, SetFindings
+from cliqa_bench.reports.certificate.findings import Moved, SetFindings
 from cliqa_bench.reports.certificate.points_chart import PointSeries, points_chart, swatch
+from cliqa_bench.reports.certificate.verdict import ReleaseCheck
 from cliqa_bench.reports.page.shell import TEMPLATES, shell
 from cliqa_bench.reports.render import number
 
@@ -51,7 +52,7 @@ class MovedPicture(NamedTuple):
 def certificate_page(
     release: ReleaseEvidence,
     sets: Sequence[SetFindings],
-    checks: Sequence[Check],
+    checks: Sequence[ReleaseCheck],
     passed: bool,
     picture: Callable[[Path], bytes],
 ) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from cliqa_bench._version import __version__
 from cliqa_bench.reports.certificate.bound import SLACK
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
-from cliqa_bench.reports.certificate.findings import Check, SetFindings, SrccInterval
+from cliqa_bench.reports.certificate.findings import SetFindings, SrccInterval
+from cliqa_bench.reports.certificate.verdict import ReleaseCheck
 from cliqa_bench.reports.render import escape_md, number
 
 FORMULA = "|change| ≤ mean over stages s of n_s · |h − o_s|"
@@ -20,7 +21,7 @@ WHERE = (
 
 
 def certificate_text(
-    release: ReleaseEvidence, sets: Sequence[SetFindings], checks: Sequence[Check], passed: bool
+    release: ReleaseEvidence, sets: Sequence[SetFindings], checks: Sequence[ReleaseCheck], passed: bool
 ) -> str:
     """Returns a certificate as Markdown.
 

@@ -12,13 +12,8 @@ from cliqa_bench._version import __version__
 from cliqa_bench.reports.certificate.certificate_page import certificate_page
 from cliqa_bench.reports.certificate.certificate_text import certificate_text
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
-from cliqa_bench.reports.certificate.findings import (
-    Check,
-    ReleaseLimits,
-    SetFindings,
-    checks_of,
-    findings_of,
-)
+from cliqa_bench.reports.certificate.findings import SetFindings, findings_of
+from cliqa_bench.reports.certificate.verdict import ReleaseCheck, ReleaseLimits, checks_of
 from cliqa_bench.results.nodes import write_json, write_text
 
 FORMAT = 1
@@ -34,7 +29,7 @@ class Certificate:
         page: The page for people.
     """
 
-    checks: list[Check]
+    checks: list[ReleaseCheck]
     page: Path
 
     @property
@@ -72,7 +67,7 @@ def write_certificate(
 
 
 def certificate_json(
-    release: ReleaseEvidence, limits: ReleaseLimits, sets: list[SetFindings], checks: list[Check]
+    release: ReleaseEvidence, limits: ReleaseLimits, sets: list[SetFindings], checks: list[ReleaseCheck]
 ) -> dict[str, Any]:
     """Returns all of a certificate, numbers unrounded, nan as null."""
     body = {

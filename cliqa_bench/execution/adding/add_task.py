@@ -27,7 +27,7 @@ from cliqa_bench.execution.loaded_model import open_learned
 from cliqa_bench.execution.model_file import LearnedFile, write_model
 from cliqa_bench.progress import say
 from cliqa_bench.reports.certificate.evidence import ModelSeen, ReleaseEvidence, SetEvidence, UnscoredSet
-from cliqa_bench.reports.certificate.findings import ReleaseLimits
+from cliqa_bench.reports.certificate.verdict import ReleaseLimits
 from cliqa_bench.reports.certificate.writing import Certificate, write_certificate
 from cliqa_bench.system.disk import writing
 from cliqa_bench.system.versions import versions
