@@ -189,7 +189,8 @@ def test_what_cannot_be_added_is_one_line(
     half = grown.path("half.safetensors")
     half.write_bytes(grown.path("old.safetensors").read_bytes()[:-100])
     assert "is not a safetensors file" in added(grown.one, to="half.safetensors")
-    assert not grown.path("x.safetensors").exists() and not grown.path("x-report").exists()
+    assert "are missing in" in added(grown.one.replace("one.csv", "one.csv?images=/"), to="runs")
+    assert not any(grown.folder.glob("x*"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,6 +83,11 @@ def add_dataset(asked: AddRequest) -> Certificate:
     learned = open_learned(asked.source, asked.run)
     addable(learned)
     asked = _with_what_the_run_knows(asked, learned)
+    with _no_trace_of_refusals(asked.work):
+        return _add(asked, learned)
+
+
+def _add(asked: AddRequest, learned: Learned) -> Certificate:
     file = _as_file(learned, asked.work)
     plan = plan_task(file, asked.training, asked.work, asked.command)
     tests, absent = find_old_tests(file, asked.training.data, asked.tables)
@@ -103,6 +109,18 @@ def add_dataset(asked: AddRequest) -> Certificate:
     if certificate.passed:
         _release(final, asked)
     return certificate
+
+
+@contextmanager
+def _no_trace_of_refusals(work: Path) -> Iterator[None]:
+    """Removes a work folder that was made just now and in which nothing was trained."""
+    new = not work.exists()
+    try:
+        yield
+    except UserError:
+        if new and not any((work / "train").glob("*")):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 def _with_what_the_run_knows(asked: AddRequest, learned: Learned) -> AddRequest:
