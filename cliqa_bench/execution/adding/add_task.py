@@ -22,7 +22,7 @@ from cliqa_bench.execution.adding.pictures_of_tests import (
 )
 from cliqa_bench.execution.adding.release_pictures import small_picture
 from cliqa_bench.execution.adding.train_task import TrainingRequest, new_material, plan_task, train_task
-from cliqa_bench.execution.adding.two_scorings import ProcessScores, SetScores, score_twice
+from cliqa_bench.execution.adding.two_scorings import ProcessScores, SetScores, start_scoring
 from cliqa_bench.execution.learned import Learned, LearnedRun
 from cliqa_bench.execution.loaded_model import open_learned
 from cliqa_bench.execution.model_file import LearnedFile, write_model
@@ -94,12 +94,14 @@ def _add(asked: AddRequest, learned: Learned) -> Certificate:
     _refuse_limits(asked.limits, absent)
     tests.append(pictures_of(new_material(plan)))
     _say_what_is_missing(file, absent)
-    part = train_task(plan)
     draft, final = asked.work / "draft.safetensors", asked.work / asked.out.name
-    write_model(GrownModel(file, part), draft)
+    how = (tests, asked.training.device, asked.training.max_megapixels)
     say(f"scoring {sum(len(test.paths) for test in tests):,} test pictures, old and new, in two processes")
-    training = asked.training
-    scored = score_twice(file.path, draft, tests, training.device, training.max_megapixels)
+    with start_scoring(file.path, *how) as old:  # beside the training
+        part = train_task(plan)
+        write_model(GrownModel(file, part), draft)
+        with start_scoring(draft, *how) as new:
+            scored = (old.result(), new.result())
     answers = _answers(file, tests, scored[1].sets)
     write_model(GrownModel(file, part, answers), final)
     release = _evidence(asked, file, part, (draft, final), tests, absent, scored)

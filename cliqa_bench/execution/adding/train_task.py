@@ -67,6 +67,9 @@ def plan_task(file: LearnedFile, asked: TrainingRequest, work: Path, command: st
     choice = replace(choose(config), weights=file.facts.weights)  # the file has them
     plan = lay_out(choice, command, decode=True)
     plan.networks = file.networks
+    # of its answers, only what heads are standardised by is needed
+    plan.answers = {name: work for name, work in plan.answers.items() if work.subset == "val"}
+    plan.pictures = {}
     return plan
 
 
