@@ -27,6 +27,8 @@ from cliqa_bench.settings.yaml_guard import check_yaml
 from cliqa_bench.system.signals import STOPS, exit_code, raise_if_stopped, say_stopped, stoppable
 
 PROG = "cliqa-bench"
+LEARNING = ("torch", "torchvision", "avalanche", "sklearn", "piq", "threadpoolctl")
+"""Packages that an environment for reading results may lack."""
 
 
 class _Help(DefaultHelpFormatter):
@@ -181,6 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         for single in error.each if isinstance(error, Mistakes) else [error]:
             print(f"{PROG}: error: {single}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in LEARNING:
+            raise
+        needs = f"{words[0]} needs {error.name}, which is not installed here"
+        print(f"{PROG}: error: {needs}; install cliqa_bench with all that it needs", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # what is still buffered has nowhere to go, and must not complain at exit
