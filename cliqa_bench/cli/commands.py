@@ -441,17 +441,6 @@ def _bench(args: Namespace, command: str) -> int:
         return bench(groups, setting, user_path(args.out), command)
 
 
-def _completion_arguments(add: Add) -> None:
-    add("shell", type=str, help="bash, zsh or tcsh")
-
-
-def _completion(args: Namespace, command: str) -> int:
-    from cliqa_bench.cli.completing import script
-
-    print(script(args.shell))
-    return 0
-
-
 def _pretrain_arguments(add: Add) -> None:
     add("--backbone", type=str, default="scnn", metavar="NAME", help="scnn or vit_mini (default: scnn)")
     add("--to", type=str, metavar="FILE", help="weights (default: the backbone's name, .safetensors)")
@@ -531,9 +520,6 @@ COMMANDS: dict[str, Command] = {
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
     "cite": Command("print what to cite for runs, as BibTeX", _cite_arguments, _cite),
     "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
-    "completion": Command(
-        "write what makes a shell complete commands, flags and names", _completion_arguments, _completion
-    ),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
     "pretrain": Command(
         "pre-train a small backbone on generated distortions", _pretrain_arguments, _pretrain

@@ -6,12 +6,16 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from jsonargparse import ArgumentParser
+
 from cliqa_bench.benchmarks.suites import ORDERS
+from cliqa_bench.cli.data_commands import Add
 from cliqa_bench.config import PRESETS
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.extensions import registry
 
 SHELLS = ("bash", "zsh", "tcsh")
+SUMMARY = "write what makes a shell complete commands, flags and names"
 
 NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "strategy": lambda: registry.names("strategies"),
@@ -27,11 +31,18 @@ NAMES: dict[str, Callable[[], Iterable[str]]] = {
 """Destination of a flag -> the values that are offered. More is allowed: paths, lists, names of one's own."""
 
 
-def script(shell: str) -> str:
+def arguments(add: Add) -> None:
+    """Adds the arguments of the command `completion`."""
+    add("shell", type=str, help="bash, zsh or tcsh")
+
+
+def script(shell: str, parser: ArgumentParser, leaves: Iterable[ArgumentParser]) -> str:
     """Returns the script that teaches a shell.
 
     Args:
         shell: One of `SHELLS`.
+        parser: The parser of all commands.
+        leaves: The parser of each command.
 
     Raises:
         UserError: If the shell is another one, or `shtab`, which writes the script, is not installed.
@@ -42,11 +53,9 @@ def script(shell: str) -> str:
         import shtab
     except ImportError:
         raise UserError('completion needs shtab: pip install "cliqa_bench[completion]"') from None
-    from cliqa_bench.cli.parser import build_parser
 
     files = {"DIR": shtab.DIRECTORY, "N|DIR": shtab.DIRECTORY, "FILE": shtab.FILE, "FILES": shtab.FILE}
-    parser, leaves = build_parser()
-    for leaf in leaves.values():
+    for leaf in leaves:
         for action in leaf._actions:
             _hint(action, files)
     return str(shtab.complete(parser, shell))
