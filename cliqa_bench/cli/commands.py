@@ -426,6 +426,7 @@ def _bench_arguments(add: Add) -> None:
     add("--repeats", type=int, default=5, metavar="N", help="how often a side is measured (default: 5)")
     add("--threads", type=int, metavar="N", help="threads on a CPU (default: one for each core)")
     add("--runs", type=str, metavar="DIR", help="finished runs to take models from, for 'precision'")
+    add("--against", type=str, metavar="PYTHON", help="of an environment with another version: compare")
     add("--scale", type=float, default=1.0, metavar="S", help="size of large generated data (default: 1.0)")
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, default="bench", metavar="DIR", help="folder of the results (default: bench)")
@@ -439,7 +440,7 @@ def _bench(args: Namespace, command: str) -> int:
         return 0
     from cliqa_bench.settings.resolve import words
 
-    groups = bench_rows.chosen_groups(words(args.rows))
+    groups = bench_rows.chosen_groups(words(args.rows) or (["against"] if args.against else []))
     from cliqa_bench.bench.suite import bench, settled
 
     with settled(args.as_dict()) as setting:
