@@ -111,7 +111,7 @@ def completed(script: Path, *words: str) -> set[str]:
 
 
 def test_bash_completes_commands_flags_names_and_folders(script: Path, tmp_path: Path) -> None:
-    assert completed(script, "cliqa-bench", "re") == {"report"}
+    assert completed(script, "cliqa-bench", "rep") == {"report"}
     assert completed(script, "cliqa-bench", "data", "c") == {"check"}
     assert completed(script, "cliqa-bench", "run", "--strat") == {"--strategy"}
     strategies = {name for name in registry.names("strategies") if name.startswith("l")}
