@@ -6,7 +6,7 @@ it stands in an order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -138,9 +138,7 @@ class DecodedDataset:
     @cached_property
     def contents(self) -> NDArray[np.int64]:
         """(n,) one number for all images of a reference; an image without one has a number of its own."""
-        units = [unit_of(rating) for rating in self.ratings]
-        number = {unit: place for place, unit in enumerate(dict.fromkeys(units))}
-        return np.array([number[unit] for unit in units], np.int64)
+        return contents_of(self.ratings)
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -364,6 +362,13 @@ class DecodedDataset:
         indices = self.indices(subset)
         groups = batches_by_shape(self.cache.shapes[indices], max_pixels)
         return self._ahead((group, self.cache.images(indices[group])) for group in groups)
+
+
+def contents_of(ratings: Sequence[Rating]) -> NDArray[np.int64]:
+    """Returns (n,) one number for all images of a reference; one without has a number of its own."""
+    units = [unit_of(rating) for rating in ratings]
+    number = {unit: place for place, unit in enumerate(dict.fromkeys(units))}
+    return np.array([number[unit] for unit in units], np.int64)
 
 
 def batches_by_shape(shapes: NDArray[np.int64], max_pixels: int) -> list[NDArray[np.int64]]:

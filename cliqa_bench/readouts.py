@@ -30,6 +30,23 @@ def _sum_tasks(values: Floats) -> Floats:
     return np.asarray(np.sort(values, axis=1).sum(axis=1), np.float64)
 
 
+def stage_weights(distances: NDArray[Any], tau: float) -> Floats:
+    """Weights of the heads in each stage: softmin over the tasks (Eq. 8).
+
+    Args:
+        distances: (n, tasks, stages) Euclidean distances to each task's nearest centroid (Eq. 7).
+        tau: Temperature; weights are proportional to exp(-tau * distance).
+
+    Returns:
+        (n, tasks, stages) float64, each sums to 1 over the tasks.
+    """
+    d = np.asarray(distances, np.float64)
+    # the nearest task has exponent 0: nothing overflows, and the sum is at least 1
+    weights = np.exp(-tau * (d - d.min(axis=1, keepdims=True)))
+    weights /= _sum_tasks(weights)[:, None, :]
+    return np.asarray(weights, np.float64)
+
+
 def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[int] | None = None) -> Floats:
     """Weights of the heads: softmin over the tasks per stage, then the mean over the stages (Eq. 8 and 9).
 
@@ -44,10 +61,7 @@ def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[in
     d = np.asarray(distances, np.float64)
     if stages is not None:
         d = d[:, :, list(stages)]
-    # the nearest task has exponent 0: nothing overflows, and the sum is at least 1
-    weights = np.exp(-tau * (d - d.min(axis=1, keepdims=True)))
-    weights /= _sum_tasks(weights)[:, None, :]
-    return np.asarray(weights.mean(axis=2), np.float64)
+    return np.asarray(stage_weights(d, tau).mean(axis=2), np.float64)
 
 
 def chosen_tau(distances: Sequence[NDArray[Any]]) -> float:

@@ -6,10 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cliqa_bench.extensions import registry, user_code
+
+if TYPE_CHECKING:
+    from grown_models import Grown
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: said before PyTorch comes and takes all cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -98,6 +102,14 @@ def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Path(given) if given else _of_the_session(tmp_path_factory, "miniatures")
     make_miniatures(root, SCALE, seed=0)
     return root
+
+
+@pytest.fixture(scope="session")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Grown:
+    """Returns a small model, one dataset added to it, and then another; write beside its files, not over."""
+    from grown_models import make_grown
+
+    return make_grown(tmp_path_factory.mktemp("grown"))
 
 
 def _of_the_session(factory: pytest.TempPathFactory, name: str) -> Path:

@@ -58,12 +58,13 @@ PENALTY = "tests/test_avalanche.py::test_a_penalty_is_positive_and_has_a_gradien
 SCORES = "tests/test_text_head.py::test_joint_marginals_and_score_are_the_golden_ones"
 OLD_RUNS = "tests/test_versions.py"
 ASPECTS = "tests/test_score_aspects.py::test_what_texts_do_not_name_is_not_said"
+RESELECT = "tests/test_ssiqa.py::test_reselected_exemplars_follow_the_newest_network"
 MERGE = "tests/test_liqa.py::test_a_merge_learns_what_scikit_learn_says_of_what_is_drawn"
 _AVX512 = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
 """NumPy's names of AVX-512 and its extensions: since version 2.4, and before."""
 
 RUNS = (
-    Run("aten-default", {"ATEN_CPU_CAPABILITY": "default"}, found=(GOLDEN,)),
+    Run("aten-default", {"ATEN_CPU_CAPABILITY": "default"}, found=(GOLDEN, RESELECT)),
     Run("aten-avx2", {"ATEN_CPU_CAPABILITY": "avx2"}),
     # without AMX, which is what the running machine may have
     Run("onednn-sse41", {"ONEDNN_MAX_CPU_ISA": "SSE41"}, found=(PENALTY, ASPECTS, MERGE)),
@@ -81,6 +82,7 @@ RUNS = (
         found=(SCORES, OLD_RUNS),
     ),
     Run("two-threads", {"OMP_NUM_THREADS": "2"}),
+    # found quantiles of Student's t that differ with scipy 1.11; the slice makes no environment for it
     Run("oldest", versions="oldest"),
     Run("newest", versions="newest"),
     Run("python3.12", python="3.12", versions="newest"),

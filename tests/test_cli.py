@@ -18,9 +18,8 @@ import pytest
 from cliqa_bench._version import __version__
 from cliqa_bench.benchmarks.part_orders import PART_WORDS
 from cliqa_bench.benchmarks.suites import ORDERS
-from cliqa_bench.cli.commands import COMMANDS
 from cliqa_bench.cli.listing import PART_TEXTS, READOUT_TEXTS
-from cliqa_bench.cli.parser import build_parser, main
+from cliqa_bench.cli.parser import COMMANDS, build_parser, main
 from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.models.pretraining_config import SCNN, SHIPPED_PRETRAINING

@@ -334,6 +334,7 @@ class Collected:
         return False
 
 
+@pytest.mark.slow
 def test_each_failure_is_named_in_a_line_and_the_exit_code_is_1(failed):
     _, code, said = failed
     assert code == 1

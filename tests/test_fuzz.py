@@ -105,6 +105,7 @@ def test_what_counts_as_wrong_ratings() -> None:
     assert "moved by" in wrong_ratings("live", truth, [moved[0], *truth[1:]], all_keys)
 
 
+@pytest.mark.slow
 def test_the_watched_process_is_replaced_when_it_hangs_or_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its formats are those of a fresh import, so the hang is one of the parent's patience."""
     monkeypatch.setattr(fuzz, "SECONDS", 0.0)

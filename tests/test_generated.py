@@ -525,6 +525,7 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_and_does_not_wait_for_itself(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

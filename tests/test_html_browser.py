@@ -367,6 +367,7 @@ def test_nothing_is_cut_off_in_print(chromium: Any, many: Path) -> None:
     visit.close(many)
 
 
+@pytest.mark.slow
 def test_tables_are_copied_and_downloaded(chromium: Any, many: Path) -> None:
     visit = Visit(chromium, many)
     visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -403,6 +404,7 @@ def test_tables_are_copied_and_downloaded(chromium: Any, many: Path) -> None:
     visit.close(many)
 
 
+@pytest.mark.slow
 def test_every_table_and_figure_can_be_taken_away(chromium: Any, numbers: Tidy, tmp_path: Path) -> None:
     picture, path = tmp_path / "fig_a.svg", tmp_path / "report.html"
     picture.write_text(

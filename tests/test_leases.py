@@ -180,6 +180,7 @@ def _count(path: Path, counter: Path, rounds: int) -> None:
             counter.write_text(str(before + 1))
 
 
+@pytest.mark.slow
 def test_several_that_wait_for_a_dead_one_get_it_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,8 @@ def test_its_header_says_what_it_is(file: Path) -> None:
     assert {test: round(srcc, 2) for test, srcc in facts["srcc"].items()} == {"live": 0.70, "bid": 0.74}
     tensors = load(file.read_bytes())
     parts = {name.partition(".")[0] for name in tensors}
-    assert parts == {"train", "backbone", "centroids", "reading"}  # S-CNN is the gate's network, too
+    # S-CNN is the gate's network, too
+    assert parts == {"train", "backbone", "centroids", "answers", "reading"}
     assert tensors["centroids.1.3"].shape == (4, 64) and "train.1.heads.0.weight" in tensors
 
 

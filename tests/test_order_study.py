@@ -16,6 +16,7 @@ from scipy import stats
 from cliqa_bench import metrics
 from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.reports.audit.recomputed import Recomputation
+from cliqa_bench.reports.audit.recomputed_intervals import student_quantile
 from cliqa_bench.reports.audit.recomputed_orders import COVERED
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.figures.orders import apart, draw_orders, strokes
@@ -122,7 +123,7 @@ def test_shares_and_their_jackknife_against_numpy(seeds: int) -> None:
         error = math.sqrt(23 / 24 * ((each - each.mean()) ** 2).sum())
         # 1.2e-15 and 3.1e-15 were seen
         assert share == pytest.approx(expected[factor], abs=4e-15)
-        assert half == pytest.approx(stats.t.ppf(0.975, 23) * error, abs=1e-14)
+        assert half == pytest.approx(student_quantile(0.975, 23) * error, abs=1e-14)
     assert sum(told[f][0] for f in SHARES[2:] if math.isfinite(told[f][0])) == pytest.approx(1, abs=4e-15)
 
 

@@ -184,6 +184,7 @@ def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, quick
     assert (said.count(f"die: {how}; it is tried once more"), said.count(f"failed: die: {how}")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, quick, capsys):
     outcome = run_jobs(plan_of(config(tmp_path)), plan_of, {}, some_jobs("die once"), 2, lambda: None)
     assert not outcome.failed and not outcome.skipped
@@ -282,6 +283,7 @@ def test_work_has_one_name_for_all_runs_and_a_file_name(tmp_path):
 # -- what is left of a run ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_s_processes_do_not_outlive_it(miniatures, tmp_path):
     command = [sys.executable, "-m", "cliqa_bench", *arguments(miniatures, tmp_path, "--jobs", "2")]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

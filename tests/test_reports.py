@@ -534,6 +534,7 @@ def test_hostile_names_are_escaped() -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
+@pytest.mark.slow
 def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
     record = recorded.record_tsn(tmp_path, generated=True)
     write_record(tmp_path, replace(record, variant=HOSTILE, tau=1.0))

@@ -30,6 +30,7 @@ from cliqa_bench.execution.score_files import choose_run
 from cliqa_bench.extensions import registry
 from cliqa_bench.reports import load
 from cliqa_bench.reports.audit.recomputed import Recomputation
+from cliqa_bench.reports.audit.recomputed_intervals import student_quantile
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.figures.curves import psi_caption
 from cliqa_bench.reports.figures.matrices import srcc_caption
@@ -613,7 +614,7 @@ def test_intervals_allow_for_what_splits_share(tmp_path: Path) -> None:
         ("mSRCC", "", [float(np.mean(values)) for values in zip(*by_test.values(), strict=True)]),
     ):
         middle = float(np.mean(each))
-        half = stats.t.ppf(0.975, 2) * np.std(each, ddof=1) * np.sqrt(1 / 3 + 2 / 7) / (1 - middle**2)
+        half = student_quantile(0.975, 2) * np.std(each, ddof=1) * np.sqrt(1 / 3 + 2 / 7) / (1 - middle**2)
         expected = {"": middle, ": low": np.tanh(np.arctanh(middle) - half)}
         expected[": high"] = np.tanh(np.arctanh(middle) + half)
         for end, value in expected.items():

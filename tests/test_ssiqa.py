@@ -296,8 +296,11 @@ def features_of(model: nn.Module, source: DecodedDataset) -> Floats:
     return torch.stack(rows).double().numpy()
 
 
-ROUNDING = 1e-5
-"""Between features of images alone and in batches, after a regression; largest difference seen: 1.2e-6."""
+ROUNDING = 3.6e-5
+"""Between features of images alone and in batches, after a regression, which magnifies it.
+
+1.24e-5 was seen with PyTorch's kernels for any processor (ATEN_CPU_CAPABILITY=default), 1.2e-6 with others.
+"""
 
 
 @pytest.mark.parametrize("centre", [False, True])

@@ -16,6 +16,7 @@ from scipy import stats
 from cliqa_bench import metrics
 from cliqa_bench.readouts import read
 from cliqa_bench.reports.audit.recomputed import Recomputation
+from cliqa_bench.reports.audit.recomputed_intervals import student_quantile
 from cliqa_bench.reports.methods import RunReadout, matrices_of
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables import statistics
@@ -69,7 +70,7 @@ def t_interval(centre: float, parts: list[tuple[float, float]], bent: bool) -> t
     """Returns Student's interval of a number whose variance has parts, each with its degrees of freedom."""
     total = sum(v for v, _ in parts)
     df = total**2 / sum(v**2 / d for v, d in parts)
-    half = stats.t.ppf(0.975, df) * math.sqrt(total)
+    half = student_quantile(0.975, df) * math.sqrt(total)
     if not bent:
         return centre - half, centre + half
     z, half = math.atanh(centre), half / (1 - centre**2)
@@ -145,7 +146,7 @@ def test_power_against_the_textbook(tmp_path: Path) -> None:
         shares = [*parts, (spread / n, n - 1.0)]
         total = sum(v for v, _ in shares)
         df = total**2 / sum(v**2 / d for v, d in shares)
-        return float((stats.t.ppf(0.975, df) + stats.t.ppf(0.8, df)) * math.sqrt(total))
+        return float((student_quantile(0.975, df) + student_quantile(0.8, df)) * math.sqrt(total))
 
     low, high = t_interval(float(seeds.mean()), [*parts, (spread / 3, 2.0)], bent=False)
     needed = next((n for n in range(2, 1001) if least(n) <= abs(seeds.mean())), math.nan)

@@ -41,7 +41,9 @@ LEARN = ["run", "--strategy", "tsn", "--orders", "bid,clive", "--weights", "rand
 @pytest.mark.parametrize(
     ("words", "begun", "number", "second", "code"),
     [
-        (["data", "make", "{out}"], ".*~*", signal.SIGTERM, os.killpg, 143),
+        pytest.param(
+            ["data", "make", "{out}"], ".*~*", signal.SIGTERM, os.killpg, 143, marks=pytest.mark.slow
+        ),
         (["data", "make", "{out}"], ".*~*", signal.SIGINT, os.killpg, 130),
         ([*LEARN, "--jobs", "2", "--out", "{out}"], "claims", signal.SIGTERM, os.killpg, 143),
     ],

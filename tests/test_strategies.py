@@ -74,7 +74,10 @@ def load(shared, name):
 # -- the contract --------------------------------------------------------------------------------------------
 
 
-RELATED = ("derpp", "ema", "ewc", "jl", "liqe", "liqe_cl", "mas", "naive", "rr", "silf", "sl", "tta")
+RELATED = (
+    "derpp", "ema", "ewc", "jl", "liqe", "liqe_cl", "lora", "mas", "naive", "prompt", "rr", "silf", "sl",
+    "ssiqa", "tta",
+)  # fmt: skip
 """Strategies that share most of their code with another, or are run in a file of their own."""
 
 

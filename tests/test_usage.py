@@ -205,6 +205,7 @@ def test_a_peak_within_the_block_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of /proc")
+@pytest.mark.slow
 def test_what_a_block_takes_is_in_the_memory_of_the_host() -> None:
     program = (  # a process of its own: this one may have freed memory at hand
         "import numpy as np, torch; from cliqa_bench.system.usage import measured\n"

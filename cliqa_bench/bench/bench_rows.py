@@ -24,13 +24,15 @@ class RowGroup(NamedTuple):
         title: What it measures, in a few words.
         module: Name of the module in `groups` that does.
         by_default: Whether `bench` measures it unasked; not so what takes long.
-        in_all: Whether the word "all" stands for it, too; not so what is of a GPU alone.
+        in_all: Whether the word "all" stands for it, too; not so what needs more than a processor.
+        only: What a group that is not in "all" needs.
     """
 
     title: str
     module: str
     by_default: bool = True
     in_all: bool = True
+    only: str = "for a GPU"
 
 
 GROUPS: dict[str, RowGroup] = {
@@ -51,6 +53,13 @@ GROUPS: dict[str, RowGroup] = {
     "memory": RowGroup("memory of a run on six sets of real-size images", "peak_memory", by_default=False),
     "pairs": RowGroup(
         "image passes to a validation SRCC, two kinds of pairs", "pair_kinds", by_default=False
+    ),
+    "against": RowGroup(
+        "this version against another one, in turn, with the difference of their answers",
+        "against",
+        by_default=False,
+        in_all=False,
+        only="with --against",
     ),
     "device": RowGroup(
         "the control: matrix products and copies", "device_control", by_default=False, in_all=False
@@ -111,5 +120,5 @@ def listing() -> str:
 
 def _asked_for(group: RowGroup) -> str:
     if not group.in_all:
-        return " (for a GPU: only by --rows, not in 'all')"
+        return f" ({group.only}: only by --rows, not in 'all')"
     return "" if group.by_default else " (long: only by --rows)"

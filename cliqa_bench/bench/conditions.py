@@ -20,6 +20,7 @@ class Conditions:
         folder: An empty folder of the group's own, removed when the group is done.
         runs: A folder of finished runs to take models from; None for models made for the purpose.
         scale: Size of the generated data relative to the full one, for the groups that generate much.
+        against: Python of an environment with another version of the suite; None where nothing is compared.
     """
 
     device: str
@@ -29,6 +30,7 @@ class Conditions:
     folder: Path
     runs: Path | None = None
     scale: float = 1.0
+    against: Path | None = None
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

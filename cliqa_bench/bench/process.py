@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,12 +65,40 @@ def run(
     Raises:
         UserError: If the command fails; tells what it said of that. All that it said is printed.
     """
+    command = [sys.executable, "-m", module, *words]
+    return execute(command, f"cliqa-bench {' '.join(words)}", environment(cache), until=until, limit=limit)
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """Returns the variables of this process, with another cache folder."""
+    return {**os.environ, "CLIQA_CACHE": str(cache)}
+
+
+def execute(
+    command: Sequence[str],
+    name: str,
+    variables: Mapping[str, str],
+    folder: Path | None = None,
+    until: Callable[[], bool] | None = None,
+    limit: float | None = None,
+) -> Ran:
+    """Runs any command, as `run` does.
+
+    Args:
+        command: Program and arguments.
+        name: What messages call it.
+        variables: Its environment.
+        folder: Where it runs; None for where this process does.
+        until: See `run`.
+        limit: See `run`.
+
+    Raises:
+        UserError: If the command fails.
+    """
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *words],
-        env={**os.environ, "CLIQA_CACHE": str(cache)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        command, env=variables, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     _running.add(process)
     peak = [math.nan]
     watch = threading.Thread(target=_watch, args=(process, peak), daemon=True)
@@ -83,7 +111,7 @@ def run(
         process.terminate()
         process.wait()
         if isinstance(stop, subprocess.TimeoutExpired):
-            raise UserError(f"cliqa-bench {' '.join(words)} was not done after {limit:g} s") from None
+            raise UserError(f"{name} was not done after {limit:g} s") from None
         raise
     finally:
         _running.discard(process)
@@ -92,7 +120,7 @@ def run(
     if process.returncode != (128 + signal.SIGINT if until else 0):
         if process.returncode not in _STOPPED:
             print(error, end="", file=sys.stderr, flush=True)
-        raise UserError(f"cliqa-bench {' '.join(words)} failed with {process.returncode}: {_reason(error)}")
+        raise UserError(f"{name} failed with {process.returncode}: {_reason(error)}")
     return Ran(seconds, peak[0], output)
 
 

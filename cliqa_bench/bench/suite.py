@@ -117,6 +117,7 @@ def settled(flags: Mapping[str, Any]) -> Iterator[Conditions]:
         raise UserError(f"--scale must be above 0, not {flags['scale']}")
     device = resolve_device(flags["device"])
     runs = flags["runs"] and user_path(flags["runs"])
+    against = flags["against"] and user_path(flags["against"])
     with tempfile.TemporaryDirectory(prefix="cliqa-bench-") as folder:
         yield Conditions(
             device=str(device),
@@ -126,6 +127,7 @@ def settled(flags: Mapping[str, Any]) -> Iterator[Conditions]:
             folder=Path(folder),
             runs=runs,
             scale=flags["scale"],
+            against=against,
         )
 
 

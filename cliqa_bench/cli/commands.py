@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jsonargparse import ActionYesNo, Namespace
 
-from cliqa_bench.cli import data_commands, leaderboard_commands, model_commands, weights_commands
+from cliqa_bench.cli import (
+    add_commands,
+    data_commands,
+    leaderboard_commands,
+    model_commands,
+    weights_commands,
+)
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
 from cliqa_bench.cli.model_commands import WHICH_RUN
 from cliqa_bench.config import SLURM, RunConfig
@@ -432,6 +438,7 @@ def _bench_arguments(add: Add) -> None:
     add("--repeats", type=int, default=5, metavar="N", help="how often a side is measured (default: 5)")
     add("--threads", type=int, metavar="N", help="threads on a CPU (default: one for each core)")
     add("--runs", type=str, metavar="DIR", help="finished runs to take models from, for 'precision'")
+    add("--against", type=str, metavar="PYTHON", help="of an environment with another version: compare")
     add("--scale", type=float, default=1.0, metavar="S", help="size of large generated data (default: 1.0)")
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, default="bench", metavar="DIR", help="folder of the results (default: bench)")
@@ -445,7 +452,7 @@ def _bench(args: Namespace, command: str) -> int:
         return 0
     from cliqa_bench.settings.resolve import words
 
-    groups = bench_rows.chosen_groups(words(args.rows))
+    groups = bench_rows.chosen_groups(words(args.rows) or (["against"] if args.against else []))
     from cliqa_bench.bench.suite import bench, settled
 
     with settled(args.as_dict()) as setting:
@@ -519,6 +526,14 @@ COMMANDS: dict[str, Command] = {
         "write a finished run as a model file, as ONNX or for a hub",
         model_commands.export_arguments,
         model_commands.export,
+    ),
+    "add": Command(
+        "learn one more dataset into a finished model, with a release report",
+        add_commands.add_arguments,
+        add_commands.add_dataset,
+    ),
+    "remove": Command(
+        "take a dataset out of a model", add_commands.remove_arguments, add_commands.remove_dataset
     ),
     "data make": Command("write the generated miniatures", data_commands.make_arguments, data_commands.make),
     "data check": Command("check datasets file by file", data_commands.check_arguments, data_commands.check),

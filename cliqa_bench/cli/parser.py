@@ -19,7 +19,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from cliqa_bench import errors
 from cliqa_bench._version import __version__
-from cliqa_bench.cli.commands import COMMANDS, GROUPS
+from cliqa_bench.cli import commands, completing
+from cliqa_bench.cli.commands import GROUPS, Command
 from cliqa_bench.errors import Mistakes, UserError
 from cliqa_bench.extensions.user_traceback import format_error, is_users, place_of
 from cliqa_bench.progress import FLAG, shown_as
@@ -27,6 +28,21 @@ from cliqa_bench.settings.yaml_guard import check_yaml
 from cliqa_bench.system.signals import STOPS, exit_code, raise_if_stopped, say_stopped, stoppable
 
 PROG = "cliqa-bench"
+LEARNING = ("torch", "torchvision", "avalanche", "sklearn", "piq", "threadpoolctl")
+"""Packages that an environment for reading results may lack."""
+
+
+def _completion(args: Namespace, command: str) -> int:
+    parser, leaves = build_parser()
+    print(completing.script(args.shell, parser, leaves.values()))
+    return 0
+
+
+COMMANDS = {
+    **commands.COMMANDS,
+    # about all of them
+    "completion": Command(completing.SUMMARY, completing.arguments, _completion),
+}
 
 
 class _Help(DefaultHelpFormatter):
@@ -181,6 +197,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         for single in error.each if isinstance(error, Mistakes) else [error]:
             print(f"{PROG}: error: {single}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in LEARNING:
+            raise
+        needs = f"{words[0]} needs {error.name}, which is not installed here"
+        print(f"{PROG}: error: {needs}; install cliqa_bench with all that it needs", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # what is still buffered has nowhere to go, and must not complain at exit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +36,7 @@ from cliqa_bench.results.weights import node_weights
 from cliqa_bench.settings.choice import load_backbone, load_strategy
 from cliqa_bench.settings.resolve import include
 from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.types import Answers
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class ModelFacts:
         reading: Words of the scale on which scores are read, see `ReadingScale.facts`; {} for none.
         gate_weights: Which of the backbone's usual weights describe images for the gate, see
             `Backbone.weights_id`; "" where the file holds them.
+        made: With what the run was made: `seed`, `split`, `srgb` and `preset`; {} where a file does not say.
+        answered: Test sets whose answers are carried, and how many heads, from the first, said something.
+        added: Of a model that learned its last dataset by `add`: `before` (the header of the model before),
+            `file` (the hash of that file) and facts of the dataset; {} otherwise.
     """
 
     id: str
@@ -84,6 +90,9 @@ class ModelFacts:
     srcc: dict[str, float]
     reading: dict[str, Any] = field(default_factory=dict)
     gate_weights: str = ""
+    made: dict[str, Any] = field(default_factory=dict)
+    answered: list[tuple[str, int]] = field(default_factory=list)
+    added: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tasks(self) -> list[str]:
@@ -94,7 +103,7 @@ class ModelFacts:
     @property
     def protocol(self) -> Training:
         """The run's protocol; what another release has beside it is left out."""
-        known = {field.name for field in dataclasses.fields(Training)}
+        known = {one.name for one in dataclasses.fields(Training)}
         return Training(**{name: value for name, value in self.training.items() if name in known})
 
 
@@ -106,7 +115,8 @@ def facts_of(record: RunRecord) -> ModelFacts:
     # single pictures are scored by the model as it was trained, whatever adapts it to a test set
     strategy, heads = load_strategy(record.strategy, params).trained_as(), record.steps[-1].heads
     readout = "merged" if "merged" in record.rows else "last"
-    if readout == "last" and "gate" in record.rows and len(heads) > 1:
+    # a single head needs no gate, but a task that depends on nothing may get others beside it
+    if readout == "last" and "gate" in record.rows and (len(heads) > 1 or strategy.depends_on == "nothing"):
         readout = "gate"
     usual = not any(map(strategy.overrides, ("view", "new_head", "windows"))) and readout != "merged"
     return ModelFacts(
@@ -127,7 +137,28 @@ def facts_of(record: RunRecord) -> ModelFacts:
         generated=record.generated,
         versions=record.facts.get("versions") or {},
         srcc={},
+        made={
+            "seed": record.seed,
+            "split": str(record.facts.get("split", "1")),
+            "srgb": bool(config.get("srgb")),
+            "preset": str(record.facts.get("preset")),
+        },
     )
+
+
+def agreement(answers: Mapping[str, Answers], facts: ModelFacts) -> dict[str, float]:
+    """Returns the SRCC on each test set that every head has answered; not where it is undefined.
+
+    Args:
+        answers: Test set -> what the heads said.
+        facts: How they are read.
+    """
+    found = {}
+    for test, said in answers.items():
+        if said.scores.shape[1] == len(facts.heads):
+            scores = read(said, facts.readout, None, said.tau)
+            found[test] = math.nan if scores is None else metrics.srcc(scores, said.mos)
+    return {test: srcc for test, srcc in found.items() if math.isfinite(srcc)}
 
 
 @dataclass(frozen=True)
@@ -203,6 +234,14 @@ class Learned(ABC):
         """Returns the scale on which its scores are read; None where it has none."""
         return None
 
+    def earlier(self) -> dict[str, Tensor]:
+        """Returns what a file keeps of the models that it was made from, besides tasks and answers."""
+        return {}
+
+    def answers(self) -> dict[str, Answers]:
+        """Returns what the heads said of the test sets; those that were not answered are left out."""
+        return {}
+
     @property
     def tau(self) -> float:
         """The temperature of the gate."""
@@ -232,7 +271,7 @@ class Learned(ABC):
 
     def gate(self, device: torch.device) -> Gate | None:
         """Returns the gate; None where the heads are read without one."""
-        if self.facts.readout != "gate":
+        if self.facts.readout != "gate" or len(self.facts.heads) == 1:
             return None
         net = ready_gate(self.gate_net(device), device)
         centroids = [[stage.to(device) for stage in of_task] for of_task in self.centroids()]
@@ -358,14 +397,13 @@ class LearnedRun(Learned):
             self._check_gate_net(made)
         return self.networks.gate_net(made, device)
 
+    def answers(self) -> dict[str, Answers]:
+        """See the base class."""
+        tests, step = dict.fromkeys([*self.record.sequence, *self.record.tests]), len(self.record.steps) - 1
+        found = {test: self._answers.answers(self.record, step, test) for test in tests}
+        return {test: answers for test, answers in found.items() if answers is not None}
+
     def measured(self) -> ModelFacts:
         """See the base class; answers that are missing are left out."""
-        found, reader = {}, self._answers
-        for test in dict.fromkeys([*self.record.sequence, *self.record.tests]):
-            answers = reader.answers(self.record, len(self.record.steps) - 1, test)
-            scores = None if answers is None else read(answers, self.facts.readout, None, answers.tau)
-            if answers is not None and scores is not None:
-                found[test] = metrics.srcc(scores, answers.mos)
-        finite = {test: srcc for test, srcc in found.items() if math.isfinite(srcc)}
         tau = self.tau if self.facts.readout == "gate" else self.facts.tau
-        return replace(self.facts, srcc=finite, tau=tau)
+        return replace(self.facts, srcc=agreement(self.answers(), self.facts), tau=tau)

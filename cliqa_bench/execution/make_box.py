@@ -45,7 +45,7 @@ class BoxLearned(Learned):
     def __init__(self, trained: TrainedBox, centroids: list[list[Tensor]], facts: ModelFacts) -> None:
         self.name, self.facts, self.parts = "the model in the box", facts, UsualParts(own_features=True)
         stored = trained.start.state_dict()
-        self.networks = StoredNetworks(SCNN, "random", facts.protocol, stored, BOX)
+        self.networks = StoredNetworks(SCNN, "random", facts.protocol, stored, {}, "", BOX)
         self._trained, self._centroids = trained, centroids
         self.scale: ReadingScale | None = None
 

@@ -10,6 +10,8 @@
 | `scales.T.S` | what features of that stage are multiplied with for task T, (channels,), where they are |
 | `validation.T.scores` | scores of task T's validation images, where its head is standardised by them |
 | `reading.scores`, `reading.limits` | the scale of `models.reading_scale`, where it is |
+| `earlier.N.reading.NAME` | the same of the file with N tasks that this one was made from by `add` |
+| `answers.K.NAME` | what the heads said of the K-th test set, see `carried_answers`; older files have none |
 
 The header's one entry, `cliqa_bench`, has `format` (a number), `version` (of the suite), `sha256` (of all
 else), `preprocessing` (in words and numbers, for other programs), and `facts`, see `ModelFacts`. Trainings
@@ -35,17 +37,20 @@ from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.pixels.cache import MEAN, STD
 from cliqa_bench.config import Training
 from cliqa_bench.errors import UserError
+from cliqa_bench.execution.carried_answers import answer_tensors, answers_of, wrong_carried
 from cliqa_bench.execution.learned import Learned, ModelFacts, UsualParts
 from cliqa_bench.execution.own_picture import most_pixels
 from cliqa_bench.models.finished import RunNetworks
+from cliqa_bench.models.pretraining_config import PretrainConfig
 from cliqa_bench.models.quality import ModelParts, QualityModel
 from cliqa_bench.models.reading_scale import ReadingScale
+from cliqa_bench.progress import Tick
 from cliqa_bench.results.nodes import atomic_path
 from cliqa_bench.results.schema import wrong_type
 from cliqa_bench.results.weights import parse_weights, write_weights
 from cliqa_bench.settings.choice import load_backbone, load_strategy, refuse_foreign_code
 from cliqa_bench.settings.resolve import typed_fields
-from cliqa_bench.types import Json
+from cliqa_bench.types import Answers, Json
 
 FORMAT = 1
 """Raise it when older releases would read a file wrong."""
@@ -76,17 +81,33 @@ def write_model(learned: Learned, to: Path) -> None:
     Raises:
         UserError: If the model needs code that is not this package's, or the file cannot be written.
     """
-    facts = learned.measured()
+    facts, answers = learned.measured(), learned.answers()
     _refuse_foreign_code(facts, f"{learned.name} cannot be one file")
-    tensors, scale = _tensors(learned), learned.reading_scale()
+    facts = replace(facts, answered=[(test, said.scores.shape[1]) for test, said in answers.items()])
+    tensors, scale = _tensors(learned) | learned.earlier(), learned.reading_scale()
     if scale is not None:
         facts = replace(facts, reading=scale.facts())
         tensors |= _scale_tensors(scale)
+    for place, said in enumerate(answers.values()):
+        tensors |= {f"answers.{place}.{name}": tensor for name, tensor in answer_tensors(said).items()}
+    write_parts(tensors, {"format": FORMAT, **facts_for_others(facts)}, to)
+
+
+def write_parts(tensors: Mapping[str, Tensor], header: Mapping[str, Json], to: Path) -> None:
+    """Writes a model file from what is to be in it.
+
+    Args:
+        tensors: Name -> tensor; no two share memory.
+        header: What its header says, but the hash.
+        to: The file.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
     with atomic_path(to) as temporary:
         write_weights(temporary, tensors)
-        header = {"format": FORMAT, **facts_for_others(facts)}
-        header["sha256"] = _digest(temporary.read_bytes(), header)
-        write_weights(temporary, tensors, {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
+        signed = {**header, "sha256": _digest(temporary.read_bytes(), header)}
+        write_weights(temporary, tensors, {_KEY: json.dumps(signed, sort_keys=True, allow_nan=False)})
 
 
 def _tensors(learned: Learned) -> dict[str, Tensor]:
@@ -168,10 +189,14 @@ class StoredNetworks(RunNetworks):
 
     Attributes:
         stored: Weights of the network that everything starts from; none where trainings hold all.
+        gate_stored: Those of the network that describes images for the gate; none where it is the same.
+        gate_weights: Which of the backbone's usual weights that network has, see `ModelFacts`; "" for none.
         where: The file.
     """
 
     stored: Mapping[str, Tensor]
+    gate_stored: Mapping[str, Tensor]
+    gate_weights: str
     where: Path
 
     def start(self) -> FeatureNet:
@@ -180,6 +205,29 @@ class StoredNetworks(RunNetworks):
         if self.stored:
             restore(net, self.stored, self.where)
         return net
+
+    def gate_net(
+        self, made: PretrainConfig | None, device: torch.device, tick: Tick | None = None
+    ) -> FeatureNet:
+        """See the base class; nothing is trained.
+
+        Raises:
+            UserError: If the backbone's usual weights are others than those of the file.
+        """
+        if self.gate_weights:
+            return self._usual_net()
+        net = self.start()
+        if self.gate_stored:
+            restore(net, self.gate_stored, self.where)
+        return net
+
+    def _usual_net(self) -> FeatureNet:
+        if self.backbone.weights_id(None) != self.gate_weights:
+            raise UserError(
+                f"{self.where} needs other weights of {self.backbone.title} for its gate than this release "
+                "has; use the release that wrote it"
+            )
+        return self.backbone.build(None)
 
 
 def restore(net: FeatureNet, state: Mapping[str, Tensor], where: Path) -> None:
@@ -203,6 +251,8 @@ class LearnedFile(Learned):
 
     Attributes:
         digest: Hash of the file.
+        header: What its header says, but the hash of all else.
+        tensors: All that it holds, by name.
 
     Raises:
         UserError: If it is something else, half-written or damaged, or a later release wrote it.
@@ -214,28 +264,21 @@ class LearnedFile(Learned):
             data = path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}; {_MADE}") from error
-        self._tensors = parse_weights(data, path, _MADE)
+        self.tensors = parse_weights(data, path, _MADE)
         self.digest = hashlib.sha256(data).hexdigest()
         header = self._header(data)
         if header.pop("sha256", None) != _digest(data, header):
             raise UserError(f"{path} is damaged (it does not hold what was written); copy it again")
         del data
+        self.header = header
         self.facts = self._facts(header.get("facts"))
         _refuse_foreign_code(self.facts, f"{path} cannot be loaded")
         self.parts: ModelParts = UsualParts(self.facts.own_features)
         if not self.facts.usual_parts:
             self.parts = load_strategy(self.facts.strategy, self.facts.params).trained_as()
         backbone = load_backbone(self.facts.backbone)
-        self.networks = StoredNetworks(backbone, "random", self.facts.protocol, self._part("backbone"), path)
-
-    def _usual_net(self, wanted: str) -> FeatureNet:
-        backbone = self.networks.backbone
-        if backbone.weights_id(None) != wanted:
-            raise UserError(
-                f"{self.path} needs other weights of {backbone.title} for its gate than this release has; "
-                "use the release that wrote it"
-            )
-        return backbone.build(None)
+        nets = (self._part("backbone"), self._part("gate"), self.facts.gate_weights)
+        self.networks = StoredNetworks(backbone, "random", self.facts.protocol, *nets, path)
 
     def _header(self, data: bytes) -> dict[str, Json]:
         length = int.from_bytes(data[:8], "little")
@@ -258,7 +301,8 @@ class LearnedFile(Learned):
         """Returns what the header says, once every field is of its type and fits the others."""
         try:
             heads = [(node, column) for node, column in body["heads"]]
-            facts = ModelFacts(**body | {"heads": heads})
+            answered = [(test, count) for test, count in body.get("answered", [])]
+            facts = ModelFacts(**body | {"heads": heads, "answered": answered})
         except (TypeError, KeyError, ValueError) as error:
             wrong = f"{type(error).__name__}: {error}"
         else:
@@ -288,11 +332,13 @@ class LearnedFile(Learned):
                 for task, of_task in enumerate(stages)
             ),
         }
-        return next((text for text, holds in checks.items() if not holds), "")
+        wrong = [text for text, holds in checks.items() if not holds]
+        wrong += [wrong_carried(self._part(f"answers.{k}"), n) for k, (_, n) in enumerate(facts.answered)]
+        return next(filter(None, wrong), "")
 
     def _part(self, prefix: str) -> dict[str, Tensor]:
         start = f"{prefix}."
-        return {n.removeprefix(start): t for n, t in self._tensors.items() if n.startswith(start)}
+        return {n.removeprefix(start): t for n, t in self.tensors.items() if n.startswith(start)}
 
     def state(self, node: str) -> dict[str, Tensor]:
         """See the base class."""
@@ -334,14 +380,14 @@ class LearnedFile(Learned):
             part["scores"].numpy(), words["names"], words["population"], limits, words["calibrated"]
         )
 
+    def answers(self) -> dict[str, Answers]:
+        """See the base class."""
+        answered = enumerate(self.facts.answered)
+        return {test: answers_of(self._part(f"answers.{k}"), self.tau) for k, (test, _) in answered}
+
     def gate_net(self, device: torch.device) -> FeatureNet:
         """See the base class."""
-        net = self.networks.start()
-        if wanted := self.facts.gate_weights:
-            return self._usual_net(wanted)
-        if own := self._part("gate"):
-            restore(net, own, self.path)
-        return net
+        return self.networks.gate_net(None, device)
 
 
 def _is_scale(part: Mapping[str, Tensor], facts: ModelFacts) -> bool:

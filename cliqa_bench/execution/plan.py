@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.benchmarks.aspect_labels import unknown_aspects
@@ -24,6 +24,9 @@ from cliqa_bench.results.records import RunRecord, Step
 from cliqa_bench.settings.choice import Choice
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import GateSpace, Subset
+
+if TYPE_CHECKING:
+    from cliqa_bench.models.finished import RunNetworks
 
 GateNormalisation = Literal["own", "distortion-bn", "imagenet"]
 
@@ -144,7 +147,8 @@ class Plan:
     """Everything a configuration asks for; nodes are listed once, parents before children.
 
     `answers_of` finds the answers by the id of the node that gives them, the dataset, its subset, and the
-    name of the strategy that adapts the model to it, "" for none.
+    name of the strategy that adapts the model to it, "" for none. `networks` are those of a model file, if
+    all starts from one: its work is done in this process.
     """
 
     choice: Choice
@@ -155,6 +159,7 @@ class Plan:
     pictures: dict[str, PictureWork] = field(default_factory=dict)
     records: list[RunRecord] = field(default_factory=list)
     answers_of: dict[tuple[str, str, Subset, str], AnswerWork] = field(default_factory=dict)
+    networks: RunNetworks | None = None
 
     @property
     def config(self) -> RunConfig:

@@ -30,7 +30,7 @@ from cliqa_bench.execution.work_size import images_of, size_of
 from cliqa_bench.progress import say, warn
 from cliqa_bench.results.nodes import clean_partial, read_json, write_text
 from cliqa_bench.results.records import write_record
-from cliqa_bench.settings.choice import choose
+from cliqa_bench.settings.choice import Choice, choose
 from cliqa_bench.settings.resolve import config_dict
 from cliqa_bench.system.versions import versions
 from cliqa_bench.terminal import plural, text_table
@@ -48,7 +48,21 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
     Raises:
         UserError: If data, names or weights are wrong.
     """
-    choice = choose(config)
+    return lay_out(choose(config), command, decode)
+
+
+def lay_out(choice: Choice, command: str, decode: bool = False) -> Plan:
+    """Loads labels and splits and lays out the work of a configuration whose names are resolved.
+
+    Args:
+        choice: The configuration.
+        command: As in `prepare`.
+        decode: As in `prepare`.
+
+    Raises:
+        UserError: If data or names are wrong.
+    """
+    config = choice.config
     names = list(dict.fromkeys(name for order in config.orders.values() for name in order))
     for strategy, (label, order) in itertools.product(choice.strategies, config.orders.items()):
         strategy.check_labels(label, order)
@@ -175,6 +189,14 @@ def _work_all(configs: Sequence[RunConfig], command: str, failed: Sequence[str])
             failed += [f"{title}{job.title}: {reason}" for job, reason in outcome.failed.items()]
             skipped += len(outcome.skipped)
     return failed, skipped
+
+
+def finish(plan: Plan) -> Outcome:
+    """Does what is missing of one plan, as `run` does, and writes no report."""
+    _check_writable(plan.config.out)
+    with at_work(plan.config.out):
+        clean_partial(plan.config.out)
+        return _do(plan, [plan])
 
 
 def _conclude(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,38 +38,65 @@ def run_scale(reader: AnswerReader, record: RunRecord, readout: str) -> ReadingS
     """
     if record.transductive:
         return None
+    answers = {
+        test: said
+        for test in dict.fromkeys([*record.sequence, *record.tests])
+        if (said := _answers(reader, record, test)) is not None
+    }
+    kept = reader.validation_distances(record, len(record.steps) - 1) if readout == "gate" else None
+    return scale_of_answers(answers, record.titles, record.sequence, readout, kept)
+
+
+def scale_of_answers(
+    answers: Mapping[str, Answers],
+    titles: Mapping[str, str],
+    sequence: Sequence[str],
+    readout: str,
+    validation: list[NDArray[np.float32]] | None = None,
+) -> ReadingScale | None:
+    """Returns the scale of a model that has answered test sets.
+
+    Args:
+        answers: Test set -> what all heads said.
+        titles: Name of a dataset -> its name in tables.
+        sequence: The datasets that it learned.
+        readout: How heads become one score, see `ModelFacts.readout`.
+        validation: Of each learned dataset, what the gate says of its validation pictures; None where that
+            is not known: novelty is calibrated on the test pictures.
+
+    Returns:
+        The scale; None where nothing was answered.
+    """
     scores: list[NDArray[np.float64]] = []
     names: list[str] = []
     tests = []
-    for test in dict.fromkeys([*record.sequence, *record.tests]):
-        answers = _answers(reader, record, test)
-        said = None if answers is None else read(answers, readout, None, answers.tau)
-        if answers is not None and said is not None and np.isfinite(said).all() and len(said):
-            title = record.titles[test]
-            scores.append(said)
-            names += [
-                f"{title} {key} (MOS {mos:.4g})" for key, mos in zip(answers.keys, answers.mos, strict=True)
-            ]
+    for test, said in answers.items():
+        found = read(said, readout, None, said.tau)
+        if found is not None and np.isfinite(found).all() and len(found):
+            title = titles.get(test, test)
+            scores.append(found)
+            names += [f"{title} {key} (MOS {mos:.4g})" for key, mos in zip(said.keys, said.mos, strict=True)]
             tests.append(title)
     if not scores:
         return None
     population = f"{plural(len(names), 'test picture')} of {', '.join(tests)}"
-    return scale_of(np.concatenate(scores), names, population, **_limits(reader, record, readout)._asdict())
+    limits = _limits(answers, sequence, validation) if readout == "gate" else _Limits(None, "")
+    return scale_of(np.concatenate(scores), names, population, **limits._asdict())
 
 
 def _answers(reader: AnswerReader, record: RunRecord, test: str) -> Answers | None:
     return reader.answers(record, len(record.steps) - 1, test)
 
 
-def _limits(reader: AnswerReader, record: RunRecord, readout: str) -> _Limits:
-    """Returns the limits of novelty, and on what they were found; none where there is no gate."""
-    if readout != "gate":
-        return _Limits(None, "")
-    if (kept := reader.validation_distances(record, len(record.steps) - 1)) is not None:
-        return _Limits(novelty_limits(kept), _said(kept, "validation picture"))
-    found = [_answers(reader, record, test) for test in record.sequence]
-    distances = [answers.distances for answers in found if answers and answers.distances is not None]
-    if len(distances) < len(record.sequence) or not all(map(len, distances)):
+def _limits(
+    answers: Mapping[str, Answers], sequence: Sequence[str], validation: list[NDArray[np.float32]] | None
+) -> _Limits:
+    """Returns the limits of novelty, and on what they were found; none where a dataset has not answered."""
+    if validation is not None:
+        return _Limits(novelty_limits(validation), _said(validation, "validation picture"))
+    found = [answers.get(test) for test in sequence]
+    distances = [said.distances for said in found if said is not None and said.distances is not None]
+    if len(distances) < len(sequence) or not all(map(len, distances)):
         return _Limits(None, "")
     return _Limits(novelty_limits(distances), _said(distances, "test picture"))
 

@@ -77,7 +77,9 @@ class Worker:
         self.plan, self.facts, self.tick, self.say = plan, facts, tick, say
         self.config: RunConfig = plan.config
         self.device = resolve_device(plan.config.device, number)
-        self._networks = RunNetworks(plan.backbone, plan.config.weights, plan.config.training)
+        self._networks = plan.networks or RunNetworks(
+            plan.backbone, plan.config.weights, plan.config.training
+        )
         self._sources: dict[str, DecodedDataset] = {}
         self._gate_nets: dict[GateNormalisation, FeatureNet] = {}
         self._alive = LivePrefix(self._new_learner, self._experience, say)
@@ -109,7 +111,7 @@ class Worker:
         ):
             match job.kind:
                 case "check":
-                    self.plan.backbone.build(self.config.weights)
+                    self._networks.start()
                 case "gate-net" if job.net:
                     self._gate_net(job.net)
                 case "gate" if job.net:

@@ -21,11 +21,12 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that numbers can depend on."""
+    """Returns the versions that numbers can depend on; what is not installed is left out.
+
+    Extras may be missing, and where results are only read so may PyTorch.
+    """
     found = {"cliqa_bench": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        found[package] = importlib.metadata.version(package)
-    for extra in ("timm", "open_clip_torch"):
+    for package in (*PACKAGES, "timm", "open_clip_torch"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[extra] = importlib.metadata.version(extra)
+            found[package] = importlib.metadata.version(package)
     return found

@@ -198,14 +198,24 @@ def _splits(values: Sequence[float]) -> list[tuple[float, float]]:
 
 def _half(parts: Sequence[tuple[float, float]], power: float = 0.5) -> float:
     """Returns half the length of a 95% interval, or, with a power, the smallest difference it would show."""
-    from scipy.special import stdtrit
-
     total = sum(variance for variance, _ in parts)
     if not total > 0:
         return float(total)
     df = total**2 / sum(variance**2 / df for variance, df in parts if variance)
-    quantiles = stdtrit(df, 0.975) + (stdtrit(df, power) if power != 0.5 else 0.0)
-    return float(quantiles * math.sqrt(total))
+    return (student_quantile(0.975, df) + student_quantile(power, df)) * math.sqrt(total)
+
+
+def student_quantile(p: float, df: float) -> float:
+    """Looks for the quantile of Student's t where its distribution function says p, at least one half."""
+    from scipy.optimize import brentq
+    from scipy.special import stdtr
+
+    if p == 0.5 or math.isnan(df):
+        return df * 0.0
+    end = 1.0
+    while stdtr(df, end) < p:
+        end *= 2
+    return float(brentq(lambda q: stdtr(df, q) - p, 0.0, end, xtol=1e-15, rtol=1e-15))
 
 
 def _fewest(images: Sequence[tuple[float, float]], spread: float, wanted: float) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 
 from cliqa_bench.order_designs import ORDERS, williams
 from cliqa_bench.reports.audit.recomputed_added import Run
+from cliqa_bench.reports.audit.recomputed_intervals import student_quantile
 from cliqa_bench.reports.measure import SUMMARY, is_joint, setting_of
 from cliqa_bench.reports.rows import TidyRow
 from cliqa_bench.reports.tables.all_orders import TRAINED
@@ -275,8 +276,6 @@ _MODELS = ("first", "last", "first and last", "neighbour")
 
 def _shares(values: Values, tasks: int, metric: str) -> dict[str, tuple[float, float]]:
     """Returns the shares, each with half of its interval: the same sums again without each order."""
-    from scipy import stats
-
     table = np.array([[seed[metric] for seed in each] for each in values.values()])  # (N, seeds)
     n = len(table)
     if not np.isfinite(table).all() or table.max() - table.min() <= ALIKE:
@@ -286,7 +285,7 @@ def _shares(values: Values, tasks: int, metric: str) -> dict[str, tuple[float, f
     halves = {}
     for factor in whole:
         error = math.sqrt((n - 1) * statistics.pvariance([one[factor] for one in each])) if each else NAN
-        halves[factor] = error * float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
+        halves[factor] = error * student_quantile(0.5 + LEVEL / 2, n - 1)
     saturated = [model for model in _MODELS if np.linalg.matrix_rank(_indicators(tasks, model)) == n]
     empty = [*saturated, *(["rest of the order"] if "neighbour" in saturated else [])]
     empty += ["seed", "order x seed"] if table.shape[1] == 1 else []

@@ -32,19 +32,21 @@ class Shell(NamedTuple):
     policy: str
 
 
-def shell(scripts: Sequence[Path], templates: Path = TEMPLATES) -> Shell:
+def shell(scripts: Sequence[Path], templates: Path = TEMPLATES, styles: Sequence[Path] = ()) -> Shell:
     """Readies a page.
 
     Args:
         scripts: Files that its script is made of, in this order.
         templates: The folder of its template.
+        styles: Files of its own style, after that of all pages.
     """
     environment = Environment(
         loader=FileSystemLoader([templates, TEMPLATES]), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters.update(plain=render.plain, exact=exact)
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    sheets = (TEMPLATES / "report.css", *styles)
+    style = "".join(path.read_text(encoding="utf-8") for path in sheets)
     parts = "".join(path.read_text(encoding="utf-8") for path in scripts)
     script = f'(async () => {{\n"use strict";\n{parts}}})();\n'
     return Shell(environment, Markup(style), Markup(script), _policy(style, script))

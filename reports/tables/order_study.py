@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from cliqa_bench.order_designs import ORDERS, williams
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.tables.all_orders import OrderStudy
-from cliqa_bench.reports.tables.jackknife import LEVEL
+from cliqa_bench.reports.tables.jackknife import LEVEL, t_quantile
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.types import Floats
 
@@ -225,13 +225,11 @@ def _left_over(far: Floats, fit: _Fit) -> Floats:
 
 def _jackknifed(share: Floats) -> tuple[float, float]:
     """Returns a share, and half of its interval from the shares without each order."""
-    from scipy import stats
-
     n = len(share) - 1
     if n < 3:
         return float(share[0]), math.nan
     error = math.sqrt((n - 1) / n * float(np.sum((share[1:] - share[1:].mean()) ** 2)))
-    return float(share[0]), float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    return float(share[0]), t_quantile((1 + LEVEL) / 2, n - 1) * error
 
 
 # ----------------------------------------------------------------------------- what few orders tell of all
