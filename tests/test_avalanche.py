@@ -76,8 +76,8 @@ def new_learner(name, training=TRAINING, **params):
 # -- names and hyper-parameters ------------------------------------------------------------------------------
 
 
-FIRST = ("ReplayPlugin", "SynapticIntelligencePlugin")
-"""Of each kind one: a plug-in that keeps images, one that keeps weights; a template is the same without."""
+FIRST = ("SynapticIntelligencePlugin",)
+"""One that keeps weights; plug-ins that keep images and templates are slow ones."""
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,7 @@ def test_each_failure_is_named_in_a_line_and_the_exit_code_is_1(failed):
     assert said.count("Traceback") == 1, "of the mistake in a hook alone"
 
 
+@pytest.mark.slow
 def test_the_others_are_finished_and_what_failed_is_named(failed):
     out, *_ = failed
     rows = load(out)

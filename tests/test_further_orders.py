@@ -169,6 +169,7 @@ def test_of_two_shorter_orders_the_one_that_it_goes_on_from_counts(tmp_path: Pat
     assert not any(row.table == "added_dataset" for row in numbers_of(tmp_path / "one").rows)
 
 
+@pytest.mark.slow
 def test_the_table_of_a_dataset_more_and_its_second_path(tmp_path: Path) -> None:
     recorded.record_tsn(tmp_path, ",".join(SHORT), SHORT)
     recorded.record_single(tmp_path, "jl", ",".join(SHORT), sequence=SHORT)

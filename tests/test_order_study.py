@@ -378,6 +378,7 @@ def test_verify_notices_numbers_of_the_study_that_were_changed(tmp_path: Path) -
     assert len(problems) == 4 and all("computed from the answers" in problem for problem in problems)
 
 
+@pytest.mark.slow
 def test_a_report_of_0_1_0_lacks_the_study_and_one_of_today_may_not(tmp_path: Path) -> None:
     recorded.record_tsn(tmp_path)
     for order in EVERY[:FEWEST]:

@@ -193,6 +193,7 @@ def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, quick, c
     assert capsys.readouterr().err.count("it is tried once more") == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_is_tried_once_more_gets_no_process_that_has_worked(tmp_path, quick):
     few, bad = worker_processes.WorkerPool(plan_of, config(tmp_path), {}), some_jobs("die once")[1]
     try:

@@ -285,6 +285,7 @@ def test_every_number_follows_from_a_second_path(out: Path, numbers: Tidy) -> No
         np.testing.assert_allclose(found[:2], [row.value, row.std], rtol=1e-12, atol=1e-12, err_msg=str(row))
 
 
+@pytest.mark.slow
 def test_a_report_has_them_and_verifies(out: Path, numbers: Tidy) -> None:
     write_report(out, ("csv", "md", "tex", "html"), figures=False, beside_published=True)
     report = out / "report"
