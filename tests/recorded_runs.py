@@ -37,6 +37,8 @@ TSN_ROWS = {
 }
 
 
+OF_QUANTILES = 6e-13
+"""How much numbers may differ that are made of quantiles of Student's t; 2.1e-13 seen, with scipy 1.11."""
 LAST_DIGITS = 1.3e-14
 """Relative tolerance of unrounded numbers: three times the largest difference seen (4.3e-15, numpy 1.26)."""
 
@@ -53,7 +55,8 @@ def assert_recorded(made: str, file: Path) -> None:
         "renew it as tests/recorded_runs.py says"
     )
     ours, theirs = ([float(n) for n in _UNROUNDED.findall(text)] for text in (made, expected))
-    np.testing.assert_allclose(ours, theirs, rtol=LAST_DIGITS, err_msg=file.name)
+    rtol = OF_QUANTILES if file.stem in ("table_intervals", "table_power") else LAST_DIGITS
+    np.testing.assert_allclose(ours, theirs, rtol=rtol, err_msg=file.name)
 
 
 def sign(folder: Path) -> None:
