@@ -53,6 +53,11 @@ class Took(NamedTuple):
     cpu_seconds: float
     peak_bytes: float
 
+    @property
+    def peak_gigabytes(self) -> float:
+        """The memory in GB (1e9 bytes)."""
+        return self.peak_bytes / 1e9
+
 
 class AnswerDifference(NamedTuple):
     """How far the answers of two folders of results are apart.

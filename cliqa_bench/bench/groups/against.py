@@ -73,7 +73,7 @@ def _main_job(setting: Conditions, sides: Pair, main: list[str]) -> Iterator[Mea
     what = f"tsn, all orders, on the miniatures, in {setting.precision}, empty cache"
     yield _row(what, took, sides, "cpu_seconds", "s of CPU", worst.line() + _other_packages(sides))
     yield _row(what, took, sides, "seconds", "s", worst.line())
-    yield _row("its memory at the peak", took, sides, "peak_bytes", "bytes")
+    yield _row("its memory at the peak", took, sides, "peak_gigabytes", "GB")
 
 
 def _other_packages(sides: Pair) -> str:
