@@ -148,3 +148,11 @@ def test_the_container_file_is_linted() -> None:
         ["hadolint", "docs/containers/Dockerfile"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_help_waits_neither_for_numpy_nor_for_the_datasets() -> None:
+    program = (
+        "import sys, cliqa_bench.cli.parser; print({'numpy', 'cliqa_bench.benchmarks.base'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -8,7 +8,6 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from cliqa_bench.benchmarks.suites import ORDERS
 from cliqa_bench.cli.data_commands import Add
 from cliqa_bench.config import PRESETS
 from cliqa_bench.errors import UserError, unknown
@@ -21,7 +20,7 @@ NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "strategy": lambda: registry.names("strategies"),
     "backbone": lambda: registry.names("backbones"),
     "test_on": lambda: registry.names("datasets"),
-    "orders": lambda: [*ORDERS, "all", "every", "williams"],
+    "orders": lambda: [*_orders(), "all", "every", "williams"],
     "preset": lambda: PRESETS,
     "precision": lambda: ("fp32", "bf16", "auto"),
     "progress": lambda: ("auto", "plain", "json", "none"),
@@ -29,6 +28,12 @@ NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "device": lambda: ("auto", "cpu", "cuda"),
 }
 """Destination of a flag -> the values that are offered. More is allowed: paths, lists, names of one's own."""
+
+
+def _orders() -> Iterable[str]:
+    from cliqa_bench.order_designs import ORDERS  # numpy with it, which help need not wait for
+
+    return ORDERS
 
 
 def arguments(add: Add) -> None:
