@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cliqa_bench.errors import one_line
@@ -69,22 +69,35 @@ def escape_md(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
+def table_md(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Returns the lines of a Markdown table.
+
+    Args:
+        heads: Titles of the columns.
+        rows: Cells, as they are to be written, see `escape_md`.
+        right: Numbers of the columns that are set flush right.
+    """
+    rule = "".join("---:|" if place in right else "---|" for place in range(len(heads)))
+    return [_line_md(heads), f"|{rule}", *map(_line_md, rows)]
+
+
+def _line_md(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 def markdown(table: Table) -> str:
     """Returns a table as GitHub Markdown; results of future tasks are in italics, as there is no gray."""
     owners = [owner for owner, n in table.spans for _ in range(n)] or [""] * len(table.columns)
     heads = [f"{o} {c}".strip() for o, c in zip(owners, table.columns, strict=True)]
     corner = table.corner if table.labelled else table.corner[1:]
-    lines = [
-        f"**{table.title}.** {escape_md(table.caption)}",
-        "",
-        "| " + " | ".join(map(escape_md, [*corner, *heads])) + " |",
-        "|" + "---|" * len(corner) + "---:|" * len(heads),
-    ]
+    titles, rows = [*map(escape_md, [*corner, *heads])], []
     for section in table.sections:
         for i, (name, values) in enumerate(section.rows):
             label = escape_md(section.label) if i == 0 else ""
             cells = [label, escape_md(name), *map(_markdown_value, values)]
-            lines.append("| " + " | ".join(cells[2 - len(corner) :]) + " |")
+            rows.append(cells[2 - len(corner) :])
+    lines = [f"**{table.title}.** {escape_md(table.caption)}", ""]
+    lines += table_md(titles, rows, right=range(len(corner), len(titles)))
     if any(v.gray for s in table.sections for _, values in s.rows for v in values):
         lines += ["", "Italics: results of future tasks (gray in the LaTeX table)."]
     return "\n".join(lines) + "\n"

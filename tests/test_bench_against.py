@@ -121,7 +121,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], li
 
 
 def measured(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, difference: AnswerDifference
+    folder: Path, monkeypatch: pytest.MonkeyPatch, difference: AnswerDifference | None
 ) -> tuple[list[str], list[Measurement | Failed]]:
     ran: list[str] = []
 
@@ -131,7 +131,8 @@ def measured(
 
     monkeypatch.setattr(against, "installations", lambda other, elsewhere: (OURS, THEIRS))
     monkeypatch.setattr(against, "timed", took)
-    monkeypatch.setattr(against, "compare_answers", lambda one, other: difference)
+    if difference is not None:
+        monkeypatch.setattr(against, "compare_answers", lambda one, other: difference)
     setting = Conditions("cpu", "fp32", 1, 2, folder, against=Path("them"))
     return ran, list(against.measure(setting))
 
@@ -157,6 +158,14 @@ def test_ratios_are_ours_to_theirs_and_stand_beside_the_answers(
         "the main job, everything done", "report: its tables", "data make", "list", "--help",
     ]  # fmt: skip
     assert all(row.ratio == 0.5 for row in others)
+
+
+def test_the_worst_round_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = iter([AnswerDifference(4, 0, 0.25, 0.75), AnswerDifference(4, 1, 0.5, 0.125)])
+    monkeypatch.setattr(against, "compare_answers", lambda one, other: next(rounds))
+    _, (cpu, *_) = measured(tmp_path, monkeypatch, None)
+    assert isinstance(cpu, Measurement)
+    assert "scores differ by 0.5 at most, distances of the gate by 0.75 of" in cpu.note
 
 
 def test_without_answers_in_common_the_main_job_has_no_ratio(

@@ -17,13 +17,13 @@ from test_runner import arguments
 
 from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.prove import _most
 from cliqa_bench.metrics import srcc
 from cliqa_bench.reports.audit.bundle import pack
 from cliqa_bench.reports.leaderboard.entries import read_entry
 from cliqa_bench.reports.leaderboard.proofs import Proof, append_proof, proofs_file, read_proofs
 from cliqa_bench.reports.leaderboard.site import build_site
 from cliqa_bench.reports.report import write_report
+from cliqa_bench.results.answer_difference import most_apart
 from cliqa_bench.results.nodes import file_digest
 from cliqa_bench.results.records import AnswerReader, read_records
 
@@ -180,11 +180,11 @@ def test_a_proof_holds_within_its_tolerance(
 def test_the_largest_difference() -> None:
     one = np.array([[0.5, 0.25], [1.0, np.nan]], np.float32)
     other = np.array([[0.5, 0.5], [-1.0, np.nan]], np.float32)
-    assert _most(one, one, relative=False) == 0
-    assert _most(one, other, relative=False) == 2
-    assert _most(one[:1], other[:1], relative=True) == 0.5
-    assert _most(one, np.zeros_like(one), relative=False) == math.inf, "a NaN on one side is a difference"
-    assert _most(one[:0], other[:0], relative=True) == 0
+    assert most_apart(one, one) == 0
+    assert most_apart(one, other) == 2
+    assert most_apart(one[:1], other[:1], np.abs(other[:1])) == 0.5
+    assert most_apart(one, np.zeros_like(one)) == math.inf, "a NaN on one side is a difference"
+    assert most_apart(one[:0], other[:0], np.abs(other[:0])) == 0
 
 
 # -- from the command line -----------------------------------------------------------------------------------

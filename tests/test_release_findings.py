@@ -144,6 +144,7 @@ def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
         release(evidence(), odd, unscored=absent), ReleaseLimits(), tmp_path, lambda p: b""
     )
     page, text = made.page.read_text(), (tmp_path / "report.md").read_text()
+    assert "\n## Agreement with opinions\n" in text and ">Agreement with opinions</h2>" in page
     assert made.passed and "<script>x" not in page and "&lt;script&gt;x|y" in page and "<b>" not in page
     assert "\\<script\\>x\\|y" in text and "CSIQ was not scored: it is not here." in page
     body = json.loads((tmp_path / "report.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 from cliqa_bench.bench import cpu_time
 from cliqa_bench.bench.process import environment, execute
 from cliqa_bench.errors import UserError
+from cliqa_bench.results.answer_difference import most_apart
 from cliqa_bench.results.nodes import read_answers
+from cliqa_bench.system.versions import PACKAGES
 
-_ASK = """
+_ASK = f"""
 import importlib.metadata as m, json, os, cliqa_bench
-names = ("torch", "torchvision", "avalanche-lib", "numpy", "scipy", "scikit-learn", "pillow")
-versions = {name: m.version(name) for name in names}
+versions = {{name: m.version(name) for name in {PACKAGES}}}
 print(json.dumps([cliqa_bench.__version__, os.path.realpath(cliqa_bench.__file__), versions]))
 """
 
@@ -164,13 +166,6 @@ def compare_answers(ours: Path, theirs: Path) -> AnswerDifference:
 
 def _apart(one: NDArray[Any] | None, other: NDArray[Any] | None, relative: bool) -> float:
     """Returns the largest difference of two arrays; inf where only one is there or their shapes differ."""
-    if one is None and other is None:
-        return 0.0
     if one is None or other is None or one.shape != other.shape:
-        return float("inf")
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    size = np.maximum(np.abs(a), np.abs(b)) if relative else np.ones_like(a)
-    both_nan = np.isnan(a) & np.isnan(b)
-    with np.errstate(invalid="ignore"):
-        apart = np.where((a == b) | both_nan, 0.0, np.abs(a - b) / np.where(size > 0, size, 1.0))
-    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
+        return 0.0 if one is other is None else math.inf
+    return most_apart(one, other, np.maximum(np.abs(one), np.abs(other)) if relative else None)

@@ -24,7 +24,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.extensions.user_traceback import format_error
 from cliqa_bench.paths import user_path
 from cliqa_bench.progress import bar
-from cliqa_bench.results.nodes import write_json, write_text
+from cliqa_bench.results.nodes import without_nan, write_json, write_text
 from cliqa_bench.settings.resolve import chosen_precision
 from cliqa_bench.system.compute import resolve_device
 from cliqa_bench.system.hardware import cores, cpu_model, memory_bytes
@@ -53,20 +53,11 @@ class Results:
             UserError: If the folder cannot be written.
         """
         found = [
-            _plain(asdict(row) | {"value": row.value, "ratio": row.ratio, "reached": row.reached})
+            without_nan(asdict(row) | {"value": row.value, "ratio": row.ratio, "reached": row.reached})
             for row in self.rows
         ]
         write_json(out / "bench.json", {**self.about, "rows": found, "failed": self.failed})
         write_text(out / "bench.md", table.markdown(self.rows, self.about, self.failed))
-
-
-def _plain(value: Any) -> Any:
-    """Turns what JSON cannot say, nan and infinities, into null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def bench(groups: Sequence[str], setting: Conditions, out: Path, command: str) -> int:

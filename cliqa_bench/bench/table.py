@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cliqa_bench.bench.measurement import Measurement
-from cliqa_bench.reports.render import escape_md
+from cliqa_bench.reports.render import escape_md, table_md
 from cliqa_bench.terminal import text_table
 
 HEADS = ("row", "what", "ours", "reference", "ours / reference", "reach", "reached")
@@ -64,9 +64,7 @@ def markdown(rows: Sequence[Measurement], about: Mapping[str, Any], failed: Mapp
         f"scoring in {setting['precision']}, {setting['threads']} threads, {setting['repeats']} repeats: "
         "medians, with the least and the greatest in brackets.",
         "",
-        "| " + " | ".join(HEADS) + " |",
-        "|---|---|---:|---:|---:|---:|---|",
-        *("| " + " | ".join(map(escape_md, cells(row))) + " |" for row in rows),
+        *table_md(HEADS, [[*map(escape_md, cells(row))] for row in rows], right=range(2, len(HEADS) - 1)),
     ]
     lines += [f"\n`{name}` failed: {escape_md(reason)}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.jobs import Job, jobs_of, processes
@@ -26,6 +25,7 @@ from cliqa_bench.progress import say
 from cliqa_bench.reports.audit.bundle import unpacked
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.leaderboard.proofs import Proof, append_proof
+from cliqa_bench.results.answer_difference import most_apart
 from cliqa_bench.results.nodes import file_digest, read_answers, read_json
 from cliqa_bench.results.records import RunRecord, read_records
 from cliqa_bench.seeds import rng_for
@@ -214,14 +214,6 @@ def _difference(folder: Path, plan: Plan, record: RunRecord, node: str, name: st
                 raise UserError(f"the bundle's test set {test} is not the one here: its {about} differ")
         if theirs[name].shape != ours[name].shape:
             return math.inf
-        most = max(most, _most(theirs[name], ours[name], relative=name == "distances"))
+        size = np.abs(ours[name]) if name == "distances" else None
+        most = max(most, most_apart(theirs[name], ours[name], size))
     return most
-
-
-def _most(theirs: NDArray[Any], ours: NDArray[Any], relative: bool) -> float:
-    apart = np.abs(theirs.astype(np.float64) - ours)
-    if relative:
-        apart /= np.maximum(np.abs(ours), np.finfo(np.float32).tiny)
-    # a NaN on one side is a difference, on both it is none
-    apart[np.isnan(theirs) & np.isnan(ours)] = 0
-    return float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0))

@@ -137,6 +137,15 @@ def write_json(path: Path, value: Json, lasting: bool = True) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", lasting)
 
 
+def without_nan(value: Any) -> Any:
+    """Turns what JSON cannot say, NaN and infinities, into null, in lists and dictionaries too."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def csv_cell(value: object) -> object:
     """Returns what a CSV file holds for a value: a name that a spreadsheet would compute begins with "'".
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cliqa_bench._version import __version__
 from cliqa_bench.reports.certificate.bound import SLACK
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
 from cliqa_bench.reports.certificate.findings import SetFindings, SrccInterval
 from cliqa_bench.reports.certificate.verdict import ReleaseCheck
-from cliqa_bench.reports.render import escape_md, number
+from cliqa_bench.reports.render import escape_md, number, table_md
 
 FORMULA = "|change| ≤ mean over stages s of n_s · |h − o_s|"
 """The bound, in one line."""
@@ -47,7 +47,7 @@ def certificate_text(
             ],
         ),
         "",
-        "## SrccInterval with opinions",
+        "## Agreement with opinions",
         "SRCC on the test sets, before and after, with 95 % intervals; those of the change are paired.",
         "",
         *_table(
@@ -138,9 +138,5 @@ def _moved(sets: Sequence[SetFindings]) -> list[str]:
     return [*lines, ""]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(heads) + " |",
-        "|" + "---|" * len(heads),
-        *("| " + " | ".join(map(escape_md, row)) + " |" for row in rows),
-    ]
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return table_md(heads, [[*map(escape_md, row)] for row in rows])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from cliqa_bench.reports.certificate.certificate_text import certificate_text
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
 from cliqa_bench.reports.certificate.findings import SetFindings, findings_of
 from cliqa_bench.reports.certificate.verdict import ReleaseCheck, ReleaseLimits, checks_of
-from cliqa_bench.results.nodes import write_json, write_text
+from cliqa_bench.results.nodes import without_nan, write_json, write_text
 
 FORMAT = 1
 """Of the JSON file; raised when a field changes its meaning."""
@@ -86,7 +85,7 @@ def certificate_json(
         "facts": release.facts,
         "command": release.command,
     }
-    plain: dict[str, Any] = _without_nan(body)
+    plain: dict[str, Any] = without_nan(body)
     return plain
 
 
@@ -118,11 +117,3 @@ def _set_json(one: SetFindings) -> dict[str, Any]:
         "moved": [moved._asdict() for moved in one.moved],
         "pictures": [dict(zip(names, row, strict=True)) for row in columns],
     }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
