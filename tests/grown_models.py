@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,44 +12,24 @@ import pytest
 from PIL import Image
 
 from cliqa_bench.cli.parser import main
-from cliqa_bench.execution.adding import add_task
-from cliqa_bench.execution.adding.pictures_of_tests import SetPictures
-from cliqa_bench.execution.adding.two_scorings import ProcessScores, ScoringTask, score_sets
+from cliqa_bench.execution.adding import two_scorings
+from cliqa_bench.execution.adding.two_scorings import ProcessScores, ScoringTask
 from cliqa_bench.extensions import registry
-from cliqa_bench.results.nodes import file_digest
 
 TINY = ("crop=24", "resize=48", "warmup_batch=4", "batch=4", "warmup_epochs=1", "epochs=1")
 
 
-class Here:
-    """Stands for a process that scores: does its work in this one, and starts none.
-
-    Args:
-        model: A model file.
-        tests: The test sets.
-        device: Where to score.
-    """
-
-    def __init__(self, model: Path, tests: Sequence[SetPictures], device: str | None, *more: Any) -> None:
-        paths = [test.paths for test in tests]
-        self._asked = ScoringTask(model, file_digest(model), paths, device, None, 1)
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def result(self) -> ProcessScores:
-        """See `RunningScoring`."""
-        return score_sets(self._asked)
+@contextmanager
+def here(function: Callable[[ScoringTask], ProcessScores], asked: ScoringTask) -> Iterator[Any]:
+    """Stands for `system.processes.call`: does the work in this process, and starts none."""
+    yield lambda: function(asked._replace(threads=1))
 
 
 @contextmanager
 def in_this_process() -> Iterator[None]:
     """Scores in this process, for pictures that are not worth starting two."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(add_task, "start_scoring", Here)
+        patch.setattr(two_scorings, "call", here)
         yield
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.system.processes import processes
+from cliqa_bench.system.processes import call, processes
 
 STOPPED = """
 import os, signal, time
@@ -102,3 +102,25 @@ def test_they_end_with_who_started_them(tmp_path) -> None:
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in pids)
+
+
+def test_a_call_has_a_process_of_its_own_and_raises_what_is_raised_there() -> None:
+    with call(int, "x") as wait, pytest.raises(ValueError, match="invalid literal"):
+        wait()
+    with call(abs, -3) as three, call(abs, -4) as four:
+        assert (four(), three()) == (4, 3)
+    with call(os._exit, 9) as killed, pytest.raises(UserError, match="a process was killed"):
+        killed()
+    with call(_process, 0) as process:
+        assert process() != os.getpid()
+
+
+def test_a_call_ends_with_its_block() -> None:
+    began = time.monotonic()
+    with call(time.sleep, 60):
+        pass
+    assert time.monotonic() - began < 50
+
+
+def _process(number: int) -> int:
+    return os.getpid()

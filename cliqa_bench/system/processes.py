@@ -180,6 +180,27 @@ def _apply(pipe: Connection) -> None:
 
 
 @contextmanager
+def call(function: Callable[[Item], Returned], item: Item) -> Iterator[Callable[[], Returned]]:
+    """Runs a function in a process of its own, which ends with the block.
+
+    Args:
+        function: A function of a module.
+        item: What it is called with.
+
+    Yields:
+        What waits for the outcome. It raises what the function did, or a `UserError` if the process was killed.
+    """
+    with block_signals():
+        child = Child(_apply)
+    try:
+        with _told_if_killed():
+            child.pipe.send((function, item))
+        yield lambda: _received(child.pipe)
+    finally:
+        child.end()
+
+
+@contextmanager
 def processes(number: int) -> Iterator[Processes]:
     """Starts processes, and ends them at once: what they do must not need a farewell.
 

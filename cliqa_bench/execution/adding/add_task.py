@@ -101,7 +101,7 @@ def _add(asked: AddRequest, learned: Learned) -> Certificate:
         part = train_task(plan)
         write_model(GrownModel(file, part), draft)
         with start_scoring(draft, *how) as new:
-            scored = (old.result(), new.result())
+            scored = (old(), new())
     answers = _answers(file, tests, scored[1].sets)
     write_model(GrownModel(file, part, answers), final)
     release = _evidence(asked, file, part, (draft, final), tests, absent, scored)

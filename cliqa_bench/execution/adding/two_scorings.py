@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import traceback
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +16,7 @@ from cliqa_bench.execution.adding.pictures_of_tests import SetPictures
 from cliqa_bench.execution.loaded_model import LoadedModel, load
 from cliqa_bench.results.nodes import file_digest
 from cliqa_bench.system.hardware import cores
-from cliqa_bench.system.processes import Child
-from cliqa_bench.system.signals import block_signals
+from cliqa_bench.system.processes import call
 from cliqa_bench.types import Floats
 
 
@@ -68,52 +66,10 @@ class ProcessScores(NamedTuple):
     sets: list[SetScores]
 
 
-class RunningScoring:
-    """A process that scores test sets with a model file; it ends with the block that it is used in.
-
-    Args:
-        asked: What it is to score.
-    """
-
-    def __init__(self, asked: ScoringTask) -> None:
-        with block_signals():
-            self._child = Child(_serve_scores, asked)
-
-    def __enter__(self) -> RunningScoring:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._child.end()
-
-    def result(self) -> ProcessScores:
-        """Waits for what it finds.
-
-        Raises:
-            UserError: If a picture cannot be scored, the file changes meanwhile, or the process is killed.
-        """
-        try:
-            found = self._child.pipe.recv()
-        except (EOFError, ConnectionError) as error:
-            raise UserError("a process was killed (memory?); run the same command again") from error
-        if isinstance(found, Exception):
-            raise found
-        assert isinstance(found, ProcessScores)
-        return found
-
-
-def _serve_scores(pipe: Connection, asked: ScoringTask) -> None:
-    try:
-        found: ProcessScores | Exception = score_sets(asked)
-    except Exception as error:
-        error.add_note(traceback.format_exc())
-        found = error
-    pipe.send(found)
-
-
 def start_scoring(
     model: Path, tests: Sequence[SetPictures], device: str | None, max_megapixels: float | None
-) -> RunningScoring:
-    """Starts to score test sets with a model file, in a process of its own.
+) -> AbstractContextManager[Callable[[], ProcessScores]]:
+    """Starts to score test sets with a model file, in a process of its own that ends with the block.
 
     Args:
         model: The file.
@@ -121,9 +77,13 @@ def start_scoring(
             whichever sets are there.
         device: As in `load`.
         max_megapixels: As in `load`.
+
+    Returns:
+        A context manager; it gives what waits for the scores.
     """
     paths, threads = [test.paths for test in tests], max(1, cores() // 2)
-    return RunningScoring(ScoringTask(model, file_digest(model), paths, device, max_megapixels, threads))
+    asked = ScoringTask(model, file_digest(model), paths, device, max_megapixels, threads)
+    return call(score_sets, asked)
 
 
 def score_sets(asked: ScoringTask) -> ProcessScores:
