@@ -92,15 +92,12 @@ def remove_dataset(args: Namespace, command: str) -> int:
 
     from cliqa_bench.execution.adding.shrunk import remove_task
     from cliqa_bench.execution.loaded_model import open_learned
-    from cliqa_bench.execution.model_file import LearnedFile, write_model
+    from cliqa_bench.execution.model_file import as_file
 
     learned = open_learned(user_path(args["from"] or "runs"), args.run)
     with tempfile.TemporaryDirectory(prefix="cliqa-remove-") as folder:
-        if not isinstance(learned, LearnedFile):
-            path = Path(folder) / "model.safetensors"
-            write_model(learned, path)
-            learned = LearnedFile(path)
-        removed = remove_task(learned, args.dataset, out)
+        file = as_file(learned, Path(folder) / "model.safetensors")
+        removed = remove_task(file, args.dataset, out)
     print(f"{out}: {out.stat().st_size:,} bytes, SHA-256 {removed.file}")
     if removed.expected:
         same = removed.file == removed.expected

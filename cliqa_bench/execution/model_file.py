@@ -405,6 +405,22 @@ def _is_scale(part: Mapping[str, Tensor], facts: ModelFacts) -> bool:
     )
 
 
+def as_file(learned: Learned, path: Path) -> LearnedFile:
+    """Returns a model as a file: itself if it is one, else one that is written.
+
+    Args:
+        learned: The model.
+        path: Where it is written.
+
+    Raises:
+        UserError: See `write_model`.
+    """
+    if isinstance(learned, LearnedFile):
+        return learned
+    write_model(learned, path)
+    return LearnedFile(path)
+
+
 def _digest(data: bytes, header: Mapping[str, Json]) -> str:
     """Returns the hash of a model file.
 

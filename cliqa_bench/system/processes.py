@@ -188,7 +188,8 @@ def call(function: Callable[[Item], Returned], item: Item) -> Iterator[Callable[
         item: What it is called with.
 
     Yields:
-        What waits for the outcome. It raises what the function did, or a `UserError` if the process was killed.
+        What waits for the outcome; it raises what the function did, and a `UserError` if the process was
+        killed.
     """
     with block_signals():
         child = Child(_apply)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cliqa_bench.errors import UserError, join_names
-from cliqa_bench.execution.adding.addable import addable
+from cliqa_bench.execution.adding.addable import check_addable
 from cliqa_bench.execution.adding.grown import GrownModel, TaskPart
 from cliqa_bench.execution.adding.pictures_of_tests import (
     AbsentTests,
@@ -25,7 +25,7 @@ from cliqa_bench.execution.adding.train_task import TrainingRequest, new_materia
 from cliqa_bench.execution.adding.two_scorings import ProcessScores, SetScores, start_scoring
 from cliqa_bench.execution.learned import Learned, LearnedRun
 from cliqa_bench.execution.loaded_model import open_learned
-from cliqa_bench.execution.model_file import LearnedFile, write_model
+from cliqa_bench.execution.model_file import LearnedFile, as_file, write_model
 from cliqa_bench.progress import say
 from cliqa_bench.reports.certificate.evidence import ModelSeen, ReleaseEvidence, SetEvidence, UnscoredSet
 from cliqa_bench.reports.certificate.verdict import ReleaseLimits
@@ -81,14 +81,14 @@ def add_dataset(asked: AddRequest) -> Certificate:
             fails.
     """
     learned = open_learned(asked.source, asked.run)
-    addable(learned)
+    check_addable(learned)
     asked = _with_what_the_run_knows(asked, learned)
     with _no_trace_of_refusals(asked.work):
         return _add(asked, learned)
 
 
 def _add(asked: AddRequest, learned: Learned) -> Certificate:
-    file = _as_file(learned, asked.work)
+    file = as_file(learned, asked.work / "old.safetensors")
     plan = plan_task(file, asked.training, asked.work, asked.command)
     tests, absent = find_old_tests(file, asked.training.data, asked.tables)
     _refuse_limits(asked.limits, absent)
@@ -133,14 +133,6 @@ def _with_what_the_run_knows(asked: AddRequest, learned: Learned) -> AddRequest:
     data = asked.training.data or config.get("data")
     tables = [*(config.get("tables") or ()), *asked.tables]
     return replace(asked, training=replace(asked.training, data=data), tables=tables)
-
-
-def _as_file(learned: Learned, work: Path) -> LearnedFile:
-    if isinstance(learned, LearnedFile):
-        return learned
-    file = work / "old.safetensors"
-    write_model(learned, file)
-    return LearnedFile(file)
 
 
 def _refuse_limits(limits: ReleaseLimits, absent: Sequence[AbsentTests]) -> None:

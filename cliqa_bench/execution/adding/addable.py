@@ -5,11 +5,10 @@ from __future__ import annotations
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.learned import Learned
 from cliqa_bench.settings.choice import load_strategy, refuse_foreign_code
-from cliqa_bench.strategies.base import Strategy
 
 
-def addable(learned: Learned) -> Strategy:
-    """Returns the strategy that trains a further task of a model.
+def check_addable(learned: Learned) -> None:
+    """Makes sure that a model can learn a further task and stay as it is.
 
     Args:
         learned: The model.
@@ -27,7 +26,6 @@ def addable(learned: Learned) -> Strategy:
             "so its heads are not independent; add works for tsn, whose tasks depend on nothing earlier"
         )
     refuse_other_readouts(learned, "cannot be added to")
-    return strategy
 
 
 def refuse_other_readouts(learned: Learned, what: str) -> None:

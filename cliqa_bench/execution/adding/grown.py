@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.execution.learned import Learned, ModelFacts, agreement
+from cliqa_bench.execution.adding.remade import RemadeModel
 from cliqa_bench.execution.model_file import LearnedFile
-from cliqa_bench.execution.run_scale import scale_of_answers
 from cliqa_bench.models.quality import QualityModel
-from cliqa_bench.models.reading_scale import ReadingScale
 from cliqa_bench.types import Answers, Json
 
 
@@ -42,11 +38,11 @@ class TaskPart:
     facts: dict[str, Json]
 
 
-class GrownModel(Learned):
+class GrownModel(RemadeModel):
     """A model that has learned one more task; nothing of the old one changes.
 
     Args:
-        old: The model before, see `addable.addable`.
+        old: The model before, see `addable.check_addable`.
         part: The new task.
         answers: Test set -> what all heads said; None for what the old ones said.
     """
@@ -54,28 +50,26 @@ class GrownModel(Learned):
     def __init__(
         self, old: LearnedFile, part: TaskPart, answers: Mapping[str, Answers] | None = None
     ) -> None:
-        self.old, self.part = old, part
-        self.name, self.parts, self.networks = f"{old.name} with {part.name}", old.parts, old.networks
-        self._node = str(len(old.nodes))
-        self._answers = old.answers() if answers is None else dict(answers)
-        facts = old.facts
-        self.facts = replace(
+        self.part, self._node, facts = part, str(len(old.nodes)), old.facts
+        facts = replace(
             facts,
             sequence=[*facts.sequence, part.name],
             titles={**facts.titles, part.name: part.title},
             heads=[*facts.heads, (self._node, 0)],
             generated=facts.generated or bool(part.facts.get("generated")),
-            reading={},
             added={**part.facts, "before": old.header, "file": old.digest},
+        )
+        super().__init__(
+            old, f"{old.name} with {part.name}", facts, old.answers() if answers is None else answers
         )
 
     def state(self, node: str) -> dict[str, Tensor]:
         """See the base class."""
-        return self.part.state if node == self._node else self.old.state(node)
+        return self.part.state if node == self._node else super().state(node)
 
     def remembered(self, node: str) -> dict[str, Tensor]:
         """See the base class."""
-        return {} if node == self._node else self.old.remembered(node)
+        return {} if node == self._node else super().remembered(node)
 
     def model(self, node: str) -> QualityModel:
         """See the base class."""
@@ -93,33 +87,11 @@ class GrownModel(Learned):
         """See the base class."""
         return [] if self.part.validation is None else [*self.old.validation(), self.part.validation]
 
-    def gate_net(self, device: torch.device) -> FeatureNet:
-        """See the base class."""
-        return self.old.gate_net(device)
-
-    def answers(self) -> dict[str, Answers]:
-        """See the base class."""
-        return self._answers
-
-    def reading_scale(self) -> ReadingScale | None:
-        """See the base class; its population are the test pictures that all heads have answered."""
-        return scale_of_all(self._answers, self.facts)
-
     def earlier(self) -> dict[str, Tensor]:
         """See the base class: the scale of the old model, which `remove` writes again."""
         place = f"earlier.{len(self.old.facts.sequence)}."
         kept = {name: t for name, t in self.old.tensors.items() if name.startswith("earlier.")}
         return kept | {place + n: t for n, t in self.old.tensors.items() if n.startswith("reading.")}
-
-    def measured(self) -> ModelFacts:
-        """See the base class."""
-        return replace(self.facts, srcc=agreement(self._answers, self.facts))
-
-
-def scale_of_all(answers: Mapping[str, Answers], facts: ModelFacts) -> ReadingScale | None:
-    """Returns the scale of a model, from the answers to those test sets that every head has answered."""
-    full = {test: said for test, said in answers.items() if said.scores.shape[1] == len(facts.heads)}
-    return scale_of_answers(full, facts.titles, facts.sequence, facts.readout)
 
 
 def part_of(file: LearnedFile, place: int, facts: Mapping[str, Json]) -> TaskPart:

@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.execution.adding.addable import refuse_other_readouts
-from cliqa_bench.execution.adding.grown import GrownModel, part_of, scale_of_all
+from cliqa_bench.execution.adding.grown import GrownModel, part_of
+from cliqa_bench.execution.adding.remade import RemadeModel
 from cliqa_bench.execution.carried_answers import answer_tensors, answers_of, trimmed
-from cliqa_bench.execution.learned import Learned, ModelFacts, agreement
+from cliqa_bench.execution.learned import Learned
 from cliqa_bench.execution.model_file import LearnedFile, write_model, write_parts
 from cliqa_bench.models.quality import QualityModel
-from cliqa_bench.models.reading_scale import ReadingScale
 from cliqa_bench.results.nodes import file_digest
-from cliqa_bench.types import Answers, Json
+from cliqa_bench.types import Json
 
 _OF_TASKS = ("train", "strategy", "centroids", "scales", "validation")
 """Parts of a model file that are numbered by task, see `model_file`."""
@@ -174,7 +172,7 @@ def _added_again(base: LearnedFile, file: LearnedFile, one: Ancestor, without: i
     return GrownModel(base, part_of(file, one.tasks - 1, one.last), answers)
 
 
-class ShrunkModel(Learned):
+class ShrunkModel(RemadeModel):
     """A model without one of its tasks.
 
     Args:
@@ -183,30 +181,23 @@ class ShrunkModel(Learned):
     """
 
     def __init__(self, old: LearnedFile, place: int) -> None:
-        self.old, gone = old, old.facts.sequence[place]
-        self.name, self.parts, self.networks = f"{old.name} without {gone}", old.parts, old.networks
-        self._kept = [task for task in range(len(old.facts.sequence)) if task != place]
-        self._answers = {
-            test: answers_of(trimmed(answer_tensors(said), self._kept), old.tau)
-            for test, said in old.answers().items()
-            if test != gone
-        }
-        self.facts = replace(
+        gone, self._kept = (
+            old.facts.sequence[place],
+            [t for t in range(len(old.facts.sequence)) if t != place],
+        )
+        facts = replace(
             old.facts,
             sequence=[old.facts.sequence[task] for task in self._kept],
             titles={name: title for name, title in old.facts.titles.items() if name != gone},
             heads=[old.facts.heads[task] for task in self._kept],
-            reading={},
             added={},
         )
-
-    def state(self, node: str) -> dict[str, Tensor]:
-        """See the base class."""
-        return self.old.state(node)
-
-    def remembered(self, node: str) -> dict[str, Tensor]:
-        """See the base class."""
-        return self.old.remembered(node)
+        answers = {
+            test: answers_of(trimmed(answer_tensors(said), self._kept), old.tau)
+            for test, said in old.answers().items()
+            if test != gone
+        }
+        super().__init__(old, f"{old.name} without {gone}", facts, answers)
 
     def model(self, node: str) -> QualityModel:
         """See the base class."""
@@ -226,19 +217,3 @@ class ShrunkModel(Learned):
         """See the base class."""
         every = self.old.validation()
         return [every[task] for task in self._kept] if every else []
-
-    def gate_net(self, device: torch.device) -> FeatureNet:
-        """See the base class."""
-        return self.old.gate_net(device)
-
-    def answers(self) -> dict[str, Answers]:
-        """See the base class."""
-        return self._answers
-
-    def reading_scale(self) -> ReadingScale | None:
-        """See the base class."""
-        return scale_of_all(self._answers, self.facts)
-
-    def measured(self) -> ModelFacts:
-        """See the base class."""
-        return replace(self.facts, srcc=agreement(self._answers, self.facts))

@@ -8,7 +8,6 @@ from typing import Any
 
 from cliqa_bench.benchmarks.labelled import LabelledDataset, say_notes
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.adding.addable import addable
 from cliqa_bench.execution.adding.grown import TaskPart
 from cliqa_bench.execution.model_file import LearnedFile
 from cliqa_bench.execution.plan import Plan
@@ -47,15 +46,14 @@ def plan_task(file: LearnedFile, asked: TrainingRequest, work: Path, command: st
     """Lays out the training of one more task; its protocol, seed and split are those of the model.
 
     Args:
-        file: The model.
+        file: The model; see `addable.check_addable`.
         asked: What to learn.
         work: Folder of the results.
         command: The command line that would do it again.
 
     Raises:
-        UserError: If the model cannot be added to, or if the dataset is missing, broken or learned already.
+        UserError: If the dataset is missing, broken, or learned already.
     """
-    addable(file)
     config = resolve(_settings(file, asked, work))
     names = [name for order in config.orders.values() for name in order]
     if len(names) != 1:
