@@ -13,7 +13,7 @@ from cliqa_bench._version import __version__
 from cliqa_bench.reports.certificate.bound import SLACK
 from cliqa_bench.reports.certificate.certificate_text import notes_of, spoken
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
-from cliqa_bench.reports.certificate.findings import Moved, SetFindings
+from cliqa_bench.reports.certificate.findings import Moved, SetFindings, of_added
 from cliqa_bench.reports.certificate.points_chart import PointSeries, points_chart, swatch
 from cliqa_bench.reports.certificate.verdict import ReleaseCheck
 from cliqa_bench.reports.page.shell import TEMPLATES, shell
@@ -72,14 +72,14 @@ def certificate_page(
         script=page.script,
         policy=page.policy,
         release=release,
-        new=next(one for one in sets if one.evidence.added),
+        new=of_added(sets),
         sets=sets,
         checks=checks,
         passed=passed,
         notes=notes_of(release, sets),
         slack=SLACK,
         bounds=_bounds(sets),
-        opinions=_opinions(next(one for one in sets if one.evidence.added)),
+        opinions=_opinions(of_added(sets)),
         moved=[(one, [_shown(one, moved, picture) for moved in one.moved]) for one in sets],
         version=__version__,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from cliqa_bench._version import __version__
 from cliqa_bench.reports.certificate.bound import SLACK
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
-from cliqa_bench.reports.certificate.findings import SetFindings, SrccInterval
+from cliqa_bench.reports.certificate.findings import SetFindings, SrccInterval, of_added
 from cliqa_bench.reports.certificate.verdict import ReleaseCheck
 from cliqa_bench.reports.render import escape_md, number, table_md
 
@@ -31,7 +31,7 @@ def certificate_text(
         checks: What the release was held to.
         passed: Whether all of it holds.
     """
-    new = next(one.evidence for one in sets if one.evidence.added)
+    new = of_added(sets).evidence
     lines = [
         f"# {escape_md(new.title)} added to {escape_md(', '.join(release.learned))}: "
         + ("pass" if passed else "FAIL"),

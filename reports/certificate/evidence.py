@@ -13,17 +13,32 @@ from cliqa_bench.types import Floats
 
 
 @dataclass(frozen=True)
-class SetEvidence:
-    """The n test pictures of a dataset, scored by both models.
+class SetPictures:
+    """The test images of a dataset.
 
     Attributes:
         name: The dataset.
         title: Its name in tables.
-        added: Whether it is the dataset that was added.
-        keys: (n,) names of the pictures.
+        keys: (n,) names of the images.
         mos: (n,) opinion scores, higher is better.
-        contents: (n,) int64, one number for all pictures of a reference.
+        contents: (n,) int64, one number for all images of a reference.
         paths: Where they are.
+    """
+
+    name: str
+    title: str
+    keys: NDArray[np.str_]
+    mos: Floats
+    contents: NDArray[np.int64]
+    paths: list[Path]
+
+
+@dataclass(frozen=True)
+class SetEvidence(SetPictures):
+    """The n test images of a dataset, scored by both models.
+
+    Attributes:
+        added: Whether it is the dataset that was added.
         before: (n,) scores of the old model, from one process.
         after: (n,) scores of the new model, from another process.
         old_heads: (n, tasks) float32, what the old model's heads said; nan of a head without weight.
@@ -31,13 +46,7 @@ class SetEvidence:
         distances: (n, tasks + 1, stages) to the nearest centroid of each task, the new one last.
     """
 
-    name: str
-    title: str
     added: bool
-    keys: NDArray[np.str_]
-    mos: Floats
-    contents: NDArray[np.int64]
-    paths: list[Path]
     before: Floats
     after: Floats
     old_heads: NDArray[np.float32]

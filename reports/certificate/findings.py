@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,6 +97,11 @@ class SetFindings:
         if not above.any():
             return math.nan
         return float(np.median(self.real[above] / self.bound.bound[above]))
+
+
+def of_added(sets: Sequence[SetFindings]) -> SetFindings:
+    """Returns what follows for the test set of the dataset that was added."""
+    return next(one for one in sets if one.evidence.added)
 
 
 def findings_of(evidence: SetEvidence, tau: float) -> SetFindings:

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from cliqa_bench.reports.certificate.evidence import ReleaseEvidence
-from cliqa_bench.reports.certificate.findings import SetFindings
+from cliqa_bench.reports.certificate.findings import SetFindings, of_added
 
 
 class ReleaseLimits(NamedTuple):
@@ -77,7 +77,7 @@ def _asked(release: ReleaseEvidence, sets: list[SetFindings], limits: ReleaseLim
         moves = {one.evidence.title: float(one.real.max(initial=0.0)) for one in old}
         found.append(_largest("the score of an old test picture moves", moves, limits.max_change, lacking))
     if limits.min_srcc is not None:
-        value = next(one.after.value for one in sets if one.evidence.added)
+        value = of_added(sets).after.value
         found.append(
             ReleaseCheck(
                 f"SRCC on the new test set is at least {limits.min_srcc:g}",

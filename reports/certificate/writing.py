@@ -57,7 +57,7 @@ def write_certificate(
     sets = [findings_of(one, release.tau) for one in release.sets]
     checks = checks_of(release, sets, limits)
     certificate = Certificate(checks, folder / "report.html")
-    body = certificate_json(release, limits, sets, checks)
+    body = certificate_json(release, limits, sets, certificate)
     write_json(folder / "report.json", body)
     write_text(folder / "report.md", certificate_text(release, sets, checks, certificate.passed))
     page = certificate_page(release, sets, checks, certificate.passed, picture)
@@ -66,14 +66,14 @@ def write_certificate(
 
 
 def certificate_json(
-    release: ReleaseEvidence, limits: ReleaseLimits, sets: list[SetFindings], checks: list[ReleaseCheck]
+    release: ReleaseEvidence, limits: ReleaseLimits, sets: list[SetFindings], certificate: Certificate
 ) -> dict[str, Any]:
     """Returns all of a certificate, numbers unrounded, nan as null."""
     body = {
         "format": FORMAT,
         "version": __version__,
-        "passed": all(check.holds for check in checks),
-        "checks": [check._asdict() for check in checks],
+        "passed": certificate.passed,
+        "checks": [check._asdict() for check in certificate.checks],
         "limits": limits._asdict(),
         "old": release.old._asdict(),
         "new": release.new._asdict() | {"released_sha256": release.released[0]},

@@ -14,12 +14,7 @@ import torch
 from cliqa_bench.errors import UserError, join_names
 from cliqa_bench.execution.adding.addable import check_addable
 from cliqa_bench.execution.adding.grown import GrownModel, TaskPart
-from cliqa_bench.execution.adding.pictures_of_tests import (
-    AbsentTests,
-    SetPictures,
-    find_old_tests,
-    pictures_of,
-)
+from cliqa_bench.execution.adding.pictures_of_tests import AbsentTests, find_old_tests, pictures_of
 from cliqa_bench.execution.adding.release_pictures import small_picture
 from cliqa_bench.execution.adding.train_task import TrainingRequest, new_material, plan_task, train_task
 from cliqa_bench.execution.adding.two_scorings import ProcessScores, SetScores, start_scoring
@@ -27,7 +22,13 @@ from cliqa_bench.execution.learned import Learned, LearnedRun
 from cliqa_bench.execution.loaded_model import open_learned
 from cliqa_bench.execution.model_file import LearnedFile, as_file, write_model
 from cliqa_bench.progress import say
-from cliqa_bench.reports.certificate.evidence import ModelSeen, ReleaseEvidence, SetEvidence, UnscoredSet
+from cliqa_bench.reports.certificate.evidence import (
+    ModelSeen,
+    ReleaseEvidence,
+    SetEvidence,
+    SetPictures,
+    UnscoredSet,
+)
 from cliqa_bench.reports.certificate.verdict import ReleaseLimits
 from cliqa_bench.reports.certificate.writing import Certificate, write_certificate
 from cliqa_bench.system.disk import writing
@@ -222,13 +223,8 @@ def _evidence(
 def _set_evidence(test: SetPictures, old: SetScores, new: SetScores, added: bool) -> SetEvidence:
     assert new.distances is not None  # of two tasks or more
     return SetEvidence(
-        name=test.name,
-        title=test.title,
+        **vars(test),
         added=added,
-        keys=test.keys,
-        mos=test.mos,
-        contents=test.contents,
-        paths=test.paths,
         before=old.scores,
         after=new.scores,
         old_heads=old.heads,

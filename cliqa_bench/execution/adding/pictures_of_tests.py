@@ -7,35 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cliqa_bench.benchmarks.decoded import contents_of
 from cliqa_bench.benchmarks.labelled import LabelledDataset, load_materials, without_home
 from cliqa_bench.errors import UserError
 from cliqa_bench.execution.model_file import LearnedFile
+from cliqa_bench.reports.certificate.evidence import SetPictures
 from cliqa_bench.settings.resolve import data_root, recall_tables
-from cliqa_bench.types import Answers, Floats
-
-
-@dataclass(frozen=True)
-class SetPictures:
-    """The test images of a dataset.
-
-    Attributes:
-        name: The dataset.
-        title: Its name in tables.
-        keys: (n,) names of the images.
-        mos: (n,) opinion scores, higher is better.
-        contents: (n,) int64, one number for all images of a reference.
-        paths: Where they are.
-    """
-
-    name: str
-    title: str
-    keys: NDArray[np.str_]
-    mos: Floats
-    contents: NDArray[np.int64]
-    paths: list[Path]
+from cliqa_bench.types import Answers
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.adding.pictures_of_tests import SetPictures
 from cliqa_bench.execution.loaded_model import LoadedModel, load
+from cliqa_bench.reports.certificate.evidence import SetPictures
 from cliqa_bench.results.nodes import file_digest
 from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.processes import call
