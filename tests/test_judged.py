@@ -20,7 +20,7 @@ from cliqa_bench.cli.parser import main
 from cliqa_bench.errors import UserError
 from cliqa_bench.learning import box_training
 from cliqa_bench.learning.box_training import JudgedPart, batch_of, judged_part, pair_loss, train_box
-from cliqa_bench.models.box_config import BoxConfig
+from cliqa_bench.models.box_config import BOX_KINDS, BoxConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = replace(BoxConfig(), scenes=2, held_out=2, steps=3, own_steps=2, batch_scenes=2, per_scene=2, crop=48)
@@ -108,7 +108,8 @@ def test_a_training_that_was_killed_continues_to_the_same_bits(
 
     def trained(cache: str, config: BoxConfig = TINY) -> list[dict[str, torch.Tensor]]:
         monkeypatch.setenv("CLIQA_CACHE", str(tmp_path / cache))
-        found = train_box(config, torch.device("cpu"))
+        parts = [judged_part(kind, "train", config) for kind in BOX_KINDS]
+        found = train_box(parts, config, torch.device("cpu"))
         return [found.start.state_dict(), *(model.own_state() for model in found.models)]
 
     whole, calls = trained("a"), []

@@ -173,7 +173,7 @@ def test_distortion_aware_normalisation_changes_normalisation_only_and_is_made_o
 
 
 def test_the_rate_warms_up_and_ends_near_zero():
-    rates = np.array([pretraining._rate(SCNN, step) for step in range(SCNN.steps)])
+    rates = np.array([pretraining.annealed(SCNN.lr, step, SCNN.steps) for step in range(SCNN.steps)])
     assert rates.argmax() < 0.06 * SCNN.steps
     assert rates.max() <= SCNN.lr
     assert rates[-1] < 1e-3 * SCNN.lr

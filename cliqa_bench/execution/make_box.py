@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 from cliqa_bench import metrics
 from cliqa_bench.backbones.scnn import SCNN
 from cliqa_bench.backbones.staged import FeatureNet
-from cliqa_bench.benchmarks.generated.judged import JudgedSubset
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
 from cliqa_bench.execution.learned import Learned, ModelFacts, UsualParts
@@ -21,7 +21,6 @@ from cliqa_bench.execution.model_file import StoredNetworks, write_model
 from cliqa_bench.learning.box_training import JudgedPart, TrainedBox, judged_part, train_box
 from cliqa_bench.models.box_config import BOX, BOX_KINDS, BoxConfig
 from cliqa_bench.models.finished import ready_gate
-from cliqa_bench.models.gated import Scored
 from cliqa_bench.models.gates import fit_centroids
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.models.reading_scale import ReadingScale, novelty_limits, scale_of
@@ -31,6 +30,18 @@ from cliqa_bench.system.versions import versions
 CENTROIDS = 128
 TITLES = {"drawn": "drawn pictures", "photographs": "photographs"}
 _BATCH = 24
+
+
+class HeldOutSaid(NamedTuple):
+    """What the model says of n pictures.
+
+    Attributes:
+        scores: (n,) float64.
+        distances: (n, kinds, stages), to the nearest centroid of each kind.
+    """
+
+    scores: NDArray[np.float64]
+    distances: NDArray[np.float64]
 
 
 class BoxLearned(Learned):
@@ -89,19 +100,19 @@ def make_box(to: Path, device: torch.device, config: BoxConfig, command: str = "
     Raises:
         UserError: If scikit-image, which brings photographs, is missing, or the file cannot be written.
     """
-    trained = train_box(config, device)
     train = [judged_part(kind, "train", config) for kind in BOX_KINDS]
-    learned = BoxLearned(trained, _fitted(train, config.seed, device), _facts(config, command))
-    validation = _said(learned, "validation", config, device)
-    tested = _said(learned, "test", config, device)
+    validation = [judged_part(kind, "validation", config) for kind in BOX_KINDS]
     tests = [judged_part(kind, "test", config) for kind in BOX_KINDS]
+    trained = train_box(train, config, device)
+    learned = BoxLearned(trained, _fitted(train, config.seed, device), _facts(config, command))
+    tested = [_said(learned, part, device) for part in tests]
     srcc: dict[str, float] = {
         kind: metrics.srcc(found.scores, part.quality.reshape(-1))
         for kind, found, part in zip(BOX_KINDS, tested, tests, strict=True)
     }
     learned.facts = replace(learned.facts, srcc=srcc)
     names = [name for kind, part in zip(BOX_KINDS, tests, strict=True) for name in _names(kind, part)]
-    known = [_distances(found) for found in validation]
+    known = [_said(learned, part, device).distances for part in validation]
     learned.scale = scale_of(
         np.concatenate([found.scores for found in tested]),
         names,
@@ -158,31 +169,17 @@ def _batch(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     return to_float(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device))
 
 
-def _said(learned: Learned, part: JudgedSubset, config: BoxConfig, device: torch.device) -> list[Scored]:
-    """Returns what the model says of the held-out pictures of each kind."""
-    scorer, found = learned.scorer(device), []
-    for kind in BOX_KINDS:
-        judged = judged_part(kind, part, config)
-        pixels = judged.pictures.reshape(-1, *judged.pictures.shape[2:])
-        with torch.inference_mode():
-            batches = [
-                scorer(_batch(pixels[first : first + _BATCH], device))
-                for first in range(0, len(pixels), _BATCH)
-            ]
-        found.append(
-            Scored(
-                np.concatenate([one.scores for one in batches]),
-                np.concatenate([one.weights for one in batches]),
-                np.concatenate([one.heads for one in batches]),
-                distances=np.concatenate([_distances(one) for one in batches]),
-            )
-        )
-    return found
-
-
-def _distances(found: Scored) -> NDArray[np.float64]:
-    assert found.distances is not None  # it has a gate
-    return found.distances
+def _said(learned: Learned, part: JudgedPart, device: torch.device) -> HeldOutSaid:
+    """Returns what the model says of held-out pictures."""
+    scorer, scores, distances = learned.scorer(device), [], []
+    pixels = part.pictures.reshape(-1, *part.pictures.shape[2:])
+    with torch.inference_mode():
+        for first in range(0, len(pixels), _BATCH):
+            said = scorer(_batch(pixels[first : first + _BATCH], device))
+            assert said.distances is not None  # it has a gate
+            scores.append(said.scores)
+            distances.append(said.distances)
+    return HeldOutSaid(np.concatenate(scores), np.concatenate(distances))
 
 
 def _names(kind: str, part: JudgedPart) -> list[str]:

@@ -25,7 +25,7 @@ from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.learning.losses import fidelity, pair_probability
 from cliqa_bench.models.box_config import BOX_KINDS, BOX_PICTURES, BoxConfig
 from cliqa_bench.models.heads import CosineHead
-from cliqa_bench.models.pretraining import CHECKPOINT_EVERY, resume_training, save_training
+from cliqa_bench.models.pretraining import CHECKPOINT_EVERY, annealed, resume_training, save_training
 from cliqa_bench.models.quality import QualityModel, seeded
 from cliqa_bench.models.views import TaskNorms
 from cliqa_bench.paths import cache_root
@@ -62,7 +62,11 @@ class TrainedBox(NamedTuple):
 
 
 def judged_part(kind: SceneKind, part: JudgedSubset, config: BoxConfig) -> JudgedPart:
-    """Makes scenes, or reads them from the cache."""
+    """Makes scenes, or reads them from the cache.
+
+    Raises:
+        UserError: If scikit-image, which brings photographs, is missing.
+    """
     scenes = config.scenes if part == "train" else config.held_out
     chunks = []
     with bar(scenes, f"pictures ({kind}, {part})", "scene") as shown:
@@ -90,17 +94,14 @@ def _chunk(kind: SceneKind, part: JudgedSubset, numbers: range, seed: int) -> Ju
         return JudgedPart(archive["pictures"], archive["quality"])
 
 
-def train_box(config: BoxConfig, device: torch.device) -> TrainedBox:
+def train_box(parts: Sequence[JudgedPart], config: BoxConfig, device: torch.device) -> TrainedBox:
     """Trains the model, or continues an interrupted training.
 
     Args:
+        parts: Scenes to learn from, of each of `BOX_KINDS`.
         config: How.
         device: Where.
-
-    Raises:
-        UserError: If scikit-image, which brings photographs, is missing.
     """
-    parts = [judged_part(kind, "train", config) for kind in BOX_KINDS]
     start, head = SCNN.build(None), CosineHead(SCNN.feature_size)
     with seeded(seed_for("box head", config.seed)):
         head.reset_parameters()
@@ -162,7 +163,7 @@ def _phase(
     with bar(steps, f"train the shipped model ({name})", "step") as shown:
         shown.update(start)
         for step in range(start, steps):
-            adam.param_groups[0]["lr"] = _annealed(rate, step, steps)
+            adam.param_groups[0]["lr"] = annealed(rate, step, steps)
             pixels, quality = batch_of(parts, config, rng_for("box", name, config.seed, step))
             adam.zero_grad()
             loss = pair_loss(ranker(to_float(pixels.to(device))), quality.to(device), config.softness)
@@ -172,10 +173,6 @@ def _phase(
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
                 shown.note(f"loss {loss.item():.3f}")
                 save_training(checkpoint, ranker, adam, step + 1)
-
-
-def _annealed(rate: float, step: int, steps: int) -> float:
-    return rate * min(1.0, (step + 1) / (0.05 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def batch_of(

@@ -157,9 +157,16 @@ def _made_ahead(data: Dataset[T], numbers: range, workers: int) -> Iterator[Iter
             batches._shutdown_workers()
 
 
-def _rate(config: PretrainConfig, step: int) -> float:
-    warm = min(1.0, (step + 1) / (0.05 * config.steps))
-    return config.lr * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+def annealed(rate: float, step: int, steps: int) -> float:
+    """Returns the rate of a step: warmed up over a twentieth of the steps, then down to 0 along a cosine.
+
+    Args:
+        rate: At the peak.
+        step: Number of the step, from 0.
+        steps: How many there are.
+    """
+    warm = min(1.0, (step + 1) / (0.05 * steps))
+    return rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def train(
@@ -206,7 +213,7 @@ def train(
         tick = tick or (lambda images, text, part: None)
         tick(start * config.batch, "", "earlier")
         for step in steps:
-            adam.param_groups[0]["lr"] = _rate(config, step)
+            adam.param_groups[0]["lr"] = annealed(config.lr, step, config.steps)
             loss = _step(whole, adam, *next(batches), device, config)
             trim_memory()
             shown.update()
