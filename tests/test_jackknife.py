@@ -11,7 +11,7 @@ import pytest
 from coverage_of_intervals import MODELS, SETS, agreement, bootstrap, draw, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from cliqa_bench.reports.audit.recomputed_intervals import student_quantile
 from cliqa_bench.reports.tables import jackknife
@@ -45,6 +45,14 @@ def test_quantiles_are_those_of_the_closed_forms_with_any_scipy(find: Callable[.
         assert find(p, df) == pytest.approx(right, rel=1e-12, abs=1e-14)
     assert find(p, 1e9) == pytest.approx(statistics.NormalDist().inv_cdf(p), rel=1e-8, abs=1e-14)
     assert math.isnan(find(p, math.nan))
+
+
+def test_quantiles_do_not_depend_on_the_digits_that_scipy_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = [t_quantile(p, df) for p in (0.6, 0.8, 0.975) for df in (1.5, 3, 5, 17.3, 200)]
+    real = special.stdtrit
+    monkeypatch.setattr(special, "stdtrit", lambda df, p: real(df, p) * (1 + 1e-6))  # 2e-8 with scipy 1.11
+    found = [t_quantile(p, df) for p in (0.6, 0.8, 0.975) for df in (1.5, 3, 5, 17.3, 200)]
+    assert found == pytest.approx(exact, rel=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
