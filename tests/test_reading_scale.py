@@ -21,6 +21,7 @@ from cliqa_bench.cli.parser import main
 from cliqa_bench.execution.learned import LearnedRun
 from cliqa_bench.execution.run_scale import run_scale
 from cliqa_bench.execution.score_files import choose_run
+from cliqa_bench.execution.score_table import Lines
 from cliqa_bench.models.reading_scale import ACR_WORDS, UNLIKE, ReadingScale, novelty_limits, scale_of
 from cliqa_bench.results.records import AnswerReader
 
@@ -154,6 +155,16 @@ def test_columns_come_last_and_agree_with_python(folder: Path, tmp_path: Path) -
         assert found.percentiles[i] == pytest.approx(expected)
         assert (row["word"], float(row["novelty"])) == (found.words[i], found.novelty[i])
     assert found.words[-1] == "" and np.isnan(found.percentiles[-1]) and np.isnan(found.novelty[-1])
+
+
+def test_a_percentile_of_0_is_written_and_an_unknown_novelty_is_not() -> None:
+    read = scale_of(np.array([0.5, 1.0]), ["a", "b"], "two pictures", limits=np.ones((1, 1)))
+    lines = Lines(".csv", [], reading=read.columns)
+    cells = lines.cells(lines.line(Path("x.png"), [0.25], reading=read.read(0.25, None)))
+    assert (cells["percentile"], cells["word"], cells["novelty"]) == ("0.0", "bad", "")
+    near = Lines(".jsonl", [], reading=read.columns)
+    body = json.loads(near.line(Path("x.png"), [0.25], reading=read.read(0.25, np.zeros((1, 1)))))
+    assert (body["percentile"], body["word"], body["novelty"]) == (0, "bad", 0)
 
 
 def test_json_lines_have_null_where_there_is_no_score(folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cliqa_bench.execution.given_picture import given_pictures
 from cliqa_bench.execution.learned import Learned, LearnedRun
 from cliqa_bench.execution.model_file import LearnedFile, model_path
 from cliqa_bench.execution.score_files import WINDOW, choose_run
-from cliqa_bench.execution.score_pictures import Judged, Scoring, judged_numbers, read_on
+from cliqa_bench.execution.score_pictures import Judged, Scoring, judged_numbers, reading_of
 from cliqa_bench.execution.score_table import Lines
 from cliqa_bench.models.gated import GatedScorer, Scored
 from cliqa_bench.paths import user_path
@@ -163,10 +163,6 @@ class PictureScores:
         return frame.astype({name: np.float64 for name in self._columns if name not in words})
 
 
-def _floats(values: list[Any] | None) -> Floats | None:
-    return None if values is None else np.array(values, np.float64)
-
-
 class LoadedModel:
     """A model to score pictures with; `load` makes one.
 
@@ -224,17 +220,15 @@ class LoadedModel:
 
     def _gathered(self, names: list[str], found: list[Judged]) -> PictureScores:
         tasks = self._scorer.tasks
-        reading = [] if self.scale is None else self.scale.columns
+        shown = [] if self.scale is None else self.scale.columns
         heads = self.tasks if tasks > 1 else []
-        columns = Lines(".csv", heads, aspects=self._scorer.aspects, reading=reading).columns
-        empty = [math.nan] * (len(columns) - 2 - len(reading))
-        unread = ["" if name == "word" else math.nan for name in reading]
-        read = [read_on(self.scale, one.scored) or unread for one in found]
+        columns = Lines(".csv", heads, aspects=self._scorer.aspects, reading=shown).columns
+        empty = [math.nan] * (len(columns) - 2 - len(shown))
+        read = [reading_of(self.scale, one.scored) for one in found]
         rows = [
-            [name, *(judged_numbers(one.scored) if one.scored else empty), one.error, *last]
+            [name, *(judged_numbers(one.scored) if one.scored else empty), one.error, *last[: len(shown)]]
             for name, one, last in zip(names, found, read, strict=True)
         ]
-        by_column = {name: [last[place] for last in read] for place, name in enumerate(reading)}
         said = [one.scored for one in found]
         gate = self._scorer.gate if tasks > 1 else None
         lost = Scored(
@@ -262,9 +256,9 @@ class LoadedModel:
             weights=whole(lambda one: one.weights),
             distances=None if gate is None else whole(lambda one: one.distances),
             aspects=aspects,
-            percentiles=_floats(by_column.get("percentile")),
-            words=[str(word) for word in by_column["word"]] if by_column else None,
-            novelty=_floats(by_column.get("novelty")),
+            percentiles=np.array([one.percentile for one in read]) if "percentile" in shown else None,
+            words=[one.word for one in read] if "word" in shown else None,
+            novelty=np.array([one.novelty for one in read]) if "novelty" in shown else None,
             errors=[one.error for one in found],
             notes=[one.notes for one in found],
             _rows=rows,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -22,7 +21,7 @@ from cliqa_bench.execution.own_picture import read_picture
 from cliqa_bench.execution.score_table import FileRow, Lines, stamp
 from cliqa_bench.learning.scoring import pixels_in_batch
 from cliqa_bench.models.gated import GatedScorer, Scored
-from cliqa_bench.models.reading_scale import UNLIKE, ReadingScale
+from cliqa_bench.models.reading_scale import UNLIKE, ReadingScale, ScoreReading
 from cliqa_bench.system.memory import is_out_of_memory, trim_memory
 
 
@@ -72,9 +71,9 @@ class Scoring:
         rows = []
         for path, at, judged in zip(files, stamps, self.judged(files, pool), strict=True):
             numbers = judged_numbers(judged.scored) if judged.scored else ()
-            reading = read_on(self.scale, judged.scored)
+            reading = reading_of(self.scale, judged.scored)
             line = lines.line(path, numbers, judged.error, reading)
-            if judged.scored and is_unlike(self.scale, judged.scored):
+            if reading.unlike:
                 judged.notes.append(UNLIKE)
             score = float(judged.scored.scores[0]) if judged.scored else None
             rows.append(FileRow(str(path), *at, line, judged.error, judged.notes, score))
@@ -159,24 +158,16 @@ def _is_finite(one: Scored) -> bool:
     return bool(np.isfinite(one.scores).all() and np.isfinite(one.weights).all())
 
 
-def read_on(scale: ReadingScale | None, one: Scored | None) -> list[float | str]:
-    """Returns how an image's score is read: a value for each column of the scale; [] without either.
+def reading_of(scale: ReadingScale | None, one: Scored | None) -> ScoreReading:
+    """Returns how an image's score is read; without either, nothing is known.
 
     Args:
         scale: The scale.
         one: What the model says of an image.
     """
     if scale is None or one is None:
-        return []
-    score = float(one.scores[0])
-    far = one.distances
-    novelty = [] if scale.limits is None else [math.nan if far is None else scale.novelty(far[0])]
-    return [scale.percentile(score), scale.word(score), *novelty]
-
-
-def is_unlike(scale: ReadingScale | None, one: Scored) -> bool:
-    """Tells whether an image is unlike all that the model learned."""
-    return scale is not None and one.distances is not None and scale.novelty(one.distances[0]) > 1
+        return ScoreReading()
+    return scale.read(float(one.scores[0]), None if one.distances is None else one.distances[0])
 
 
 def judged_numbers(one: Scored) -> list[float | str]:

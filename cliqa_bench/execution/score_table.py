@@ -137,12 +137,13 @@ class Lines:
             numbers: Its score, then weight and score of each head, then word and probability of each aspect,
                 unrounded; nan for a head that was left out. None where there is an error.
             error: Why there is no score.
-            reading: How the score is read, a value for each such column; none where there is an error.
+            reading: How the score is read, see `ScoreReading`: the first values are those of its columns.
         """
         given: list[float | str | None] = [] if self._labels is None else [self._labels[str(path)]]
         given += [_without_nan(x) for x in numbers]
         given += [None] * (len(self.columns) - 2 - self._reading - len(given))
-        read = [_without_nan(x) for x in reading] or [None] * self._reading
+        read = [_without_nan(x) if x != "" else None for x in reading[: self._reading]]
+        read = read or [None] * self._reading
         name = written_name(path)
         if self._form == ".csv":
             return _csv_line([csv_cell(name), *map(_cell, given), csv_cell(error), *map(_cell, read)])

@@ -9,7 +9,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,25 @@ FLAGGED_SHARE = 0.01
 """Share of pictures like those it is calibrated on that `ReadingScale.novelty` puts above 1."""
 
 UNLIKE = "is unlike all pictures that the model learned from (novelty above 1): its score may mean little"
+
+
+class ScoreReading(NamedTuple):
+    """How a score is read.
+
+    Attributes:
+        percentile: Its place in the population, 0 to 100; nan without a score.
+        word: One of `ACR_WORDS`; "" without a score.
+        novelty: How unlike all learned pictures the picture is; nan where that is not known.
+    """
+
+    percentile: float = math.nan
+    word: str = ""
+    novelty: float = math.nan
+
+    @property
+    def unlike(self) -> bool:
+        """Whether the picture is unlike all that the model learned."""
+        return self.novelty > 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +66,18 @@ class ReadingScale:
 
     @property
     def columns(self) -> list[str]:
-        """What it says of a picture: names of columns."""
-        return ["percentile", "word", *([] if self.limits is None else ["novelty"])]
+        """What it says of a picture: names of columns, the first of `ScoreReading`'s."""
+        return [*ScoreReading._fields[: 2 if self.limits is None else 3]]
+
+    def read(self, score: float, distances: NDArray[Any] | None) -> ScoreReading:
+        """Returns how a score is read.
+
+        Args:
+            score: What the model says of a picture.
+            distances: As in `novelty`; None without a gate.
+        """
+        novelty = math.nan if distances is None else self.novelty(distances)
+        return ScoreReading(self.percentile(score), self.word(score), novelty)
 
     def percentile(self, score: float) -> float:
         """Returns the share of the population that a score is above, in percent; of equal scores, half.
