@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cliqa_bench
 from cliqa_bench.bench import cpu_time
 from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.groups import against
@@ -85,9 +86,21 @@ def test_answers_about_other_labels_are_refused(tmp_path: Path) -> None:
         compare_answers(a, b)
 
 
-def test_another_python_must_have_another_version(tmp_path: Path) -> None:
+@pytest.fixture
+def same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a Python whose suite is the one under test, be it installed or a checkout."""
+    python = tmp_path / "same-python"
+    package = Path(cliqa_bench.__file__).resolve().parent
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{package.parent}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.chdir(tmp_path)
+    return python
+
+
+def test_another_python_must_have_another_version(tmp_path: Path, same: Path) -> None:
     with pytest.raises(UserError, match="is the one that runs"):
-        installations(Path(sys.executable), tmp_path)
+        installations(same, tmp_path)
     with pytest.raises(UserError, match="cannot be started"):
         installations(tmp_path / "python", tmp_path)
     plain = tmp_path / "plain"
@@ -178,11 +191,11 @@ def test_without_answers_in_common_the_main_job_has_no_ratio(
 
 
 def test_with_the_flag_this_group_is_measured_and_without_it_says_what_is_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, same: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--device", "cpu", "--out", str(tmp_path / "bench"), "--progress", "none"]
-    assert main(["bench", "--against", sys.executable, *out]) == 1
-    assert "against failed: --against" in capsys.readouterr().err
+    assert main(["bench", "--against", str(same), *out]) == 1
+    assert f"against failed: --against {same}: its cliqa_bench is the one that" in capsys.readouterr().err
     assert main(["bench", "--rows", "against", *out]) == 1
     assert (
         "against failed: there is nothing to compare with; give --against PYTHON" in capsys.readouterr().err
