@@ -8,7 +8,7 @@ from cliqa_bench.models.box_config import BOX
 
 SAID = (
     "the model in the box learned from generated distortions and what measures say of them, not from "
-    "people's opinions; see docs/scoring.md"
+    "people's opinions; see docs/box.md"
 )
 """What everybody who uses it is told."""
 

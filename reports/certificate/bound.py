@@ -34,13 +34,11 @@ class ScoreBound(NamedTuple):
 
     Attributes:
         bound: (n,) at most, in the unit of the scores.
-        expected: (n,) the change that the formula gives, with its sign.
         weight: (n,) the new head's weight, the mean over the stages.
         slack: (n,) what rounding may add.
     """
 
     bound: Floats
-    expected: Floats
     weight: Floats
     slack: Floats
 
@@ -60,7 +58,6 @@ def score_bound(distances: NDArray[Any], heads: NDArray[Any], tau: float) -> Sco
     apart = h[:, -1:] - mixture
     return ScoreBound(
         bound=(weight * np.abs(apart)).mean(axis=1),
-        expected=(weight * apart).mean(axis=1),
         weight=weight.mean(axis=1),
         slack=SLACK * np.maximum(1.0, np.abs(h).max(axis=1)),
     )
