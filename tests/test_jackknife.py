@@ -121,7 +121,7 @@ def test_splits_share_images() -> None:
 
 def test_degrees_of_freedom_are_welch_s() -> None:
     rng = np.random.default_rng(4)
-    x, y = rng.normal(size=5), 3 * rng.normal(size=11)
+    x, y = 0.1 * rng.normal(size=5), 0.3 * rng.normal(size=11)
     parts = (Part(x.var(ddof=1) / 5, 4), Part(y.var(ddof=1) / 11, 10))
     welch = stats.ttest_ind(x, y, equal_var=False)
     apart = Estimate(x.mean() - y.mean(), parts)
@@ -200,6 +200,16 @@ def test_where_only_seeds_differ_it_is_the_paired_t_test() -> None:
     found = difference([MeasuredSrcc(a, flat, 60)], [MeasuredSrcc(b, flat, 60)], paired=True)
     theirs = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert found.interval == pytest.approx((theirs.low, theirs.high), rel=6e-8)  # 2e-8 seen, scipy 1.11
+
+
+def test_no_difference_is_beyond_two() -> None:
+    left = np.linspace(-0.3, 0.3, 4)[None]
+    one, other = MeasuredSrcc([0.9], left, 4), MeasuredSrcc([-0.9], -left, 4)
+    above, below = difference([one], [other], paired=True), difference([other], [one], paired=True)
+    half = stats.t.ppf(0.975, 3) * np.sqrt(above.variance)
+    assert 0.2 < half < 3.8  # it reaches across one end of the range
+    assert above.interval == pytest.approx((1.8 - half, 2.0)) and above.interval[1] == 2
+    assert below.interval == pytest.approx((-2.0, half - 1.8)) and below.interval[0] == -2
 
 
 @pytest.mark.parametrize("n", [4, 5, 12])

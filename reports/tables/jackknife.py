@@ -33,6 +33,8 @@ ROUNDING = 1e-9
 """A half-width below this is none: what is left without each content is the same but for rounding."""
 PERFECT = 1 - 1e-12
 """A correlation above this is perfect: the next smaller one of 10,000 images is six times as far from 1."""
+FARTHEST = 2.0
+"""The most by which two correlations differ; no interval of a difference goes farther."""
 _CELLS = 2_000_000
 """Numbers of a matrix of ranks that is in memory at once."""
 
@@ -57,7 +59,7 @@ class Estimate:
         value: The number; nan where undefined.
         parts: Independent shares of its variance, nan where one is not known.
         centre: Of a correlation, the middle of its interval on Fisher's z: the value itself, but for perfect
-            ones. None for a difference, whose interval is symmetric.
+            ones. None for a difference of two, whose interval is symmetric as far as differences go.
     """
 
     value: float
@@ -81,7 +83,7 @@ class Estimate:
         if not (math.isfinite(half) and math.isfinite(self.value)):
             return math.nan, math.nan
         if self.centre is None:
-            return self.value - half, self.value + half
+            return max(self.value - half, -FARTHEST), min(self.value + half, FARTHEST)
         if half < ROUNDING:  # no correlation of few images is certain
             return math.nan, math.nan
         z, half = math.atanh(self.centre), half / (1 - self.centre**2)
