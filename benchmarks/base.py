@@ -67,6 +67,8 @@ class Dataset(ABC):
         image_folders: Folders relative to the root that hold images, with all below them; "" stands for the
             files of the root itself.
         citation: Whom to cite, `A. Author, B. Author: Title. Venue, 2026`, or several; `cite` prints it.
+        licence: Terms of its authors, if they name them: an SPDX name or an address; "" sends readers
+            to the download page.
         homepage: Its download page.
         n_images: Number of rated images of the real dataset.
         n_groups: Number of reference images; None where there are none.
@@ -94,6 +96,7 @@ class Dataset(ABC):
     label_files: ClassVar[tuple[str, ...]]
     image_folders: ClassVar[tuple[str, ...]]
     citation: ClassVar[str | tuple[str, ...]] = ""
+    licence: ClassVar[str] = ""
     homepage: ClassVar[str]
     n_images: ClassVar[int]
     n_groups: ClassVar[int | None] = None

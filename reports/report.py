@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cliqa_bench.errors import UserError, unknown
-from cliqa_bench.reports import published, render
+from cliqa_bench.reports import describe_results, published, render
 from cliqa_bench.reports.figures.gallery import FILES as FIGURES
 from cliqa_bench.reports.figures.gallery import KEPT, draw_changed
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
@@ -27,6 +27,7 @@ FORMATS = (*TABLE_FORMATS, "html")
 # everything a report may consist of: what a former one left and this one does not write is taken away
 _OWN = (
     "results.csv",
+    describe_results.FILE,
     "report.tex",
     "report.html",
     "README.md",
@@ -170,7 +171,11 @@ def _texts(
                 more = {"published": compared.paper, "difference": compared.less}
                 columns = {name: [row.value for row in rows] for name, rows in more.items() if rows}
                 csvs[table.number] = render.csv_text(compared.ours, columns)
-    texts = {"results.csv": render.csv_text(lasting(numbers.rows)), **_table_texts(tables, csvs, formats)}
+    rows = lasting(numbers.rows)
+    texts = {"results.csv": render.csv_text(rows), **_table_texts(tables, csvs, formats)}
+    if "csv" in formats:
+        described = describe_results.results_croissant(numbers, rows, texts["results.csv"])
+        texts[describe_results.FILE] = described
     if "tex" in formats:
         pictures = [(path, caption) for path, caption in drawn if path.suffix == ".pdf"]
         texts["report.tex"] = render.latex_document(tables, pictures)

@@ -97,17 +97,19 @@ def ratings_arguments(add: Add) -> None:
     add("name", type=str, metavar="NAME", help="a dataset, see 'list'; or a table of your own: csv:FILE")
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--split", type=str, metavar="N|DIR", help="also fill the column 'subset': " + SPLIT.split(" (")[0])
+    add("--to", type=str, metavar="FILE", help="write NAME.csv, and NAME.croissant.json, instead of printing")
     add("--include", type=str, metavar="FILES", help=INCLUDE)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def ratings(args: Namespace, command: str) -> int:
-    """Prints a dataset's ratings as CSV."""
+    """Prints a dataset's ratings as CSV, or writes them with Croissant metadata."""
     from cliqa_bench.extensions import registry
     from cliqa_bench.settings.resolve import include
 
     include(args.include)
     name = registry.check("datasets", args.name)
+    from cliqa_bench.benchmarks.describe_ratings import write_ratings
     from cliqa_bench.benchmarks.parts import in_part, split_of
     from cliqa_bench.benchmarks.splits import ratings_csv
     from cliqa_bench.benchmarks.suites import find_datasets
@@ -119,7 +121,10 @@ def ratings(args: Namespace, command: str) -> int:
     ratings = in_part(dataset, ratings, split)
     for note in filter(None, [*dataset.notes(), split.note if split else ""]):
         say(f"{dataset.title}: {note}")
-    print(ratings_csv(dataset, ratings, split), end="")
+    if args.to is None:
+        print(ratings_csv(dataset, ratings, split), end="")
+    else:
+        print(*write_ratings(user_path(args.to), dataset, ratings, split), sep="\n")
     return 0
 
 
