@@ -60,7 +60,7 @@ OLD_RUNS = "tests/test_versions.py"
 ASPECTS = "tests/test_score_aspects.py::test_what_texts_do_not_name_is_not_said"
 RESELECT = "tests/test_ssiqa.py::test_reselected_exemplars_follow_the_newest_network"
 MERGE = "tests/test_liqa.py::test_a_merge_learns_what_scikit_learn_says_of_what_is_drawn"
-_AVX512 = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+AVX512 = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
 """NumPy's names of AVX-512 and its extensions: since version 2.4, and before."""
 
 RUNS = (
@@ -74,7 +74,7 @@ RUNS = (
     Run(
         "no-avx512",
         {
-            "NPY_DISABLE_CPU_FEATURES": _AVX512,
+            "NPY_DISABLE_CPU_FEATURES": AVX512,
             "OPENBLAS_CORETYPE": "Haswell",
             "ATEN_CPU_CAPABILITY": "avx2",
             "ONEDNN_MAX_CPU_ISA": "AVX2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.metrics import srcc
 from cliqa_bench.reports.audit.bundle import pack
 from cliqa_bench.reports.leaderboard.entries import read_entry
-from cliqa_bench.reports.leaderboard.proofs import Proof, append_proof, proofs_file, read_proofs
+from cliqa_bench.reports.leaderboard.proofs import (
+    GATE_TOLERANCE,
+    HEAD_TOLERANCE,
+    Proof,
+    append_proof,
+    proofs_file,
+    read_proofs,
+)
 from cliqa_bench.reports.leaderboard.site import build_site
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.results.answer_difference import most_apart
@@ -131,7 +139,7 @@ def test_folders_that_will_not_do(tmp_path: Path) -> None:
 def a_proof(bundle: Path) -> Proof:
     return Proof(
         file_digest(bundle), "train-live-0", 3, "me", "2026-01-02T03:04:05+00:00", {"torch": "2"}, "a CPU",
-        0.0, math.nan, 1e-4,
+        0.0, math.nan, HEAD_TOLERANCE, GATE_TOLERANCE,
     )  # fmt: skip
 
 
@@ -158,23 +166,49 @@ def test_a_bundle_that_training_contradicts_is_refused(bundles: Path, tmp_path: 
     bundle.write_bytes((bundles / "all" / "honest.zip").read_bytes())
     append_proof(bundle, replace(a_proof(bundle), scores=0.01))
     entry = read_entry(bundle)
-    assert entry.rows == [] and "scores differ by up to 0.01, 0.0001 is allowed" in entry.refused
+    assert entry.rows == [] and "scores differ by up to 0.01, 0.001 is allowed" in entry.refused
+    proofs_file(bundle).unlink()
+    append_proof(bundle, replace(a_proof(bundle), distances=0.01))
+    entry = read_entry(bundle)
+    assert entry.rows == [] and "gate's distances differ by up to 0.01 of their size, 6e-06" in entry.refused
 
 
 @pytest.mark.parametrize(
     ("scores", "distances", "holds"),
     [
         (0.0, math.nan, True),
-        (1e-4, 1e-4, True),
-        (1.1e-4, 0.0, False),
-        (0.0, 1.1e-4, False),
+        (HEAD_TOLERANCE, GATE_TOLERANCE, True),
+        (0.99 * HEAD_TOLERANCE, 0.99 * GATE_TOLERANCE, True),
+        (1.01 * HEAD_TOLERANCE, 0.0, False),
+        (0.0, 1.01 * GATE_TOLERANCE, False),
+        (GATE_TOLERANCE, HEAD_TOLERANCE, False),
         (math.inf, math.nan, False),
+        (math.nan, math.nan, False),
     ],
 )
 def test_a_proof_holds_within_its_tolerance(
     bundles: Path, scores: float, distances: float, holds: bool
 ) -> None:
     assert replace(a_proof(bundles / "all" / "honest.zip"), scores=scores, distances=distances).holds is holds
+
+
+def test_help_names_the_tolerances_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser.main(["prove", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    found = [float(text) for text in re.findall(r"(?:be off|their size)[^()]*\(default: (\S+)\)", said)]
+    assert found == [HEAD_TOLERANCE, GATE_TOLERANCE]
+
+
+def test_a_proof_that_names_one_tolerance_is_read(bundles: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "mine.zip"
+    bundle.write_bytes((bundles / "all" / "honest.zip").read_bytes())
+    append_proof(bundle, replace(a_proof(bundle), tolerance=1e-4))
+    line = json.loads(proofs_file(bundle).read_text(encoding="utf-8"))
+    del line["gate_tolerance"]
+    proofs_file(bundle).write_text(json.dumps(line) + "\n", encoding="utf-8")
+    ((proof,), odd) = read_proofs(bundle)
+    assert (proof.tolerance, proof.gate_tolerance, odd) == (1e-4, 1e-4, [])
 
 
 def test_the_largest_difference() -> None:

@@ -56,12 +56,21 @@ def prove_arguments(add: Add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
     add("--who", type=str, default="unnamed", metavar="NAME", help="your name, for the proof")
     add(
-        "--tolerance", type=float, default=1e-4, metavar="T",
-        help="how far a head's score may be off; like hardware gives the same bits (default: 1e-4)",
+        "--tolerance", type=float, metavar="T",
+        help="how far a head's score may be off; like hardware gives the same bits (default: 1e-3)",
+    )  # fmt: skip
+    add(
+        "--gate-tolerance", type=float, metavar="T",
+        help="how far a gate's distances may be off, relative to their size (default: 6e-6)",
     )  # fmt: skip
     add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of each; changes last bits (default: those of the run)",
+    )
     add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
@@ -72,14 +81,15 @@ def prove(args: Namespace, command: str) -> int:
     from cliqa_bench.reports.leaderboard.proofs import proofs_file
 
     bundle = user_path(args.bundle)
-    asked = {name: value for name, value in args.as_dict().items() if name not in ("bundle", "progress")}
+    known = {name: value for name, value in args.as_dict().items() if name not in ("bundle", "progress")}
+    asked = {name: value for name, value in known.items() if value is not None}
     proofs = prove_bundle(Request(bundle, **asked))
     for proof in proofs:
         same = "the same bits" if proof.scores == 0 else f"scores differ by up to {proof.scores:.2g}"
         gate = (
             "" if proof.distances != proof.distances else f", its gate's distances by {proof.distances:.2g}"
         )
-        verdict = "proved" if proof.holds else f"NOT proved (tolerance {proof.tolerance:g})"
+        verdict = "proved" if proof.holds else f"NOT proved ({proof.wrong})"
         print(f"{proof.node}: {same}{gate}: {verdict}")
     print(f"added to {proofs_file(bundle)}")
     return 0 if all(proof.holds for proof in proofs) else 1

@@ -24,7 +24,7 @@ from cliqa_bench.execution.scheduler import run_jobs
 from cliqa_bench.progress import say
 from cliqa_bench.reports.audit.bundle import unpacked
 from cliqa_bench.reports.audit.verify import verify
-from cliqa_bench.reports.leaderboard.proofs import Proof, append_proof
+from cliqa_bench.reports.leaderboard.proofs import GATE_TOLERANCE, HEAD_TOLERANCE, Proof, append_proof
 from cliqa_bench.results.answer_difference import most_apart
 from cliqa_bench.results.nodes import file_digest, read_answers, read_json
 from cliqa_bench.results.records import RunRecord, read_records
@@ -32,9 +32,6 @@ from cliqa_bench.seeds import rng_for
 from cliqa_bench.settings.resolve import device_name, resolve
 from cliqa_bench.system.compute import resolve_device, title_of
 from cliqa_bench.system.versions import versions
-
-TOLERANCE = 1e-4
-"""How far a head's score may be off on other hardware; scores of our heads lie in [-1, 1]."""
 
 _TAKEN = ("preset", "backbone", "split", "training", "test_on", "max_megapixels", "srgb", "deterministic")
 """What is taken from the configuration in a bundle. It names no file of the reader's disk to read or run."""
@@ -51,9 +48,10 @@ class Request:
         seed: Of the draw.
         who: Goes into the proof.
         tolerance: How far a head's score may be off.
+        gate_tolerance: How far a gate's distance may be off, relative to its size.
         weights: The backbone's pre-trained weights, as `run` takes them.
         device: On which to train.
-        threads: Of each process.
+        threads: Of each process; None for as many as the run had, since another number changes last bits.
         include: Files of a user's own strategies, as `run` takes them.
     """
 
@@ -62,7 +60,8 @@ class Request:
     nodes: int = 1
     seed: int = 0
     who: str = "unnamed"
-    tolerance: float = TOLERANCE
+    tolerance: float = HEAD_TOLERANCE
+    gate_tolerance: float = GATE_TOLERANCE
     weights: str | None = None
     device: str | None = None
     threads: int | None = None
@@ -78,8 +77,9 @@ def prove_bundle(asked: Request) -> list[Proof]:
     """
     if asked.nodes < 1:
         raise UserError(f"--nodes must be at least 1, not {asked.nodes}")
-    if not 0 <= asked.tolerance < math.inf:
-        raise UserError(f"--tolerance must be at least 0, not {asked.tolerance}")
+    for flag, value in (("--tolerance", asked.tolerance), ("--gate-tolerance", asked.gate_tolerance)):
+        if not 0 <= value < math.inf:
+            raise UserError(f"{flag} must be at least 0, not {value}")
     if not asked.bundle.is_file():
         raise UserError(f"no file {asked.bundle}; give a bundle of verify --pack")
     digest = file_digest(asked.bundle)
@@ -134,6 +134,7 @@ def _prove_node(asked: Request, digest: str, folder: Path, record: RunRecord, no
         scores=scores,
         distances=distances,
         tolerance=asked.tolerance,
+        gate_tolerance=asked.gate_tolerance,
     )
 
 
@@ -156,7 +157,7 @@ def _plan(asked: Request, record: RunRecord, out: Path) -> Plan:
         "data": asked.data,
         "weights": asked.weights or ("random" if config.get("weights") == "random" else None),
         "device": asked.device,
-        "threads": asked.threads,
+        "threads": asked.threads or config.get("threads"),
         "include": asked.include,
         "out": str(out),
         "set": [],

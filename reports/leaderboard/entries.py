@@ -117,8 +117,7 @@ def read_entry(path: Path) -> BoardEntry:
     if broken := next((proof for proof in entry.proofs if not proof.holds), None):
         entry.rows.clear()
         entry.refused = (
-            f"{broken.node} was trained again by {broken.who} and gave other answers: scores differ by up to "
-            f"{broken.scores:.2g}, {broken.tolerance:.2g} is allowed"
+            f"{broken.node} was trained again by {broken.who} and gave other answers: {broken.wrong}"
         )
     return entry
 
