@@ -28,6 +28,9 @@ MAX_FILES = 1_000_000
 MAX_FILE_BYTES = 1 << 30
 MAX_BYTES = 8 << 30
 """Limits of what is unpacked, so that a small file cannot fill a disk; far above what runs leave."""
+MAX_RATIO = 100
+SMALL_BYTES = 64 << 20
+"""How many times its size a bundle may have when unpacked, if that is not small; those of runs have ten."""
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _BLOCK = 1 << 20
@@ -98,11 +101,18 @@ def _check(path: Path, archive: zipfile.ZipFile) -> None:
             )
     if len(set(names)) < len(names):
         raise UserError(f"{path} is not a bundle: it holds a file twice; make it again")
-    largest = max((member.file_size for member in members), default=0)
-    if len(members) > MAX_FILES or largest > MAX_FILE_BYTES or sum(m.file_size for m in members) > MAX_BYTES:
+    sizes = [member.file_size for member in members]
+    largest, together = max(sizes, default=0), sum(sizes)
+    if len(members) > MAX_FILES or largest > MAX_FILE_BYTES or together > MAX_BYTES:
         raise UserError(
             f"{path} is larger than a bundle may be when unpacked ({MAX_FILES} files, {MAX_FILE_BYTES >> 30} "
             f"GiB each, {MAX_BYTES >> 30} GiB together); unpack it yourself and verify the folder"
+        )
+    if together > max(SMALL_BYTES, MAX_RATIO * path.stat().st_size):
+        times = together / path.stat().st_size
+        raise UserError(
+            f"{path} is not a bundle: unpacked it has {times:.0f} times its size, and those of runs have "
+            f"less than {MAX_RATIO} times"
         )
 
 
