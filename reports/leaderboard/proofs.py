@@ -14,7 +14,7 @@ SUFFIX = ".proofs.jsonl"
 
 # Where bits differ: at most three times the largest difference that tests/prove_tolerances.py found when it
 # trained tsn and lwf on three miniatures again (S-CNN, preset quick) under ten settings of an AMD EPYC with
-# AVX2, six of them with other bits. Readouts are computed from heads and distances, and need none of their own.
+# AVX2, six with other bits. Readouts are computed from heads and distances, and need none of their own.
 HEAD_TOLERANCE = 1e-3
 """Of a head's score, which lies in [-1, 1]; 3.5e-4 seen: lwf, ATEN_CPU_CAPABILITY=default (tsn: 9e-8)."""
 GATE_TOLERANCE = 6e-6
