@@ -20,11 +20,10 @@ from cliqa_bench.benchmarks.targets import OpinionScores
 from cliqa_bench.config import PRESETS, PresetName, Training
 from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.system.avalanche_import import importing_avalanche
 from cliqa_bench.types import SUBSETS, Subset
 
 if TYPE_CHECKING:
-    from avalanche.benchmarks import CLScenario
+    from cliqa_bench.system.avalanche_parts import CLScenario
 
 __all__ = [
     "Batch",
@@ -144,9 +143,7 @@ def quality_benchmark(
     Raises:
         UserError: If a training image is smaller than the crop.
     """
-    with importing_avalanche():
-        from avalanche.benchmarks import benchmark_from_datasets
-        from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+    from cliqa_bench.system.avalanche_parts import benchmark_from_datasets, with_task_labels
 
     placed = [replace(source, task=task) for task, source in enumerate(sources, first_task)]
     for source in placed:
@@ -164,17 +161,19 @@ def quality_benchmark(
 
 
 def _experience(group: Sequence[DecodedDataset], subset: Subset, training: Training, seed: int) -> Any:
-    with importing_avalanche():
-        from avalanche.benchmarks.utils.utils import concat_datasets
+    from cliqa_bench.system.avalanche_parts import concat_datasets
 
     parts = [_avalanche(source, subset, training, seed) for source in group]
     return parts[0] if len(parts) == 1 else concat_datasets(parts)
 
 
 def _avalanche(source: DecodedDataset, subset: Subset, training: Training, seed: int) -> Any:
-    with importing_avalanche():
-        from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, TransformGroups
-        from avalanche.benchmarks.utils.flat_data import ConstantSequence
+    from cliqa_bench.system.avalanche_parts import (
+        AvalancheDataset,
+        ConstantSequence,
+        DataAttribute,
+        TransformGroups,
+    )
 
     data = QualityDataset(source, subset)
     groups: Mapping[str, Any] = {

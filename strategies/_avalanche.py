@@ -40,10 +40,10 @@ from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Dependence
 
 if TYPE_CHECKING:
-    from avalanche.core import SupervisedPlugin
     from torch import nn
 
     from cliqa_bench.models.quality import QualityModel
+    from cliqa_bench.system.avalanche_parts import SupervisedPlugin
 
 AVALANCHE = "V. Lomonaco et al.: Avalanche: an end-to-end library for continual learning. CVPR Workshops 2021"
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
-    from avalanche.core import SupervisedPlugin
     from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from cliqa_bench.models.quality import QualityModel
     from cliqa_bench.models.views import TaskView
     from cliqa_bench.seeds import Rng
+    from cliqa_bench.system.avalanche_parts import SupervisedPlugin
 
 
 def reading(default: Any) -> Any:

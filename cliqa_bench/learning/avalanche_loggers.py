@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cliqa_bench.system.avalanche_import import importing_avalanche
-
-with importing_avalanche():
-    from avalanche.evaluation import GenericPluginMetric, Metric, PluginMetric
-    from avalanche.evaluation.metric_results import MetricValue
-    from avalanche.evaluation.metric_utils import get_metric_name
-    from avalanche.evaluation.metrics import loss_metrics
-    from avalanche.logging import BaseLogger, TensorboardLogger
-    from avalanche.training.plugins import EvaluationPlugin
-
 from cliqa_bench.config import LogName
 from cliqa_bench.metrics import srcc
+from cliqa_bench.system.avalanche_parts import (
+    BaseLogger,
+    EvaluationPlugin,
+    GenericPluginMetric,
+    Metric,
+    MetricValue,
+    PluginMetric,
+    TensorboardLogger,
+    get_metric_name,
+    loss_metrics,
+)
 
 if TYPE_CHECKING:
-    from avalanche.training.templates import SupervisedTemplate
-
     from cliqa_bench.learning.learner import Learner
+    from cliqa_bench.system.avalanche_parts import SupervisedTemplate
 
 
 class ValidationSRCC(PluginMetric):

@@ -15,11 +15,7 @@ from torch import Tensor
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import seed_for
-from cliqa_bench.system.avalanche_import import importing_avalanche
-
-with importing_avalanche():
-    from avalanche.core import SupervisedPlugin
-    from avalanche.training import plugins
+from cliqa_bench.system.avalanche_parts import SupervisedPlugin, plugins
 
 if TYPE_CHECKING:
     from cliqa_bench.learning.learner import Learner

@@ -24,17 +24,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cliqa_bench.system.avalanche_import import importing_avalanche
-from cliqa_bench.types import Json
-
-with importing_avalanche():
-    from avalanche.core import SupervisedPlugin
-
 from cliqa_bench.errors import UserError
 from cliqa_bench.learning.learner import Best, Learner
 from cliqa_bench.results.nodes import atomic_path, canonical
 from cliqa_bench.results.weights import write_weights
+from cliqa_bench.system.avalanche_parts import SupervisedPlugin
 from cliqa_bench.system.signals import raise_if_stopped
+from cliqa_bench.types import Json
 
 Tensors = dict[str, Tensor]
 

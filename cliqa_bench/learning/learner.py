@@ -13,14 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliqa_bench.progress import Tick
-from cliqa_bench.system.avalanche_import import importing_avalanche
-
-with importing_avalanche():
-    from avalanche.core import SupervisedPlugin
-    from avalanche.training.plugins import EvaluationPlugin
-    from avalanche.training.templates import SupervisedTemplate
-
 from cliqa_bench.benchmarks.pairs import pair_labels, pairs_within
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
@@ -33,7 +25,9 @@ from cliqa_bench.learning.scoring import score_images
 from cliqa_bench.metrics import srcc
 from cliqa_bench.models.heads import RichHead, score_of
 from cliqa_bench.models.quality import QualityModel
+from cliqa_bench.progress import Tick
 from cliqa_bench.seeds import seed_for
+from cliqa_bench.system.avalanche_parts import EvaluationPlugin, SupervisedPlugin, SupervisedTemplate
 from cliqa_bench.system.memory import trim_memory
 from cliqa_bench.types import Subset
 

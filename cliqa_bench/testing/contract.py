@@ -22,11 +22,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cliqa_bench.system.avalanche_import import importing_avalanche
-
-with importing_avalanche():
-    from avalanche.core import SupervisedPlugin
-
 from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import ImageCache
 from cliqa_bench.config import default_of
@@ -37,6 +32,7 @@ from cliqa_bench.models.heads import CosineHead
 from cliqa_bench.models.quality import QualityModel, load_tasks
 from cliqa_bench.settings.resolve import typed_fields
 from cliqa_bench.strategies.base import Strategy
+from cliqa_bench.system.avalanche_parts import SupervisedPlugin
 from cliqa_bench.testing.tiny import SIDE, TRAINING, learn, new_model, tiny_sources
 
 

@@ -26,7 +26,7 @@ from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.types import Rating
 
 if TYPE_CHECKING:
-    from avalanche.core import SupervisedPlugin
+    from cliqa_bench.system.avalanche_parts import SupervisedPlugin
 
 TRAINING: Training = replace(
     PRESETS["quick"], crop=32, resize=0, batch=8, warmup_batch=8, warmup_epochs=1, epochs=2, decay_epochs=()

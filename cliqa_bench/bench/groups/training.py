@@ -28,12 +28,9 @@ from cliqa_bench.extensions import registry
 from cliqa_bench.learning.learner import Learner
 from cliqa_bench.models.quality import QualityModel, model_for
 from cliqa_bench.strategies.base import Strategy
-from cliqa_bench.system.avalanche_import import importing_avalanche
+from cliqa_bench.system.avalanche_parts import SupervisedPlugin
 from cliqa_bench.system.hardware import Precision
 from cliqa_bench.system.memory import tune_malloc
-
-with importing_avalanche():
-    from avalanche.core import SupervisedPlugin
 
 IMAGES = 256
 """Images in a measured epoch."""
