@@ -18,6 +18,7 @@ from test_runner import arguments
 
 from cliqa_bench.cli import parser
 from cliqa_bench.errors import UserError
+from cliqa_bench.execution import prove
 from cliqa_bench.metrics import srcc
 from cliqa_bench.reports.audit.bundle import pack
 from cliqa_bench.reports.leaderboard.entries import read_entry
@@ -209,6 +210,26 @@ def test_a_proof_that_names_one_tolerance_is_read(bundles: Path, tmp_path: Path)
     proofs_file(bundle).write_text(json.dumps(line) + "\n", encoding="utf-8")
     ((proof,), odd) = read_proofs(bundle)
     assert (proof.tolerance, proof.gate_tolerance, odd) == (1e-4, 1e-4, [])
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "used"), [({}, None, None), ({"threads": 2}, None, 2), ({"threads": 2}, 3, 3)]
+)
+def test_a_node_is_trained_again_with_as_many_threads(
+    bundles: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, int],
+    asked: int | None,
+    used: int | None,
+) -> None:
+    (record,) = read_records(bundles / "runs")
+    record.facts["config"] = config
+    monkeypatch.setattr(prove, "resolve", lambda settings: settings)
+    monkeypatch.setattr(prove, "prepare_splits", lambda settings, command: [settings])
+    request = prove.Request(bundles / "all" / "honest.zip", threads=asked)
+    settings: Any = prove._plan(request, record, tmp_path)
+    assert settings["threads"] == used
 
 
 def test_the_largest_difference() -> None:
