@@ -134,7 +134,7 @@ def test_a_run_writes_numbers_alone_where_it_is_told_to(finished, miniatures, tm
     shutil.rmtree(out / "report")
     assert parser.main(arguments(miniatures, out, "--no-figures", "--format", "csv")) == 0
     left = {path.suffix for path in (out / "report").rglob("*") if path.is_file()}
-    assert left == {".csv", ".md"} and not list((out / "report").glob("table_*.md"))
+    assert left == {".csv", ".json", ".md"} and not list((out / "report").glob("table_*.md"))
 
 
 def test_plan_counts_what_is_there_and_starts_nothing(finished, miniatures, tmp_path, capsys):
