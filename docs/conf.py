@@ -4,15 +4,32 @@ Sphinx, since it reads the docstrings as they are (Google style), checks every r
 from the internet; MyST lets the pages stay plain Markdown, which people also read in the repository.
 """
 
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from cliqa_bench import __version__
+from cliqa_bench.reports.audit.bundle import unpacked
+from cliqa_bench.reports.report import write_report
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "cliqa_bench"
 author = "the contributors of cliqa_bench"
 copyright = author
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-source_suffix = {".md": "markdown"}
+# myst_nb is MyST, and renders the notebook among the tutorials, too. It shows the outputs that the notebook
+# holds: tests/test_tutorials.py runs it and compares them, so that building the site trains nothing.
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+nb_execution_mode = "off"
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # by default, scripts of another site
 exclude_patterns: list[str] = []
 
 myst_heading_anchors = 3
@@ -29,3 +46,32 @@ html_theme = "furo"
 html_title = f"cliqa_bench {release}"
 html_copy_source = html_show_sourcelink = False
 html_permalinks_icon = "#"
+
+
+SAMPLE = Path(__file__).parent / "sample" / "main_job.zip"
+"""Bundle of the README's first command: its answers are kept, so that the page is always today's."""
+
+
+def write_sample(to: Path) -> None:
+    """Writes the report of the main job.
+
+    Args:
+        to: The HTML file.
+    """
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # Sphinx prints what others log
+    with unpacked(SAMPLE) as runs, tempfile.TemporaryDirectory() as work:
+        with contextlib.chdir(work):  # the page names its folder: "runs", wherever it is built
+            shutil.copytree(runs, "runs")
+            write_report(Path("runs"), formats=["html"])
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(work) / "runs" / "report" / "report.html", to)
+
+
+def _add_sample(app: Sphinx, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        write_sample(Path(app.outdir) / "sample" / "report.html")
+
+
+def setup(app: Sphinx) -> None:
+    """Puts the sample report beside the pages once they are written."""
+    app.connect("build-finished", _add_sample)

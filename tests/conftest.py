@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -102,6 +103,19 @@ def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Path(given) if given else _of_the_session(tmp_path_factory, "miniatures")
     make_miniatures(root, SCALE, seed=0)
     return root
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Starts a headless Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="there is no playwright (the extra [browser])")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("there is no Chromium on the PATH")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,7 @@
 import csv
 import itertools
 import re
-import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import recorded_runs as recorded
 from recorded_html import HOSTILE, base, hostile_run, record_for_html, record_many, tables_of_page
 from reported import numbers_of
+from visited_page import Visit
 
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import make_tables
@@ -33,57 +32,6 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def numbers(golden: Path) -> Tidy:
     return numbers_of(golden)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="there is no playwright (the extra [browser])")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("there is no Chromium on the PATH")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A page opened from its file, offline; keeps everything that should not have happened."""
-
-    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
-        self.context = browser.new_context(
-            **{"offline": True, "viewport": {"width": 1200, "height": 900}, **options}
-        )
-        self.page = self.context.new_page()
-        self.wrong: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.wrong.append(message.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", self._dialog)
-        self.page.goto(path.as_uri())
-        if options.get("java_script_enabled", True):  # the data are unpacked before the page comes alive
-            self.page.locator("#theme").wait_for()
-
-    def _dialog(self, dialog: Any) -> None:
-        self.wrong.append(dialog.message)
-        dialog.dismiss()
-
-    def choose(self, name: str, value: str) -> None:
-        self.page.select_option(f"select[name={name}]", value)
-
-    def rows(self, table: str) -> list[list[str]]:
-        """Returns the cells of a table's visible rows, its section lines left out."""
-        return self.page.eval_on_selector_all(  # type: ignore[no-any-return]
-            f"{table} tbody tr:not(.section)",
-            "rows => rows.filter(r => r.offsetParent).map(r => [...r.cells].map(c => c.textContent.trim()))",
-        )
-
-    def close(self, path: Path) -> None:
-        """Closes it; nothing may have gone wrong, and only the file itself may have been asked for."""
-        assert self.wrong == []
-        assert {u for u in self.requests if not u.startswith("data:")} == {path.as_uri()}
-        self.context.close()
 
 
 @pytest.fixture(scope="module")

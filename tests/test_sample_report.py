@@ -1,0 +1,73 @@
+"""The sample report of the site: the file that its build makes, in a real Chromium, offline."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from visited_page import Visit
+
+from cliqa_bench.reports.audit.bundle import unpacked
+from cliqa_bench.reports.audit.verify import verify
+from cliqa_bench.results.records import read_records
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def build() -> Any:
+    """Returns docs/conf.py, which Sphinx reads; it needs no Sphinx itself."""
+    spec = importlib.util.spec_from_file_location("docs_conf", DOCS / "conf.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def sample(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the page, where the build puts it."""
+    to = tmp_path_factory.mktemp("site") / "sample" / "report.html"
+    build.write_sample(to)
+    return to
+
+
+def test_the_bundle_is_the_main_job(build: Any) -> None:
+    assert build.SAMPLE.stat().st_size < 400_000
+    with unpacked(build.SAMPLE) as runs:
+        records = read_records(runs)
+    assert sorted(record.order for record in records) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"]
+    assert {record.strategy for record in records} == {"tsn"}
+    assert {len(record.sequence) for record in records} == {6}
+
+
+def test_the_site_links_to_where_the_page_is_put() -> None:
+    text = (DOCS / "sample_report.md").read_text(encoding="utf-8")
+    assert re.findall(r'href="([^"]+)"', text) == ["sample/report.html"]
+    assert 'app.outdir) / "sample" / "report.html"' in (DOCS / "conf.py").read_text(encoding="utf-8")
+
+
+def test_it_names_no_folder_of_whoever_built_it(sample: Path) -> None:
+    text = sample.read_text(encoding="utf-8")
+    assert "generated miniatures: not comparable with published numbers" in text
+    assert str(Path.home()) not in text and "/tmp/" not in text and "cliqa-bundle-" not in text
+
+
+def test_it_opens_without_requests_and_messages(chromium: Any, sample: Path) -> None:
+    visit = Visit(chromium, sample)
+    assert len(visit.rows("#summary table")) == 4
+    first = visit.page.locator("#summary table").inner_text()
+    visit.choose("order", "VIII")
+    assert visit.page.locator("#summary table").inner_text() != first
+    pictures = visit.page.locator("figure img").evaluate_all("all => all.map(image => image.naturalWidth)")
+    assert len(pictures) >= 5 and min(pictures) > 0
+    visit.close(sample)
+
+
+@pytest.mark.slow
+def test_every_number_of_the_bundle_is_right(build: Any) -> None:
+    found = verify(build.SAMPLE)
+    assert found.ok, found.problems
