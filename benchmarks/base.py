@@ -88,6 +88,14 @@ class Dataset(ABC):
         home: The folder in which it is looked for; None for the folder that holds all datasets.
         reading: How its pictures are read where there is a choice.
         root: The dataset's own folder.
+
+    Example:
+        >>> from cliqa_bench.benchmarks.live import Live
+        >>> live = Live(Path("IQA/databaserelease2"))
+        >>> live.direction, live.n_images
+        ('lower', 779)
+        >>> len(live.ratings()) == live.expected_images  # a miniature has fewer
+        True
     """
 
     name: ClassVar[str]

@@ -142,6 +142,14 @@ def quality_benchmark(
 
     Raises:
         UserError: If a training image is smaller than the crop.
+
+    Example:
+        >>> materials = load_materials(["live"], Path("IQA"), "1")
+        >>> training = PRESETS["quick"]
+        >>> sources = [open_source(material, training.resize) for material in materials.values()]
+        >>> benchmark = quality_benchmark(sources, training)
+        >>> [len(experience.dataset) for experience in benchmark.test_stream]
+        [20]
     """
     from cliqa_bench.system.avalanche_parts import benchmark_from_datasets, with_task_labels
 
@@ -221,9 +229,12 @@ def iqa_benchmark(
         UserError: If something does not exist or a file is not as it should be.
 
     Example:
-        >>> benchmark = iqa_benchmark("bid,live,kadid10k")  # doctest: +SKIP
-        >>> [e.dataset_name for e in benchmark.train_stream]  # doctest: +SKIP
-        ['bid', 'live', 'kadid10k']
+        >>> benchmark = iqa_benchmark("bid,live", data=Path("IQA"))
+        >>> [experience.dataset_name for experience in benchmark.train_stream]
+        ['bid', 'live']
+        >>> image, score, task = benchmark.train_stream[1].dataset[0]
+        >>> tuple(image.shape), task
+        ((3, 96, 96), 1)
     """
     orders = parse_orders(order if isinstance(order, str) else ",".join(order))
     if len(orders) != 1:

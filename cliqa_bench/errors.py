@@ -20,6 +20,12 @@ class UserError(Exception):
 
     Names in it may come from damaged files: line ends and other control characters become a blank, so that
     the message is one line whatever it quotes, and can be printed in any encoding.
+
+    Example:
+        >>> raise UserError("labels.csv, line 3 has no score; write a number")
+        Traceback (most recent call last):
+            ...
+        cliqa_bench.errors.UserError: labels.csv, line 3 has no score; write a number
     """
 
     def __init__(self, message: str) -> None:

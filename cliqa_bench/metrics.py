@@ -67,6 +67,10 @@ def srcc(scores: ArrayLike, mos: ArrayLike) -> float:
     Args:
         scores: (n,) predictions.
         mos: (n,) opinions, higher is better.
+
+    Example:
+        >>> srcc([0.1, 0.4, 0.3], [20, 60, 90])
+        0.5
     """
     a, b = np.asarray(scores, np.float64), np.asarray(mos, np.float64)
     if a.ndim != 1 or a.shape != b.shape:
@@ -80,6 +84,10 @@ def plcc(scores: ArrayLike, mos: ArrayLike) -> float:
     Args:
         scores: (n,) predictions.
         mos: (n,) opinions.
+
+    Example:
+        >>> round(plcc([0.1, 0.4, 0.3], [20, 60, 90]), 3)
+        0.715
     """
     pair = _defined(scores, mos)
     if pair is None:
@@ -95,6 +103,10 @@ def krcc(scores: ArrayLike, mos: ArrayLike) -> float:
     Args:
         scores: (n,) predictions.
         mos: (n,) opinions.
+
+    Example:
+        >>> round(krcc([0.1, 0.4, 0.3], [20, 60, 90]), 3)
+        0.333
     """
     from scipy.stats import kendalltau
 
@@ -111,6 +123,10 @@ def srcc_ordinal(x: ArrayLike, y: ArrayLike) -> float:
     Args:
         x: (n,) numbers.
         y: (n,) numbers.
+
+    Example:
+        >>> srcc_ordinal([1, 1, 2], [1, 2, 2]), round(srcc([1, 1, 2], [1, 2, 2]), 3)
+        (1.0, 0.5)
     """
     from scipy.stats import rankdata
 
@@ -171,6 +187,12 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> LogisticCurve | None:
         The fitted function (predictions to opinions, float64), or None if there is none: fewer than five
         images (four parameters would go through all points), constant or non-finite numbers, or a best curve
         that falls (the predictions rank the wrong way; turning them over would hide it).
+
+    Example:
+        >>> scores, mos = [0.1, 0.2, 0.4, 0.6, 0.8, 0.9], [10, 12, 30, 70, 88, 90]
+        >>> curve = fit_logistic(scores, mos)
+        >>> curve.steep
+        False
     """
     from scipy.optimize import leastsq
     from scipy.special import expit
@@ -243,12 +265,23 @@ def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
 
 
 def plcc_logistic(scores: ArrayLike, mos: ArrayLike) -> float:
-    """Pearson's linear correlation after `fit_logistic`, or nan (see there)."""
+    """Pearson's linear correlation after `fit_logistic`, or nan (see there).
+
+    Example:
+        >>> scores, mos = [0.1, 0.2, 0.4, 0.6, 0.8, 0.9], [10, 12, 30, 70, 88, 90]
+        >>> plcc_logistic(scores, mos) > plcc(scores, mos)  # the curve is steeper in the middle
+        True
+    """
     return fitted(scores, mos).plcc
 
 
 def rmse(scores: ArrayLike, mos: ArrayLike) -> float:
-    """Root mean squared error after `fit_logistic`, in the unit of the opinions, or nan (see there)."""
+    """Root mean squared error after `fit_logistic`, in the unit of the opinions, or nan (see there).
+
+    Example:
+        >>> rmse([0.1, 0.2, 0.4, 0.6, 0.8, 0.9], [10, 12, 30, 70, 88, 90]) < 2
+        True
+    """
     return fitted(scores, mos).rmse
 
 
@@ -311,6 +344,12 @@ def srcc_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[Any]]
 
     Returns:
         (T, K) float64, nan where undefined.
+
+    Example:
+        >>> one = np.array([[1, 2, 3], [1, 3, 2]])  # what models 1 and 2 predict on the first test set
+        >>> two = np.array([[2, 1, 3], [1, 2, 3]])
+        >>> srcc_matrix([one, two], [np.array([1, 2, 3]), np.array([1, 2, 3])]).tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
     """
     return matrices(predictions, mos)[0]
 
@@ -320,6 +359,11 @@ def stability_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[
 
     Returns:
         (T, T) float64, nan where undefined. Eq. 12 uses what lies below the diagonal.
+
+    Example:
+        >>> one, two = np.array([[1, 2, 3], [1, 3, 2]]), np.array([[2, 1, 3], [1, 2, 3]])
+        >>> stability_matrix([one, two], [np.array([1, 2, 3]), np.array([1, 2, 3])]).tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
     """
     return matrices(predictions, mos)[1]
 
@@ -337,6 +381,10 @@ def pi_t(agreement: Floats) -> Floats:
 
     Returns:
         (T,) float64.
+
+    Example:
+        >>> pi_t(np.array([[0.9, 0.2], [0.7, 0.8]])).tolist()
+        [0.9, 0.8]
     """
     return np.diag(agreement).astype(np.float64)
 
@@ -349,12 +397,22 @@ def si_t(stability: Floats) -> Floats:
 
     Returns:
         (T,) float64.
+
+    Example:
+        >>> si_t(np.array([[1.0, 0.3], [0.6, 1.0]])).tolist()
+        [1.0, 0.6]
     """
     return np.array([1.0] + [_mean(stability[t, :t]) for t in range(1, len(stability))])
 
 
 def psi_t(agreement: Floats, stability: Floats) -> Floats:
-    """Plasticity-stability index PSI_t = (PI_t + SI_t) / 2, (T,) float64."""
+    """Plasticity-stability index PSI_t = (PI_t + SI_t) / 2, (T,) float64.
+
+    Example:
+        >>> agreement, stability = np.array([[0.9, 0.2], [0.7, 0.8]]), np.array([[1.0, 0.3], [0.6, 1.0]])
+        >>> psi_t(agreement, stability).round(3).tolist()
+        [0.95, 0.7]
+    """
     return (pi_t(agreement) + si_t(stability)) / 2
 
 
@@ -382,6 +440,12 @@ def summary(agreement: Floats, stability: Floats) -> Summary:
     Args:
         agreement: (T, K >= T) SRCC matrix.
         stability: (T, T) stability matrix.
+
+    Example:
+        >>> agreement, stability = np.array([[0.9, 0.2], [0.7, 0.8]]), np.array([[1.0, 0.3], [0.6, 1.0]])
+        >>> found = summary(agreement, stability)
+        >>> [round(value, 3) for value in found]  # mSRCC, mPI, mSI, mPSI
+        [0.75, 0.85, 0.8, 0.825]
     """
     plasticity, steadiness = _mean(pi_t(agreement)), _mean(si_t(stability))
     last = _mean(agreement[-1, : len(agreement)])
@@ -402,6 +466,10 @@ def backward_transfer(agreement: Floats) -> float:
 
     Returns:
         The mean over k < T, in [-2, 2], negative where something is lost; nan for T = 1.
+
+    Example:
+        >>> round(backward_transfer(np.array([[0.9, 0.2], [0.7, 0.8]])), 3)
+        -0.2
     """
     steps = len(agreement)
     return _mean(agreement[-1, : steps - 1] - pi_t(agreement)[:-1]) if steps > 1 else NAN
@@ -419,6 +487,10 @@ def forward_transfer(agreement: Floats, baseline: float = 0.0) -> float:
 
     Returns:
         The mean over k > 1, in [-1, 1] less the baseline; nan for T = 1, and of the oracle.
+
+    Example:
+        >>> forward_transfer(np.array([[0.9, 0.2], [0.7, 0.8]]))
+        0.2
     """
     steps = len(agreement)
     return _mean(np.diag(agreement[:, :steps], 1) - baseline) if steps > 1 else NAN
@@ -436,6 +508,10 @@ def forgetting(agreement: Floats) -> float:
 
     Returns:
         The mean over k < T, in [-2, 2], negative where later experiences helped; nan for T = 1.
+
+    Example:
+        >>> round(forgetting(np.array([[0.9, 0.2], [0.7, 0.8]])), 3)
+        0.2
     """
     steps = len(agreement)
     lost = [agreement[k : steps - 1, k].max() - agreement[-1, k] for k in range(steps - 1)]

@@ -72,6 +72,13 @@ class Strategy:
         warmup_rate: Factor of the protocol's learning rate in the warm-up; above 0.
         main_rate: The same after the warm-up. The paper gives the rate of TSN-IQA alone (1e-3); what trains
             the whole network has 2e-4 and, after the warm-up, 2e-5 in the published code.
+
+    Example:
+        >>> from cliqa_bench.strategies.lwf import LwF
+        >>> LwF(reg_weight=1.0).variant()
+        'reg_weight=1.0'
+        >>> LwF().table_rows()
+        {'last': 'LwF', 'gate': 'LwF-KG', 'oracle': 'LwF-O'}
     """
 
     cumulative: ClassVar[bool] = False

@@ -41,6 +41,11 @@ class Backbone(ABC):
             distortions), or a "distortion-bn" that `pretrain` makes (the paper's distortion-aware BN).
         has_tokens: Whether it is a transformer before whose tokens others can be put
             (`backbones.staged.TokenNet`).
+
+    Example:
+        >>> from cliqa_bench.backbones.scnn import SCNN
+        >>> SCNN.title, SCNN.task_parameters() == 2 * SCNN.norm_channels + SCNN.feature_size
+        ('S-CNN', True)
     """
 
     name: ClassVar[str]

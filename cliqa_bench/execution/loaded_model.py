@@ -84,9 +84,12 @@ def load(
         UserError: If there is no such model, or it cannot be read here.
 
     Example:
-        >>> model = cliqa_bench.load()  # doctest: +SKIP
-        >>> model.score("photo.jpg").score  # doctest: +SKIP
-        0.41
+        >>> import cliqa_bench
+        >>> model = cliqa_bench.load()
+        >>> -1 <= model.score("photo.jpg").score <= 1
+        True
+        >>> model.score(["photo.jpg", "blurred.jpg"]).frame().sort_values("score")["image"].tolist()
+        ['blurred.jpg', 'photo.jpg']
     """
     if source is None and run is not None:
         raise UserError(f"the model in the box holds no run {run}; give load() a folder of results")

@@ -98,6 +98,10 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
 
     Raises:
         AssertionError: Says which of these is not so.
+
+    Example:
+        >>> from cliqa_bench.strategies.naive import Naive
+        >>> check_strategy(Naive, heads="single")  # doctest: +SKIP
     """
     _check_dataclass(strategy if isinstance(strategy, type) else type(strategy))
     if isinstance(strategy, Strategy):
