@@ -46,6 +46,7 @@ html_theme = "furo"
 html_title = f"cliqa_bench {release}"
 html_copy_source = html_show_sourcelink = False
 html_permalinks_icon = "#"
+html_static_path, html_css_files = ["_static"], ["site.css"]
 
 
 SAMPLE = Path(__file__).parent / "sample" / "main_job.zip"
