@@ -35,7 +35,7 @@ def test_a_page_is_short_and_shows_what_it_types(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     steps = steps_of(text)
     kinds = [step.kind for step in steps]
-    assert 40 <= text.count("\n") <= 95
+    assert 40 <= text.count("\n") <= 90
     assert kinds.count("type") >= 2 and kinds.count("see") >= 2
     for before, step in zip([None, *kinds], steps, strict=False):
         assert step.kind != "see" or before == "type", f"output of nothing: {step.text}"
