@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -68,11 +69,24 @@ def write_sample(to: Path) -> None:
         shutil.copy(Path(work) / "runs" / "report" / "report.html", to)
 
 
+def remote_parts(page: str) -> list[str]:
+    """Returns the tags of a page that load something from elsewhere."""
+    return re.findall(r"""<(?:script|link|img|iframe|source)\b[^>]*=["'](?:https?:)?//[^>]*>""", page)
+
+
+def _check_offline(app: Sphinx, error: Exception | None) -> None:
+    """Warns of pages that need the internet: what an extension brings along may change."""
+    for page in Path(app.outdir).rglob("*.html"):
+        for tag in remote_parts(page.read_text(encoding="utf-8")):
+            logging.getLogger("sphinx.conf").warning("%s loads from elsewhere: %s", page.name, tag)
+
+
 def _add_sample(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         write_sample(Path(app.outdir) / "sample" / "report.html")
 
 
 def setup(app: Sphinx) -> None:
-    """Puts the sample report beside the pages once they are written."""
-    app.connect("build-finished", _add_sample)
+    """Puts the sample report beside the pages once they are written; then all must work offline."""
+    app.connect("build-finished", _add_sample, priority=500)
+    app.connect("build-finished", _check_offline, priority=600)

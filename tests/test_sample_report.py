@@ -67,6 +67,14 @@ def test_it_opens_without_requests_and_messages(chromium: Any, sample: Path) -> 
     visit.close(sample)
 
 
+def test_the_build_notices_what_is_loaded_from_elsewhere(build: Any, sample: Path) -> None:
+    remote = ['<script src="https://a.org/b.js">', "<link rel=x href='//a.org/b.css'>"]
+    remote += ['<img alt="" src="http://a/b">']
+    local = '<a href="https://a.org"><script src="_static/a.js"></script><img src="data:a;base64,//8">'
+    assert build.remote_parts(local + "".join(remote)) == remote
+    assert build.remote_parts(sample.read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.slow
 def test_every_number_of_the_bundle_is_right(build: Any) -> None:
     found = verify(build.SAMPLE)
