@@ -207,7 +207,7 @@ class TableDataset(Dataset):
         if not others or "sheet" in self.options.values:
             return []
         other = self.options.shown(sheet=others[0])
-        return [f"the sheet {first!r} is read, the first of {1 + len(others)} (else: {other})"]
+        return [f"reading the sheet {first!r}, the first of {1 + len(others)} (to read another: {other})"]
 
     @property
     def exact_names(self) -> bool:
@@ -217,7 +217,7 @@ class TableDataset(Dataset):
     def _columns_told(self) -> str:
         columns = self.columns
         better = "lower" if columns.lower else "higher"
-        doubt = "" if self.options.flags & {LOWER, HIGHER} else f" (else: {LOWER})"
+        doubt = "" if self.options.flags & {LOWER, HIGHER} else f" (otherwise: {LOWER})"
         splits = columns.split or ", ".join(columns.splits.values())
         others = (("std", columns.std), ("groups", columns.group), ("split", splits))
         more = [f"{what}: {name if name else NONE}" for what, name in others]
@@ -227,13 +227,13 @@ class TableDataset(Dataset):
         said = []
         n, labels = len(self._ratings), Counter(rating.score for rating in self._ratings)
         if AVERAGE in self.options.flags:
-            said.append(f"{len(self.table.rows)} ratings are averaged to {n} images")
+            said.append(f"{len(self.table.rows)} ratings are averaged into scores of {n} images")
         if len(labels) == 1:
             said.append(f"all {n} labels are equal: there is nothing to learn from them, and no SRCC")
         elif len(labels) <= FEW_LABELS and n >= 5 * len(labels):
             said.append(
-                f"only {len(labels)} different labels among {n} images: many pairs are ties, which SRCC "
-                "gives their mean rank; a subset whose labels are all equal has no SRCC"
+                f"only {len(labels)} different labels among {n} images: many pairs are tied, and SRCC "
+                "gives ties their mean rank; a subset whose labels are all equal has no SRCC"
             )
         return said
 

@@ -118,8 +118,8 @@ def own_rows(dataset: Dataset) -> dict[str, AspectRow]:
         return {}
     if not path.is_file():
         raise UserError(
-            f"{dataset.title}: no {FILE} in {dataset.root}, which an older version made; give the folder "
-            "that holds it to cliqa-bench data make, with the same scale and seed, to have it added"
+            f"{dataset.title}: no {FILE} in {dataset.root}, which an older version made; to add it, run "
+            "cliqa-bench data make on the folder above, with the same scale and seed"
         )
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
@@ -144,8 +144,8 @@ def aspects_csv(rows: Iterable[tuple[str, Sequence[str]]]) -> str:
 def unknown_aspects(strategy: str, title: str) -> UserError:
     """Returns the error of a strategy that learns scenes or distortions from a dataset that has none."""
     return UserError(
-        f"{strategy} learns scenes and distortions, and those of {title} are not known: they come with "
-        f"LIQE's split files (--split PATH); or set {strategy}.tasks=q"
+        f"{strategy} learns scenes and distortions, but those of {title} are not known: use LIQE's split "
+        f"files, which name them (--split PATH), or set {strategy}.tasks=q"
     )
 
 
@@ -212,8 +212,9 @@ def aspect_note(dataset: Dataset, split: Split, ratings: Sequence[Rating]) -> st
     if not wrong:
         return ""
     return (
-        f"{len(wrong)} images of {MISLABELLED[0]} carry scene and distortion of the image of the same number "
-        f"in {MISLABELLED[1]}, as in LIQE's published files; labels=repaired of liqe and liqe_cl mends them"
+        f"{len(wrong)} images of {MISLABELLED[0]} have the scene and distortion of the image of the same "
+        f"number in {MISLABELLED[1]}, as in LIQE's published files; labels=repaired makes liqe and liqe_cl "
+        "correct them"
     )
 
 

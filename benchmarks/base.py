@@ -293,7 +293,7 @@ class Dataset(ABC):
         Raises:
             UserError: If they published none that is read here, or its files are missing or broken.
         """
-        raise UserError(f"{self.title}: there is no official split; take a seeded one (--split 1)")
+        raise UserError(f"{self.title}: there is no official split; use a seeded one (--split 1)")
 
     def label_file(self, *names: str) -> Path:
         """Finds a label file, whatever the case of its name.
@@ -371,12 +371,12 @@ class Dataset(ABC):
 
     def _elsewhere(self, path: Path) -> str:
         return (
-            f"leads out of the dataset, to {path.resolve()}: put the files there, or make the whole folder "
-            f"{self.root.name} a link"
+            f"points outside the dataset, to {path.resolve()}: move the files into it, or make the whole "
+            f"folder {self.root.name} a link"
         )
 
     def link_faults(self) -> list[str]:
-        """Says of every link among the images that it leads out of the dataset, and what to do."""
+        """Says of every link among the images that it points outside the dataset, and what to do."""
         _ = self.files  # lists the folders
         return [f"the link {path} {self._elsewhere(path)}" for path in self.stray_links]
 
@@ -397,7 +397,7 @@ class Dataset(ABC):
         return self.root / relative
 
     def _locate(self, key: str) -> str | None:
-        """Returns the file of an image; of files that differ in case alone, the one that is called so."""
+        """Returns the file of an image; of files that differ only in case, the one with exactly this name."""
         files = self.files
         for candidate in self.candidates(key):
             twins = self.twins.get(candidate.lower())
@@ -417,13 +417,13 @@ class Dataset(ABC):
                 twins = self.twins.get(candidate.lower())
                 if twins and self._locate(key) is None:
                     found[key] = (
-                        f"image {key} could be {' or '.join(twins)}, which differ in case alone; give the "
-                        f"right one the name {candidate}"
+                        f"image {key} could be {' or '.join(twins)}, which differ only in case; rename the "
+                        f"right one to {candidate}"
                     )
         return found
 
     def twin_faults(self) -> list[str]:
-        """Says of every rated image that files which differ in case alone could be it."""
+        """Says of every rated image that files which differ only in case could be it."""
         return list(self._unclear(rating.key for rating in self._ratings).values())
 
     def twin_notes(self) -> list[str]:
@@ -433,7 +433,7 @@ class Dataset(ABC):
             return []
         read = {relative for r in self._ratings if (relative := self._locate(r.key)) is not None}
         return [
-            f"{name} is read, not {' or '.join(t for t in twins if t != name)}, which differs in case alone"
+            f"reading {name}, not {' or '.join(t for t in twins if t != name)}, which differs only in case"
             for twins in self.twins.values()
             for name in twins
             if name in read
@@ -445,7 +445,7 @@ class Dataset(ABC):
         Args:
             missing: Their keys.
         """
-        return "unpack the release anew"
+        return "unpack the release again"
 
     def missing_files(self, ratings: Sequence[Rating] | None = None) -> list[str]:
         """Returns the keys of rated images that are not on the disk, in rating order.
@@ -515,10 +515,10 @@ class Dataset(ABC):
             return []
         turned = abs(_place_of_mean(found) + _place_of_mean(facts) - 1) <= SCORE_TOLERANCE
         return [
-            f"scores run from {found.low:.5g} to {found.high:.5g}, mean {found.mean:.5g}; those of the "
+            f"scores range from {found.low:.5g} to {found.high:.5g}, mean {found.mean:.5g}; those of the "
             f"release from {facts.low:.5g} to {facts.high:.5g}, mean {facts.mean:.5g}"
-            + (": they are upside down" if turned else "")
-            + f"; get the label files anew from {self.homepage}"
+            + (": they run the wrong way" if turned else "")
+            + f"; get the label files again from {self.homepage}"
         ]
 
 

@@ -153,7 +153,7 @@ class CheckReport:
             ]
             if said:
                 lines += ["", f"{what}:", *said]
-        lines += ["", "all is well" if self.ok else f"not fit for use: see the problems of {self.root}"]
+        lines += ["", "OK" if self.ok else f"not fit for use: see the problems of {self.root}"]
         return "\n".join(lines)
 
 
@@ -167,8 +167,8 @@ def check_data(
 
     Problems are: a dataset that is not there, labels or split files that are broken (every row of them that
     is), a count, range, mean or direction of scores that is not the release's, images that are missing or
-    cannot be decoded, links that lead out of the dataset, and equal pixels in more than one of train, val and
-    test. Images without a label are counted and are no problem: some releases ship them.
+    cannot be decoded, links that point outside it, and equal pixels in more than one of train, val and test.
+    Images without a label are counted and are no problem: some releases ship them.
 
     Args:
         root: The folder that holds the datasets.
@@ -205,15 +205,15 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
         if not dataset.as_released(row.ratings):
             row.problems.append(
                 "the labels are not those of the release, though they look alike: a number was changed, or "
-                f"scores were shuffled; get the label files anew from {cls.homepage}"
+                f"scores were shuffled; get the label files again from {cls.homepage}"
             )
     with _noted(row, "of the folders"):
         if dataset.variant:
             row.notes.append(f"images are of the {dataset.variant} release, not those of the paper")
-        row.problems += _some_of(dataset.link_faults(), "links that lead out of it")
+        row.problems += _some_of(dataset.link_faults(), "links that point outside it")
     if row.ratings:
-        row.problems += _some_of(dataset.twin_faults(), "images whose files differ in case alone")
-        row.notes += _some_of(dataset.twin_notes(), "files whose names differ in case alone")
+        row.problems += _some_of(dataset.twin_faults(), "images whose files differ only in case")
+        row.notes += _some_of(dataset.twin_notes(), "files whose names differ only in case")
         row.missing = dataset.missing_files()
         row.unlabelled = dataset.unlabelled_files()
         with _noted(row, "of the split"):

@@ -164,7 +164,7 @@ class DecodedDataset:
         """
         if key := self._unlabelled(self.indices("train")):
             raise UserError(
-                f"{self.title}: training image {key} has no opinion score; take a strategy that learns from "
+                f"{self.title}: training image {key} has no opinion score; use a strategy that learns from "
                 "images without labels (its method `targets`)"
             )
 
@@ -185,7 +185,7 @@ class DecodedDataset:
             height, width = self.cache.shapes[small[0]]
             raise UserError(
                 f"{self.title}: training image {self.ratings[small[0]].key} has {width} x {height} pixels, "
-                f"less than the crop of {crop} x {crop}; take a smaller crop (the preset quick has 96)"
+                f"smaller than the crop of {crop} x {crop}; use a smaller crop (the preset quick has 96)"
             )
 
     def n_pairs(self, training: Training) -> int:

@@ -130,12 +130,12 @@ def part_split(dataset: Dataset, ratings: Sequence[Rating], split: Split) -> Spl
     dealt = {subset: _shuffled(part, chosen, ratings, split, subset) for subset in SUBSETS}
     for subset, contents in dealt.items():
         if not contents:
-            raise UserError(f"{part.name}: split {split.name} has no {subset} image of it; take another")
+            raise UserError(f"{part.name}: split {split.name} has no {subset} image of it; use another split")
     if len(dealt["train"]) < part.blocks:
         shown = plural(len(dealt["train"]), "content")
         raise UserError(
             f"{part.name}: its training images in split {split.name} show {shown}, "
-            f"too few for {part.blocks} blocks; take fewer"
+            f"too few for {part.blocks} blocks; use fewer"
         )
     first = part.block - 1
     shared = dealt["val"][first % len(dealt["val"])]  # of the block itself, unless there are too few

@@ -148,7 +148,7 @@ def _stated_split(
     source = dataset.homepage
     faults = [
         UserError(
-            f"{source}: its split has no image for {part}; correct it, or do without its column (split=none)"
+            f"{source}: its split has no image for {part}; correct it, or ignore its column (split=none)"
         )
         for part in ("train", "test")
         if part not in subset.values()
@@ -190,7 +190,7 @@ def _with_validation(
     ends = np.cumsum([counts[unit] for unit in drawn])
     validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(contents) - 1)]}
     chosen: dict[str, Subset] = {r.key: "val" for r in train if unit_of(r) in validation}
-    note = f"{in_note} has no val: {len(chosen)} of {len(train)} train images are taken, seeded"
+    note = f"{in_note} has no val: {len(chosen)} of {len(train)} train images are used, drawn with a seed"
     return make_split(f"{split.name}-val-{number}", ratings, {**subset, **chosen}, note)
 
 
@@ -351,12 +351,14 @@ def read_split(folder: Path, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
             key = known.get(cells[0].lower())
             place = f"{path.name} row {row}"
             if key is None:
-                what = f"names {cells[0]!r}, which is no image of {dataset.title}; download the split again"
+                what = (
+                    f"names {cells[0]!r}, which is not an image of {dataset.title}; download the split again"
+                )
                 faults.append(UserError(f"{path} row {row} {what}"))
                 continue
             if key in subset:
                 again = "twice" if subset[key] == part else "in two subsets"
-                faults.append(UserError(f"{folder}: {key} stands {again}: {places[key]} and {place}"))
+                faults.append(UserError(f"{folder}: {key} appears {again}: {places[key]} and {place}"))
                 continue
             subset[key], places[key] = part, place
             if kind == "liqe":
@@ -420,7 +422,7 @@ def _torn(source: Path | str, ratings: Sequence[Rating], subset: Mapping[str, Su
         if subset[other] != subset[rating.key]:
             told = (
                 f"{source}: reference {rating.group} is in two subsets: {other} in {subset[other]}, "
-                f"{rating.key} in {subset[rating.key]}; take a split by references"
+                f"{rating.key} in {subset[rating.key]}; use a split by references"
             )
             faults.setdefault(unit, UserError(told))
     return list(faults.values())
@@ -448,7 +450,7 @@ def _check_scores(folder: Path, ratings: Sequence[Rating], scores: Mapping[str, 
         raise UserError(f"{folder}: scores run the wrong way (SRCC {srcc:.3f} with the labels): {example}")
     if srcc < MIN_SRCC:
         raise UserError(
-            f"{folder}: scores are not of these images (SRCC {srcc:.3f} with the labels): {example}"
+            f"{folder}: scores do not belong to these images (SRCC {srcc:.3f} with the labels): {example}"
         )
     return one_line(
         f"{folder}: scores differ from the label file's (SRCC {srcc:.4f}), for instance {example}; "

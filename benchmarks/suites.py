@@ -38,7 +38,7 @@ def parse_orders(text: str) -> dict[str, list[str]]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise UserError(
-            "no orders given: say 'all', 'every', labels such as I,III, or a sequence such as bid,live"
+            "no orders given; give 'all', 'every', labels such as I,III, or a sequence such as bid,live"
         )
     if [word.lower() for word in words] == ["all"]:
         return {label: list(order) for label, order in ORDERS.items()}
@@ -176,7 +176,8 @@ def find_datasets(data_root: Path, names: Iterable[str]) -> dict[str, Dataset]:
         wanted = "; ".join(f"{cls.title}: {', '.join(cls.folders)}" for cls in missing)
         there = ", ".join(p.name for p in _folders(data_root)) or "no folder at all"
         raise UserError(
-            f"{data_root} lacks datasets; looked for {wanted} (any case and punctuation); found: {there}"
+            f"datasets are missing in {data_root}; looked for {wanted} (any case and punctuation); "
+            f"found: {there}"
         )
     return found
 

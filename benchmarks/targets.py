@@ -66,6 +66,6 @@ def _check_shapes(scores: tuple[int, ...], others: Iterable[torch.Tensor], loss:
         if n > 1 and each_with_each:
             raise UserError(
                 f"predictions of shape {shape} cannot be compared with opinion scores of shape {scores}: "
-                f"each would be compared with each. Let the network give ({n},): put torch.nn.Flatten(0) "
-                "after its last layer, or return scores.squeeze(1)"
+                f"each prediction would be compared with every score. Let the network return ({n},): "
+                "put torch.nn.Flatten(0) after its last layer, or return scores.squeeze(1)"
             )

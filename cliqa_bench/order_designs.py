@@ -85,7 +85,7 @@ def design_orders(design: str, datasets: Sequence[str]) -> list[tuple[str, ...]]
         if n > MOST_EVERY:
             raise UserError(
                 f"--orders every: {n} datasets have {math.factorial(n):,} orders; "
-                f"at most {MOST_EVERY} datasets, or take sample:24"
+                f"at most {MOST_EVERY} datasets, or use sample:24"
             )
         return list(itertools.permutations(datasets))
     if design == "williams":

@@ -139,7 +139,7 @@ class Measurer:
             what = f"has no finite score for image {keys[bad.argmax()]}"
         elif len(scores) < 2:
             measured.problems.append(
-                f"{split}{title} has fewer than two test images: correlations are dashes"
+                f"{split}{title} has fewer than two test images: correlations are shown as dashes"
             )
             return
         elif np.ptp(scores) == 0:
@@ -149,7 +149,7 @@ class Measurer:
         after = record.titles.get(record.steps[step].dataset, record.steps[step].dataset)
         measured.problems.append(
             f"{record.rows[readout]}, order {record.order}, {split}seed {record.seed}, after {after}, on "
-            f"{title}: {what}; its correlations are dashes"
+            f"{title}: {what}; its correlations are shown as dashes"
         )
 
     def _numbers(

@@ -227,5 +227,5 @@ def _remove_stale(folder: Path, kept: set[str]) -> None:
 def _other(numbers: Tidy, folder: Path) -> str:
     group, n = numbers.group, len(numbers.group.records)
     label = f" ({group.caution})" if group.caution else ""
-    head = f"not comparable with these, reported apart in {folder}: {n} runs, {group.description}{label}"
+    head = f"not comparable with these, reported separately in {folder}: {n} runs, {group.description}{label}"
     return "\n".join([head, *numbers.missing, *numbers.notes])

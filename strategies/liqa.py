@@ -125,7 +125,7 @@ class LIQA(LwF):
 
         if features > MOST_FEATURES and (self.generator == "gaussian" or self.objective == "squared"):
             raise UserError(
-                f"{self.name}: the backbone has {features} features, too many for their covariances; take "
+                f"{self.name}: the backbone has {features} features, too many for their covariances; use "
                 "another backbone, or liqa.generator=network with liqa.objective=smooth-l1"
             )
         return None if self.objective == "fidelity" else LinearHead(features)

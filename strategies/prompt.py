@@ -80,7 +80,7 @@ class Prompt(Strategy):
         """
         if not backbone.has_tokens:
             raise UserError(
-                f"prompt needs a plain vision transformer, and {backbone.title} is not one; take --backbone "
+                f"prompt needs a plain vision transformer, and {backbone.title} is not one; use --backbone "
                 "vit_mini, or one of timm's, such as timm:vit_tiny_patch16_224"
             )
 

@@ -216,7 +216,7 @@ def take_statistics(model: QualityModel, images: Tensor, task: int, prior: float
         if not layers:
             raise UserError(
                 "this backbone's normalisation keeps no statistics that could be adapted: set "
-                "tta.adapt_by=rank, or take a backbone with BatchNorm"
+                "tta.adapt_by=rank, or use a backbone with BatchNorm"
             )
         model.features(images, task)
 

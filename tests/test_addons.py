@@ -132,7 +132,7 @@ def test_it_runs_keeps_the_contract_and_has_its_rows(
     text = (tmp_path / "runs/report/table_III.md").read_text()
     assert "| Mine-KG |" in text
     assert parser.main(["test", str(method), "--set", "my_method.strength=2", "--set", "tau=16"]) == 0
-    assert "my_method keeps the contract" in capsys.readouterr().out
+    assert "my_method meets the contract" in capsys.readouterr().out
     assert parser.main(["run", "--config", str(tmp_path / "runs/config.yaml")]) == 0
     assert "2 trainings, 2 already there" in capsys.readouterr().out
 
@@ -250,8 +250,8 @@ def test_two_versions_of_a_file_do_not_stand_in_one_table(method: Path, tmp_path
             METHOD + METHOD[METHOD.index("@dataclass") :].replace("Mine(", "Second("),
             "Mine, Second",
         ),
-        ("my-method.py", METHOD, "call it like my_method.py"),
-        ("tsn.py", METHOD, "two of the name 'tsn': strategy of the built-in"),
+        ("my-method.py", METHOD, "one that Python can import, such as my_method.py"),
+        ("tsn.py", METHOD, "the strategy 'tsn' is defined twice, in the built-in"),
     ],
 )
 def test_a_file_that_will_not_do_is_named(
@@ -504,7 +504,7 @@ def test_what_a_package_offers_in_vain_is_named(installed: Path) -> None:
         registry.load("strategies", "gone")
     with pytest.raises(UserError, match=r"'text' of their-package 1\.2 cannot be imported: AttributeError"):
         registry.load("strategies", "text")
-    with pytest.raises(UserError, match=r"'call' of their-package 1\.2 is no Strategy"):
+    with pytest.raises(UserError, match=r"'call' of their-package 1\.2 is not a Strategy"):
         registry.load("strategies", "call")
 
 

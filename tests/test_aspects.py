@@ -161,7 +161,7 @@ def test_data_check_says_so(tmp_path: Path, live: Dataset) -> None:
     n = len(mislabelled(live, found))
     report = check.check_data(tmp_path, ["live"], str(folder))
     (note,) = [note for note in report.rows[0].notes if "LIQE" in note]
-    assert report.ok and note.startswith(f"{n} images of fastfading/ carry scene and distortion") and n > 9
+    assert report.ok and note.startswith(f"{n} images of fastfading/ have the scene and distortion") and n > 9
     assert "labels=repaired" in note
     right = {
         k: w if not k.startswith("fastfading") else "fastfading\tnight\tinvalid\tinvalid"
@@ -275,7 +275,7 @@ def test_what_an_older_miniature_lacks_is_added(tmp_path: Path) -> None:
 def test_an_older_miniature_is_told_with_what_to_do(miniatures: Path, tmp_path: Path) -> None:
     shutil.copytree(miniatures / "CSIQ", tmp_path / "CSIQ", ignore=shutil.ignore_patterns("aspects.csv"))
     (material,) = load_materials(["csiq"], tmp_path).values()
-    with pytest.raises(UserError, match=r"CSIQ: no aspects.csv in .*an older version made; give the folder"):
+    with pytest.raises(UserError, match=r"CSIQ: no aspects.csv in .*an older version made; to add it"):
         _ = material.aspects_digest
     (whole,) = load_materials(["csiq"], miniatures).values()
     assert whole.fingerprint == material.fingerprint  # the file renames nothing

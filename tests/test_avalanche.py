@@ -128,7 +128,7 @@ def test_arguments_come_from_flags_and_from_the_file():
     [
         ({"strategy": "avalanche:EWC"}, "unknown strategy of Avalanche 'EWC' .did you mean 'EWCPlugin'"),
         ({"strategy": "avalanche:EvaluationPlugin"}, "unknown strategy of Avalanche 'EvaluationPlugin'"),
-        ({"strategy": "avalanche:LwFPlugin"}, "LwFPlugin cannot learn scores .* Take the strategy lwf"),
+        ({"strategy": "avalanche:LwFPlugin"}, "LwFPlugin cannot learn scores .* Use the strategy lwf"),
         (
             {"strategy": "avalanche:NCMOracle"},
             "NCMOracle cannot learn scores .* mean features of every class",

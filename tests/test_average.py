@@ -147,7 +147,7 @@ class FromWhatDepends(Careless):
         (Spoils, "changes what it is built from"),
         (TakesTheFirst, "the order of the datasets changes"),
         (OneHead, "1 heads for 3 datasets"),
-        (FromWhatDepends, "does not learn every dataset for itself"),
+        (FromWhatDepends, "does not learn every dataset on its own"),
     ],
 )
 def test_the_contract_notices(cls: type[Strategy], complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_stopped_it_shows_and_keeps_what_was_measured(monkeypatch, tmp_path, cap
     assert main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == code
     said = capsys.readouterr()
     assert "one  a row" in said.out and "never" not in said.out and "two" not in said.out
-    assert "stopped; this was measured, the same command begins anew" in said.err
+    assert "interrupted; the same command starts over; measured so far" in said.err
     found = json.loads((tmp_path / "bench.json").read_text())
     assert [row["what"] for row in found["rows"]] == ["a row"] and not found["failed"]
 

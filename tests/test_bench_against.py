@@ -99,7 +99,7 @@ def same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_another_python_must_have_another_version(tmp_path: Path, same: Path) -> None:
-    with pytest.raises(UserError, match="is the one that runs"):
+    with pytest.raises(UserError, match="is the one running here"):
         installations(same, tmp_path)
     with pytest.raises(UserError, match="cannot be started"):
         installations(tmp_path / "python", tmp_path)
@@ -195,7 +195,7 @@ def test_with_the_flag_this_group_is_measured_and_without_it_says_what_is_missin
 ) -> None:
     out = ["--device", "cpu", "--out", str(tmp_path / "bench"), "--progress", "none"]
     assert main(["bench", "--against", str(same), *out]) == 1
-    assert f"against failed: --against {same}: its cliqa_bench is the one that" in capsys.readouterr().err
+    assert f"against failed: --against {same}: its cliqa_bench is the one running" in capsys.readouterr().err
     assert main(["bench", "--rows", "against", *out]) == 1
     assert (
         "against failed: there is nothing to compare with; give --against PYTHON" in capsys.readouterr().err

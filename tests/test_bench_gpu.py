@@ -186,8 +186,7 @@ def test_the_numbers_of_the_notes(monkeypatch: pytest.MonkeyPatch, place: Place)
     fake_runs(monkeypatch, iter([0.75, 0.5]))
     note = gpu_works.against_cpu(place, LWF)
     assert note == (
-        "mean of 2 SRCC 0.500; apart from the CPU by 0.12 in the middle and 0.25 at most; "
-        "1.0 s, on the CPU 1.0 s"
+        "mean of 2 SRCC 0.500; differs from the CPU by 0.12 (median) and 0.25 (most); 1.0 s, on the CPU 1.0 s"
     )  # the mean over both tables of the first run
     fake_runs(monkeypatch, iter([0.5, 0.625]))
     with pytest.raises(UserError, match=r"1 of 2 arrays differ, .*answers\.npz scores the most: .* 0\.125"):

@@ -51,7 +51,7 @@ def test_whole_data_is_well(whole: Path) -> None:
     assert live["groups"] == "8"
     assert live["train/val/test"].count("/") == 2
     assert live["score"].startswith("0..")
-    assert lines[-1] == "all is well"
+    assert lines[-1] == "OK"
 
 
 def test_colour_profiles_that_are_ignored_are_counted(data: Path) -> None:
@@ -101,7 +101,7 @@ def test_range_and_mean_of_scores_are_held_against_the_release(
         monkeypatch.setattr(cls, "score_facts", ScoreFacts(*facts))
         report, row = one(data, "bid")
         assert not report.ok and len(row.problems) == 1
-        assert f"scores run from {low:.5g} to {high:.5g}, mean {mean:.5g}; those of the" in row.problems[0]
+        assert f"scores range from {low:.5g} to {high:.5g}, mean {mean:.5g}; those of the" in row.problems[0]
         assert cls.homepage in row.problems[0] and "upside down" not in row.problems[0]
     monkeypatch.setattr(cls, "score_facts", None)
     assert one(data, "bid")[0].ok
@@ -113,7 +113,7 @@ def test_scores_in_the_wrong_direction_are_told_as_such(data: Path, monkeypatch:
     low, high, mean = (min(-x for x in scores), max(-x for x in scores), -sum(scores) / len(scores))
     monkeypatch.setattr(cls, "score_facts", ScoreFacts(low, high, mean))
     _, row = one(data, "bid")
-    assert [p for p in row.problems if "they are upside down" in p]
+    assert [p for p in row.problems if "they run the wrong way" in p]
 
 
 def test_every_release_states_its_scores(data: Path) -> None:
@@ -271,18 +271,18 @@ def test_a_broken_split_a_link_and_a_large_image_are_told_together(data: Path, t
     row = check.check_data(data, ["bid"], str(folder), max_megapixels=1).rows[0]
     told = "\n".join(row.problems)
     for words in (
-        "row 2 names '/etc/passwd', which is no image of BID",
+        "row 2 names '/etc/passwd', which is not an image of BID",
         f"row 3 names '../{keys[1]}'",
-        f"{keys[0]} stands in two subsets: bid_train_score.txt row 1 and bid_val.txt row 1",
+        f"{keys[0]} appears in two subsets: bid_train_score.txt row 1 and bid_val.txt row 1",
         "holds '1_0' where the score should be",
         "18 images are in no subset",
         "the subset val is empty",
-        f"{keys[3]} leads out of the dataset, to {outside}",
+        f"{keys[3]} points outside the dataset, to {outside}",
         f"1 rated images are missing: {keys[3]}",
         f"{keys[4]} has 1200 x 900 pixels, more than 1 megapixels",
     ):
         assert words in told
-    with pytest.raises(UserError, match=r"BID: the link .* leads out of the dataset"):
+    with pytest.raises(UserError, match=r"BID: the link .* points outside the dataset"):
         dataset.verify_files()
 
 
@@ -298,8 +298,8 @@ def test_a_linked_folder_of_images_or_label_file_is_told(data: Path) -> None:
     (data / "kadid10k/dmos.csv").rename(data / "dmos.csv")
     (data / "kadid10k/dmos.csv").symlink_to(data / "dmos.csv")
     text = check.check_data(data, ["csiq", "kadid10k"]).render()
-    assert f"the link {data / 'CSIQ/dst_imgs'} leads out of the dataset" in text
-    assert f"{data / 'kadid10k/dmos.csv'} leads out of the dataset" in text
+    assert f"the link {data / 'CSIQ/dst_imgs'} points outside the dataset" in text
+    assert f"{data / 'kadid10k/dmos.csv'} points outside the dataset" in text
 
 
 def test_a_broken_description_of_generated_data_is_one_problem(data: Path) -> None:
@@ -329,8 +329,8 @@ def test_of_names_that_differ_in_case_the_exact_one_is_read(data: Path) -> None:
     assert dataset.path(dataset.ratings()[3].key).name == name
     report, row = one(data, "koniq10k")
     assert report.ok
-    (note,) = [note for note in row.notes if "differs in case alone" in note]
-    assert note.startswith(f"{folder.name}/{name} is read, not {folder.name}/{name.upper()}, ")
+    (note,) = [note for note in row.notes if "differs only in case" in note]
+    assert note.startswith(f"reading {folder.name}/{name}, not {folder.name}/{name.upper()}, ")
 
 
 def test_of_names_that_all_differ_none_is_guessed(data: Path) -> None:
@@ -342,14 +342,14 @@ def test_of_names_that_all_differ_none_is_guessed(data: Path) -> None:
         pytest.skip("this disk does not tell cases apart")
     (dataset,) = suites.find_datasets(data, ["koniq10k"]).values()
     key = dataset.ratings()[3].key
-    said = f"image {key} could be .* or .*, which differ in case alone; give the right one the name .*{name}"
+    said = f"image {key} could be .* or .*, which differ only in case; rename the right one to .*{name}"
     with pytest.raises(UserError, match=said):
         dataset.path(key)
     with pytest.raises(UserError, match=said):
         dataset.verify_files()
     report, row = one(data, "koniq10k")
     assert not report.ok
-    assert [p for p in row.problems if "differ in case alone" in p]
+    assert [p for p in row.problems if "differ only in case" in p]
 
 
 def test_what_should_be_known_of_a_picture_is_a_note(data: Path) -> None:

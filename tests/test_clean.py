@@ -285,7 +285,7 @@ def test_a_cache_that_another_run_makes_anew_stays(
     before = path.read_bytes()
     holder(path.with_suffix(".lock"))
     found = remove_unused(out)
-    assert found.unused == [] and found.notes == [f"{path} is left alone: another run makes it anew"]
+    assert found.unused == [] and found.notes == [f"{path} is left alone: another run is making it again"]
     assert path.read_bytes() == before
 
 

@@ -177,7 +177,7 @@ def test_a_model_that_ranks_the_other_way_round_is_pointed_out(
     said = capsys.readouterr()
     assert shown(said.out)["SRCC"] == "-1.000"
     assert "SRCC -1.000: the scores rank these pictures in the opposite order" in said.err
-    assert "nothing was turned; if that reading is wrong, say lower_is_better" in said.err
+    assert "nothing was flipped; if that reading is wrong, say lower_is_better" in said.err
     assert compare("my.csv?lower_is_better&name=turned", "--to", "t.csv") == 0
     said = capsys.readouterr()
     assert shown(said.out)["SRCC"] == "1.000" and "other way round" not in said.err
@@ -280,7 +280,7 @@ def test_a_run_that_learned_the_table_is_said(
         (["--compare", "my.csv", "0.png"], "score takes either IMAGES or --compare TABLE;"),
         ([], "score takes IMAGES, or --compare TABLE;"),
         (["--compare", "no.csv"], "csv:no.csv is not a file;"),
-        (["--compare", "dmos.csv"], "may hold differences, of which lower is better, or not; say which"),
+        (["--compare", "dmos.csv"], "it is unclear whether lower or higher is better"),
         (["--compare", "other.csv"], "names 1 images, and none of them, such as zzz.png, is in"),
         (["--compare", "twice.csv"], "rates 0.png a second time"),
     ],

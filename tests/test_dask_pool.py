@@ -64,7 +64,7 @@ def test_what_fails_takes_with_it_what_needs_it_and_the_rest_is_done_and_shown(r
 def test_a_job_whose_worker_dies_is_tried_once_more(run, capsys):
     outcome = run(some_jobs("die with the worker"))
     assert not outcome.failed and (run.out / "grandchild").exists()
-    assert capsys.readouterr().err.count("it is tried once more") == 1
+    assert capsys.readouterr().err.count("trying it once more") == 1
 
 
 def test_workers_without_the_data_are_refused_in_one_line(run, tmp_path):
@@ -131,7 +131,7 @@ def test_the_death_of_the_scheduler_ends_the_run_in_one_line(run, tmp_path):
         pool = dask_pool.DaskPool(plan_of, replace(config(run.out), executor=address), run.facts)
         pool._client = dask_pool._connected(address)
         scheduler.kill()
-        with pytest.raises(UserError, match="is gone; what is finished stays"):
+        with pytest.raises(UserError, match="is gone; finished work is kept"):
             while time.monotonic() < deadline:
                 list(pool.events(0.1))
         pool.end()

@@ -337,7 +337,7 @@ def test_what_has_no_scores_is_refused_by_who_needs_them(sources: list[DecodedDa
     with pytest.raises(UserError) as caught:
         learn(strategy, new_model(strategy), [unlabelled(sources[1])])
     assert "tiny1: training image" in str(caught.value)
-    assert "has no opinion score; take a strategy that learns from images without labels" in str(caught.value)
+    assert "has no opinion score; use a strategy that learns from images without labels" in str(caught.value)
 
 
 def test_without_validation_scores_the_last_epoch_is_taken(sources: list[DecodedDataset]) -> None:
@@ -390,12 +390,12 @@ def test_what_finish_leaves_is_the_model(sources: list[DecodedDataset]) -> None:
 
 def test_finish_may_move_what_learns_and_nothing_else() -> None:
     frozen: type[Strategy] = dataclass(type("Frozen", (Turned,), {"where": "net"}))
-    with pytest.raises(AssertionError, match=r"moves, and is not trainable"):
+    with pytest.raises(AssertionError, match=r"changes, but is not trainable"):
         check_strategy(frozen)
     late: type[Strategy] = dataclass(
         type("Late", (Turned,), {"finish": Strategy.finish, "consolidate": Turned.finish})
     )
-    with pytest.raises(AssertionError, match="consolidate moves weights"):
+    with pytest.raises(AssertionError, match="consolidate changes weights"):
         check_strategy(late)
 
 
@@ -514,7 +514,7 @@ def test_what_a_view_puts_before_a_normalisation_is_normalised_in_a_folded_copy_
 
 def test_a_view_must_own_what_moves() -> None:
     drifting: type[Strategy] = dataclass(type("Drifting", (ByShifts,), {"adapts_statistics": True}))
-    with pytest.raises(AssertionError, match=r"net\..*running_mean moves, and is not stored with the model"):
+    with pytest.raises(AssertionError, match=r"net\..*running_mean changes, but is not stored with the model"):
         check_strategy(drifting)
 
 

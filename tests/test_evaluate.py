@@ -88,7 +88,7 @@ def test_images_whose_score_is_no_number_are_named(wrong: float) -> None:
         return scores
 
     with pytest.raises(
-        FloatingPointError, match=r"^Pictures, test images: no number comes out for test3\.png$"
+        FloatingPointError, match=r"^Pictures, test images: NaN or infinite scores for test3\.png$"
     ):
         score(broken, pictures, "test", 2, "cpu")
 

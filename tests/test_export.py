@@ -141,7 +141,7 @@ def test_a_folder_has_weights_configuration_and_card_and_loads(tmp_path: Path) -
     assert (
         "learned LIVE, BID.\nThe heads' scores are weighted by K-means gating (temperature 32)." in card.text
     )
-    assert "comparable with nothing published" in card.text
+    assert "not comparable with published ones" in card.text
     assert repr(cliqa_bench.load(to, device="cpu")).startswith(
         f"<model {to / 'model.safetensors'}: tsn, scnn"
     )
@@ -153,7 +153,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     (tmp_path / "photos" / "a.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for name, message in (
-        ("photos", "holds something else than a model"),
+        ("photos", "holds something other than a model"),
         ("file", "is a file; write --to a folder"),
     ):
         assert main(["export", str(RUNS), "--run", "tsn", "--to", str(tmp_path / name)]) == 2

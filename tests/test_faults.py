@@ -108,7 +108,7 @@ def test_images_without_a_score_are_named_and_no_others(source):
     with pytest.raises(FloatingPointError) as error:
         score_images(network, source, "test", 2, "cpu")
     said = str(error.value)
-    assert said.startswith("tiny0, test images: no number comes out for ")
+    assert said.startswith("tiny0, test images: NaN or infinite scores for ")
     named = set(said.rpartition(" for ")[2].split(", "))
     assert named and named <= wrong, "of the first batch that has one"
 

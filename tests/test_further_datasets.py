@@ -139,7 +139,7 @@ def test_a_deviation_that_is_not_published_is_an_empty_cell(tmp_path: Path) -> N
 
 def test_sets_without_an_official_split_say_so(tmp_path: Path) -> None:
     dataset, _ = made(tmp_path, "spaq")
-    with pytest.raises(UserError, match="SPAQ: there is no official split; take a seeded one"):
+    with pytest.raises(UserError, match="SPAQ: there is no official split; use a seeded one"):
         resolve_split("official", dataset, dataset.ratings())
 
 
@@ -342,7 +342,7 @@ def test_biq2021_has_a_test_set_and_validation_is_drawn(tmp_path: Path) -> None:
     assert split.name == "official-val-1"
     assert split.keys("test") == list(truth)[8:]
     assert len(split.keys("val")) == 1 and len(split.keys("train")) == 7
-    assert split.note == "the official split has no val: 1 of 8 train images are taken, seeded"
+    assert split.note == "the official split has no val: 1 of 8 train images are used, drawn with a seed"
     again = resolve_split("official", dataset, dataset.ratings())
     assert again.fingerprint == split.fingerprint
 

@@ -86,7 +86,7 @@ def test_a_lease_is_one_owner_s_and_gone_in_the_end(tmp_path: Path, capsys: Any)
         assert not lasting
     assert not list(tmp_path.iterdir())
     said = capsys.readouterr().err
-    assert said.startswith(f"{tmp_path}: this disk has no locks (flock)")
+    assert said.startswith(f"{tmp_path}: this disk does not support locks (flock)")
     assert said.count("\n") == 1, "once, in one line"
 
 
@@ -252,7 +252,7 @@ def test_three_runs_share_the_work_and_that_of_one_that_dies(
     done = (out / "log").read_text().split()
     assert set(done) == {f"w{i}" for i in range(24)}
     assert len(done) <= 25, "only what the killed run had begun is begun again"
-    assert [text.count("this disk has no locks (flock)") for text in said] == [1, 1, 1]
+    assert [text.count("this disk does not support locks (flock)") for text in said] == [1, 1, 1]
     assert not (out / "claims").exists()
 
 

@@ -640,7 +640,7 @@ def test_data_of_which_nothing_is_known_are_refused_but_for_quality_alone(
 
     monkeypatch.setattr(aspect_labels, "own_rows", lambda dataset: {})
     with pytest.raises(
-        UserError, match=r"liqe learns scenes and distortions, and those of \w+ are not known"
+        UserError, match=r"liqe learns scenes and distortions, but those of \w+ are not known"
     ) as told:
         laid_out(miniatures, tmp_path, "liqe")
     assert "--split PATH" in str(told.value) and "liqe.tasks=q" in str(told.value)

@@ -196,12 +196,12 @@ WRONG: dict[str, tuple[Any, str]] = {
     "0 to 255": (floats(0, 255), r"image \[0\] has floating-point pixels from 0 to 255, .* 1; divide"),
     "normalised": (floats(-2, 2), r"from -2 to 2, expected 0 to 1; .*undo a normalisation"),
     "nan": (SPOILT, r"from nan to nan, expected 0 to 1"),
-    "int64": (np.zeros((16, 16, 3), np.int64), r"pixels of type int64, whose range is not agreed; give"),
+    "int64": (np.zeros((16, 16, 3), np.int64), r"pixels of type int64, of unknown range; give"),
     "uint16": (np.zeros((16, 16), np.uint16), r"pixels of type uint16"),
     "bool": (np.zeros((16, 16), bool), r"pixels of type bool"),
     "first": (np.zeros((3, 16, 16), np.uint8), r"array of shape \(3, 16, 16\), expected \(H, W, 3\), .*turn"),
     "last": (torch.zeros(16, 16, 3), r"tensor of shape \(16, 16, 3\), expected \(3, H, W\), .*turn"),
-    "four": (np.zeros((16, 16, 4), np.uint8), r"shape \(16, 16, 4\), .*take colours alone"),
+    "four": (np.zeros((16, 16, 4), np.uint8), r"shape \(16, 16, 4\), .*drop the alpha channel"),
     "axes": (np.zeros(16, np.uint8), r"shape \(16,\), expected"),
     "small": (np.zeros((7, 16, 3), np.uint8), r"image \[0\] has 16 x 7 pixels, expected 8 a side or more"),
     "huge": (np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (8001, 8000, 3)), r"8000 x 8001 .*64 megapixels"),
@@ -261,7 +261,7 @@ def test_of_nothing_there_is_an_empty_table(model: LoadedModel) -> None:
     found = model.score([])
     assert len(found) == 0 and found.heads.shape == (0, 2) and found.frame().shape == (0, 10)
     for several in (found, model.score([np.zeros((16, 16), np.uint8)] * 2)):
-        with pytest.raises(UserError, match=f"there are {len(several)} pictures, not one; take .scores"):
+        with pytest.raises(UserError, match=f"there are {len(several)} pictures, not one; use .scores"):
             several.score  # noqa: B018
 
 

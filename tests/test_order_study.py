@@ -398,7 +398,7 @@ def test_a_report_of_0_1_0_lacks_the_study_and_one_of_today_may_not(tmp_path: Pa
         verified = verify(tmp_path)
         lacks = [problem for problem in verified.problems if "results.csv" in str(problem)]
         assert bool(lacks) == missing and all("is missing" in str(problem) for problem in lacks)
-        assert any("0.1.0 wrote it" in note for note in verified.notes) == (held is former)
+        assert any("written by 0.1.0" in note for note in verified.notes) == (held is former)
 
 
 def test_a_report_of_0_1_0_lacks_the_orders_of_other_datasets(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_a_report_of_0_1_0_lacks_the_orders_of_other_datasets(tmp_path: Path) ->
         csv.writer(file).writerows(former)
     verified = verify(tmp_path)
     assert not [problem for problem in verified.problems if "results.csv" in str(problem)]
-    assert any("0.1.0 wrote it" in note for note in verified.notes)
+    assert any("written by 0.1.0" in note for note in verified.notes)
 
 
 # -- several splits ------------------------------------------------------------------------------------------

@@ -294,7 +294,7 @@ def test_what_is_unclear_is_asked_in_one_line(tmp_path: Path, header: str, words
 @pytest.mark.parametrize("column", ["dmos", "DMOS", "dmos_realigned", "my DMOS"])
 def test_a_name_that_holds_dmos_is_asked_about(tmp_path: Path, column: str) -> None:
     spec = table(tmp_path, f"image,{column}\na.png,3\n") + f"?score={column}"
-    with pytest.raises(UserError, match="may hold differences"):
+    with pytest.raises(UserError, match="is unclear whether lower or higher"):
         opened(spec)
     assert opened(f"{spec}&lower_is_better").ratings()[0].score == -3
 
@@ -328,7 +328,7 @@ def test_columns_and_direction_can_be_named(tmp_path: Path, options: str, scores
         ("score=zz", "unknown column"),
         ("score", "write score=VALUE"),
         ("score=z&score=mos", "given twice"),
-        ("lower_is_better&higher_is_better", "say one of them"),
+        ("lower_is_better&higher_is_better", "leave one out"),
         ("lower_is_better=1", "unknown option"),
         ("images=nowhere", "no such folder"),
         ("average&std=std", "leave std=std out"),
@@ -474,7 +474,7 @@ def test_several_ratings_of_a_picture_are_averaged_when_asked(tmp_path: Path) ->
         float(np.std(given["a.png"], ddof=1)),
     )
     assert second.score == 3 and math.isnan(second.std)
-    assert any("4 ratings are averaged to 2 images" in note for note in dataset.notes())
+    assert any("4 ratings are averaged into scores of 2 images" in note for note in dataset.notes())
     assert dataset.expected_images == 2
     torn = table(tmp_path, "image,score,ref\na.png,1,r\na.png,2,s\n")
     with pytest.raises(UserError, match=r"row 3 puts a\.png into group s, .* row 2 into r"):
@@ -730,8 +730,8 @@ def test_two_tables_of_one_name_are_told_apart_by_hand(tmp_path: Path) -> None:
 def test_data_check_and_ratings_take_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = numbered(tmp_path, "mos", [str(n) for n in range(10)])
     code, out, _ = said_of(capsys, "data", "check", spec)
-    assert code == 0 and "all is well" in out and "7/1/2" in out
-    assert "score: mos, higher is better (else: lower_is_better)" in out
+    assert code == 0 and out.rstrip().endswith("\nOK") and "7/1/2" in out
+    assert "score: mos, higher is better (otherwise: lower_is_better)" in out
     code, out, err = said_of(capsys, "data", "ratings", spec, "--split", "1")
     assert code == 0 and out.startswith("key,score,std,group,distortion,subset\n00.png,0.0,,,,")
     assert "score: mos, higher is better" in err
@@ -919,7 +919,7 @@ def test_of_several_sheets_it_is_said_which_is_read(tmp_path: Path) -> None:
     first = opened(spec)
     assert scores_of(first) == [1, 2, 3]
     other = '"csv:my.xlsx?sheet=2nd%2C%20new"'
-    assert f"the sheet 'First' is read, the first of 2 (else: {other})" in first.notes()
+    assert f"reading the sheet 'First', the first of 2 (to read another: {other})" in first.notes()
     second = opened(f"{spec}?sheet=2nd%2C%20new&name=second")
     assert scores_of(second) == [3, 1, 2] and not any("sheet" in note for note in second.notes())
     with pytest.raises(UserError, match="no sheet 'third'; it has: First, 2nd, new"):

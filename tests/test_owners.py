@@ -275,7 +275,7 @@ def test_a_layer_without_weights_to_share_and_no_task_are_refused() -> None:
     with pytest.raises(ValueError, match="name a task"):
         view.use(net, None)
     view.add_task(net)
-    with pytest.raises(UserError, match="there is room for 1 tasks, and all have come"):
+    with pytest.raises(UserError, match="there is room for 1 tasks, and all are taken"):
         view.add_task(net)
 
 

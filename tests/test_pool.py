@@ -181,7 +181,7 @@ def test_a_process_that_dies_twice_is_named_and_the_rest_goes_on(tmp_path, quick
     assert {job.about for job in outcome.skipped} == {"child", "grandchild"}
     assert {p.name for p in tmp_path.iterdir()} == {"fine0", "fine1", "fine2", "died", "failed"}
     said = capsys.readouterr().err
-    assert (said.count(f"die: {how}; it is tried once more"), said.count(f"failed: die: {how}")) == (1, 1)
+    assert (said.count(f"die: {how}; trying it once more"), said.count(f"failed: die: {how}")) == (1, 1)
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_a_job_whose_process_dies_once_is_done_in_a_fresh_one(tmp_path, quick, c
     assert not outcome.failed and not outcome.skipped
     names = {"bad", "child", "grandchild", "fine0", "fine1", "fine2", "died"}
     assert {p.name for p in tmp_path.iterdir()} == names
-    assert capsys.readouterr().err.count("it is tried once more") == 1
+    assert capsys.readouterr().err.count("trying it once more") == 1
 
 
 @pytest.mark.slow

@@ -135,7 +135,7 @@ def test_parts_of_a_single_test_image_have_a_pooled_srcc_alone(
     monkeypatch.setitem(globals(), "IMAGES", {name: range(i, i + 1) for i, name in enumerate(PARTS)})
     record(tmp_path)
     summary = write_report(tmp_path, ("csv", "md", "tex"), figures=False).summary
-    assert summary.count("CSIQ blur has fewer than two test images: correlations are dashes") == 1
+    assert summary.count("CSIQ blur has fewer than two test images: correlations are shown as dashes") == 1
     numbers = numbers_of(tmp_path)
     assert all(
         np.isfinite(row.value) == (row.table == "pooled") for row in numbers.rows if "SRCC" in row.metric

@@ -119,7 +119,7 @@ def test_the_pull_moves_chosen_keys_towards_the_images_and_no_other() -> None:
 
 def test_at_the_edges() -> None:
     pool = pool_of_size()
-    with pytest.raises(ValueError, match="no images have come yet"):
+    with pytest.raises(ValueError, match="no images have been seen yet"):
         pool.distance()
     values, chosen = pool.select(torch.zeros(1, 8))
     assert torch.equal(values, torch.zeros(1, 4)) and len(set(chosen[0].tolist())) == 4
@@ -276,7 +276,7 @@ def test_a_network_without_tokens_is_refused_before_anything_is_read(
     assert parser.main([*words, "--backbone", "scnn"]) == 2
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1
-    assert "prompt needs a plain vision transformer, and S-CNN is not one; take --backbone vit_mini" in said
+    assert "prompt needs a plain vision transformer, and S-CNN is not one; use --backbone vit_mini" in said
     with pytest.raises(UserError, match="StagedNet has no tokens"):
         model_for(Prompt(), registry.load("backbones", "scnn").build("random"), 128, TRAINING)
     if find_spec("timm"):

@@ -329,7 +329,7 @@ def test_runs_that_cannot_be_compared_are_reported_apart(tmp_path: Path, other: 
     recorded.record_tsn(tmp_path, seed=0)
     recorded.record_tsn(tmp_path, seed=1, asked="2024-06-01T00:00:00+00:00", **other)
     result = write_report(tmp_path, figures=False)
-    assert "not comparable with these, reported apart" in result.summary
+    assert "not comparable with these, reported separately" in result.summary
     (apart,) = (tmp_path / "report").glob("other-*")
     assert (apart / "table_III.md").is_file()
     alone = tmp_path / "alone"

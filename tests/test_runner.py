@@ -156,7 +156,7 @@ def test_plan_makes_no_miniatures(tmp_path, monkeypatch, capsys):
 
 def test_a_run_that_cannot_start_leaves_no_record(miniatures, tmp_path, capsys):
     assert parser.main(arguments(miniatures, tmp_path, "--set", "training.crop=180")) == 2
-    assert "less than the crop of 180" in capsys.readouterr().err
+    assert "smaller than the crop of 180" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.json"))
 
 

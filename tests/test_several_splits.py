@@ -103,7 +103,7 @@ def test_splits_are_seeded_or_those_of_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["1", "official", "{}#2"])
 def test_a_single_split_and_several_contradict_each_other(tmp_path: Path, split: str) -> None:
-    with pytest.raises(UserError, match="is a single split and does not go with --splits; leave one"):
+    with pytest.raises(UserError, match="is a single split and cannot be combined with --splits; leave one"):
         resolve({"strategy": "tsn", "split": split.format(tmp_path), "splits": "1-3"})
 
 

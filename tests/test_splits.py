@@ -260,8 +260,8 @@ def test_faults_of_split_files_name_what_is_wrong(tmp_path: Path, kadid: Dataset
     in_test = lines_of(good / test)[0]
     cases: list[tuple[str, str, str, str]] = [
         (train, first, first.replace("images/", "pictures/"), f"{train} row 1 names 'pictures/"),
-        (train, second, first, f"{key} stands twice: {train} row 1 and {train} row 2"),
-        (test, in_test, first, f"{key} stands in two subsets: {train} row 1 and {test} row 1"),
+        (train, second, first, f"{key} appears twice: {train} row 1 and {train} row 2"),
+        (test, in_test, first, f"{key} appears in two subsets: {train} row 1 and {test} row 1"),
         (train, first + "\r", "", f"1 images are in no subset, first {key}"),
         (train, first, first.replace("\t", " "), f"{train} row 1 has 1 tab-separated cells, expected 3"),
         (train, first, f"{key}\tgood\t0.1", f"{train} row 1 holds 'good' where the score should be"),
@@ -319,9 +319,9 @@ def test_scores_must_rank_the_images_as_the_labels_do(tmp_path: Path, kadid: Dat
     own = [r.score for r in ratings]
     with pytest.raises(UserError, match=r"run the wrong way .SRCC -1\.000"):
         splits.read_split(rescored("down", [5 - s for s in own]), kadid, ratings)
-    with pytest.raises(UserError, match="not of these images"):
+    with pytest.raises(UserError, match="do not belong to these images"):
         splits.read_split(rescored("mixed", own[7:] + own[:7]), kadid, ratings)
-    with pytest.raises(UserError, match="not of these images"):
+    with pytest.raises(UserError, match="do not belong to these images"):
         splits.read_split(rescored("flat", [3.0] * len(own)), kadid, ratings)
     with warnings.catch_warnings(action="error"):
         split = splits.read_split(rescored("scaled", [25 * (s - 1) for s in own]), kadid, ratings)
@@ -363,5 +363,5 @@ def test_scores_of_another_release_are_told_by_their_ranks(srcc: float, accepted
     if accepted:
         assert "scores differ" in splits._check_scores(Path("s"), ratings, theirs)
     else:
-        with pytest.raises(UserError, match="not of these images"):
+        with pytest.raises(UserError, match="do not belong to these images"):
             splits._check_scores(Path("s"), ratings, theirs)

@@ -278,7 +278,7 @@ def test_a_member_of_an_answer_file_that_is_no_array(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, b"no array" if name == "mos.npy" else data)
-    with pytest.raises(UserError, match="mos is no array"):
+    with pytest.raises(UserError, match="mos is not an array"):
         read_answers(path)
 
 

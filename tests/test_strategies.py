@@ -198,17 +198,17 @@ class Unnamed(Careless):
 @pytest.mark.parametrize(
     ("cls", "complaint"),
     [
-        (MovesWeights, "consolidate moves weights"),
-        (Forgetful, "going on from files"),
+        (MovesWeights, "consolidate changes weights"),
+        (Forgetful, "resuming from files"),
         (Hoarder, "images of earlier datasets"),
         (Photographer, "looks like images"),
         (Detached, "no gradient"),
         (Pointless, "never positive"),
         (Restless, "is not trainable"),
-        (Dicer, "going on from files"),
-        pytest.param(Absent, "after an interrupted epoch", marks=pytest.mark.slow),
-        pytest.param(Hasty, "moves in the warm-up", marks=pytest.mark.slow),
-        (Unnamed, "names no row"),
+        (Dicer, "resuming from files"),
+        pytest.param(Absent, "resuming an interrupted epoch", marks=pytest.mark.slow),
+        pytest.param(Hasty, "changes in the warm-up", marks=pytest.mark.slow),
+        (Unnamed, "has no row"),
     ],
 )
 def test_the_contract_notices(cls, complaint):

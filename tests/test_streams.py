@@ -191,7 +191,7 @@ def test_evaluation_gives_every_whole_image_once(source: DecodedDataset) -> None
 
 def test_an_image_smaller_than_the_crop_is_named(source: DecodedDataset) -> None:
     training = replace(IN_BATCH, crop=49)
-    with pytest.raises(UserError, match=r"Tiny: training image \d+\.png has .* less than the crop of 49"):
+    with pytest.raises(UserError, match=r"Tiny: training image \d+\.png has .* smaller than the crop of 49"):
         source.train_batches(training, 0, 0, 8)
     with pytest.raises(UserError, match="crop of 49"):
         quality_benchmark([source], training)

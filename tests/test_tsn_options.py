@@ -316,7 +316,7 @@ def test_what_is_not_answered_yet_is_missing(tmp_path: Path, reading: dict[str, 
 
 def test_a_rule_that_is_not_known_is_refused(tmp_path: Path) -> None:
     record = with_validation(tmp_path, {"tau": "test"})
-    with pytest.raises(UserError, match="a rule of reading that is not known"):
+    with pytest.raises(UserError, match="an unknown rule of reading"):
         read_record(tmp_path / "runs" / f"{record.id}.json")
 
 

@@ -385,7 +385,7 @@ class Drifting(TTA):
 
 @pytest.mark.slow
 def test_the_contract_notices_adaptation_with_a_memory() -> None:
-    with pytest.raises(AssertionError, match="adapting again gives other answers"):
+    with pytest.raises(AssertionError, match="adapting again gives different answers"):
         check_strategy(Drifting)
 
 

@@ -199,7 +199,7 @@ def test_a_gate_of_another_seed_weights_or_data(out: Path, wrong: str) -> None:
     answers = {node.id if of == old else of: told for of, told in record.answers.items()}
     write_record(out, replace(record, gates={**record.gates, "live": node.id}, answers=answers))
     said = "\n".join(map(str, verify(out).problems))
-    assert (f"{node.id} is of other data, weights, strategy or seed" in said) == bool(wrong)
+    assert (f"{node.id} belongs to other data, weights, strategy or seed" in said) == bool(wrong)
 
 
 @pytest.mark.parametrize(
@@ -375,11 +375,11 @@ def test_a_changed_record(out: Path) -> None:
         ("stages", [3, "x"], "stages ="),
         ("steps", [], "neither one step"),
         ("sequence", ["live", "live"], "a dataset twice"),
-        ("gates", {"live": "../../etc"}, "no plain file name"),
+        ("gates", {"live": "../../etc"}, "not a plain file name"),
         ("titles", {}, "without a title"),
         ("steps", [{"dataset": "live", "heads": [["a", 0], ["b", 0]]}], "one head nor one a task"),
         ("stages", [], "gates without stages"),
-        ("facts", {"fingerprints": "x"}, "facts that are no tables"),
+        ("facts", {"fingerprints": "x"}, "facts that are not tables"),
         ("facts", {"pictures": {"live": ["x"]}}, "a picture's node"),
         ("facts", {"pictures": {"live": "../x"}}, "a picture's node"),
         ("extra", 1, "extra"),

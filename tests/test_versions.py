@@ -265,5 +265,5 @@ def test_a_strategy_without_dataclass_does_not_keep_the_contract(
     file = tmp_path / "bare.py"
     file.write_text(OWN.format(more="", decorator="", field="depends_on = 'nothing'"), encoding="utf-8")
     assert main(["test", str(file)]) == 1
-    line = "bare does not keep the contract of a strategy: bare: put @dataclass above class Mine\n"
+    line = "bare does not meet the contract of a strategy: bare: put @dataclass above class Mine\n"
     assert capsys.readouterr().out == line

@@ -115,7 +115,7 @@ def _check_variables(data: bytes, names: Sequence[str]) -> list[str]:
             raise ValueError(f"an element of type {kind} in the place of a variable")
         name = _check_matrix(body, order, names, depth=0)
         if name in there:
-            raise ValueError(f"the variable {name} is there twice")
+            raise ValueError(f"it has the variable {name} twice")
         there.append(name)
     return there
 

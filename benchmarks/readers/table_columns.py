@@ -96,7 +96,7 @@ def parse_options(text: str) -> TableOptions:
         else:
             raise unknown(f"option of {FAMILY}:{path.name}", part, [*USUAL, *_OTHERS, *_FLAGS])
     if {LOWER, HIGHER} <= {*flags}:
-        raise UserError(f"{FAMILY}:{text} says {LOWER} and {HIGHER}; say one of them")
+        raise UserError(f"{FAMILY}:{text} says both {LOWER} and {HIGHER}; leave one out")
     if AVERAGE in flags and values.get("std", NONE) != NONE:
         raise UserError(
             f"{FAMILY}:{text}: with {AVERAGE} the std is that of the ratings; leave std={values['std']} out"
@@ -167,7 +167,7 @@ def choose_columns(header: Sequence[str], options: TableOptions) -> TableColumns
     assert image is not None and score is not None
     if "dmos" in fold(score) and not options.flags & {LOWER, HIGHER}:
         raise UserError(
-            f"{options.path}: the column {score!r} may hold differences, of which lower is better, or not; "
+            f"{options.path}: it is unclear whether lower or higher is better in the column {score!r}; "
             f"say which: {options.shown(LOWER)} or {options.shown(HIGHER)}"
         )
     std = None if AVERAGE in options.flags else found["std"]

@@ -229,8 +229,8 @@ def require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -
     twice = [column for column in columns if header.count(column.lower()) > 1]
     if twice:
         raise UserError(
-            f"{path} has the column {', '.join(map(repr, twice))} twice, which of them counts is not known; "
-            "download the file again"
+            f"{path} has the column {', '.join(map(repr, twice))} twice, and it is unclear which "
+            "counts; download the file again"
         )
 
 

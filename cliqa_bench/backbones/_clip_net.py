@@ -144,7 +144,7 @@ def _read(path: Path, visual: bool) -> dict[str, Tensor]:
     needed = "visual.proj" if visual else "text_projection"
     if needed not in found:
         raise UserError(
-            f"{path} does not hold a whole CLIP under OpenAI's names: it has no {needed}; take "
+            f"{path} does not hold a whole CLIP under OpenAI's names: it has no {needed}; use "
             "open_clip_model.safetensors, or a file that cliqa-bench weights convert made"
         )
     return {name: tensor.float() for name, tensor in found.items()}

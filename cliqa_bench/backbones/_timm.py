@@ -48,7 +48,7 @@ class TimmBackbone(Backbone):
         import timm
         from huggingface_hub import constants, try_to_load_from_cache
 
-        told = "name a file with --weights PATH (--weights random trains from nothing, for trying things out)"
+        told = "name a file with --weights PATH (--weights random starts from scratch, for trying things out)"
         source = timm.get_pretrained_cfg(cls.model)
         if source is None or not source.hf_hub_id:
             return Path(constants.HF_HUB_CACHE), f"timm has none on the Hugging Face hub; {told}"

@@ -27,8 +27,8 @@ class TorchvisionWeights:
             os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch")
         )
         remedy = (
-            f"download https://download.pytorch.org/models/{cls.weights_name} to there, or name the file "
-            "with --weights PATH (--weights random trains from nothing, for trying things out)"
+            f"download https://download.pytorch.org/models/{cls.weights_name} to that place, or name the "
+            "file with --weights PATH (--weights random starts from scratch, for trying things out)"
         )
         return home.expanduser() / "hub" / "checkpoints" / cls.weights_name, remedy
 

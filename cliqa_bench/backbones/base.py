@@ -99,7 +99,7 @@ class Backbone(ABC):
         file, remedy = cls.usual_weights()
         if not file.is_file():
             raise UserError(
-                f"no weights of {cls.title} at {file}: take the backbone whose weights are in the package, "
+                f"no weights of {cls.title} at {file}: use the backbone whose weights are in the package, "
                 "--backbone scnn (and for small pictures or a small machine --preset quick), or "
                 f"{remedy}"
             )

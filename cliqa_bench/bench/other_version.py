@@ -96,7 +96,7 @@ def installations(other: Path, folder: Path) -> tuple[Installation, Installation
     ours = _asked(sys.executable, None, dict(os.environ))
     theirs = _asked(str(other), folder, _without_path(dict(os.environ)))
     if ours.place == theirs.place:
-        raise UserError(f"--against {other}: its cliqa_bench is the one that runs, {ours.place}")
+        raise UserError(f"--against {other}: its cliqa_bench is the one running here, {ours.place}")
     return ours, theirs
 
 

@@ -85,7 +85,7 @@ def bench(groups: Sequence[str], setting: Conditions, out: Path, command: str) -
                 _measure(name, setting, results, out)
                 shown.update()
     except STOPS as stop:
-        print("\ncliqa-bench: stopped; this was measured, the same command begins anew:", file=sys.stderr)
+        print("\ncliqa-bench: interrupted; the same command starts over; measured so far:", file=sys.stderr)
         code = exit_code(stop)
     print(table.text(results.rows))
     for name, reason in results.failed.items():

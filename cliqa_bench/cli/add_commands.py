@@ -79,7 +79,7 @@ def add_dataset(args: Namespace, command: str) -> int:
 
 def remove_arguments(add: Add) -> None:
     """Adds the flags of `remove`."""
-    add("dataset", type=str, metavar="DATASET", help="which dataset to take out")
+    add("dataset", type=str, metavar="DATASET", help="which dataset to remove")
     add("--from", type=str, metavar="MODEL", help=f"{_MODEL} (default: runs)")
     add("--run", type=str, metavar="ID", help=WHICH_RUN)
     add("--out", type=str, metavar="FILE", help="the new model file, .safetensors")
@@ -102,8 +102,8 @@ def remove_dataset(args: Namespace, command: str) -> int:
     if removed.expected:
         same = removed.file == removed.expected
         print(
-            f"it has {'the same bytes as' if same else 'other bytes than'} the file to which {args.dataset} "
-            "was added"
+            f"it has {'the same bytes as' if same else 'different bytes from'} the file to which "
+            f"{args.dataset} was added"
         )
     return 0
 

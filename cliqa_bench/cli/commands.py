@@ -45,11 +45,11 @@ _PRECISION = (
 _SRGB = "convert colour profiles of the datasets to sRGB (default: ignore them, as the published code does)"
 _TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
 _ASPECTS = (
-    "also say quality level, scene and distortion, each with its probability (runs of liqe and liqe_cl)"
+    "also give quality level, scene and distortion, each with its probability (runs of liqe and liqe_cl)"
 )
 _COMPARE = "a table of your own, instead of IMAGES: score its pictures and compare with its labels"
 _MODEL = "a model file that 'export' wrote, a folder of one, or 'box', instead of --runs"
-_EXPLAIN = "also say which head said what, and what is next to each picture on the scale"
+_EXPLAIN = "also show each head's score, and which test pictures are next to each picture on the scale"
 _WORST = "also list the N pictures with the lowest scores"
 _SCORED_WITH = "folder of the results (default: runs; without it, the model in the box)"
 _EXECUTOR = "local (default), slurm, dask, or a Dask scheduler's tcp://HOST:PORT; see docs/clusters.md"
@@ -89,8 +89,13 @@ def _where_and_how(add: Add) -> None:
     add("--srgb", action="store_true", help=_SRGB)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
-    add("--threads", type=int, metavar="N", help="threads of each; changes last bits (default on a CPU: 1)")
-    add("--deterministic", action="store_true", help="the same bits each time on a GPU, too; slower there")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of each; changes the last bits (default on a CPU: 1)",
+    )
+    add("--deterministic", action="store_true", help="the same bits each time even on a GPU; slower there")
     add(
         "--log",
         type=str,
@@ -100,7 +105,7 @@ def _where_and_how(add: Add) -> None:
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--executor", type=str, metavar="NAME", help=_EXECUTOR)
     add("--slurm", type=_WORDS, metavar="OPTIONS", help=_SLURM)
-    add("--wait", action="store_true", help="with --executor slurm: until all is done; then write the report")
+    add("--wait", action="store_true", help="with --executor slurm: wait for the end and write the report")
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
     _report_form(add)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
@@ -216,7 +221,7 @@ def _report_arguments(add: Add) -> None:
     add("--out", type=str, default="runs", metavar="DIR", help="folder of the results (default: runs)")
     _report_form(add)
     add("--published", action="store_true", help="put the paper's values beside ours")
-    add("--published-only", action="store_true", help="write the paper's tables alone; needs no runs")
+    add("--published-only", action="store_true", help="write only the paper's tables; needs no runs")
 
 
 def _report(args: Namespace, command: str) -> int:
@@ -332,7 +337,7 @@ def _score(args: Namespace, command: str) -> int:
         facts, file = facts_of(record), ""
         say(f"scoring with run {record.id}")
         if record.transductive:
-            say(f"{record.strategy} adapts to test sets alone: pictures are scored by the model as trained")
+            say(f"{record.strategy} adapts only to test sets: pictures are scored by the model as trained")
         scorer = score_files.load_scorer(out, record, device, args.tolerance, args.aspects)
         scale = run_scale(AnswerReader(out), record, facts.readout)
     scoring = Scoring(scorer, facts.protocol.resize, device, precision, limit, scale)
@@ -424,9 +429,9 @@ def _test(args: Namespace, command: str) -> int:
     try:
         check_strategy(cls, **chosen)
     except AssertionError as error:
-        print(f"{name} does not keep the contract of a strategy: {error}")
+        print(f"{name} does not meet the contract of a strategy: {error}")
         return 1
-    print(f"{name} keeps the contract of a strategy")
+    print(f"{name} meets the contract of a strategy")
     return 0
 
 
@@ -533,7 +538,7 @@ COMMANDS: dict[str, Command] = {
         add_commands.add_dataset,
     ),
     "remove": Command(
-        "take a dataset out of a model", add_commands.remove_arguments, add_commands.remove_dataset
+        "remove a dataset from a model", add_commands.remove_arguments, add_commands.remove_dataset
     ),
     "data make": Command("write the generated miniatures", data_commands.make_arguments, data_commands.make),
     "data check": Command("check datasets file by file", data_commands.check_arguments, data_commands.check),
@@ -550,7 +555,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "list": Command("show strategies, datasets, backbones, orders and readouts", _list_arguments, _list),
     "cite": Command("print what to cite for runs, as BibTeX", _cite_arguments, _cite),
-    "test": Command("check that a strategy keeps the contract of a strategy", _test_arguments, _test),
+    "test": Command("check that a strategy meets the contract of one", _test_arguments, _test),
     "bench": Command("measure speed and memory against what can be reached", _bench_arguments, _bench),
     "pretrain": Command(
         "pre-train a small backbone on generated distortions", _pretrain_arguments, _pretrain

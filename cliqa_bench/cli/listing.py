@@ -32,7 +32,7 @@ def listing() -> str:
             ),
             ("orders (--orders)", _orders()),
             (
-                "readouts (rows of the tables, chosen while reading)",
+                "readouts (table rows; chosen at report time)",
                 [[n, READOUT_TEXTS[n]] for n in READOUTS],
             ),
         )

@@ -160,7 +160,7 @@ def _not_ours(folder: Path) -> str:
     except UserError:
         return "its done.json cannot be read"
     if not isinstance(done, dict) or done.get("id") != folder.name or not isinstance(done.get("files"), dict):
-        return "its done.json is of something else"
+        return "its done.json describes something else"
     others = sorted(path.name for path in folder.iterdir() if path.name not in {*done["files"], "done.json"})
     return f"its done.json does not name {others[0]}" if others else ""
 
@@ -286,7 +286,7 @@ def _remove_cached(found: Cleanup, item: Unused, outdated: Callable[[Path], str]
         if free and outdated(item.path):
             item.path.unlink()
             return True
-    found.notes.append(f"{item.path} is left alone: another run makes it anew")
+    found.notes.append(f"{item.path} is left alone: another run is making it again")
     return False
 
 

@@ -192,6 +192,6 @@ class Comparison(Tally):
         other = "higher_is_better" if lower else "lower_is_better"
         return (
             f"SRCC {number(self.agreement.srcc)}: the scores rank these pictures in the opposite order to "
-            f"the labels, read as {'lower' if lower else 'higher'} is better; nothing was turned; if that "
+            f"the labels, read as {'lower' if lower else 'higher'} is better; nothing was flipped; if that "
             f"reading is wrong, say {other}"
         )

@@ -155,7 +155,7 @@ class DaskPool:
                 raise UserError(f"{where}: no worker can do the work: {refused[0]}")
             if not self._numbers and time.monotonic() > deadline:
                 raise UserError(
-                    f"{where}: no worker has come within {STARTING:.0f} s; start some, such as: "
+                    f"{where}: no worker has joined within {STARTING:.0f} s; start some, such as: "
                     "dask worker ADDRESS --nthreads 1"
                 )
             if not self._numbers:
@@ -241,7 +241,7 @@ class DaskPool:
     def _check_alive(self) -> None:
         if self._client is None or self._client.status != "running":
             raise UserError(
-                f"the Dask scheduler ({self._config.executor}) is gone; what is finished stays: start it "
+                f"the Dask scheduler ({self._config.executor}) is gone; finished work is kept: start it "
                 "again, and run the same command to resume"
             )
 

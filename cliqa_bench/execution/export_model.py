@@ -85,8 +85,8 @@ def _program(learned: Learned, scorer: GatedScorer) -> tuple[WholeModel, Any]:
     """Returns the network, and its graph for any number of images of any height and width."""
     if any(getattr(head, "windows", None) is not None for head in scorer.heads):
         raise UserError(
-            f"{learned.name} looks at a picture in windows, as many as its size asks for, and cannot be "
-            "exported so; write --to model.safetensors"
+            f"{learned.name} looks at a picture in windows, whose number depends on its size, and cannot be "
+            "exported like this; write --to model.safetensors"
         )
     whole = WholeModel(scorer)
     pixels = torch.zeros(2, 3 * LEAST_SIDE, 2 * LEAST_SIDE, 3, dtype=torch.uint8)

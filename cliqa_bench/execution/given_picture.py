@@ -91,7 +91,11 @@ def _arrays(array: NDArray[Any], place: int, wanted: str, channels_last: bool) -
         turned = array.ndim == 3 and array.shape[other] in CHANNELS
         four = array.ndim in (3, 4) and array.shape[axis] == 4
         advice = (
-            "turn the axes" if turned else "take colours alone" if four else "give one picture, or a list"
+            "reorder the axes"
+            if turned
+            else "drop the alpha channel"
+            if four
+            else "give one picture, or a list"
         )
         kind = "an array" if channels_last else "a tensor"
         raise UserError(
@@ -133,7 +137,7 @@ def _eight_bits(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise UserError(
-            f"image {name} has pixels of type {array.dtype}, whose range is not agreed; give uint8 from "
+            f"image {name} has pixels of type {array.dtype}, of unknown range; give uint8 from "
             "0 to 255, or floating-point numbers from 0 to 1"
         )
     least, most = float(array.min()), float(array.max())  # nan if any is

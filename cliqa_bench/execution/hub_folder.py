@@ -42,7 +42,7 @@ def write_folder(learned: Learned, to: Path) -> None:
             f"{to} is a file; write --to a folder, or to a name that ends in .safetensors, .onnx or .pt2"
         )
     if to.is_dir() and not (to / MODEL).is_file() and any(to.iterdir()):
-        raise UserError(f"{to} holds something else than a model; write --to another folder")
+        raise UserError(f"{to} holds something other than a model; write --to another folder")
     facts = learned.measured()
     write_text(to / CARD, str(card(facts)))
     write_text(to / CONFIG, json.dumps(facts_for_others(facts), indent=2, sort_keys=True) + "\n")
@@ -96,7 +96,7 @@ _READOUTS = {
 }
 
 _GENERATED = """
-**Trained or tested on generated miniatures: its numbers are comparable with nothing published.**
+**Trained or tested on generated miniatures: its numbers are not comparable with published ones.**
 """
 
 _TEXT = """# {id}

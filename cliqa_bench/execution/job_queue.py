@@ -111,7 +111,7 @@ class JobQueue:
             case "taken":
                 self._later.append((time.monotonic() + PAUSE, job))
             case "died":
-                warn(f"{job.title}: {result.reason}; it is tried once more")
+                warn(f"{job.title}: {result.reason}; trying it once more")
                 self._offer(job)
             case "failed":
                 self._outcome.fail(job, result)

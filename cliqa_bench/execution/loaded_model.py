@@ -154,7 +154,7 @@ class PictureScores:
             UserError: If there are several, or none.
         """
         if len(self) != 1:
-            raise UserError(f"there are {len(self)} pictures, not one; take .scores")
+            raise UserError(f"there are {len(self)} pictures, not one; use .scores")
         return float(self.scores[0])
 
     def frame(self) -> pd.DataFrame:

@@ -161,7 +161,7 @@ def run_all(
             return _conclude(out, failed, skipped, formats, figures)
     others = workers(out)  # asked once we are at work no more: of two that end together, one sees no other
     if others:
-        say(f"the report is left to who ends last: {', '.join(others)}")
+        say(f"the last of these to finish writes the report: {', '.join(others)}")
     with at_work(out):
         return _conclude(out, failed, skipped, None if others else formats, figures)
 
@@ -251,7 +251,7 @@ def _work(plan: Plan, missing: Missing, ready: Callable[[], None]) -> Outcome:
     if plan.config.executor not in (LOCAL, DASK):
         where = f"at the workers of {plan.config.executor} "
     say(left_to_do([plan], [missing]))
-    say(f"loading PyTorch and Avalanche {where}(some seconds)")
+    say(f"loading PyTorch and Avalanche {where}(a few seconds)")
     return run_jobs(plan, rebuild_plan, {"versions": versions(), "code": plan.choice.code}, jobs, n, ready)
 
 

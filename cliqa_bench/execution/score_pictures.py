@@ -147,7 +147,7 @@ _TOO_SMALL = ("Output size is too small", "Kernel size can't be greater than act
 def _reason(error: Exception, width: int, height: int) -> str:
     """Returns why a picture cannot be scored; "" where the error is not about a picture."""
     if is_out_of_memory(error):
-        return f"{width} x {height} pixels do not fit into memory; shrink it or take another --device"
+        return f"{width} x {height} pixels do not fit into memory; shrink it or use another --device"
     if any(text in str(error) for text in _TOO_SMALL):
         return f"{width} x {height} pixels are too few for this backbone; leave it out"
     return str(error) or "FloatingPointError" if isinstance(error, FloatingPointError) else ""

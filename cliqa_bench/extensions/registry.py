@@ -184,7 +184,9 @@ def _check_clash(kind: PluginKind, name: str) -> None:
         owners.append(f"the package {user_code.source(entry)}")
     if len(owners) > 1:
         noun = _ROOMS[kind].noun
-        raise errors.UserError(f"two of the name {name!r}: {noun} of {' and of '.join(owners)}; rename one")
+        raise errors.UserError(
+            f"the {noun} {name!r} is defined twice, in {' and in '.join(owners)}; rename one"
+        )
 
 
 def unknown_dataset(word: str, noun: str, known: Sequence[str]) -> errors.UserError:
@@ -267,7 +269,7 @@ def _of_entry(kind: PluginKind, entry: EntryPoint) -> type[Any]:
     base = _base(kind)
     if not (isinstance(found, type) and issubclass(found, base)):
         where = f"{entry.name!r} of {user_code.source(entry)}"
-        raise errors.UserError(f"{where} is no {base.__name__}, but {entry.value}")
+        raise errors.UserError(f"{where} is not a {base.__name__}, but {entry.value}")
     return _named(found, entry.name)
 
 

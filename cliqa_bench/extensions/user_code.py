@@ -84,7 +84,7 @@ def include(path: str | Path) -> str:
             f'--orders "csv:{path}", --test-on, data check'
         )
     if not name.isidentifier():
-        raise UserError(f"{file}: its name is used as a name; call it like my_method.py")
+        raise UserError(f"{file}: its name must be one that Python can import, such as my_method.py")
     held = _files.get(name)
     if held and held.path != file:
         raise UserError(f"{file} and {held.path} have the same name; rename one of them")

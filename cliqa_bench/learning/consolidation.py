@@ -35,8 +35,8 @@ def consolidate(learner: Learner, **kwargs: Any) -> None:
         if moved := _moved(model.state_dict(), kept):
             model.load_state_dict(kept)
             warn(
-                f"{_title(plugin)} moved {len(moved)} tensors of the model after its best epoch was chosen "
-                f"({join_names(moved[:3])}{', ...' if moved[3:] else ''}); they were put back"
+                f"{_title(plugin)} changed {len(moved)} tensors of the model after its best epoch was chosen "
+                f"({join_names(moved[:3])}{', ...' if moved[3:] else ''}); they were restored"
             )
 
 

@@ -13,26 +13,26 @@ _CLASS_MEANS = "it keeps the mean features of every class"
 
 CANNOT: dict[str, str] = {
     "AGEMPlugin": "it compares images of different datasets, all under the newest head, and lets their "
-    f"statistics move. Take {OURS}.AGEMPlugin",
+    f"statistics move. Use {OURS}.AGEMPlugin",
     "BiCPlugin": "it corrects the logits of classes",
     "CWRStarPlugin": "it copies the weights of classes in a last linear layer; our heads have none",
     "CoPEPlugin": "it keeps a prototype for every class",
     "CurrentDataFeCAMUpdate": _CLASS_MEANS,
     "CurrentDataNCMUpdate": _CLASS_MEANS,
     "EarlyStoppingPlugin": "it waits for an evaluation during training, which the learner does not make, and "
-    f"never stops. Take {OURS}.EarlyStoppingPlugin",
+    f"never stops. Use {OURS}.EarlyStoppingPlugin",
     "FeCAMOracle": _CLASS_MEANS,
     "FeatureDistillationPlugin": "it distils a network with two parts that Avalanche defines",
     "GDumbPlugin": "it puts its memory in the place of the training data, which the learner reads without it",
     "GEMPlugin": "it scores the images of earlier datasets with the newest head, and needs the package "
-    f"quadprog. Take {OURS}.GEMPlugin",
+    f"quadprog. Use {OURS}.GEMPlugin",
     "GSS_greedyPlugin": "it keeps scores as whole numbers, and takes gradients of single images, where we "
     "learn from pairs",
     "GenerativeReplayPlugin": "it needs a network that generates images",
     "LFLPlugin": "it needs a network with a method that Avalanche defines (get_features)",
     "LRSchedulerPlugin": "the learner has a new optimiser for every experience and sets the rate of every "
-    "epoch. Take training.decay_epochs",
-    "LwFPlugin": "its distillation compares probabilities of classes; with one output it is 0. Take the "
+    "epoch. Use training.decay_epochs",
+    "LwFPlugin": "its distillation compares probabilities of classes; with one output it is 0. Use the "
     "strategy lwf",
     "MIRPlugin": "it needs the loss of every single image, where we learn from pairs",
     "MemoryFeCAMUpdate": _CLASS_MEANS,
@@ -41,7 +41,7 @@ CANNOT: dict[str, str] = {
     "RARPlugin": "it attacks the classes that a network tells apart",
     "RWalkPlugin": "it does not know parameters that come with a later experience, as our heads do",
     "SynapticIntelligencePlugin": "on a CPU it compares the weights with themselves and does nothing. "
-    f"Take {OURS}.SynapticIntelligencePlugin, which mends that, or the strategy si",
+    f"Use {OURS}.SynapticIntelligencePlugin, which mends that, or the strategy si",
     "TrainGeneratorAfterExpPlugin": "it trains the generator of GenerativeReplayPlugin, and nothing else",
 }
 """Plug-ins of avalanche-lib 0.6.0 that fail, or do nothing or something else on scores of images -> why, and

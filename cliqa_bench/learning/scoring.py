@@ -118,7 +118,7 @@ class _Gathered:
         self.waiting = []
         if wrong := [self._keys[i] for i in positions[~np.isfinite(found).all(axis=1)]]:
             raise FloatingPointError(
-                f"{self._source.title}, {self._subset} images: no number comes out for {join_names(wrong)}"
+                f"{self._source.title}, {self._subset} images: NaN or infinite scores for {join_names(wrong)}"
             )
         if self._widens:
             self._out = np.empty((len(self._keys), found.shape[1]), dtype=np.float32)
@@ -153,7 +153,7 @@ class _Applied:
             if most == 1:
                 raise OutOfMemory(
                     f"an image of {width} x {height} pixels does not fit into memory, even alone: reduce "
-                    "training.resize or --jobs, or take another --device"
+                    "training.resize or --jobs, or use another --device"
                 )
             self._pixels = most // 2 * height * width
 

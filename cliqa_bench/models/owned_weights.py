@@ -160,7 +160,7 @@ class OwnedWeights(TaskView):
         """
         sharing = sharing_of(net)
         if sharing.n_tasks >= self.tasks:
-            raise UserError(f"there is room for {self.tasks} tasks, and all have come")
+            raise UserError(f"there is room for {self.tasks} tasks, and all are taken")
         self.claim(net, sharing.n_tasks)
         sharing.n_tasks += 1
         self.change(net)
@@ -172,7 +172,7 @@ class OwnedWeights(TaskView):
             ValueError: If no task is named: the pre-trained network is not kept.
         """
         if task is None:
-            raise ValueError("name a task: the pre-trained weights have gone to the tasks")
+            raise ValueError("name a task: the pre-trained weights now belong to tasks")
         shown = (task, sharing_of(net).part)
         for layer in owned_layers(net):
             if layer.owned.shown != shown:

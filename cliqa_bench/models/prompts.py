@@ -64,10 +64,10 @@ class PromptPool(nn.Module):
         """Returns the mean over the last images of the sum of 1 - cosine to the keys that they chose.
 
         Raises:
-            ValueError: If no images have come yet.
+            ValueError: If no images have been seen yet.
         """
         if self.queries is None:
-            raise ValueError("no images have come yet")
+            raise ValueError("no images have been seen yet")
         similarity, _ = self.select(self.queries)
         return (1 - similarity).sum(dim=1).mean()
 

@@ -177,7 +177,7 @@ def read_json(path: Path) -> Json:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text:.20} is no number of JSON")
+        raise ValueError(f"{text:.20} is not a JSON number")
     return value
 
 

@@ -40,11 +40,11 @@ def wrong_answers(arrays: Mapping[str, NDArray[Any]]) -> str:
         return "it needs keys, mos, and scores or distances"
     for name, (ndim, dtype) in columns.items():
         if name in names and not isinstance(arrays[name], np.ndarray):  # numpy gives what is none as bytes
-            return f"{name} is no array"
+            return f"{name} is not an array"
         if name in names and (arrays[name].ndim != ndim or arrays[name].dtype.type is not dtype):
             return f"{name} has shape {arrays[name].shape} and type {arrays[name].dtype}"
     if len({len(array) for array in arrays.values()}) != 1:
-        return "keys, mos and columns are not of one length"
+        return "keys, mos and columns differ in length"
     if len(np.unique(arrays["keys"])) < len(arrays["keys"]):
         return "an image is named twice"
     return "" if np.isfinite(arrays["mos"]).all() else "a MOS is not a finite number"
@@ -100,7 +100,7 @@ def wrong_record(record: RunRecord) -> str:
     answers |= {a for by_set in record.validation.values() for a in by_set.values()}
     named = {*record.sequence, *record.tests}
     checks = {
-        "a node's name is no plain file name": all(map(is_plain_name, nodes | answers)),
+        "a node's name is not a plain file name": all(map(is_plain_name, nodes | answers)),
         "no sequence, or a dataset twice": 0 < len(record.sequence) == len(set(record.sequence)),
         "neither one step nor one a dataset": len(record.steps) in (1, len(record.sequence)),
         "a step with neither one head nor one a task": all(
@@ -110,10 +110,10 @@ def wrong_record(record: RunRecord) -> str:
         "a dataset without a title": named <= record.titles.keys(),
         "a step of a dataset that is not in the sequence": {s.dataset for s in record.steps} <= named,
         "gates without stages": bool(record.stages) or not record.gates,
-        "facts that are no tables": all(isinstance(record.facts.get(k), dict | None) for k in _TABLES),
+        "facts that are not tables": all(isinstance(record.facts.get(k), dict | None) for k in _TABLES),
         "splits without a number and data": _are_splits(record.facts.get("splits")),
-        "a picture's node is no plain file name": _are_nodes(record.facts.get("pictures")),
-        "a rule of reading that is not known": record.reading.items() <= RULES.items(),
+        "a picture's node is not a plain file name": _are_nodes(record.facts.get("pictures")),
+        "an unknown rule of reading": record.reading.items() <= RULES.items(),
         "tau or a stage out of range": record.tau >= 0 and all(stage >= 1 for stage in record.stages),
     }
     return next((text for text, holds in checks.items() if not holds), "")

@@ -389,7 +389,7 @@ def _splits(split: str | int | None, several: str | int | Sequence[Any] | None) 
     folder = _split(split)
     if re.fullmatch(f"[0-9]+|{OFFICIAL}", folder) or "#" in folder:
         raise UserError(
-            f"--split {split} is a single split and does not go with --splits; leave one of them out "
+            f"--split {split} is a single split and cannot be combined with --splits; leave one out "
             "(--split FOLDER says where the files of several splits are)"
         )
     return f"{folder}#{numbers[0]}", numbers
@@ -438,7 +438,7 @@ def _test_on(value: str | Sequence[str] | None, orders: Mapping[str, list[str]])
     for label, order in orders.items():
         for name in named:
             if name in order:
-                raise UserError(f"--test-on {name}: order {label} learns it, and tests on it already")
+                raise UserError(f"--test-on {name}: order {label} learns it and so tests on it already")
             learned = next((other for other in order if base_of(other) == base_of(name)), None)
             if learned is not None:
                 raise UserError(

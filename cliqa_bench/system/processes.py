@@ -153,7 +153,7 @@ def _told_if_killed() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError) as error:
-        raise UserError("a process was killed (memory?); run the same command again") from error
+        raise UserError("a process was killed (out of memory?); run the same command again") from error
 
 
 def _received(pipe: Connection) -> Any:

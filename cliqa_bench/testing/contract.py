@@ -148,8 +148,10 @@ def _changed(strategy: Strategy) -> dict[str, Any]:
 def _check_fields(strategy: Strategy) -> None:
     values = json.loads(json.dumps(asdict(strategy)))
     again = type(strategy)(**typed_fields(type(strategy), values, strategy.name))
-    assert again == strategy, f"{strategy.name}: its fields do not survive JSON: {again} is not {strategy}"
-    assert strategy.table_rows(), f"{strategy.name}: it names no row of the tables"
+    assert again == strategy, (
+        f"{strategy.name}: its fields do not survive a round trip through JSON: {again} is not {strategy}"
+    )
+    assert strategy.table_rows(), f"{strategy.name}: it has no row in the tables"
 
 
 State = dict[str, Tensor]
@@ -191,7 +193,9 @@ class _Watch:
         def watched_consolidate(learner: Learner) -> None:
             before = _copy(learner.model.state_dict())
             consolidate(learner)
-            assert not _differs(before, learner.model.state_dict()), f"{self.name}: consolidate moves weights"
+            assert not _differs(before, learner.model.state_dict()), (
+                f"{self.name}: consolidate changes weights"
+            )
 
         setattr(strategy, "penalty", watched_penalty)  # noqa: B010 - mypy: a method is not to be assigned to
         setattr(strategy, "consolidate", watched_consolidate)  # noqa: B010
@@ -260,7 +264,7 @@ class _Watch:
         for name, parameter in model.named_parameters():
             if name in before and id(parameter) not in learns:
                 assert torch.equal(parameter, before[name]), (
-                    f"{self.name}: {name} moves, and is not trainable"
+                    f"{self.name}: {name} changes, but is not trainable"
                 )
 
     def _check_stored(self, strategy: Strategy, model: QualityModel, seed: int) -> None:
@@ -269,7 +273,7 @@ class _Watch:
         load_tasks(again, model.own_state(), Path("memory"))
         for name, tensor in again.state_dict().items():
             assert torch.equal(tensor, model.state_dict()[name]), (
-                f"{self.name}: {name} moves, and is not stored with the model"
+                f"{self.name}: {name} changes, but is not stored with the model"
             )
 
     def _check_answers(self, model: QualityModel) -> None:
@@ -282,7 +286,7 @@ class _Watch:
         lengths = [float(p.detach().norm()) for head in others for p in head.parameters()]
         for other in (turned, alone):
             assert torch.allclose(together, other, atol=1e-5 * max(1.0, *lengths, 0.0)), (
-                f"{self.name}: answers depend on the batch"
+                f"{self.name}: an answer depends on the other images in its batch"
             )
 
     def _check_adapted(self, strategy: Strategy, model: QualityModel, seed: int) -> None:
@@ -296,7 +300,7 @@ class _Watch:
         first, _, again = (
             score_adapted(strategy, model, tested, seed, "cpu") for tested in (source, other, blind)
         )
-        assert np.array_equal(first, again), f"{self.name}: adapting again gives other answers"
+        assert np.array_equal(first, again), f"{self.name}: adapting again gives different answers"
         assert not _differs(before, model.state_dict()), f"{self.name}: adapting changes the model"
 
     def from_files(self, seed: int, interrupted: bool = False) -> list[State]:
@@ -345,18 +349,20 @@ class _Watch:
                 return self._learn(*make(), group, seed, seen, plugins=plugins)
 
     def check_again(self, states: Sequence[State]) -> None:
-        """Training again gives what `straight` gave, and so does going on where it was interrupted."""
+        """Training again gives what `straight` gave, and so does resuming where it was interrupted."""
         strategy = self.cls(**self.params)
         if not strategy.resumable:
-            _same(states, self.straight(seed=0), f"{self.name}: training again gives other results")
+            _same(states, self.straight(seed=0), f"{self.name}: training again gives different results")
             return
         if strategy.progress() is not None:
             pieces = self.from_files(seed=0, interrupted=True)
             if not any(_differs(a, b) for a, b in zip(states, pieces, strict=True)):
-                return  # that was going on from files, too
-            _same(states, self.from_files(seed=0), f"{self.name}: going on from files gives other results")
-            _same(states, pieces, f"{self.name}: going on after an interrupted epoch gives other results")
-        _same(states, self.from_files(seed=0), f"{self.name}: going on from files gives other results")
+                return  # that was resuming from files, too
+            _same(
+                states, self.from_files(seed=0), f"{self.name}: resuming from files gives different results"
+            )
+            _same(states, pieces, f"{self.name}: resuming an interrupted epoch gives different results")
+        _same(states, self.from_files(seed=0), f"{self.name}: resuming from files gives different results")
 
     def check_built(self) -> None:
         """What is put together from finished models depends on these alone, and not on their order."""
@@ -365,7 +371,7 @@ class _Watch:
         built = self._built(parts)
         for part, state in zip(parts, before, strict=True):
             assert not _differs(state, part.state_dict()), f"{self.name}: build changes what it is built from"
-        complaint = f"{self.name}: building again gives other results"
+        complaint = f"{self.name}: building again gives different results"
         _same([built.state_dict()], [self._built(parts).state_dict()], complaint)
         turned = self._built(parts[::-1])
         complaint = f"{self.name}: the order of the datasets changes what is built"
@@ -377,7 +383,7 @@ class _Watch:
     def _part(self, group: list[DecodedDataset]) -> QualityModel:
         parent = self.cls(**self.params).built_from
         assert parent is not None and parent.depends_on == "nothing", (
-            f"{self.name}: it is built from what does not learn every dataset for itself"
+            f"{self.name}: it is built from a strategy that does not learn every dataset on its own"
         )
         model = new_model(parent)
         learn(parent, model, group)
@@ -389,7 +395,7 @@ class _Watch:
         strategy.build(model, parts)
         assert model.n_tasks == len(parts), f"{self.name}: {model.n_tasks} heads for {len(parts)} datasets"
         assert all(bool(t.isfinite().all()) for t in model.state_dict().values()), (
-            f"{self.name}: a weight is not a number"
+            f"{self.name}: a weight is NaN or infinite"
         )
         self._check_answers(model.eval())
         self._check_stored(strategy, model, 0)
@@ -416,7 +422,7 @@ class _Watch:
         head = {f"heads.{task}.{name}" for name, _ in model.heads[task].named_parameters()}
         for name, tensor in fresh.state_dict().items():
             assert name in head or torch.equal(tensor, model.state_dict()[name]), (
-                f"{self.name}: {name} moves in the warm-up"
+                f"{self.name}: {name} changes in the warm-up"
             )
 
 

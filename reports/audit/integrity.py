@@ -188,7 +188,7 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
     """Yields what is wrong with a record, and what to do about it."""
     command = record.facts.get("command") or f"python -m cliqa_bench run --strategy {record.strategy}"
     if name != record.id:
-        yield f"its contents have the name {record.id}: they were changed", run_again()
+        yield f"its contents belong to the name {record.id}: they were changed", run_again()
     heads = [(s, node, column) for s in record.steps for node, column in s.heads]
     gated = any(readout.startswith("gate") for readout in record.rows)
     gates = record.gates if len(record.steps[-1].heads) > 1 and gated else {}
@@ -270,4 +270,4 @@ def _of_node(record: RunRecord, node: str, known: _Known) -> Iterator[tuple[str,
     of_train = {"strategy": trained_as, "seed": record.seed, "weights": record.facts.get("weights")}
     keys = ("weights", "seed") if "data" in spec else tuple(of_train)
     if not same or any(spec.get(key) != of_train[key] for key in keys):
-        yield f"{node} is of other data, weights, strategy or seed", run_again("both")
+        yield f"{node} belongs to other data, weights, strategy or seed", run_again("both")

@@ -160,8 +160,8 @@ def _check_results(
         found.problems.append(Problem(name, f"the row of {_words(row)} is missing", _RENEW))
     if former:
         found.notes.append(
-            f"{name}: 0.1.0 wrote it, which had fewer tables and other intervals, tests and logistic fits: "
-            f"{unchecked} of its numbers are not checked; report --out writes it again"
+            f"{name}: written by 0.1.0, which had fewer tables and other intervals, tests and logistic fits: "
+            f"{unchecked} of its numbers are not checked; report --out rewrites it"
         )
 
 

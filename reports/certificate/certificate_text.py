@@ -106,7 +106,7 @@ def notes_of(release: ReleaseEvidence, sets: Sequence[SetFindings]) -> list[str]
     found = []
     if release.facts.get("generated"):
         found.append(
-            "Some of the data are generated miniatures: the numbers are comparable with nothing published."
+            "Some of the data are generated miniatures: the numbers are not comparable with published ones."
         )
     if few := [one.evidence.title for one in sets if one.few]:
         found.append(f"Too few contents on {', '.join(few)}: intervals there are over pictures.")

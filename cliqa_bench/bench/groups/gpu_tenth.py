@@ -28,6 +28,6 @@ def measure(setting: Conditions) -> Iterator[Measurement]:
         )  # fmt: skip
     whole = foretell(images, times, WHOLE)
     yield Measurement(
-        "gpu-tenth", f"foretold for {WHOLE:,} images by a straight line", (whole.value,), "s",
+        "gpu-tenth", f"predicted for {WHOLE:,} images by a straight line", (whole.value,), "s",
         note=f"95 % interval +- {whole.error:.0f} s, from three points", better="lower",
     )  # fmt: skip

@@ -184,7 +184,7 @@ def checks(place: Place) -> list[Check]:
         Check("scoring after a real out-of-memory error", out_of_memory, alone=True),
         Check("main job in fp32", partial(against_cpu, words=main)),
         *backbone_checks(place),
-        Check("tsn again and again with one seed", spread),
+        Check("tsn repeated with one seed", spread),
         Check("main job in bf16", partial(runs, words=main, precision="bf16")),
         Check("begun on the device, ended on the CPU", partial(resumed, devices=("", "cpu"))),
         Check("begun on the CPU, ended on the device", partial(resumed, devices=("cpu", ""))),
@@ -255,8 +255,8 @@ def against_cpu(place: Place, words: Sequence[str]) -> str:
     apart = apart_by(found, srccs(theirs))
     took = f"{here:.1f} s, on the CPU {there:.1f} s"
     return (
-        f"{summary(found)}; apart from the CPU by {median(apart):.2g} in the middle and "
-        f"{max(apart):.2g} at most; {took}"
+        f"{summary(found)}; differs from the CPU by {median(apart):.2g} (median) and "
+        f"{max(apart):.2g} (most); {took}"
     )
 
 

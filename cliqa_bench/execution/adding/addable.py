@@ -43,8 +43,8 @@ def refuse_other_readouts(learned: Learned, what: str) -> None:
         which = "one merged head" if facts.readout == "merged" else "its newest head"
         raise UserError(
             f"{learned.name} {what}: {which} gives its score, and not a gate over all heads; "
-            "take a model of tsn"
+            "use a model of tsn"
         )
     own = len(learned.nodes) == len(facts.heads) == len(facts.sequence)
     if not own or any(column for _, column in facts.heads):
-        raise UserError(f"{learned.name} {what}: its tasks share one network; take a model of tsn")
+        raise UserError(f"{learned.name} {what}: its tasks share one network; use a model of tsn")
