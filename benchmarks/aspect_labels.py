@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cliqa_bench.benchmarks.splits import Split
 
 NO_SCENE = "invalid"
-"""Stands in the columns that a picture has no scene for."""
+"""Fills the columns for which a picture has no scene."""
 
 FILE = "aspects.csv"
 """Where a generated miniature says what its pictures show; real data may have such a file, too."""

@@ -71,7 +71,7 @@ class Dataset(ABC):
             to the download page.
         homepage: Its download page.
         n_images: Number of rated images of the real dataset.
-        n_groups: Number of reference images; None where there are none.
+        n_groups: Number of reference images; None if there are none.
         direction: Which values of the AUTHORS' label are better. `Rating.score` is always higher-better.
         rule: How the score is made from the authors' label.
         n_pairs_paper: Training pairs in Table II of the TSN-IQA paper; None where it does not learn the set.
@@ -193,7 +193,7 @@ class Dataset(ABC):
 
     @property
     def expected_groups(self) -> int | None:
-        """Number of reference images that the ratings must name; None where there are none."""
+        """Number of reference images that the ratings must name; None if there are none."""
         return self.n_groups if self.generated is None else self.generated.get("n_groups", self.n_groups)
 
     @property
@@ -461,7 +461,7 @@ class Dataset(ABC):
         return list(self.files.values())
 
     def unlabelled_files(self) -> list[str]:
-        """Returns the image files that no label names and that are no known extras, relative to the root."""
+        """Returns the image files that no label names and that are not known extras, relative to the root."""
         named = {c.lower() for rating in self._ratings for c in self.candidates(rating.key)}
         return [p for low, p in self.files.items() if low not in named and not self.is_extra(low)]
 

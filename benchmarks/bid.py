@@ -60,7 +60,7 @@ def entry(row: LabelRow) -> Entry:
     """Reads a row of the sheet.
 
     Raises:
-        UserError: If a cell is no number of its range.
+        UserError: If a cell is not a number of its range.
     """
     number = row.integer_in("Image Number", 1, 9999)
     score = row.number_in("Average Subjective Grade", 0, 5)
@@ -77,7 +77,7 @@ def grades_of(row: LabelRow) -> list[float]:
     """Returns the grades that a row lists.
 
     Raises:
-        UserError: If a grade is no number from 0 to 5, or there are fewer than two.
+        UserError: If a grade is not a number from 0 to 5, or there are fewer than two.
     """
     grades = [row.number_in(column, 0, 5) for column in GRADES if row.has(column)]
     if len(grades) < 2:

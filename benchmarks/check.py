@@ -74,7 +74,7 @@ class DatasetCheck:
         split: The split; None if it could not be made.
         pictures: Key (without labels: path) -> what decoding gave, for the images that exist.
         missing: Keys of images that are not there.
-        unlabelled: Image files without a rating that are no known part of the release.
+        unlabelled: Image files without a rating that are not a known part of the release.
         duplicates: Groups of keys with equal pixels that lie in more than one subset.
         problems: What is wrong, a line each; empty if the dataset is fit for use.
         notes: What is worth knowing, a line each.
@@ -168,7 +168,7 @@ def check_data(
     Problems are: a dataset that is not there, labels or split files that are broken (every row of them that
     is), a count, range, mean or direction of scores that is not the release's, images that are missing or
     cannot be decoded, links that point outside it, and equal pixels in more than one of train, val and test.
-    Images without a label are counted and are no problem: some releases ship them.
+    Images without a label are counted and are not a problem: some releases ship them.
 
     Args:
         root: The folder that holds the datasets.
@@ -177,7 +177,7 @@ def check_data(
         max_megapixels: Largest image that is decoded, in 10^6 pixels.
 
     Raises:
-        UserError: If `root` is no folder, or a name is unknown.
+        UserError: If `root` is not a folder, or a name is unknown.
     """
     if names is None:
         further = (name for name in registry.names("datasets") if name not in ORDERS["I"])

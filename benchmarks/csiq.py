@@ -28,7 +28,7 @@ class Csiq(Dataset):
     """CSIQ, read from the authors' workbook in full precision.
 
     The published TSN-IQA splits carry `1 - DMOS` rounded to three decimals, which makes ties that the
-    workbook does not have. Images without a row in the workbook are no part of the dataset.
+    workbook does not have. Images without a row in the workbook are not part of the dataset.
     """
 
     name = "csiq"

@@ -1,7 +1,7 @@
 """One dataset ready for training: ratings, split and decoded images, given out in mini-batches of pixels.
 
-What a mini-batch holds depends on the dataset, the seed and the epoch alone, so a task trains alike wherever
-it stands in an order.
+What a mini-batch holds depends on the dataset, the seed and the epoch alone, so a task trains alike whatever
+its place in an order.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def rating(row: LabelRow) -> Rating:
     """Reads a row of either csv.
 
     Raises:
-        UserError: If a cell is no number of its range, or votes and MOS do not belong together.
+        UserError: If a cell is not a number of its range, or votes and MOS do not belong together.
     """
     name = row.text("image_name").strip('"')
     if not re.fullmatch(r"\w+\.(jpg|jpeg|png)", name, re.IGNORECASE | re.ASCII):

@@ -136,7 +136,7 @@ def find_folder(data_root: Path, cls: type[Dataset]) -> Path | None:
         `home` is there.
 
     Raises:
-        UserError: If `data_root` is no folder.
+        UserError: If `data_root` is not a folder.
     """
     if cls.home is not None:
         return cls.home

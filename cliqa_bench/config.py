@@ -21,7 +21,7 @@ LOCAL, DASK, SLURM = "local", "dask", "slurm"
 """What does the jobs of a run, if no address of a Dask scheduler is given (`--executor`)."""
 
 MAX_MEGAPIXELS = 64.0
-"""Largest picture that is decoded where nobody says otherwise (`--max-megapixels`), in 10^6 pixels."""
+"""Largest picture that is decoded by default (`--max-megapixels`), in 10^6 pixels."""
 
 
 def default_of(setting: Field[Any]) -> Any:

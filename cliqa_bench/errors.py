@@ -1,4 +1,4 @@
-"""Errors that are told in one line: what the user is to mend (exit code 2), and what does not fit."""
+"""Errors of one line: what the user has to fix (exit code 2), and what does not fit."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class Fitted(NamedTuple):
 
 
 def fitted(scores: ArrayLike, mos: ArrayLike) -> Fitted:
-    """Returns PLCC and RMSE after `fit_logistic`, from one fit; both nan where there is no fit.
+    """Returns PLCC and RMSE after `fit_logistic`, from one fit; both nan without a fit.
 
     They have nine significant digits: a fit ends when it gains less than that, and what follows differs from
     run to run with the place of its arrays in memory.

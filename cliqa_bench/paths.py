@@ -14,7 +14,7 @@ def user_path(name: str | os.PathLike[str]) -> Path:
 
     Raises:
         UserError: If no file can have that name: it is too long, holds a null, or begins with "~" and the
-            name of nobody.
+            name of no user.
     """
     try:
         path = Path(name).expanduser()

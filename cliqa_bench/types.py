@@ -42,7 +42,7 @@ TIDY_COLUMNS = (
 
 
 class Rating(NamedTuple):
-    """One image and what people said of it.
+    """One image and how people rated it.
 
     Attributes:
         key: Path of the image relative to the dataset's folder, with "/" (the authors' spelling).

@@ -4,7 +4,7 @@
 # Its sums of squares are divided by a shape, a tuple of one number, and so are arrays of one element (brisque.py,
 # mean_squares_sum). scale_features turns each feature into a float; NumPy has warned of that for one-element arrays
 # since 1.25 and refuses it in 2.4. The package asks for numpy>=1.20, without an upper limit. With numpy 1.26.4 (and
-# scipy 1.13, opencv 4.10) it works. Whoever compares with BRISQUE needs an environment of its own for it.
+# scipy 1.13, opencv 4.10) it works. To compare with BRISQUE, give it an environment of its own.
 #
 # Versions: brisque 0.2.0, numpy 2.4.6, scipy 1.17.1, scikit-image 0.26.0, opencv-python-headless 5.0.0.93,
 # libsvm-official 3.37.0, Python 3.11, Linux.

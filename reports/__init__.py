@@ -13,7 +13,7 @@ __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
-    # pandas and scipy are imported by whoever asks for rows, not by whoever names the package
+    # pandas and scipy are imported when rows are asked for, not when the package is imported
     if name == "load":
         from cliqa_bench.reports.parts import load
 

@@ -26,7 +26,7 @@ ADAPTED_NOTE = "adapted to the unlabelled test images; not comparable with metho
 
 SUMMARY = ("mSRCC", "mPI", "mSI", "mPSI")
 NOT_LEARNED = "not in the sequence"
-"""Note on a test set that is no task."""
+"""Note on a test set that is not a task."""
 
 
 class Cell(NamedTuple):
@@ -53,7 +53,7 @@ def is_joint(record: RunRecord) -> bool:
 
 
 def setting_of(record: RunRecord, readout: str) -> Setting:
-    """Returns the paper's setting of a readout: whoever reads with the oracle is task-aware.
+    """Returns the paper's setting of a readout: a reader with the oracle is task-aware.
 
     Transductive methods have settings of their own, so that no table ranks them among the others.
     """

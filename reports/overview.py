@@ -58,7 +58,7 @@ def _shown(row: TidyRow | None) -> str:
 
 
 def _summaries(numbers: Tidy) -> dict[_OverviewLine, dict[str, TidyRow]]:
-    """Sorts the summary numbers by what stands in front of them: order, method, setting (and backbone)."""
+    """Sorts the summary numbers by what comes before them: order, method, setting (and backbone)."""
     several = len({row.backbone for row in numbers.rows}) > 1
     found: dict[_OverviewLine, dict[str, TidyRow]] = {}
     for row in numbers.rows:

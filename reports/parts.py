@@ -95,7 +95,7 @@ class ReportPart:
         shape: Puts these rows (or the published ones) into a table.
         fill: A command that makes runs which fill it.
         in_order: Whether it is about the main order of the tasks.
-        measured: Whether its numbers differ from one computation to the next (times): they stand in a file of
+        measured: Whether its numbers differ from one computation to the next (times): they are in a file of
             their own and never in `results.csv`.
         offered: Whether a report that has nothing to show in it names it, and the command that fills it.
     """
@@ -218,7 +218,7 @@ PARTS: tuple[ReportPart, ...] = (
         f"{_RUN}tsn --orders distortions:csiq",
     ),
 )  # fmt: skip
-"""In the order in which they stand in a report."""
+"""In the order of a report."""
 
 NUMBERS = (*shapes.SHAPES, *(part.number for part in PARTS))
 """Every table that there may be."""

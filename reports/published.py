@@ -17,7 +17,7 @@ from cliqa_bench.reports.tables.similarity import correlations_of_rows
 
 SOURCE = "Zhang et al., IEEE Transactions on Image Processing 33:1898-1910, 2024"
 NUMBERS = ("III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "similarity")
-"""Tables that are published; the correlation between VIII and IX stands in the text and follows from them."""
+"""Tables that are published; the correlation between VIII and IX is in the text and follows from them."""
 
 _OTHERS = {number: paper for paper in (published_ssiqa, published_liqe) for number in paper.NUMBERS}
 """Table of another paper -> the module that knows it."""

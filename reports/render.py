@@ -195,12 +195,12 @@ def _left_widths(table: Table, size: int) -> list[float]:
 
 
 def _cells(table: Table, i: int) -> list[tuple[str, bool]]:
-    """Returns what stands in a column of numbers, each with whether it is bold."""
+    """Returns the texts of a column of numbers, each with whether it is bold."""
     return [(plain(values[i]), values[i].bold) for section in table.sections for _, values in section.rows]
 
 
 def _head_lines(head: str, cells: Iterable[tuple[str, bool]]) -> list[str]:
-    """Breaks the head of a column into lines that are no wider than its cells, as far as its words allow."""
+    """Breaks the head of a column into lines no wider than its cells, as far as its words allow."""
     room = max(map(_ems, [text for text, _ in cells] + head.split()), default=0.0)
     lines: list[str] = []
     for word in head.split():

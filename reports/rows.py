@@ -30,10 +30,10 @@ from cliqa_bench.types import TIDY_COLUMNS
 
 NOT_COMPARABLE = "not comparable with published numbers"
 GENERATED = f"generated miniatures: {NOT_COMPARABLE}"
-"""What is said of numbers where all data is generated; see `RunGroup.caution`."""
+"""The warning on numbers where all data is generated; see `RunGroup.caution`."""
 
 UNTRAINED = "no pre-training"
-"""What is said of numbers of a backbone whose weights were random: they are in no ranking."""
+"""The note on numbers of a backbone whose weights were random: they are in no ranking."""
 
 ORDERS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
 TABLES = ("III", "IV", "V", "VI", "Fig. 4", "")
@@ -119,7 +119,7 @@ class RunGroup:
 
     @cached_property
     def caution(self) -> str:
-        """What is to be said of every number if any of the data is generated, else ""; no full stop."""
+        """The warning on every number if any of the data is generated, else ""; no full stop."""
         if "generated miniatures" not in self._by_kind:
             return ""
         if len(self._by_kind) == 1:

@@ -58,7 +58,7 @@ def over_splits(runs: Iterable[Replicate]) -> bool:
 def units(values: Mapping[Replicate, T]) -> dict[int, list[T]]:
     """Sorts what runs have by what counts as one: the split where there are several, else the seed.
 
-    Runs with other seeds on one split share its test images. They are no further splits.
+    Runs with other seeds on one split share its test images. They are not further splits.
 
     Returns:
         Number of the split, or seed -> what its runs have; in ascending order.

@@ -220,7 +220,7 @@ def _from_plugin(name: str, base: type[Plugin]) -> type[Strategy]:
     for key, parameter in inspect.signature(plugin).parameters.items():
         default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
         kind = plain_type(hints.get(key, Any), default)
-        if kind is not None:  # what is no number, word or list of them keeps its default
+        if kind is not None:  # what is not a number, word or list of them keeps its default
             made_fields.append((key, kind, field(default=default)))
     shared = {"plugin": plugin, "arguments": tuple(key for key, *_ in made_fields), "rows": _rows(name)}
     made = make_dataclass(name, made_fields, bases=(base,), namespace=shared, kw_only=True)

@@ -70,7 +70,7 @@ def spread(labels: Floats) -> Positions:
 
 
 class Looked(NamedTuple):
-    """What a network said of a dataset's whole training images.
+    """A network's features and scores of a dataset's whole training images.
 
     Attributes:
         features: (n, d) float32 features.

@@ -118,7 +118,7 @@ class ImageMemory(Strategy):
         return {"step": torch.tensor(self._step)}
 
     def load_progress(self, progress: dict[str, Tensor], learner: Learner) -> None:
-        """Goes on counting."""
+        """Continues counting."""
         self._step = int(progress["step"])
 
 

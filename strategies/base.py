@@ -51,12 +51,12 @@ class Strategy:
     Class attributes:
         cumulative: Whether an experience is all datasets so far, the new one last, instead of one dataset.
         resumable: Whether `state` is all that later experiences need besides the weights. Where it is not,
-            what was learned lives in memory alone, and a run that goes on trains earlier experiences again.
+            what was learned lives in memory alone, and a resumed run trains earlier experiences again.
         skips_unlabelled: Whether it leaves the model as it is where a dataset has no opinion scores for
             training. Without it, and without `targets`, an order with such a dataset is refused.
         by_gradient: Whether it learns in epochs of gradient steps; where not, `finish` does it all.
         transductive: Whether it adapts to the test images, without their labels, before it scores them; see
-            `adapt`. Its answers may depend on the batch then, and its rows stand in sections of their own.
+            `adapt`. Its answers may depend on the batch then, and its rows have sections of their own.
         passes: Passes through the network behind the answer of one head.
         rows: Readout -> the name of its row in the tables; see `table_rows`.
         citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.

@@ -1,4 +1,4 @@
-"""LwF: what the old heads said of pairs before a task is what they shall say of them after it.
+"""LwF: what the old heads predicted for pairs before a task, they should still predict after it.
 
 Li, Hoiem: "Learning without Forgetting", TPAMI 2018, with the fidelity loss between pair probabilities for
 the distillation ("modified LwF" of the TSN-IQA paper; LwF-KG is Zhang et al., arXiv 2102.09717). The teacher

@@ -93,7 +93,7 @@ class Run:
         """Waits for its end; returns the exit code, None if it hangs, and is then killed."""
         waited, last = 0.0, time.monotonic()
         while not self.ended():
-            # a pause of all processes, by somebody who wants to measure something, is no hang
+            # a pause of all processes, by somebody who wants to measure something, is not a hang
             waited, last = waited + min(time.monotonic() - last, 0.1), time.monotonic()
             if waited > seconds:
                 os.killpg(self.pid, signal.SIGKILL)

@@ -108,7 +108,7 @@ def judged(case: Case, content: bytes) -> tuple[str, str]:
     except UserError as error:
         line = str(error)
         whole = 0 < len(line) <= LONGEST and line.isprintable()
-        return ("refused" if whole else "an error that is no line"), line
+        return ("refused" if whole else "an error that is not a line"), line
     except Exception as error:
         return type(error).__name__, traceback.format_exc()
     try:

@@ -124,7 +124,7 @@ def answers(hashed: bool) -> Format:
             if any(len(array) != n for array in found.values()):
                 return "lengths differ, or an image is named twice"
             if found["mos"].dtype != np.float64 or not np.isfinite(found["mos"]).all():
-                return "a MOS is no finite float64"
+                return "a MOS is not a finite float64"
             kinds = {k: (a.dtype.kind, a.ndim) for k, a in found.items() if k in ("scores", "distances")}
             return "" if kinds and set(kinds.values()) == {("f", 2)} else f"columns are {kinds}"
 

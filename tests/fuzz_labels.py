@@ -1,6 +1,6 @@
 """Label and split files for the fuzzer: what is accepted must be the authors' rows, and only those.
 
-A digit that becomes another digit of the same range is no fault that a reader could see: files of the authors
+A digit that becomes another digit of the same range is not a fault that a reader could see: the files
 have no checksums. What is held against the readers is written at `wrong_ratings`.
 """
 
@@ -153,7 +153,7 @@ def sheet_rows(was: bytes, now: bytes, truth: Sequence[Rating]) -> Collection[st
     """Compares the rows of a sheet's XML; where anything else changed, none is what it was."""
     try:
         before, after = (_members(data) for data in (was, now))
-    except Exception:  # what is no archive any more was never accepted
+    except Exception:  # what is not an archive any more was never accepted
         return all_rows(was, now, truth)
     sheets = [name for name in before if name.startswith("xl/worksheets/")]
     if {k: v for k, v in before.items() if k not in sheets} != {
@@ -214,7 +214,7 @@ def _doubles(variable: str, first: int) -> Unchanged:
         values = held[variable]
         start = data.index(values.tobytes())
         rated = range(first, values.size)
-        if first < 0:  # LIVE: the entries that are no copies of references
+        if first < 0:  # LIVE: the entries that are not copies of references
             orgs = held["orgs"].ravel()
             rated = [i for i in range(values.size) if not orgs[i]]  # type: ignore[assignment]
         return [start + 8 * i for i in rated]

@@ -52,7 +52,7 @@ def _timed(out: Path, record: RunRecord) -> None:
 
 
 def _test_further(out: Path, record: RunRecord) -> RunRecord:
-    """Lets the run answer to test sets that are no task of its sequence."""
+    """Lets the run answer to test sets that are not part of its sequence."""
     answers = {node: dict(by_test) for node, by_test in record.answers.items()}
     for node, by_test in answers.items():
         for test in FURTHER:

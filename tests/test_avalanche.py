@@ -839,7 +839,7 @@ def run(miniatures, out, orders, *more):
 
 
 def trained(out: Path) -> dict[str, str]:
-    """Returns a hash of what every training left; times, in done.json, are no result."""
+    """Returns a hash of what every training left; times, in done.json, are not result."""
     files = (p for p in sorted(out.glob("train/*/*")) if p.name != "done.json")
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 

@@ -181,7 +181,7 @@ def test_bounded(runs: Runs) -> None:
                     predicted.append(sum(w[k] * s[k] for k in order if k not in gone))
                     used.append(len(w) - len(gone))
                     errors.append(abs(predicted[-1] - float(w @ s)))
-                    # the recorded scores are no cosines: some lie outside [-1, 1]
+                    # the recorded scores are not cosines: some lie outside [-1, 1]
                     held.append(errors[-1] <= sum(w[k] for k in gone) + 1e-12)
                 agreement.append(stats.spearmanr(predicted, answers.mos)[0])
             largest.append(max(errors[before:]))

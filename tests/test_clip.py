@@ -109,7 +109,7 @@ def test_an_image_of_any_size_has_features() -> None:
             whole = net(to_float(pictures(2, height, width)))
             assert whole.final.shape == (2, 16)
             assert [stage.shape for stage in whole.stages] == [(2, 64)] * 4
-        # what is no whole patch is continued with the mean colour
+        # what is not a whole patch is continued with the mean colour
         image = as_clip_wants(pictures(1, 90, 120))
         continued = torch.zeros(1, 3, 96, 128)
         continued[:, :, :90, :120] = image

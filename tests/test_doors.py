@@ -514,7 +514,9 @@ def test_what_a_view_puts_before_a_normalisation_is_normalised_in_a_folded_copy_
 
 def test_a_view_must_own_what_moves() -> None:
     drifting: type[Strategy] = dataclass(type("Drifting", (ByShifts,), {"adapts_statistics": True}))
-    with pytest.raises(AssertionError, match=r"net\..*running_mean changes, but is not stored with the model"):
+    with pytest.raises(
+        AssertionError, match=r"net\..*running_mean changes, but is not stored with the model"
+    ):
         check_strategy(drifting)
 
 

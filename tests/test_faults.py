@@ -1,4 +1,4 @@
-"""Losses and scores that are no numbers, memory used up, strategies that raise: the rest goes on."""
+"""Losses and scores that are NaN or infinite, no memory left, strategies that raise: the rest is done."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def source():
         yield made
 
 
-# -- a loss that is no number ----------------------------------------------------------------------------
+# -- a loss that is NaN or infinite ------------------------------------------------------------------------
 
 
 class FromStep(TSN):
@@ -91,7 +91,7 @@ def test_many_names_are_cut_and_counted():
     assert join_names(map(str, range(64))).endswith("18, 19 and 44 more")
 
 
-# -- a score that is no number ---------------------------------------------------------------------------
+# -- a score that is NaN or infinite -----------------------------------------------------------------------
 
 
 def test_images_without_a_score_are_named_and_no_others(source):

@@ -57,7 +57,7 @@ def raised(error: Exception) -> object:
     ("error", "end"),
     [
         (UserError("file row 3: download it again"), "refused"),
-        (UserError(""), "an error that is no line"),
+        (UserError(""), "an error that is not a line"),
         (ValueError("bug"), "ValueError"),
         (MemoryError(), "MemoryError"),
         (RecursionError(), "RecursionError"),

@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a formula": (workbook({"a.png": "=1+2"}), "row 2, column 'MOS' holds a formula"),
     "a broken workbook": (b"PK\x03\x04 and no more", "is a broken workbook"),
     "a broken line": (b'{"image": "a.png", "mos": 3}\n{"image": \n', "row 2 is not JSON"),
-    "JSON that is no object": (b'{"image": "a.png", "mos": 3}\n[1, 2]\n', "row 2 is not a JSON object"),
+    "JSON that is not an object": (b'{"image": "a.png", "mos": 3}\n[1, 2]\n', "row 2 is not a JSON object"),
     "true for a score": (b'{"image": "a.png", "mos": true}\n', "row 1, column 'mos' holds True"),
 }
 

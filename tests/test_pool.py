@@ -322,5 +322,5 @@ def test_the_longest_chain_goes_first() -> None:
     last = Job("scores", "last", "", "", 1, (after, short))
     behind = longest_first([check, short, long, after, last])
     assert [behind[job.key] for job in (check, short, long, after, last)] == [13, 11, 13, 8, 1]
-    # what is done already is no job any more
+    # what is done already is not a job any more
     assert longest_first([after])[after.key] == 7

@@ -35,7 +35,7 @@ def arguments(data, out, *more):
 def content(out: Path) -> dict[str, str]:
     """Returns a hash of every file that results are made of.
 
-    Times are no result: they stand in done.json, the table of times and the HTML page. The run records and
+    Times are not results: they stand in done.json, the table of times and the HTML page. The run records and
     the report's README name folders.
     """
     apart = re.compile(r"runs/.*|.*/done\.json|report/(table_time\..*|report\.html|README\.md)")

@@ -135,7 +135,7 @@ def test_what_systems_leave_in_folders_is_ignored_without_a_word(tmp_path: Path)
 def test_links_are_followed_and_a_file_comes_once(tmp_path: Path) -> None:
     folder, outside = tmp_path / "mine", tmp_path / "elsewhere"
     picture(folder / "sub" / "z.png")
-    (folder / "a.png").symlink_to("sub/z.png")  # the name that is no link stays
+    (folder / "a.png").symlink_to("sub/z.png")  # the name that is not a link stays
     (folder / "b").symlink_to(folder, target_is_directory=True)
     (folder / "sub" / "up").symlink_to("..", target_is_directory=True)
     picture(outside / "deep" / "o.png")

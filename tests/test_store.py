@@ -246,7 +246,7 @@ def test_records_come_back_as_they_went(tmp_path, record):
     records.write_record(tmp_path, record)
     assert records.read_records(tmp_path) == [record]
     facts = replace(record, facts={"created": "today"})
-    assert facts.id == record.id, "facts are no part of what a run is"
+    assert facts.id == record.id, "facts are not part of what a run is"
     assert replace(record, seed=1).id != record.id
 
 

@@ -417,7 +417,7 @@ def test_scores_are_compared_one_by_one_or_not_at_all(name: str) -> None:
 def test_what_is_right_with_scores_stays_right() -> None:
     y, out = scores_of(), torch.linspace(0, 1, 6)[:, None]
     assert (y[:, None] - y).shape == (6, 6)
-    assert torch.equal(out[y.argsort(descending=True)], out.flip(0)), "an order is no score"
+    assert torch.equal(out[y.argsort(descending=True)], out.flip(0)), "an order is not a score"
     assert len(out[y > 2]) == 3
     assert (out - y[:, None]).shape == (6, 1)
     assert torch.equal(out.squeeze(1) @ y, out.squeeze(1) @ y.as_subclass(torch.Tensor))

@@ -57,7 +57,7 @@ def sources() -> Iterator[list[DecodedDataset]]:
 
 
 def model_of(strategy: TSN, tasks: int = 2) -> QualityModel:
-    """Returns a model whose tasks differ, with statistics and affine parameters that are no round numbers."""
+    """Returns a model whose tasks differ, with uneven statistics and affine parameters."""
     model = new_model(strategy)
     generator = torch.Generator().manual_seed(7)
     for _ in range(tasks):
@@ -572,7 +572,7 @@ def test_runs_on_miniatures(miniatures: Path, tmp_path: Path, capsys: pytest.Cap
         assert parser.main(["score", picture, "--runs", str(first), "--run", strategy]) == 0
         told.append(capsys.readouterr())
     trained_as, adapting = (list(csv.DictReader(io.StringIO(one.out))) for one in told)
-    # adapted answers are no population for scores of the model as trained
+    # adapted answers are not a population for scores of the model as trained
     extra = {"percentile", "word", "novelty"}
     assert extra <= trained_as[0].keys()
     assert [{k: v for k, v in row.items() if k not in extra} for row in trained_as] == adapting

@@ -1,7 +1,7 @@
 """What is done to a picture: the filters behind the named distortions and the faults of cameras.
 
 All take and give (H, W, 3) float32, sRGB in 0..1, and have one signature: picture, strength, pixels per unit
-of length, randomness. What leaves the range is clipped by whoever rounds. JPEG and JPEG 2000 are real codecs.
+of length, randomness. Rounding clips what leaves the range. JPEG and JPEG 2000 are real codecs.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A scene is a pristine picture and five distorted ones: three levels of one distortion, two pictures with
 others, of which one may have two at once. Pristine pictures are painted (`references`) or cut out of
 photographs (`photo_sources`) at a random scale. In some a part is out of focus, as a photographer has it:
-that is no fault of a picture.
+that is not a fault of a picture.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """From an image file to pixels, by one stated rule for BMP, GIF, JPEG, JPEG 2000, PNG, TIFF and WebP files.
 
 1. The file must hold one still picture, whole, of 8 pixels a side at least and 64 megapixels at most. In a
-   dataset it must be in the format that its name says: a JPEG called .bmp is no copy of a release but was
+   dataset it must be in the format that its name says: a JPEG called .bmp is not a copy of a release but was
    compressed again. (Of the several pictures that some cameras put into one JPEG, "MPO", the first one is the
-   photograph.) Text in a PNG file that takes too much memory is not read; it is no pixels.
+   photograph.) Text in a PNG file that takes too much memory is not read; it is not pixels.
 2. The EXIF orientation is applied, once. An orientation that makes no sense counts as none.
 3. Gray is repeated in the three channels; palettes are looked up; CMYK, YCbCr, LAB and HSV become RGB by
    Pillow's formulas. Colour profiles are not applied (neither does the published code) unless `Reading` says

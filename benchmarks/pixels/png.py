@@ -1,4 +1,4 @@
-"""PNG files without their text: it is no pixels, and may take any amount of memory once it is unpacked."""
+"""PNG files without their text: it is not pixels, and may take any amount of memory once it is unpacked."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def without_negative(data: bytes) -> tuple[bytes, bool]:
     """Returns a TIFF file in which 0 is black, and whether it was white before.
 
     Args:
-        data: Any file; one that is no TIFF, or is damaged, is returned as it is.
+        data: Any file; one that is not a TIFF file, or is damaged, is returned as it is.
     """
     try:
         places = _entries(data)

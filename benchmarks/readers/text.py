@@ -1,6 +1,6 @@
 """Reads label files of text (.csv, .txt) so that every fault is told by file, row and column.
 
-The readers know nothing of any dataset. Numbers are taken as they stand in the file; nothing is guessed,
+The readers know nothing of any dataset. Numbers are read as the file has them; nothing is guessed,
 filled in or skipped. `workbooks` reads .xls and .xlsx, `matlab` reads .mat.
 """
 
@@ -181,7 +181,7 @@ def read_text(path: Path) -> str:
     """Returns the text of a file: UTF-8, without byte-order mark, lines ended by LF whatever ended them.
 
     Raises:
-        UserError: If it cannot be read, is larger than `MAX_TEXT_BYTES`, or is no text.
+        UserError: If it cannot be read, is larger than `MAX_TEXT_BYTES`, or is not text.
     """
     data = read_bounded(path, str(path), ", which no label file has; download it again")
     try:

@@ -30,7 +30,7 @@ WORKBOOK_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
 class _NoValue:
-    """A cell that holds something else than a value: it is no text, no number, and not empty."""
+    """A cell that holds something other than a value: it is not text, not a number, and not empty."""
 
     def __init__(self, told: str) -> None:
         self._told = told
@@ -42,7 +42,7 @@ class _NoValue:
 def read_sheet(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[LabelRow]:
     """Reads a table from a workbook, .xlsx or .xls, told apart by content and not by the file's name.
 
-    The header is the first row that names all the columns; it may stand in any row and begin in any column.
+    The header is the first row that names all the columns; it may be any row and begin in any column.
     Rows in which all of these columns are empty are passed over. Formulas and error values (`#REF!`) are no
     values: a cell of these columns that holds one is refused when it is read.
 

@@ -26,7 +26,7 @@ class Measurement:
         reference: The other side's, taken in the same run; none where the value itself is to be reached.
         against: What the other side is ("the limit: a bare loop of seven passes"); "" for none.
         unit: Of both ("image/s", "s", "MB", "image passes").
-        reach: What is to be reached: by the ratio ours / reference, or by ours where there is no reference;
+        reach: What is to be reached: by the ratio ours / reference, or by ours without a reference;
             None where the row only informs.
         better: Whether "higher" or "lower" is better.
         note: What else a reader must know, in one line.
@@ -51,7 +51,7 @@ class Measurement:
 
     @property
     def reference_value(self) -> float:
-        """Median of the other side's values; nan where there is none."""
+        """Median of the other side's values; nan if there are none."""
         return statistics.median(self.reference) if self.reference else math.nan
 
     @property
@@ -74,7 +74,7 @@ class Measurement:
 
 
 class Failed(NamedTuple):
-    """One check of a group that went wrong; the group goes on.
+    """One check of a group that failed; the other checks are still run.
 
     Attributes:
         what: What was checked, in a few words.

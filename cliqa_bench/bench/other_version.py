@@ -91,7 +91,7 @@ def installations(other: Path, folder: Path) -> tuple[Installation, Installation
         folder: An empty folder, where its commands are to run.
 
     Raises:
-        UserError: If it is no Python, has no `cliqa_bench`, or the very one that runs.
+        UserError: If it is not Python, has no `cliqa_bench`, or the very one that runs.
     """
     ours = _asked(sys.executable, None, dict(os.environ))
     theirs = _asked(str(other), folder, _without_path(dict(os.environ)))

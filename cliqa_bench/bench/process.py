@@ -63,7 +63,7 @@ def run(
         limit: Seconds after which it is ended, and has failed.
 
     Raises:
-        UserError: If the command fails; tells what it said of that. All that it said is printed.
+        UserError: If the command fails; quotes its error. Its whole output is printed.
     """
     command = [sys.executable, "-m", module, *words]
     return execute(command, f"cliqa-bench {' '.join(words)}", environment(cache), until=until, limit=limit)
@@ -125,7 +125,7 @@ def execute(
 
 
 def _reason(error: str) -> str:
-    """Returns the lines that name what failed; where there are none, the last line."""
+    """Returns the lines that name what failed; without any, the last line."""
     lines = error.strip().splitlines() or ["nothing"]
     return "; ".join(dict.fromkeys(line for line in lines if line.startswith("failed: "))) or lines[-1]
 
@@ -159,7 +159,7 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _resident(pid: int) -> int:
-    """Returns a process's share of resident memory in bytes, 0 where it is gone or nobody tells."""
+    """Returns a process's share of resident memory in bytes, 0 if it is gone or the system does not say."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

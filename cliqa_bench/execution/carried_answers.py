@@ -1,4 +1,4 @@
-"""The answers that a model file carries: what its heads said of the images of its test sets, as tensors.
+"""The answers that a model file carries: what its heads predicted for its test images, as tensors.
 
 Of the K-th test set of `ModelFacts.answered` there are `answers.K.`
 

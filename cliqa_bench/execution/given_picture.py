@@ -39,7 +39,7 @@ CHANNELS = (1, 3)
 
 @dataclass(frozen=True, eq=False)
 class GivenPicture:
-    """A picture that is no file.
+    """A picture that is not a file.
 
     Attributes:
         name: What it is called: "[3]", its place among those that were given.
@@ -54,7 +54,7 @@ def given_pictures(pictures: Picture | Sequence[Picture]) -> list[Path | GivenPi
     """Returns one picture each: a folder stands for the pictures in it, an array of four axes for N.
 
     Raises:
-        UserError: If something is no picture, or an array has no shape of one.
+        UserError: If something is not a picture, or an array has no shape of one.
     """
     several = isinstance(pictures, list | tuple)
     found: list[Path | GivenPicture] = []
@@ -108,7 +108,7 @@ def _arrays(array: NDArray[Any], place: int, wanted: str, channels_last: bool) -
 
 
 def read_given(given: GivenPicture, resize: int, max_megapixels: float) -> OwnPicture:
-    """Does what `read_picture` does with a picture that is no file.
+    """Does what `read_picture` does with a picture that is not a file.
 
     Args:
         given: The picture.

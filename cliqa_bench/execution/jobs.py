@@ -201,7 +201,7 @@ def longest_first(jobs: Sequence[Job], sizes: Mapping[str, float] | None = None)
     """Returns how many images wait behind each job, its own included, along the longest chain.
 
     Who works side by side takes the job with the most behind it first: what is started last then is short,
-    and nobody waits for it alone.
+    and no job waits for it alone.
 
     Args:
         jobs: Each after those it needs.
@@ -217,7 +217,7 @@ def longest_first(jobs: Sequence[Job], sizes: Mapping[str, float] | None = None)
 
 
 def processes(plan: Plan, jobs: list[Job]) -> int:
-    """Returns how many processes to work in, where nobody said.
+    """Returns how many processes to use by default.
 
     Results do not depend on it. On a CPU it is the number of cores, unless the work is so little, or such a
     chain, that starting processes costs more than they save; on GPUs one process each.

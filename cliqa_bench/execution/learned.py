@@ -227,7 +227,7 @@ class Learned(ABC):
         return []
 
     def validation(self) -> list[NDArray[np.float32]]:
-        """Returns what each head said of its own task's validation images; [] if scores are mixed as said."""
+        """Returns each head's scores of its own task's validation images; [] if scores are mixed unscaled."""
         return []
 
     def reading_scale(self) -> ReadingScale | None:
@@ -239,7 +239,7 @@ class Learned(ABC):
         return {}
 
     def answers(self) -> dict[str, Answers]:
-        """Returns what the heads said of the test sets; those that were not answered are left out."""
+        """Returns the heads' answers to the test sets; those that were not answered are left out."""
         return {}
 
     @property

@@ -206,7 +206,7 @@ class LoadedModel:
                 and says why in `PictureScores.errors`.
 
         Raises:
-            UserError: If something is no picture, or one cannot be read or scored.
+            UserError: If something is not a picture, or one cannot be read or scored.
         """
         if errors not in ("raise", "keep"):
             raise UserError(f"errors must be 'raise' or 'keep', not {errors!r}")

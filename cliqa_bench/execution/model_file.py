@@ -11,7 +11,7 @@
 | `validation.T.scores` | scores of task T's validation images, where its head is standardised by them |
 | `reading.scores`, `reading.limits` | the scale of `models.reading_scale`, where it is |
 | `earlier.N.reading.NAME` | the same of the file with N tasks that this one was made from by `add` |
-| `answers.K.NAME` | what the heads said of the K-th test set, see `carried_answers`; older files have none |
+| `answers.K.NAME` | the heads' answers to the K-th test set, see `carried_answers`; older files have none |
 
 The header's one entry, `cliqa_bench`, has `format` (a number), `version` (of the suite), `sha256` (of all
 else), `preprocessing` (in words and numbers, for other programs), and `facts`, see `ModelFacts`. Trainings

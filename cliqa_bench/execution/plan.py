@@ -52,7 +52,7 @@ class TrainWork:
         strategy: The strategy, with its hyper-parameters.
         sequence: Datasets learned, the last being this experience's; of joint and cumulative learning, all.
         seed: Seed of the run.
-        previous: The node it goes on from; None for a fresh model.
+        previous: The node it continues; None for a fresh model.
         parts: The nodes that it is put together from, one for each dataset; none if it is trained.
     """
 

@@ -17,7 +17,7 @@ class JobPool(Protocol):
         """Starts who works here, one for each number.
 
         Raises:
-            UserError: If there is nobody who can do the work.
+            UserError: If no worker can do the work.
         """
 
     @property

@@ -220,7 +220,7 @@ def _do(plan: Plan, asked: Sequence[Plan]) -> Outcome:
     """Does what is missing of a plan, and writes down all that was asked for."""
 
     def write_records() -> None:
-        # only once it is sure to start: one that cannot must not stand in the reports as an unfinished run
+        # only once it is sure to start: one that cannot must not be in the reports as an unfinished run
         for one in asked:
             _write_records(one)
         text = yaml.safe_dump(config_dict(plan.config), sort_keys=False)

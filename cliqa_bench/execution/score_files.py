@@ -134,7 +134,7 @@ class Tally:
         )
 
 
-ESCAPED = "has a name with bytes that are no UTF-8, or control characters, written as backslash escapes"
+ESCAPED = "has a name with bytes that are not UTF-8, or control characters, written as backslash escapes"
 
 
 def score_files(

@@ -99,7 +99,7 @@ class Scoring:
         return found
 
     def _scored(self, images: Sequence[NDArray[np.uint8] | None]) -> list[Scored | str | None]:
-        """Scores images in batches of one shape; what went wrong with one of them stands in its place."""
+        """Scores images in batches of one shape; an image that fails gets its error instead."""
         found: list[Scored | str | None] = [None] * len(images)
         good = [(place, image) for place, image in enumerate(images) if image is not None]
         shapes = np.array([image.shape[:2] for _, image in good]).reshape(-1, 2)

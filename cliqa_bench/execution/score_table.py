@@ -71,7 +71,7 @@ def stamp(path: str | Path) -> tuple[int, int]:
 
 
 def written_name(path: str | Path) -> str:
-    r"""Returns a file's name as it is written: what is no UTF-8, and control characters, as escapes.
+    r"""Returns a file's name as it is written: what is not UTF-8, and control characters, as escapes.
 
     Example:
         >>> written_name(os.fsdecode(b"caf\xe9.png"))
@@ -100,7 +100,7 @@ class Lines:
         form: One of `FORMS`.
         tasks: Datasets of the heads; none where there is one head.
         labels: Path of a file -> its label, to be written beside its score; None for no such column.
-        aspects: What else is said of a picture ("scene"), each a word and its probability.
+        aspects: What else the model says about a picture ("scene"), each a word and its probability.
         reading: Columns of how the score is read, see `ReadingScale.columns`; they come last.
     """
 
@@ -120,7 +120,7 @@ class Lines:
 
     @property
     def header(self) -> str:
-        """The first line; "" where there is none."""
+        """The first line; "" if there is none."""
         return _csv_line(self.columns) if self._form == ".csv" else ""
 
     def line(
@@ -284,7 +284,7 @@ class _Old:
         self._rows = {row.image: row for row in rows}
 
     def _entries(self) -> tuple[Made, list[FileRow]]:
-        """Returns what the journal's table was made with, and all rows; half a line at its end is no line."""
+        """Returns what the journal's table was made with, and all rows; half a line at its end is ignored."""
         try:
             begun, *windows = map(json.loads, self._journal.read_bytes().split(b"\n")[:-1])
             return begun, [FileRow(**row) for window in windows for row in window]

@@ -1,6 +1,6 @@
 """Hands runs to Slurm: an array of identical tasks that share the work through the folder of results.
 
-No task knows of another: each is a run in one process that does what nobody else is at. So tasks may start as
+No task knows of another: each is a run in one process that does what no other is doing. So tasks may start as
 slots come free, die, be preempted or run out of time: what they finished stays, and an experience that was
 interrupted is resumed at its checkpoint. Before the time limit Slurm sends a signal, and submitit puts the
 task back into the queue.
@@ -53,7 +53,7 @@ class SlurmArray:
     figures: bool
 
     def __call__(self) -> int:
-        """Does what nobody else is at, in this process; what a task of the array calls."""
+        """Does what no other run is doing, in this process; what a task of the array calls."""
         try:
             return run_all(
                 self.configs,

@@ -1,6 +1,6 @@
 """`status`: what is done, running, failed and left in a folder of results. Imports no torch.
 
-Nothing is kept for it but a line about each failure (`results.failures`): what there is to do stands in the
+Nothing is kept for it but a line about each failure (`results.failures`): what there is to do is in the
 run records, what is done lies in the nodes, and who is at it holds a lock, whatever executor it belongs to.
 """
 

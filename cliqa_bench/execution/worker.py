@@ -89,7 +89,7 @@ class Worker:
 
         Raises:
             UserError: If weights or device are wrong, or the disk cannot be written.
-            FloatingPointError: If a loss or a score is no number; says where.
+            FloatingPointError: If a loss or a score is NaN or infinite; says where.
             OutOfMemory: If memory is used up; says what to lower.
         """
         try:
@@ -236,7 +236,7 @@ class Worker:
         return model.to(self.device)
 
     def _learner(self, work: TrainWork, checkpoints: Checkpoints) -> Learner:
-        """Goes on from where the previous node ended, and from a checkpoint of this one."""
+        """Continues from where the previous node ended, and from a checkpoint of this one."""
         if not work.strategy.resumable:
             return self._alive.before(work)
         return self._new_learner(work, checkpoints)
@@ -247,7 +247,7 @@ class Worker:
         return Checkpoints(path, facts, lambda text: self.say(f"{work_title(self.plan, work)}: {text}"))
 
     def _new_learner(self, work: TrainWork, *plugins: Checkpoints) -> Learner:
-        """Goes on from the files of the previous node, if there is one."""
+        """Continues from the files of the previous node, if there is one."""
         strategy = replace(work.strategy)  # of its own: nodes share hyper-parameters, not what was learned
         if work.previous is None:
             model, seen = self._networks.untrained(strategy, work.seed), tuple[str, ...]()

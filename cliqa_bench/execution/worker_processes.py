@@ -165,7 +165,7 @@ class WorkerPool:
                 return
 
     def events(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
-        """Waits for something to be told, and gives it; a process that died is told of, and replaced.
+        """Waits for the next event and returns it; a process that died is reported and replaced.
 
         A job whose process died has "died" the first time, and "failed" the second time.
 

@@ -274,7 +274,7 @@ def _of_entry(kind: PluginKind, entry: EntryPoint) -> type[Any]:
 
 
 def _named(cls: type[Any], name: str) -> type[Any]:
-    """Returns a class by the name it goes by here; whoever else knows the class keeps its name for it."""
+    """Returns a class under the name that it has here; its own name is unchanged elsewhere."""
     if cls.name == name:
         return cls
     if (cls, name) not in _renamed:

@@ -142,7 +142,7 @@ def _read(path: Path) -> bytes:
 
 
 def _imported(text: bytes) -> list[str]:
-    """Returns the top-level modules that a source imports anywhere; none where it is no Python."""
+    """Returns the top-level modules that a source imports anywhere; none where it is not Python."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):

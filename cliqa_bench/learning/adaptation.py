@@ -82,7 +82,7 @@ def score_adapted(
         (n, heads) float32, in the order of `source.keys("test")`.
 
     Raises:
-        FloatingPointError: If a score is no number; names dataset and images.
+        FloatingPointError: If a score is NaN or infinite; names dataset and images.
         OutOfMemory: If an image does not even fit alone.
         UserError: If the model cannot be adapted so.
     """

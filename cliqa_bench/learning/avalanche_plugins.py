@@ -219,7 +219,7 @@ class AfterWarmUp:
 
     In the warm-up a new head finds its place and nothing else learns. A plug-in would take that for the
     learning of the experience, and `SynapticIntelligencePlugin` would not know what learns later. So
-    `before_training_exp` comes with the first epoch after the warm-up (where there is none, at the end), and
+    `before_training_exp` comes with the first epoch after the warm-up (without one, at the end), and
     nothing that happens in the epochs before is passed on.
 
     Where plug-ins draw random numbers they use the global generators; these are seeded anew for every

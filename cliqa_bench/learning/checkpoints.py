@@ -194,7 +194,7 @@ class Resumed(NamedTuple):
 
 
 class Checkpoints(SupervisedPlugin):
-    """Writes a checkpoint after an epoch, and goes on from the one that an interrupted run has left.
+    """Writes a checkpoint after an epoch, and resumes from the one that an interrupted run has left.
 
     Args:
         path: The file.
@@ -221,7 +221,7 @@ class Checkpoints(SupervisedPlugin):
         self._start = self._last = time.perf_counter()
 
     def before_training_exp(self, strategy: Learner, **kwargs: Any) -> None:
-        """Goes on from a checkpoint, if there is one that will do."""
+        """Resumes from a checkpoint, if there is one that fits."""
         self._start = self._last = time.perf_counter()
         if not self.path.is_file():
             return
@@ -284,7 +284,7 @@ def checkpoint_pause() -> float:
     """Returns the least number of seconds between two checkpoints.
 
     Raises:
-        UserError: If the environment's CLIQA_CHECKPOINT_SECONDS is no number from 0.
+        UserError: If the environment's CLIQA_CHECKPOINT_SECONDS is not a number from 0.
     """
     text = os.environ.get("CLIQA_CHECKPOINT_SECONDS", str(PAUSE))
     try:

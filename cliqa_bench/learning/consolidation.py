@@ -41,7 +41,7 @@ def consolidate(learner: Learner, **kwargs: Any) -> None:
 
 
 def _moved(now: dict[str, Tensor], before: dict[str, Tensor]) -> list[str]:
-    """Returns the tensors that have other bits, or other values where they are no numbers."""
+    """Returns the tensors that have other bits, or other values where they are NaN."""
     return [name for name, tensor in now.items() if not torch.equal(tensor, before[name])]
 
 

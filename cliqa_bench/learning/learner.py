@@ -396,7 +396,7 @@ class Learner(SupervisedTemplate):
             self._look_at_losses()
 
     def _look_at_losses(self) -> None:
-        """Stops where a loss is no number: nothing that is learned from it would be any.
+        """Stops if a loss is NaN or infinite.
 
         Raises:
             FloatingPointError: Names experience, epoch, step and images.

@@ -61,7 +61,7 @@ def score_images(
         (n, width) float32, finite, in the order of the subset, whatever the batches were.
 
     Raises:
-        FloatingPointError: If what the network says of an image is no number; names dataset and images.
+        FloatingPointError: If the score of an image is NaN or infinite; names dataset and images.
         OutOfMemory: If an image does not even fit alone; names it, its size and what to lower.
     """
     device = torch.device(device)
@@ -86,7 +86,7 @@ def score_images(
 
 
 class _Gathered:
-    """What a network said of the images of a subset, fetched from its device now and then.
+    """A network's outputs for the images of a subset, fetched from its device now and then.
 
     Args:
         source: The dataset.
@@ -109,7 +109,7 @@ class _Gathered:
         """Waits for what has been noted; returns all there is so far, (n, width) float32.
 
         Raises:
-            FloatingPointError: If something is no number.
+            FloatingPointError: If a score is NaN or infinite.
         """
         if not self.waiting:
             return self._out

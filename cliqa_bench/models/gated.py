@@ -22,7 +22,7 @@ class Scored(NamedTuple):
 
     Attributes:
         scores: (n,) float64, higher is better; in [-1, 1] for our models.
-        weights: (n, tasks) float64, of the gate; where there is none, 1 for the newest head.
+        weights: (n, tasks) float64, of the gate; without a gate, 1 for the newest head.
         heads: (n, tasks) float32, what each head said; nan where it was left out.
         aspects: Probabilities of quality (n, 5), scene (n, 9) and distortion (n, 11), (n, 1) of what the
             texts do not name; None where no texts were asked.

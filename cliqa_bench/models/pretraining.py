@@ -177,7 +177,7 @@ def train(
     device: torch.device,
     tick: Tick | None = None,
 ) -> float:
-    """Trains a network in place; killed and called again, it goes on from its last checkpoint.
+    """Trains a network in place; killed and called again, it resumes from its last checkpoint.
 
     The checkpoint stays until `forget` is called, when the result is safe.
 

@@ -18,8 +18,7 @@ def most_apart(one: NDArray[Any], other: NDArray[Any], size: NDArray[Any] | None
         size: By what the differences are divided, at least 0; None for nothing.
 
     Returns:
-        0 or more. NaN on both sides is no difference, nor is the same number; NaN on one side is an infinite
-        one.
+        0 or more. Equal numbers, or NaN on both sides, are no difference; NaN on one side is an infinite one.
     """
     a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
     with np.errstate(invalid="ignore"):

@@ -43,7 +43,7 @@ def read_failures(out: Path) -> dict[str, Json]:
     """Returns what failed: name of the claim -> title, reason, when (ISO 8601, UTC) and where."""
     found: dict[str, Json] = {}
     for path in sorted((out / FAILED).glob("[!.]*.json")):
-        with contextlib.suppress(UserError):  # removed meanwhile, or nobody's
+        with contextlib.suppress(UserError):  # removed meanwhile, or without an owner
             body = read_json(path)
             if isinstance(body, dict):
                 found[path.stem] = {key: str(body.get(key, "")) for key in _KEYS}

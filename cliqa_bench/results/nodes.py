@@ -208,7 +208,7 @@ class Node:
 
         Args:
             facts: What is worth knowing about this very computation (versions, device); may be filled until
-                the block ends. Goes into `done.json` with the hashes of the files, and is no part of them.
+                the block ends. Goes into `done.json` with the hashes of the files, and is not part of them.
 
         A folder left by a killed run is thrown away. Where another process finished the same node in the
         meantime, its result stays and ours is dropped.
@@ -242,7 +242,7 @@ class Node:
 
     @contextlib.contextmanager
     def _unless_removed(self, partial: Path) -> Iterator[None]:
-        """Says so where somebody removed the folder that is being filled."""
+        """Reports that the folder which is being filled was removed."""
         try:
             yield
         except Exception as error:
@@ -261,7 +261,7 @@ class Node:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-                if not self.done:  # a folder without `done.json` is nobody's: out of the way, in one step
+                if not self.done:  # a folder without `done.json` has no owner: out of the way, in one step
                     aside = Path(tempfile.mkdtemp(prefix=temporary_prefix(self.id), dir=self.folder.parent))
                     with contextlib.suppress(OSError):
                         self.folder.rename(aside / "old")

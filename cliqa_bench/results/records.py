@@ -134,7 +134,7 @@ def read_record(path: Path) -> RunRecord:
 
     Raises:
         UserError: If it is missing or broken: a field is missing, unknown or of another type, a name of a
-            node is no plain file name, or steps, heads and test sets do not belong together.
+            node is not a plain file name, or steps, heads and test sets do not belong together.
     """
     body = read_json(path)
     try:
@@ -305,7 +305,7 @@ class AnswerReader:
         return distances
 
     def validation_scores(self, record: RunRecord, step: int) -> list[NDArray[np.float32] | None]:
-        """Returns what each head of an experience said of its own task's validation images, (m,) each."""
+        """Returns each head's scores of its own task's validation images after an experience, (m,) each."""
         found: list[NDArray[np.float32] | None] = []
         for (node, column), learned in zip(record.steps[step].heads, record.steps, strict=False):
             file = self._read(record.validation.get(node, {}).get(learned.dataset))

@@ -1,4 +1,4 @@
-"""Weights as safetensors: a file that is something else is told in one line and never run."""
+"""Weights as safetensors: anything else is refused in one line and never executed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     Not by `save_file`: that writes under a name of its own first, which stays when the process is killed.
 
     Args:
-        path: The file, under the temporary name of whoever calls.
+        path: The file, under the temporary name that the caller chose.
         tensors: What it holds, on any device.
         facts: Texts for its header.
     """

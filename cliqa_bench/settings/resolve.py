@@ -76,7 +76,7 @@ def typed_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[
         Field name -> value of the field's type.
 
     Raises:
-        UserError: If a key is no field, or a value is not of its type.
+        UserError: If a key is not a field, or a value is not of its type.
     """
     known = [field.name for field in fields(cls) if field.init]
     hints = get_type_hints(cls)
@@ -425,7 +425,7 @@ def device_name(value: str | None) -> str:
     """Returns the name of a device, "auto" where none was given.
 
     Raises:
-        UserError: If it is no name of one.
+        UserError: If it is not the name of one.
     """
     device = value or "auto"
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):

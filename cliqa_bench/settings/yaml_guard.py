@@ -25,7 +25,7 @@ def check_yaml(path: Path) -> None:
     that is there twice only one would count.
 
     Args:
-        path: The file; what does not exist is left to whoever reads it.
+        path: The file; a missing one is left to the code that reads it.
 
     Raises:
         UserError: If it is too large, no YAML, too deep, or holds a tag, an anchor or a key twice; tells of

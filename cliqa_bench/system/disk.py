@@ -114,7 +114,7 @@ def is_orphan(path: Path) -> bool:
         os.kill(int(parts[2]), 0)
     except ProcessLookupError:
         return True
-    except OSError:  # alive, and somebody else's
+    except OSError:  # alive, and another user's
         return False
     return False
 
@@ -135,7 +135,7 @@ def sweep(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, lie on the disk; where that cannot be had, goes on.
+    """Waits until a file, or the names in a folder, are on the disk, if the system can tell.
 
     Renaming is one step for other processes, but after a loss of power the new name may stand for a file
     whose content never left the memory.

@@ -1,7 +1,7 @@
 """Locks between processes, also of different runs: of a file, and free soon after their owner dies.
 
 They are `flock`s, which the system frees at once. A disk that has none gets leases (`_Lease`): the file is
-created exclusively, and its owner changes its content every `BEAT` seconds. Whoever waits takes the lease
+created exclusively, and its owner changes its content every `BEAT` seconds. A waiting process takes the lease
 over once the content has not changed for `LEASE` seconds of its own monotonic clock: no clock of another
 machine, and no time of a file, is looked at. An owner that is gone from this machine is recognised at once.
 

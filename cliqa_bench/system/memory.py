@@ -1,4 +1,4 @@
-"""Main memory and that of a GPU: how the C library hands it back, and how to know that there is no more."""
+"""Main memory and that of a GPU: how to make the C library return it, and how to tell that it has run out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def trim_memory() -> None:
     takes no others. So free memory may grow by 10 MB with every step of a training, whatever is kept. What a
     process has after a mini-batch when nothing can have gathered is taken as usual; a quarter more, and
     256 MB, is too much. It is usual for the process, not for a training or a dataset: each would start with
-    what the one before has left. Nothing is done where there is no glibc.
+    what the one before has left. Does nothing without glibc.
     """
     global _usual
     trim = _trimmer()
@@ -65,7 +65,7 @@ def _trimmer() -> Callable[..., int] | None:
 
 
 def _glibc(name: str) -> Callable[..., int] | None:
-    """Returns a function of glibc; None where there is no glibc."""
+    """Returns a function of glibc; None without glibc."""
     if not sys.platform.startswith("linux"):
         return None
     try:

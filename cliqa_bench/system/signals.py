@@ -151,7 +151,7 @@ class _Handling:
 
 
 def raise_if_stopped() -> None:
-    """Raises the stop that has come, if one has: for whoever catches any exception and goes on.
+    """Raises the stop that has come, if one has: for code that catches any exception and continues.
 
     A library may put an exception of its own in the place of ours: numpy a TypeError where a comparison is
     interrupted, Pillow an OSError.
@@ -197,7 +197,7 @@ def leave_stops_to_parent() -> None:
     after a while, the signal was meant for this process alone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows: nobody can tell who sent a signal
+    if not hasattr(signal, "sigwaitinfo"):  # macOS and Windows: the sender of a signal is unknown
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

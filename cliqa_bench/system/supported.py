@@ -15,7 +15,7 @@ def windows() -> bool:
 
 
 def untried() -> str | None:
-    """Returns the name of this system and processor where nobody has run the tests; else None."""
+    """Returns the name of this system and processor if the tests were never run on it; else None."""
     processor = os.uname().machine
     if sys.platform == "linux" and processor.lower() in TRIED:
         return None

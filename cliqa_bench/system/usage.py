@@ -120,7 +120,7 @@ class Sampler:
 class GpuLoad(Sampler):
     """Watches how busy a GPU is during a block; `mean` is in percent, nan where NVML does not tell.
 
-    NVML's figure is the share of the last moments in which any kernel ran, whoever's it was and however
+    NVML's figure is the share of the last moments in which any kernel ran, of any process and however
     little of the card it filled.
 
     Args:
@@ -141,7 +141,7 @@ def _percent(device: torch.device) -> float:
 
 
 def _ask(device: torch.device, question: Callable[[Any, Any], float]) -> float:
-    """Asks NVML about a card; nan where there is no answer."""
+    """Asks NVML about a card; nan without an answer."""
     if device.type != "cuda" or (found := _card(device)) is None:
         return math.nan
     try:

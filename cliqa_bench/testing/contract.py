@@ -83,7 +83,7 @@ def check_strategy(strategy: type[Strategy] | Strategy, **hyper_parameters: Any)
     three experiences with finite losses; a penalty, where there is one, is positive and reaches the weights
     on the second. Parameters that do not learn, and in the warm-up all but the head, keep their bits; so does
     everything while it consolidates. The same seed gives the same bits, another seed does not, and neither
-    does it matter whether it goes on from files (one that is not resumable is trained twice instead), or from
+    does it matter whether it resumes from files (one that is not resumable is trained twice instead), or from
     checkpoints after every epoch (unless its `progress` is None). Answers do not depend on the batch; those
     of a transductive strategy may, but come out the same twice, with and without opinion scores, and leave
     the model as it is. Of earlier datasets it reads no more images than its `memory_size`, and keeps none. Of
@@ -237,7 +237,7 @@ class _Watch:
         before_it: Learner | None = None,
         plugins: Sequence[SupervisedPlugin] = (),
     ) -> Learner:
-        """Trains an experience; what is not resumable goes on with the learner that was there before it."""
+        """Trains an experience; what is not resumable continues with the learner that was there before it."""
         before = _copy(model.state_dict())
         for read in self.read:
             read.clear()

@@ -71,8 +71,8 @@ def unpacked(path: Path) -> Iterator[Path]:
     """Gives a temporary folder with what a bundle holds.
 
     Raises:
-        UserError: If it is no bundle: not a zip file, broken, larger than the limits, or with a member that
-            no bundle has (another name, an absolute path, "..", a link).
+        UserError: If it is not a bundle: not a zip file, broken, larger than the limits, or with a member
+            that no bundle has (another name, an absolute path, "..", a link).
     """
     with tempfile.TemporaryDirectory(prefix="cliqa-bundle-") as name:
         folder = Path(name)

@@ -120,7 +120,7 @@ def check_files(out: Path) -> Integrity:
 
 
 def _check_node(found: Integrity, folder: Path, where: str, absent: Counter[str]) -> dict[str, Any]:
-    """Checks one node's name and hashes; returns its spec, {} where there is no telling."""
+    """Checks one node's name and hashes; returns its spec, {} if it cannot be read."""
     try:
         done, spec = read_json(folder / "done.json"), read_json(folder / "spec.json")
     except UserError as error:

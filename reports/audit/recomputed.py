@@ -242,7 +242,7 @@ class Recomputation:
         return self._files[node]
 
     def agree(self, method: str, cell: tuple[Floats, Floats] | None) -> float:
-        """Returns the correlation of a prediction with the opinions, nan where there is none."""
+        """Returns the correlation of a prediction with the opinions, nan if undefined."""
         return NAN if cell is None else self._correlation(method, cell[1], cell[0])
 
     def between(self, one: tuple[Floats, Floats] | None, other: tuple[Floats, Floats] | None) -> float:

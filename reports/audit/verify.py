@@ -214,7 +214,7 @@ def _differences(
 
 
 def _same(text: str, right: float, tolerance: float) -> bool:
-    """Whether a cell holds a number, or is empty where there is none."""
+    """Whether a cell holds the number, or is empty for nan."""
     if text == "" or not math.isfinite(right):
         return text == "" and math.isnan(right)
     # `float` also takes blanks around a number and underscores in it, which other readers do not

@@ -102,7 +102,7 @@ def _opinions(new: SetFindings) -> ChartWithLegend:
         PointSeries("new model", seen.mos, seen.after, 0, True),
     ]
     drawing = points_chart(series, f"opinion score on {seen.title}", "score")
-    text = f"Test pictures of {seen.title}: what the old model said of them, and what the new one says."
+    text = f"Test pictures of {seen.title}: the scores of the old model, and those of the new one."
     return ChartWithLegend(drawing, [(swatch(one), one.label) for one in series], text)
 
 

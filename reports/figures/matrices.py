@@ -63,7 +63,7 @@ def draw_srcc(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Path]:
 
     Args:
         numbers: The tidy rows; of several seeds or splits the means are drawn.
-        reader: Not needed: the numbers stand in the rows.
+        reader: Not needed: the numbers are in the rows.
         folder: Where the files go.
 
     Returns:

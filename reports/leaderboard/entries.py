@@ -53,7 +53,7 @@ class BoardTable(NamedTuple):
         title: Preset, data and split in a few words.
         precision: In which numbers were computed.
         datasets: Titles of the datasets, and eight digits of each fingerprint.
-        caution: What must be said of every number; "" for nothing.
+        caution: A warning that belongs to every number; "" for none.
     """
 
     id: str

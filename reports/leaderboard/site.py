@@ -88,7 +88,7 @@ def _refuse_other_data(entries: Sequence[BoardEntry]) -> None:
     whole = [entry for entry in entries if not entry.refused]
     for test in sorted({test for entry in whole for test in entry.tests}):
         having = [entry for entry in whole if test in entry.tests]
-        # whoever proves a bundle has the data, and has compared them
+        # a proof is made by someone who has the data and has compared them
         trained = [entry for entry in having if entry.proofs]
         votes = Counter(entry.tests[test] for entry in trained or having)
         most = max(votes.values())

@@ -46,7 +46,7 @@ def summary_lines(
 
 
 def to_json(value: Any) -> str:
-    """Returns JSON that may stand in a script element, whatever its strings contain; nan becomes null."""
+    """Returns JSON that is safe inside a script element, whatever its strings contain; nan becomes null."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_UNSAFE)
 
 
@@ -70,14 +70,14 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
         methods, `curves`, `matrices` and `final` (names of the metrics there are), and `series`. A series has
         `curves`: metric -> [t, value, std] each;
         `matrices`: metric -> `rows` [length, dataset learned], `columns` (test sets) and `cells`
-        [value, std, index into STANDINGS], null where there is no number to expect; `final`: metric ->
+        [value, std, index into STANDINGS], null if no number is expected; `final`: metric ->
         [test set, value, std] each. Numbers are unrounded, null where undefined; `std` is null for one seed.
         Over several splits, the median follows in each.
     """
     records = numbers.group.records
     read_by = readouts(records)
     lines: dict[_ExplorerLine, dict[tuple[Any, ...], TidyRow]] = {}
-    for row in base_rows(numbers):  # a number that stands in several tables is one number here
+    for row in base_rows(numbers):  # a number that is in several tables is one number here
         cells = lines.setdefault((row.setting, row.backbone, row.method, row.variant, row.order), {})
         cells.setdefault((row.metric, row.length, row.train_dataset, row.test_dataset), row)
     series = []

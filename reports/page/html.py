@@ -149,7 +149,7 @@ def _print_size(table: Table) -> int:
 
 
 def _split_command(note: str) -> tuple[str, str]:
-    """Parts a note from the command it ends with, which is "" where there is none."""
+    """Splits a note from the command it ends with, which is "" if there is none."""
     text, command, rest = note.partition(_COMMAND)
     return text, command + rest
 

@@ -333,7 +333,7 @@ def describe(values: Floats) -> dict[str, float]:
     if not np.isfinite(values).all():
         return dict.fromkeys(STATISTICS, math.nan)
     quartiles = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
-    alike = bool(values.min() == values.max())  # rounding must not make a spread where there is none
+    alike = bool(values.min() == values.max())  # rounding must not make a spread out of equal values
     mean, std = (values[0], 0.0) if alike else (math.fsum(values) / len(values), values.std())
     told = [mean, std, *quartiles]
     return {name: float(value) for name, value in zip(STATISTICS, told, strict=True)}

@@ -138,7 +138,7 @@ def shape_first_task(rows: list[TidyRow]) -> Table:
 def shape_intervals(rows: list[TidyRow]) -> Table:
     """A section per setting; mSRCC, its difference to the best and the SRCC of each test set.
 
-    The SRCC of the test sets themselves, and their differences to the best, stand in the rows only.
+    The SRCC of the test sets themselves, and their differences to the best, are in the rows only.
     """
 
     def column(row: TidyRow) -> str:

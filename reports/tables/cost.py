@@ -264,7 +264,7 @@ def _scoring(record: RunRecord) -> list[str]:
 
 
 def _fact(reader: AnswerReader, record: RunRecord, node: str, test: str, name: str) -> float:
-    """Returns a number that an answers node noted; nan where it did not, or what it noted is no number."""
+    """Returns a number that an answers node noted; nan where it did not, or what it noted is not a number."""
     answers = record.answers.get(node, {}).get(test)
     value: Any = reader.facts(answers).get(name) if answers else None
     try:

@@ -1,4 +1,4 @@
-"""Tables X and XI: TSN-IQA on datasets that are no task of the sequence."""
+"""Tables X and XI: TSN-IQA on datasets that are not part of the sequence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHT = "mean weighting"
 
 
 def further_tests(runs: Runs) -> list[str]:
-    """Returns the names of the test sets that are no task of the sequence."""
+    """Returns the names of the test sets that are not part of the sequence."""
     records = [source.record for source in runs.values()]
     return unique(t for record in records for t in record.tests if t not in record.sequence)
 
@@ -90,7 +90,7 @@ def shape_weights(rows: list[TidyRow]) -> Table:
     ]
     caption = (
         "Mean weight that the gate gives to the head of each dataset learned, and SRCC, on test sets that "
-        "are no task of the sequence, after the last experience."
+        "are not task of the sequence, after the last experience."
     )
     return Table(
         "X", caption, ("Method", "Test set"), columns, sections, [("Mean weight", len(heads)), ("", 1)]
@@ -105,7 +105,8 @@ def shape_srcc(rows: list[TidyRow]) -> Table:
         return f"{row.method}{f' ({row.variant})' if row.variant else ''} [{row.backbone}]"
 
     caption = (
-        "SRCC on test sets that are no task of the sequence, after the last experience. Best results in bold."
+        "SRCC on test sets that are not part of the sequence, after the last experience. "
+        "Best results in bold."
     )
     section = build("", rows, name, lambda row: row.test_dataset, columns)
     return Table("XI", caption, ("", "Method"), columns, [section])

@@ -72,6 +72,6 @@ def _joint(rows: Sequence[TidyRow], own: Sequence[TidyRow]) -> list[TidyRow]:
 
 
 def _once(rows: Sequence[TidyRow]) -> list[TidyRow]:
-    """Takes each number once, as it may stand in several tables of the paper; sorts them by setting."""
+    """Takes each number once, as it may be in several tables of the paper; sorts them by setting."""
     found = {row._replace(table="", std=0.0, value=0.0): row for row in rows}
     return sorted(found.values(), key=lambda row: (row.setting == "Joint", SETTINGS.index(row.setting)))

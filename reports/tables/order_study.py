@@ -35,7 +35,7 @@ from cliqa_bench.seeds import rng_for
 from cliqa_bench.types import Floats
 
 ALIKE = 1e-6
-"""Orders that differ by less are alike: what is left may be rounding, and is no variance to divide."""
+"""Orders that differ by less are alike: what is left may be rounding, and is not a variance to divide."""
 
 TIES = 9
 """Decimals to which values are compared when they are ranked; what differs further behind is rounding."""
@@ -67,7 +67,7 @@ def paper_orders(names: list[str]) -> dict[str, tuple[int, ...]]:
 
 
 def paper_places(study: OrderStudy) -> dict[str, int]:
-    """Returns where the paper's orders stand in a study; those that are not there are left out."""
+    """Returns where the paper's orders are in a study; those that are not there are left out."""
     rows = {tuple(row): i for i, row in enumerate(study.permutations.tolist())}
     return {label: rows[order] for label, order in paper_orders(study.names).items() if order in rows}
 

@@ -27,7 +27,7 @@ class TableValue(NamedTuple):
         digits: How many digits after the point are printed; 0 for a whole number.
         low: Lower end of its interval, nan where none is shown.
         high: Upper end of its interval.
-        median: Median over splits, nan where there is none.
+        median: Median over splits, nan without several.
         ranked: Whether it competes for the best; a backbone without pre-training does not.
     """
 
@@ -181,7 +181,7 @@ def only_best(
 ) -> list[TableValue]:
     """Marks the best of several values as bold.
 
-    Where two are equal as printed, none is the best; the best of one is no distinction; and results of
+    Where two are equal as printed, none is the best; a single value is not marked as the best; and results of
     future tasks do not compete, nor do those of backbones without pre-training.
 
     Args:

@@ -61,7 +61,7 @@ class Known(NamedTuple):
     Attributes:
         by_test: Method -> test set -> its agreement; without what is missing.
         runs: Method -> which of its runs are behind it.
-        note: What must be said of all of them.
+        note: A note on all of them.
     """
 
     by_test: dict[Method, dict[str, MeasuredSrcc]]

@@ -35,7 +35,7 @@ class Fit(NamedTuple):
 
     Attributes:
         exponent: Slope of log time over log size.
-        low: Lower end of its 95 % interval; nan where there are no residuals to tell.
+        low: Lower end of its 95 % interval; nan without residuals.
         high: Upper end.
     """
 

@@ -88,7 +88,7 @@ function markdown(table, about) {
   ].join("\n") + "\n";
 }
 
-// What stands in a table, unrounded; spreads over seeds have columns of their own.
+// The numbers of a table, unrounded; spreads over seeds have columns of their own.
 function wideCsv(table) {
   const quoted = (text) => {
     const safe = /^[=+@\t\r-]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text; // no formula
