@@ -211,7 +211,7 @@ class TableDataset(Dataset):
 
     @property
     def exact_names(self) -> bool:
-        """Whether all pictures that were found are called exactly as the table has them."""
+        """Whether every picture found has exactly the name in the table."""
         return not self._matched.how
 
     def _columns_told(self) -> str:

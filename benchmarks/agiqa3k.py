@@ -39,7 +39,7 @@ class Agiqa3k(Dataset):
         )
 
     def candidates(self, key: str) -> tuple[str, ...]:
-        """Pictures lie beside the labels, or in a folder `images`."""
+        """Pictures are beside the labels, or in a folder `images`."""
         return (key, f"images/{key}")
 
 

@@ -38,7 +38,7 @@ MISLABELLED = ("fastfading/", "wn/")
 
 
 class AspectRow(NamedTuple):
-    """What a file says of a picture, in its own words.
+    """What a label file says about a picture, in its own words.
 
     Attributes:
         where: File and row, for messages.
@@ -62,7 +62,7 @@ class Aspects(NamedTuple):
 
 
 def aspects_of(dataset: Dataset, split: Split, ratings: Sequence[Rating]) -> dict[str, Aspects]:
-    """Returns key -> aspects of all images that are rated; {} if nothing says them.
+    """Returns key -> aspects of all images that are rated; {} if they are not known.
 
     Args:
         dataset: The dataset.
@@ -155,7 +155,7 @@ def unknown_aspects(strategy: str, title: str) -> UserError:
 def repaired(
     dataset: Dataset, aspects: Mapping[str, Aspects], ratings: Sequence[Rating]
 ) -> dict[str, Aspects]:
-    """Mends what LIQE's files say of LIVE's fast fading; other datasets stay as they are.
+    """Corrects the labels of LIVE's fast fading in LIQE's files; other datasets stay as they are.
 
     The folder tells the distortion: a loss in JPEG 2000's stream, which LIQE's own table counts as JPEG 2000.
     The scenes are those of the reference's other images, of which all have the same.
@@ -184,7 +184,7 @@ def _is_mislabelled(key: str) -> bool:
 
 
 def mislabelled(dataset: Dataset, aspects: Mapping[str, Aspects]) -> list[str]:
-    """Returns the images of LIVE's fast fading that carry the labels of white noise of the same number.
+    """Returns LIVE's fast-fading images that have the labels of the white-noise image of the same number.
 
     Args:
         dataset: The dataset.

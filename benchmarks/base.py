@@ -124,14 +124,14 @@ class Dataset(ABC):
     reading: Reading = RELEASED
 
     def __init_subclass__(cls) -> None:
-        """Names the dataset after its file, unless it says its name."""
+        """Names the dataset after its file, unless it sets a name."""
         super().__init_subclass__()
         if "name" not in vars(cls):
             cls.name = cls.__module__.rpartition(".")[2]
 
     @classmethod
     def check_declared(cls) -> None:
-        """Refuses a class that lacks a fact which every dataset states.
+        """Refuses a class that lacks a fact which every dataset must state.
 
         Raises:
             UserError: Names all facts that are missing.
@@ -235,7 +235,7 @@ class Dataset(ABC):
         return [rating for _, rating in entries]
 
     def unrated(self, relative: str) -> Rating | None:
-        """Returns what the name of a picture tells, of one that the label files leave out.
+        """Reads reference and distortion from the name of a picture that the label files leave out.
 
         An unlabelled part of a dataset can do without the rows of the images that it learns from.
 
@@ -366,7 +366,7 @@ class Dataset(ABC):
             self._list(sub, deep, found)
 
     def _leaves(self, path: Path) -> bool:
-        """Whether a path below the root leads, by links, to somewhere else."""
+        """Whether a path below the root leads, through links, outside it."""
         return not path.resolve().is_relative_to(self.root.resolve())
 
     def _elsewhere(self, path: Path) -> str:
@@ -376,7 +376,7 @@ class Dataset(ABC):
         )
 
     def link_faults(self) -> list[str]:
-        """Says of every link among the images that it points outside the dataset, and what to do."""
+        """Returns a fault for every link among the images that points outside the dataset, and what to do."""
         _ = self.files  # lists the folders
         return [f"the link {path} {self._elsewhere(path)}" for path in self.stray_links]
 
@@ -409,7 +409,7 @@ class Dataset(ABC):
         return None
 
     def _unclear(self, keys: Iterable[str]) -> dict[str, str]:
-        """Says of every image that several files could be it, and what to do."""
+        """Returns a fault for every image that several files could be, and what to do."""
         _ = self.files  # lists the folders
         found = {}
         for key in keys if self.twins else ():
@@ -423,11 +423,11 @@ class Dataset(ABC):
         return found
 
     def twin_faults(self) -> list[str]:
-        """Says of every rated image that files which differ only in case could be it."""
+        """Returns a fault for every rated image that several files could be which differ only in case."""
         return list(self._unclear(rating.key for rating in self._ratings).values())
 
     def twin_notes(self) -> list[str]:
-        """Says of every rated image which files are called almost as it is, and are not read."""
+        """Returns a note for every rated image beside which there are files that differ only in case."""
         _ = self.files  # lists the folders
         if not self.twins:
             return []
@@ -547,7 +547,7 @@ def _place_of_mean(facts: ScoreFacts) -> float:
 
 
 def digest_of(ratings: Sequence[Rating]) -> str:
-    """Returns what tells the labels of one release from another: 16 hex digits of a SHA-256.
+    """Returns a digest of the labels of a release: 16 hex digits of a SHA-256.
 
     Args:
         ratings: In any order; names and groups count whatever their case, numbers to three decimals.

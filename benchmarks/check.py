@@ -1,4 +1,4 @@
-"""Looks through a folder of datasets: what is there, whether all of it can be read, and whether it leaks."""
+"""Checks a folder of datasets: what is there, whether it can all be read, and whether subsets leak."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class DecodedFile(NamedTuple):
 
 @dataclass
 class DatasetCheck:
-    """What was found of one dataset.
+    """What was found about one dataset.
 
     Attributes:
         cls: The dataset's class.
@@ -163,7 +163,7 @@ def check_data(
     split: str = "1",
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> CheckReport:
-    """Reads all labels and decodes all images below a folder, in one pass, whatever is wrong with some.
+    """Reads all labels and decodes all images below a folder in one pass, even if some are broken.
 
     Problems are: a dataset that is not there, labels or split files that are broken (every row of them that
     is), a count, range, mean or direction of scores that is not the release's, images that are missing or
@@ -228,7 +228,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
 
 @contextlib.contextmanager
 def _noted(row: DatasetCheck, of: str) -> Iterator[None]:
-    """Turns what is raised into problems."""
+    """Turns exceptions into problems."""
     try:
         yield
     except UserError as error:
@@ -324,7 +324,7 @@ def _judge(row: DatasetCheck) -> None:
 
 
 def duplicates(pictures: dict[str, DecodedFile], split: Split) -> list[list[str]]:
-    """Finds pictures that lie in more than one subset.
+    """Finds pictures that are in more than one subset.
 
     Args:
         pictures: Key -> what decoding gave.

@@ -99,7 +99,7 @@ class DecodedDataset:
         return self.dataset.labelled
 
     def on(self, device: torch.device) -> DecodedDataset:
-        """Returns it as it is best read for a device: on a GPU its pixels lie there, if there is room."""
+        """Returns the dataset in the form for a device: on a GPU, with its pixels there, if there is room."""
         from cliqa_bench.benchmarks.pixels.resident import ResidentImages
 
         if device.type != "cuda":
@@ -123,7 +123,7 @@ class DecodedDataset:
 
     @cached_property
     def aspects(self) -> dict[str, Aspects]:
-        """Image key -> distortion and scenes, as its files say them; {} if nothing says them.
+        """Image key -> distortion and scenes, from its files; {} if they are not known.
 
         Raises:
             UserError: If a word is in no table, or an image is left out.
@@ -251,7 +251,7 @@ class DecodedDataset:
         crops: int = 1,
         windows: Windows | None = None,
     ) -> Batch:
-        """Cuts images of the caller's choice.
+        """Cuts crops of the images that the caller chose.
 
         Args:
             images: (n,) positions in `ratings`.
@@ -411,7 +411,7 @@ def open_source(
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Iterates with one item made ahead in a thread; what goes wrong there is raised here."""
+    """Iterates with one item made ahead in a thread; exceptions there are raised here."""
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
         ahead = thread.submit(next, items, end)

@@ -95,7 +95,7 @@ class Kadid10k(Dataset):
         return Rating(f"images/{name}", math.nan, math.nan, group, distortion)
 
     def is_extra(self, relative: str) -> bool:
-        """The references, which lie in the same folder."""
+        """The references, which are in the same folder."""
         return re.fullmatch(r"images/i\d+\.png", relative) is not None
 
 

@@ -1,4 +1,4 @@
-"""A dataset as a run meets it: labels, split, fingerprint, before an image is opened. Imports no torch."""
+"""A dataset before any image is opened: labels, split, fingerprint. Imports no torch."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class LabelledDataset:
         if not found:
             return ""
         rows = sorted((key, *found[key]) for key in self.split.subset)
-        if self.part_of is not None:  # what is mended in a part depends on images outside of it
+        if self.part_of is not None:  # what is corrected in a part depends on images outside of it
             mended = repaired(self.dataset, found, self.ratings)
             rows += sorted((key, *mended[key]) for key in self.split.subset if mended[key] != found[key])
         return digest(rows, length=64)
@@ -185,7 +185,7 @@ def load_materials(
     test_only: Sequence[str] = (),
     srgb: bool = False,
 ) -> dict[str, LabelledDataset]:
-    """Loads the labels and splits of datasets, and sees that the images are there.
+    """Loads the labels and splits of datasets, and checks that the images are there.
 
     Args:
         names: Dataset names.

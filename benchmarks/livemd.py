@@ -81,12 +81,12 @@ class LiveMd(Dataset):
         return there[0] if there else SPELLINGS[0]
 
     def candidates(self, key: str) -> Sequence[str]:
-        """Images lie in the folder of their part, whatever that is called."""
+        """Images are in the folder of their part, whatever its name."""
         part, _, rest = key.partition("/")
         return (f"{self._spelt.format(part[-1])}/{rest}",)
 
     def is_extra(self, relative: str) -> bool:
-        """The references, which lie beside the distorted images."""
+        """The references, which are beside the distorted images."""
         return "_" not in relative.rsplit("/", 1)[-1]
 
 

@@ -25,14 +25,14 @@ PAIRS_PER_IMAGE = 20
 
 
 def n_batches(images: int, batch: int) -> int:
-    """Returns how many mini-batches a dataset fills; a last one of one image, without a pair, is none."""
+    """Returns how many mini-batches a dataset fills; a last one of a single image is not counted."""
     return images // batch + (images % batch > 1)
 
 
 def images_in_step_epoch(images: Sequence[int], in_step: Sequence[int]) -> int:
     """Returns how many images pass in an epoch in which every step sees images of every dataset.
 
-    It has as many steps as the dataset with the most mini-batches; the others begin anew.
+    It has as many steps as the dataset with the most mini-batches; the others start again.
 
     Args:
         images: Training images of each dataset.
@@ -136,7 +136,7 @@ def pairs_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 def pair_labels(
     mos_first: NDArray[np.float64], mos_second: NDArray[np.float64], ties: Literal["paper", "code"] = "paper"
 ) -> NDArray[np.float32]:
-    """Says for each pair whether the first image is the better one.
+    """Returns for each pair whether the first image is the better one.
 
     Args:
         mos_first: (p,) mean opinion scores, higher is better.

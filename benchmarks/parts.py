@@ -109,7 +109,7 @@ def split_of(spec: str, dataset: Dataset, ratings: Sequence[Rating]) -> Split:
 
 
 def part_split(dataset: Dataset, ratings: Sequence[Rating], split: Split) -> Split:
-    """Returns what a part has of the split of the whole dataset.
+    """Returns the share of a part in the split of the whole dataset.
 
     Training contents are dealt to the blocks in turn, in a shuffled order that depends on the dataset alone,
     and so are the validation contents: no content is in two blocks, and blocks differ by at most one content.

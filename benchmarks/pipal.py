@@ -51,7 +51,7 @@ class Pipal(Dataset):
         return read_all([row for rows in of_files for row in rows], entry)
 
     def candidates(self, key: str) -> tuple[str, ...]:
-        """Images lie in four folders of 50 references each; some copies merge these."""
+        """Images are in four folders of 50 references each; some copies merge these."""
         name = key.rsplit("/", 1)[-1]
         return tuple(f"{folder}/{name}" for folder in IMAGE_FOLDERS)
 

@@ -219,7 +219,7 @@ def _counts(numbers: Iterable[int]) -> str:
 
 
 def unit_of(rating: Rating) -> str:
-    """Returns what may not be torn apart: the content of the reference, or else the image itself."""
+    """Returns the group that stays in one subset: the content of the reference, or else the image itself."""
     return rating.key if rating.group is None else content(rating.group)
 
 
@@ -374,7 +374,7 @@ def read_split(folder: Path, dataset: Dataset, ratings: Sequence[Rating]) -> Spl
 
 
 def _records(path: Path, widths: tuple[int, ...], faults: list[UserError]) -> list[tuple[int, list[str]]]:
-    """Reads the records of a file; where it cannot, that is one more fault."""
+    """Reads the records of a file; if that fails, it is one more fault."""
     try:
         return read_records(path, widths)
     except UserError as error:
@@ -397,7 +397,7 @@ def _incomplete(
     subset: Mapping[str, Subset],
     parts: Sequence[Subset] = SUBSETS,
 ) -> list[UserError]:
-    """Says of a split that it leaves images out, and which of the subsets have none."""
+    """Returns faults of a split: images in no subset, and empty subsets."""
     faults = []
     left_out = [rating.key for rating in ratings if rating.key not in subset]
     if left_out:
@@ -411,7 +411,7 @@ def _incomplete(
 
 
 def _torn(source: Path | str, ratings: Sequence[Rating], subset: Mapping[str, Subset]) -> list[UserError]:
-    """Says of each reference whose images are in more than one subset which two of them are."""
+    """Returns a fault for each reference whose images are in more than one subset."""
     first: dict[str, str] = {}
     faults: dict[str, UserError] = {}
     for rating in ratings:

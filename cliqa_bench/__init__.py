@@ -11,7 +11,7 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what needs PyTorch when it is asked for: importing the package stays cheap."""
+    """Imports what needs PyTorch only on request: importing the package stays cheap."""
     if name == "load":
         from cliqa_bench.execution.loaded_model import load
 

@@ -1,4 +1,4 @@
-"""Where the program starts: from the first line on it can be stopped without a traceback."""
+"""The entry point: from its first line on, it can be stopped without a traceback."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""What LIQE says of a picture: quality, scene and distortion, in the words of the published code.
+"""What LIQE predicts for a picture: quality, scene and distortion, in the words of the published code.
 
 The order of the words is that of the published texts and label files; whatever holds a number for each word
 (a joint distribution, a marginal, a column of labels) follows it.

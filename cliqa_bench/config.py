@@ -1,4 +1,4 @@
-"""What a run is told: data, strategies, orders, and the training protocol with its two presets.
+"""The settings of a run: data, strategies, orders, and the training protocol with its two presets.
 
 Every field that changes numbers goes into the hash of the work it changes. Each place where the TSN-IQA paper
 and its published code disagree is a field, with the paper's choice as the default of the preset `paper`.
@@ -48,7 +48,7 @@ def later(default: Any, since: str, before: Any = MISSING, **metadata: Any) -> A
 
 
 def named(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a name of work says of settings, as JSON; see `later`.
+    """Returns the settings that go into the name of work, as JSON; see `later`.
 
     Args:
         cls: The dataclass whose fields they are.
@@ -171,7 +171,7 @@ class RunConfig:
         tables: Tables of the user's that are datasets, as `csv:PATH?OPTIONS`, the path absolute; orders and
             `test_on` have the short names that they go by.
         max_megapixels: Largest image that is decoded, in 10^6 pixels; changes no result.
-        srgb: Whether the colour profiles of published datasets are converted to sRGB, as those of one's own
+        srgb: Whether the colour profiles of published datasets are converted to sRGB, as those of your own
             pictures are; the published code ignores them.
         deterministic: Whether a GPU, too, gives the same bits each time; a CPU does anyway.
         log: Logger of loss and validation SRCC during training, into `logs/` of `out`; changes no result.

@@ -36,7 +36,7 @@ class UserError(Exception):
 
     @property
     def each(self) -> Sequence[UserError]:
-        """The single faults that it tells of: itself, where it is of one fault."""
+        """The single faults that it reports: itself, if it is a single one."""
         return (self,)
 
 
@@ -49,7 +49,7 @@ class SeveralErrors(UserError):
         super().__init__(f"{self._each[0]} (and {more} more; 'data check' lists them)")
 
     def __reduce__(self) -> tuple[type[SeveralErrors], tuple[list[UserError]]]:
-        """Lets it come back from another process."""
+        """Makes it picklable, so that it can come back from another process."""
         return type(self), (self._each,)
 
     @property
@@ -105,7 +105,7 @@ class Gather:
 def refuse(
     faults: Sequence[UserError], whole: Sequence[Any] = (), several: type[SeveralErrors] = SeveralErrors
 ) -> None:
-    """Raises what was gathered: nothing, the one fault, or all of them as one.
+    """Raises what was gathered: nothing, the single fault, or all of them as one.
 
     Args:
         faults: What is wrong.
@@ -150,7 +150,7 @@ def one_line(text: str) -> str:
 
 
 def run_again(what: str | Path = "it") -> str:
-    """Says what to do about something on the disk that a run makes anew.
+    """Returns the advice on something on the disk that a run makes again.
 
     Args:
         what: What to delete first, where it is not the file that the message is about.

@@ -369,7 +369,7 @@ def stability_matrix(predictions: Sequence[NDArray[Any]], mos: Sequence[NDArray[
 
 
 def _mean(values: Floats) -> float:
-    """The mean, from a sum that is exact before it is rounded: no order of the tasks changes a bit of it."""
+    """The mean, from an exact sum that is rounded once: the order of the tasks changes no bit of it."""
     return math.fsum(values) / len(values)
 
 

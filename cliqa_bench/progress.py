@@ -1,4 +1,4 @@
-"""What is going on, how far it is and how long it still takes, on standard error.
+"""What is being done, how far it is and how long it will still take, on standard error.
 
 `--progress HOW`, or the environment's `CLIQA_PROGRESS`, which child processes inherit, chooses the form:
 
@@ -97,13 +97,13 @@ def shown_as(name: str | None) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Tells what is going on, in a line on standard error."""
+    """Prints a line on what is being done to standard error."""
     if how() != "none":
         _write("message", text)
 
 
 def warn(text: str) -> None:
-    """Tells what went wrong, in a line on standard error, or several."""
+    """Prints what went wrong to standard error, in a line or several."""
     _write("warning", text)
 
 
@@ -124,7 +124,7 @@ def _event(event: str, **more: Any) -> None:
 
 
 class Stage:
-    """Something that takes a while, and shows nothing of it.
+    """Something that takes a while, without showing its progress.
 
     Attributes:
         total: Number of steps.
@@ -175,7 +175,7 @@ class Stage:
         self.remark = remark
 
     def event(self, event: str, **more: Any) -> None:
-        """Tells programs of something; people see nothing of it."""
+        """Sends an event to programs; people do not see it."""
 
     @property
     def seconds(self) -> float:
@@ -233,7 +233,7 @@ class _OnTerminal(Stage):
 
 
 class _AsLines(Stage):
-    """A line now and then."""
+    """A line from time to time."""
 
     _next = DELAY
 

@@ -1,4 +1,4 @@
-"""From what the heads said and how far the centroids are to one score per image: a choice made while reading.
+"""From the heads' scores and the distances to centroids to one score per image: a choice made at report time.
 
 Readouts: "gate" weights the heads softly (TSN-IQA, -KG), "gate-hard" takes the head with the largest of
 these weights, "oracle" the head of the test set's own task (-O), "last" the newest head, "merged" a single
@@ -84,7 +84,7 @@ def chosen_tau(distances: Sequence[NDArray[Any]]) -> float:
 
 
 def standardised(scores: NDArray[Any], validation: NDArray[Any]) -> NDArray[np.float32]:
-    """Brings a head's scores to the scale on which those of its own task's validation images are standard.
+    """Standardises a head's scores by those of its own task's validation images.
 
     Args:
         scores: (n,) of test images.

@@ -61,7 +61,7 @@ class Rating(NamedTuple):
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said about the images of one test set.
+    """A model's answers to the images of one test set.
 
     Attributes:
         keys: (n,) str, image keys.

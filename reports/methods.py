@@ -1,4 +1,4 @@
-"""Which runs stand behind a method of a table, and what their models predicted."""
+"""Which runs are behind a method of a table, and what their models predicted."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Prediction(NamedTuple):
 
 
 def method_of(source: RunReadout) -> Method:
-    """Returns the row in which a run under a readout stands."""
+    """Returns the row of a run under a readout."""
     record = source.record
     return Method(
         setting_of(record, source.readout), record.backbone, record.rows[source.readout], record.variant
@@ -103,7 +103,7 @@ def sources(
 
 
 def once(find: Callable[[RunGroup, AnswerReader], T]) -> Callable[[RunGroup, AnswerReader], T]:
-    """Makes a function look once for what several tables and figures of a group need.
+    """Caches a function's result that several tables and figures of a group need.
 
     What it finds is kept as long as the reader; callers must not change it.
     """
@@ -121,7 +121,7 @@ def once(find: Callable[[RunGroup, AnswerReader], T]) -> Callable[[RunGroup, Ans
 
 
 def drawn_methods(methods: Iterable[Method], one_backbone: bool = True) -> list[Method]:
-    """Chooses what a figure has room for.
+    """Chooses the methods for which a figure has room.
 
     Variants of a method that is there itself are left out, and all backbones but the one with most methods
     (the first by name, of several).
@@ -193,7 +193,7 @@ def make_row(table: str, method: Method, order: str, metric: str, value: float, 
 
 
 def joined_note(*parts: str) -> str:
-    """Returns what there is to say of a number, in the form of the tidy rows."""
+    """Returns the notes on a number, in the form of the tidy rows."""
     return "; ".join(part for part in parts if part)
 
 
@@ -208,7 +208,7 @@ def label_of(row: TidyRow) -> str:
 
 
 def namer(rows: Sequence[TidyRow]) -> Callable[[TidyRow], str]:
-    """Returns how methods are called: with the variant, and the backbone where there are several."""
+    """Returns the names of methods: with the variant, and the backbone if there are several."""
     if len({row.backbone for row in rows}) == 1:
         return label_of
     return lambda row: f"{label_of(row)} [{row.backbone}]"

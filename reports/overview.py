@@ -1,4 +1,4 @@
-"""What a report tells at a glance: the terminal's summary, and the README of its folder."""
+"""A report at a glance: the terminal's summary, and the README of its folder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
 
 
 def _runs(group: RunGroup) -> str:
-    """Says how many runs there are: "1 run", "9 runs, 2 of them unfinished"."""
+    """Returns how many runs there are: "1 run", "9 runs, 2 of them unfinished"."""
     n, less = len(group.records), len(group.unfinished)
     return f"{n} {'run' if n == 1 else 'runs'}" + (f", {less} of them unfinished" if less else "")
 

@@ -242,7 +242,7 @@ def _fitted(table: Table) -> tuple[int, list[list[int]]]:
 
 
 def _parted(table: Table, size: int) -> list[list[int]]:
-    """Returns the columns of each part of a table, as even as may be."""
+    """Returns the columns of each part of a table, as even as possible."""
     room = _TEX_LINE - sum(_left_widths(table, size))
     widths = _column_widths(table, size)
     blocks = _blocks(table, widths, room)

@@ -160,7 +160,7 @@ def _texts(
     drawn: Sequence[tuple[Path, str]],
     out: Path,
 ) -> dict[str, str]:
-    """Returns what every file of a report but the figures consists of, by name."""
+    """Returns the content of every file of a report except the figures, by name."""
     tables, by_table = make_tables(numbers), rows_by_table(numbers.rows)
     csvs = {number: render.csv_text(rows) for number, rows in by_table.items()}
     if beside_published:
@@ -198,7 +198,7 @@ def _table_texts(tables: Sequence[Table], csvs: Mapping[str, str], formats: Sequ
 def _write(
     folder: Path, texts: Mapping[str, str], drawn: Sequence[Path], others: Sequence[str] = ()
 ) -> list[Path]:
-    """Writes the files of a report, and takes away those of a former one."""
+    """Writes the files of a report, and removes those of a former one."""
     for name, text in texts.items():
         write_text(folder / name, text, lasting=False)  # after a loss of power it is made again in seconds
     written = [folder / name for name in texts] + list(drawn)
@@ -207,7 +207,7 @@ def _write(
 
 
 def _remove_other(folder: Path, kept: set[str]) -> None:
-    """Removes the sub-folders of groups that are no longer reported apart; foreign files in them stay."""
+    """Removes the sub-folders of groups that are no longer reported separately; other files in them stay."""
     for other in folder.glob("other-*"):
         if other.is_dir() and other.name.removeprefix("other-") not in kept:
             _remove_stale(other, set())

@@ -89,7 +89,7 @@ class Gap(NamedTuple):
 
 @dataclass
 class RunGroup:
-    """Runs whose numbers may stand side by side: same protocol and data, and the same split or splits.
+    """Runs whose numbers are comparable: same protocol and data, and the same split or splits.
 
     Attributes:
         key: Preset, split, training protocol, weights and whether data is generated, as JSON.
@@ -176,7 +176,7 @@ class RunGroup:
 
     @property
     def splits(self) -> list[int]:
-        """Numbers of the finished splits, where several may stand side by side; none for a single one."""
+        """Numbers of the finished splits, where several are comparable; none for a single one."""
         return sorted({record.split_number for record in self.finished} - {0})
 
     @property
@@ -328,7 +328,7 @@ def tidy(group: RunGroup, reader: AnswerReader) -> Tidy:
 
 
 def _steep(found: list[str]) -> list[str]:
-    """Says in one line which logistic fits are as steep as they may be."""
+    """Returns one line on which logistic fits are as steep as they may be."""
     if not found:
         return []
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
@@ -347,7 +347,7 @@ def _line_of(row: TidyRow) -> _SeedLine:
 
 
 def _tables(group: RunGroup, line: _SeedLine, cell: Cell, steps: int) -> list[str]:
-    """Returns the paper's tables in which a number stands; [""] for none."""
+    """Returns the paper's tables that contain a number; [""] for none."""
     main, agnostic = line.order == group.main_order, line.setting.startswith("Task-Agnostic")
     tables = []
     if cell.metric in SUMMARY and cell.length == steps:
@@ -404,7 +404,7 @@ def caution_in(note: str) -> str:
 
 
 def unfinished_lines(group: RunGroup) -> list[str]:
-    """Says what is unfinished: a line for each command that would finish it, and one on the main order."""
+    """Returns what is unfinished: a line for each command that would finish it, and one on the main order."""
     by_command: dict[str, list[RunRecord]] = {}
     for record in group.records:
         if not group.is_finished(record):

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Replicate(NamedTuple):
-    """What tells runs of the same thing apart.
+    """What distinguishes runs of the same thing.
 
     Attributes:
         split: Number of the split, 0 for a single one.
@@ -25,7 +25,7 @@ class Replicate(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """What the numbers of several runs come to, nan if one of them is.
+    """The summary of several runs' numbers, nan if one of them is.
 
     Attributes:
         mean: Their mean.
@@ -46,7 +46,7 @@ ONCE = Replicate(0, 0)
 
 
 def replicate_of(record: RunRecord) -> Replicate:
-    """Returns what tells a run from others of the same thing."""
+    """Returns what distinguishes a run from others of the same thing."""
     return Replicate(record.split_number, record.seed)
 
 
@@ -76,7 +76,7 @@ def kind_of_units(runs: Iterable[Replicate]) -> str:
 
 
 def counted(runs: Iterable[Replicate]) -> str:
-    """Says how many there are: "n=3 splits", "n=3 splits of 2 seeds", "n=2 seeds"; "" for one run."""
+    """Returns how many there are: "n=3 splits", "n=3 splits of 2 seeds", "n=2 seeds"; "" for one run."""
     known = dict.fromkeys(runs)
     sizes = [len(same) for same in units(known).values()]
     if len(sizes) < 2:

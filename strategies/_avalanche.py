@@ -7,7 +7,7 @@ plug-in learns lives in Python objects, so such a strategy is not resumable.
 - EWCPlugin squares the gradient of a whole mini-batch's loss, in evaluation mode, where heads have unit
   length (our `ewc`: of single pairs, with the length that heads have in training).
 - SynapticIntelligencePlugin leaves BatchNorm's parameters out, counts the new head in, and clips importances
-  at 0.001 (our `si` does none of it). A fault that makes it do nothing on a CPU is mended.
+  at 0.001 (our `si` does none of it). A fault that makes it do nothing on a CPU is fixed.
 - AGEMPlugin and GEMPlugin project the gradient of a mini-batch so that it does not go against those of a
   memory: `patterns_per_experience` images of each earlier dataset, with all pairs inside a dataset. Mended:
   the images of a memory are scored by the head of their dataset.
@@ -58,7 +58,7 @@ def _rows(name: str) -> dict[str, str]:
 
 @dataclass
 class Naive(Strategy):
-    """One dataset after the other, without any remedy."""
+    """One dataset after the other, with nothing against forgetting."""
 
     rows: ClassVar[dict[str, str]] = _rows("Naive")
     citation: ClassVar[str | tuple[str, ...]] = AVALANCHE

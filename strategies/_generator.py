@@ -31,7 +31,7 @@ QUANTILES = 65
 
 
 class Generator(Protocol):
-    """What draws features that look like those of a task."""
+    """Draws features that look like those of a task."""
 
     def draw(self, n: int, rng: Rng) -> F64:
         """Returns (n, d) features."""

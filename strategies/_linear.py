@@ -39,7 +39,7 @@ class Linear(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What a head is to say of the features of one task.
+    """The scores that a head has to learn for the features of one task.
 
     Attributes:
         x: (n, d) features.
@@ -97,7 +97,7 @@ def regress(lessons: Sequence[Lesson], objective: Objective, penalty: float) -> 
 
 
 def _descend(x: F64, lessons: Sequence[Lesson], objective: Objective, penalty: float) -> tuple[F64, float]:
-    """Minimises by L-BFGS, from nothing, over features of about unit variance."""
+    """Minimises by L-BFGS, starting from 0, over features of about unit variance."""
     import torch
 
     features = torch.from_numpy(x)

@@ -53,14 +53,14 @@ PUBLISHED_RATE = 5e-6
 PUBLISHED_DECAY = 1e-3
 """AdamW's rate and weight decay in the published code."""
 PERIOD, HALF_PERIOD = 9, 5
-"""Epochs after which the published code's rates begin anew, and after which they rise again."""
+"""Epochs after which the published code's rates start again, and after which they rise again."""
 
 ASPECTS, TRUE_ASPECTS = "aspects", "true_aspects"
 """Names of the answers' columns: how probable each scene and distortion is, and which an image has."""
 
 
 class StepLabels(NamedTuple):
-    """What the images of a mini-batch are to be, those of a dataset side by side.
+    """The labels of the images of a mini-batch, those of a dataset side by side.
 
     Attributes:
         first: (p,) int64 positions of the first image of each pair; pairs of a dataset are side by side, too.
@@ -284,7 +284,7 @@ class TextMultitask(Strategy):
         return task
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
-        """Returns what of the head may learn; after the warm-up the backbone, too."""
+        """Returns the parameters of the head that may learn; after the warm-up the backbone's, too."""
         head = _text_head(model, task).learnable(text=not self.freeze_text, scale=self.learn_scale)
         return head if warmup else [*model.net.plastic.parameters(), *head]
 
@@ -359,7 +359,7 @@ class TextMultitask(Strategy):
     # -- what is to be learned -------------------------------------------------------------------------------
 
     def step_labels(self, learner: Learner, shown: ShownImages) -> StepLabels:
-        """Returns what the images of a mini-batch are to be."""
+        """Returns the labels of the images of a mini-batch."""
         import torch
 
         pairs = [self._pairs_of(learner, source.labels[images.numpy()]) for source, images in shown]
@@ -407,7 +407,7 @@ class TextMultitask(Strategy):
         """Returns scene and distortion of each image, as `labels` says; {} if they are not known."""
         return source.repaired_aspects if self.labels == "repaired" else source.aspects
 
-    # -- what it answers and hands on ------------------------------------------------------------------------
+    # -- what it answers and passes on -----------------------------------------------------------------------
 
     def extras(self, model: QualityModel) -> dict[str, nn.Module]:
         """Returns the network that says how probable each scene and each distortion is."""
@@ -454,7 +454,7 @@ def _text_head(model: QualityModel, task: int) -> TextHead:
 
 
 def published_rate(epoch: int) -> float:
-    """Returns the published code's rate: half a cosine down in five epochs and up in four, then anew.
+    """Returns the published code's rate: half a cosine down in five epochs and up in four, and so on.
 
     It has the form of PyTorch's annealing with `T_max` 5; the epoch in which that would be 0 is left out.
     """

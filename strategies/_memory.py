@@ -1,7 +1,7 @@
 """Memories: images of earlier datasets that are seen again, by name and position; never their pixels.
 
 What a step sees again are images of one dataset, so that all of them make pairs. Which dataset, and which of
-its images, is drawn for each step anew.
+its images, is drawn for each step.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ImageMemory(Strategy):
         return Replayed(task, source, images, rng)
 
     def chances(self, kept: Sequence[int]) -> Floats | None:
-        """Returns how likely each dataset is drawn, from how many of its images are kept; None for alike."""
+        """Returns how likely each dataset is drawn, from how many of its images are kept; None if uniform."""
         return None
 
     def state(self) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class Owners(Strategy):
         raise NotImplementedError
 
     def settle(self, learner: Learner, step: int) -> None:
-        """Does what is to be done with the weights at a step of `steps`."""
+        """Changes the owners of weights as a step of `steps` requires."""
         raise NotImplementedError
 
     def steps(self, learner: Learner) -> list[int]:
@@ -105,7 +105,7 @@ class Owners(Strategy):
         return super().prepare(model)
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
-        """Returns the head; after the warm-up the weights, too, of which the others' stand still."""
+        """Returns the head; after the warm-up the weights, too, of which the others' stay fixed."""
         return list(model.heads[task].parameters()) if warmup else model.task_parameters(task)
 
     def before_epoch(self, learner: Learner) -> None:
@@ -142,7 +142,7 @@ class Owners(Strategy):
             view_of(learner).mute(model.net, learner.task, earlier, share)
 
     def after_step(self, learner: Learner) -> None:
-        """Puts back what does not learn: weight decay moves what has no gradient, too."""
+        """Restores what does not learn: weight decay also changes what has no gradient."""
         import torch
 
         from cliqa_bench.models.owned_weights import owned_layers
@@ -152,7 +152,7 @@ class Owners(Strategy):
                 weight.copy_(torch.where(owned.learns, weight, still))
 
     def finish(self, learner: Learner) -> None:
-        """Settles what no epoch did, and shows the task with all that it owns."""
+        """Does the steps that no epoch did, and switches to the task with all that it owns."""
         epochs = learner.training.epochs
         for step, start in enumerate(self.steps(learner)):
             if start >= epochs > 0:  # without any, nothing is learned that later tasks need room for
@@ -161,7 +161,7 @@ class Owners(Strategy):
         self._still = []
 
     def progress(self) -> dict[str, Tensor] | None:
-        """Returns nothing: owners are stored with the model, and each epoch copies the weights anew."""
+        """Returns nothing: owners are stored with the model, and each epoch copies the weights again."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""A network with a head that is none of its tasks'."""
+"""A network with a head that belongs to none of its tasks."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ datasets, the backbone comes from the t finished ones, and each dataset keeps th
   al.: "Editing Models with Task Arithmetic", ICLR 2023. With a scale of 1 / t this is the mean.
 
 Statistics of the normalisation are averaged under both rules: a sum of differences may make a variance
-negative. They are not estimated anew, for which earlier images would have to be seen again.
+negative. They are not re-estimated, for which earlier images would have to be seen again.
 
 The set of the datasets decides: sums are in float64, from the smallest addend to the largest, so that the
 order of the datasets changes no bit. `tsn` has nothing to average: its tasks move no weight that they share.

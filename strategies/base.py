@@ -163,7 +163,7 @@ class Strategy:
                     )
 
     def overrides(self, verb: str) -> bool:
-        """Tells whether it has a method of its own in the place of the default."""
+        """Tells whether it overrides the default of a method."""
         return getattr(type(self), verb) is not getattr(Strategy, verb)
 
     def skips(self, labelled: bool) -> bool:
@@ -368,7 +368,7 @@ class Strategy:
         """Returns how many images of each dataset every step sees; None for one dataset a step.
 
         Asked for an experience of several datasets. An epoch then has as many steps as the dataset with the
-        most mini-batches needs; the others begin anew.
+        most mini-batches needs; the others start again.
 
         Args:
             images: Training images of each dataset.
@@ -402,7 +402,7 @@ class Strategy:
     # -- the verbs, in the order in which the learner calls them ---------------------------------------------
 
     def prepare(self, model: QualityModel) -> int:
-        """Readies the model for a new task and returns the index of its head."""
+        """Prepares the model for a new task and returns the index of its head."""
         return 0 if self.single_head and model.n_tasks else model.add_task()
 
     def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
@@ -469,7 +469,7 @@ class Strategy:
         """Is called after `finish`, when the model is what it will be; must not change it."""
 
     def extras(self, model: QualityModel) -> dict[str, nn.Module]:
-        """Returns what else the model says of a test image, beside the scores of its heads: name -> network.
+        """Returns further predictions for a test image, beside the scores of its heads: name -> network.
 
         A network takes images (B, 3, H, W), ImageNet-normalised, to (B, k); it is put into evaluation mode,
         and `load_state` was called before. Its answers are kept with the heads'. The one called "merged"
@@ -478,7 +478,7 @@ class Strategy:
         return {}
 
     def truths(self, source: DecodedDataset) -> dict[str, NDArray[np.float32]]:
-        """Returns what is true of a dataset's test images, to be kept beside what `extras` says of them.
+        """Returns what is true of a dataset's test images, to be stored beside the predictions of `extras`.
 
         Args:
             source: The dataset.
@@ -501,7 +501,7 @@ class Strategy:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("answering")}
 
     def adapt(self, model: QualityModel, images: Tensor, rng: Rng) -> None:
-        """Fits a model to test images without labels; called by a transductive strategy's answers alone.
+        """Fits a model to test images without labels; called only for a transductive strategy's answers.
 
         The model is a copy that scores these images and is then thrown away: the next ones meet the model as
         it was trained. `learning.adaptation` says which images come together. `extras` is not asked for.

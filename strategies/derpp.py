@@ -1,4 +1,4 @@
-"""DER++: earlier images are seen again, and scored as they once were.
+"""DER++: earlier images are seen again, and should keep the scores that they once had.
 
 Buzzega, Boschini, Porrello, Abati, Calderara: "Dark Experience for General Continual Learning: a Strong,
 Simple Baseline", NeurIPS 2020. With each image, the memory keeps the score that the model gave it when the
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def reservoir(priorities: Sequence[Floats], size: int) -> list[Positions]:
-    """Chooses what stays of a stream: the items with the largest random numbers, wherever they came.
+    """Chooses what is kept of a stream: the items with the largest random numbers.
 
     An item that is not among the largest now never will be again, so it may be forgotten at once.
 

@@ -52,7 +52,7 @@ class EMA(Strategy):
             self._average = {n: t.detach().clone() for n, t in learner.model.net.state_dict().items()}
 
     def finish(self, learner: Learner) -> None:
-        """Averages what was learned with what there was."""
+        """Averages what was learned with the average so far."""
         import torch
 
         for name, now in learner.model.net.state_dict().items():

@@ -158,7 +158,7 @@ class LIQA(LwF):
             super().after_warmup(learner)
 
     def penalty(self, learner: Learner) -> Tensor | None:
-        """Returns what old heads, or the features, have moved by on the mini-batch."""
+        """Returns how far old heads, or the features, have drifted on the mini-batch."""
         import torch
 
         if self._teacher is None or self.hold == "lwf":
@@ -199,7 +199,7 @@ class LIQA(LwF):
         return Kept(np.asarray(x, np.float32))
 
     def _merge(self, learner: Learner, x: F64) -> Linear:
-        """Returns the single head that says what the auxiliary heads say.
+        """Returns the single head that predicts what the auxiliary heads do.
 
         Args:
             learner: The learner, with the heads.
@@ -271,7 +271,7 @@ def _described(learner: Learner) -> F64:
 
 
 def _linear_of(head: nn.Module) -> Linear:
-    """Returns what a head says as it learned it: a cosine with its length."""
+    """Returns a head's output as in training: a cosine times its length."""
     linear = cast("LinearHead", head).linear if hasattr(head, "linear") else cast("nn.Linear", head)
     weights = linear.weight.detach()[0].double().cpu().numpy()
     return Linear(weights, 0.0 if linear.bias is None else float(linear.bias.detach()))

@@ -3,7 +3,7 @@
 Li, Hoiem: "Learning without Forgetting", TPAMI 2018, with the fidelity loss between pair probabilities for
 the distillation ("modified LwF" of the TSN-IQA paper; LwF-KG is Zhang et al., arXiv 2102.09717). The teacher
 is a copy of the model taken after the warm-up of the new head, so it holds the previous backbone; it sees the
-same crops of the new task's images. Its normalisation stands still (evaluation mode), and its heads keep the
+same crops of the new task's images. Its normalisation is fixed (evaluation mode), and its heads keep the
 length they have in training.
 """
 
@@ -70,7 +70,7 @@ class LwF(Strategy):
 
         from cliqa_bench.models.folding import folded
 
-        if self._folded is None:  # its normalisation stands still
+        if self._folded is None:  # its normalisation is fixed
             self._folded = copy.deepcopy(self._teacher)
             assert self._folded is not None
             self._folded.net = folded(self._folded.net)
@@ -88,7 +88,7 @@ class LwF(Strategy):
         return self.reg_weight * distillation(new, old, pairs.first, pairs.second, learner.training.slope)
 
     def consolidate(self, learner: Learner) -> None:
-        """Lets the teacher go."""
+        """Drops the teacher."""
         self._teacher = self._folded = None
 
     def progress(self) -> dict[str, Tensor] | None:

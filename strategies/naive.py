@@ -1,4 +1,4 @@
-"""Naive: one dataset after the other without any remedy; the lower bound.
+"""Naive: one dataset after the other with nothing against forgetting; the lower bound.
 
 MH-CL gives every task a head, SH-CL has one head for all (published code of LwF-KG, Zhang et al., arXiv
 2102.09717). In SH-CL the head has learned already when the second task comes, so that only the first has a

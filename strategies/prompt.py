@@ -1,8 +1,8 @@
 """L2P: a pool of prompts, tokens that are put before those of an image in a frozen vision transformer.
 
 Wang, Zhang, Lee, Zhang, Sun, Ren, Su, Perot, Dy, Pfister: "Learning to Prompt for Continual Learning", CVPR
-2022. An image takes the prompts whose keys are nearest to what the frozen network says of it; the heads read
-what becomes of them. Keys are drawn to the images that chose them. All tasks share the pool. See
+2022. An image takes the prompts whose keys are nearest to the frozen network's features of it; the heads
+read the outputs of the prompts. Keys are drawn to the images that chose them. All tasks share the pool. See
 docs/adapters.md for what differs here.
 """
 

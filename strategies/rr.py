@@ -85,6 +85,6 @@ class RR(Owners):
         view_of(learner).free(learner.model.net, learner.task, self._given_back(learner))
 
     def may_stay(self, learner: Learner) -> bool:
-        """Tells whether the task has only what it keeps, or will have nothing to learn with it."""
+        """Tells whether the task has given its weights back, or never will."""
         after = [start for start in self.steps(learner) if start < learner.training.epochs]
         return not after or learner.epoch - learner.training.warmup_epochs >= after[0]

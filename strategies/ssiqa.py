@@ -74,7 +74,7 @@ class SSIQA(Strategy):
             after the first one only (published code).
         memory: "frozen" chooses the exemplars of a dataset once, when it was learned, and keeps no others.
             "reselect" chooses from all images of all datasets after every experience, and labels the earlier
-            blocks anew (paper and code).
+            blocks again (paper and code).
         capacity: Most exemplars with "frozen".
         choose: "sdk", the images whose prediction is closest to their label (paper), "quantile", spread
             over the labels, or "random".
@@ -118,7 +118,7 @@ class SSIQA(Strategy):
     select: Literal["last", "validation"] = "last"
 
     def __post_init__(self) -> None:
-        """Starts with nothing seen.
+        """Starts without data.
 
         Raises:
             UserError: If a hyper-parameter is out of its range.
@@ -267,7 +267,7 @@ class SSIQA(Strategy):
         return self._regression.predict(seen.features) if self._regression else seen.scores
 
     def consolidate(self, learner: Learner) -> None:
-        """Looks at what was learned, and fits and labels anew what is to be."""
+        """Describes what was learned, then fits the regression and labels blocks again as needed."""
         new = look(learner, learner.source)
         if not self._in_block:
             self._fit(learner.source, new)
@@ -328,7 +328,7 @@ class SSIQA(Strategy):
         n = share_of(len(train), self.k2 if block else self.k1)
         return replace(source, targets=every), train[order[:n]]
 
-    # -- what it hands on ------------------------------------------------------------------------------------
+    # -- what it passes on -----------------------------------------------------------------------------------
 
     def extras(self, model: QualityModel) -> dict[str, nn.Module]:
         """Returns the regression's answer to test images, as the newest network describes them."""

@@ -511,7 +511,7 @@ def test_what_a_package_offers_in_vain_is_named(installed: Path) -> None:
 def test_a_package_must_not_take_a_name_of_ours(installed: Path) -> None:
     entries = installed / "their_package-1.2.dist-info/entry_points.txt"
     entries.write_text("[cliqa_bench.strategies]\ntsn = their_package.method:Mine\n")
-    with pytest.raises(UserError, match=r"built-in .* and of the package their-package"):
+    with pytest.raises(UserError, match=r"built-in .* and in the package their-package"):
         registry.load("strategies", "tsn")
     assert registry.load("strategies", "sl").name == "sl"
 

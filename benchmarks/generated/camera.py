@@ -1,4 +1,4 @@
-"""Photographs with the faults of cameras and of those who hold them, in mixtures that differ from set to set.
+"""Photographs with the faults of cameras and photographers, in mixtures that differ from set to set.
 
 Order of events as in a camera: focus and movement, exposure in linear light, noise of the sensor, white
 balance, contrast and colour, sharpening, compression. Lengths are for a picture of 128 x 96 pixels and grow
@@ -129,7 +129,7 @@ def shoot(scene: ByteImage, shot: Shot, rng: Rng) -> ByteImage:
 
 
 def bid_shot(rng: Rng) -> Shot:
-    """BID: good large photographs, nearly all of them blurred in one of four ways, some taken in the dark."""
+    """BID: good large photographs, nearly all blurred in one of four ways, some taken in the dark."""
     kind = rng.choice(("sharp", "defocus", "motion", "shake", "both"), p=(0.18, 0.32, 0.25, 0.15, 0.1))
     much = float(rng.beta(1.1, 1.5))
     shot = Shot(quality=int(rng.integers(86, 96)), stops=float(rng.normal(0, 0.15)))
@@ -145,7 +145,7 @@ def bid_shot(rng: Rng) -> Shot:
 
 
 def clive_shot(rng: Rng) -> Shot:
-    """LIVE Challenge: phones of their time; any faults together, exposure and noise before all."""
+    """LIVE Challenge: older phones; any faults together, exposure and noise above all."""
     much = float(rng.beta(1.1, 1.5))  # how bad the phone and the light are: faults come together
 
     def fault(chance: float, low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""Contact sheets: pictures of a dataset in the order of their ratings, for a look with one's own eyes."""
+"""Contact sheets: pictures of a dataset in the order of their ratings, to look at."""
 
 from __future__ import annotations
 

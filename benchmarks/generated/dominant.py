@@ -107,7 +107,7 @@ def dominant_aspects(scenes: Sequence[Scene]) -> Iterator[tuple[str, tuple[str, 
     """Gives path, distortion and scene of every picture that is not a plain copy of its reference.
 
     LIVE's fast fading has the words of the white-noise picture of the same number, on purpose: this is the
-    fault of LIQE's published files, and `labels` of the strategies mends it.
+    fault of LIQE's published files, and `labels` of the strategies corrects it.
     """
     found = {p.path: (_distortion(s, p), _shows(s)) for s in scenes for p in s.pictures if p.fault}
     wrong, right = MISLABELLED

@@ -60,7 +60,7 @@ def break_geometry(x: FloatImage, amount: float, unit: float, rng: Rng) -> Float
 
 
 def scribble(x: FloatImage, lines: float, unit: float, rng: Rng) -> FloatImage:
-    """Writes lines of signs that look like letters and are none; a part of a line fades it in."""
+    """Writes lines of signs that look like letters but are not; a part of a line fades it in."""
     out = x.copy()
     stroke = max(1, round(unit))
     for line in range(int(np.ceil(lines))):
@@ -88,7 +88,7 @@ def stop_early(x: FloatImage, share: float, unit: float, rng: Rng) -> FloatImage
 
 
 def overdo(x: FloatImage, amount: float, unit: float, rng: Rng) -> FloatImage:
-    """Follows the prompt too closely: contrast, colour and edges are driven up until they burn out."""
+    """Follows the prompt too closely: contrast, colour and edges are exaggerated until they burn out."""
     mean = np.float32(luma(x).mean())
     strong = np.clip(mean + np.float32(1 + 0.6 * amount) * (x - mean), 0, 1)
     vivid = filters.saturation_hsv(strong, 1 + 0.8 * amount, unit, rng)

@@ -25,7 +25,7 @@ NOTE = (
 
 
 class Layout(Protocol):
-    """How one dataset lies on the disk.
+    """How one dataset is stored on the disk.
 
     Attributes:
         name: Name on the command line.

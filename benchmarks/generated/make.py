@@ -47,7 +47,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def default_root(seed: int = 0, scale: float = 1.0) -> Path:
-    """Returns where the miniatures of a seed and scale lie: in $CLIQA_CACHE, else ~/.cache/cliqa_bench."""
+    """Returns where the miniatures of a seed and scale are: in $CLIQA_CACHE, else ~/.cache/cliqa_bench."""
     return cache_root() / f"miniatures-v{VERSION}-seed{seed}-scale{scale:g}"
 
 
@@ -56,7 +56,7 @@ def _facts(scale: float, seed: int) -> dict[str, str | int | float]:
 
 
 def _finished(folder: Path, scale: float, seed: int) -> bool:
-    """Says whether a folder holds this very miniature.
+    """Tells whether a folder holds exactly this miniature.
 
     Raises:
         UserError: If something else lies there, which must not be overwritten.
@@ -147,7 +147,7 @@ def _make(root: Path, layouts: Sequence[Layout], scale: float, seed: int, proces
 
 
 def _add_aspects(folder: Path, layout: Layout, scale: float, seed: int) -> None:
-    """Adds what the pictures show to a dataset of an older version; all else in it is the same."""
+    """Adds what the pictures show to a dataset of an older version; everything else in it is the same."""
     if (folder / ASPECTS).is_file():
         return
     partial = folder / f"{ASPECTS}.{os.getpid()}.part"

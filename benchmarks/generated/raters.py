@@ -1,4 +1,4 @@
-"""From measures of a picture to what a panel of people says: measures, latent quality, raters.
+"""From measures of a picture to the ratings of a panel: measures, latent quality, raters.
 
 1. Three full-reference measures by `piq`: HaarPSI (Reisenhofer et al., 2018), MDSI (Nafchi et al., 2016) and
    VIFp (Sheikh and Bovik, 2006). HaarPSI is taken without its sub-sampling: the miniatures are a quarter as

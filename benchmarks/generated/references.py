@@ -232,7 +232,7 @@ def _still_life(rng: Rng, height: int, width: int) -> Plane:
 
 SCENES: tuple[Callable[[Rng, int, int], Plane], ...] = (_landscape, _city, _leaves, _still_life)
 SCENE_WORDS = ("landscape", "cityscape", "plant", "still_life")
-"""What they are called in LIQE's label files."""
+"""Their names in LIQE's label files."""
 
 
 def _sizes(rng: Rng, count: int, smallest: float, largest: float) -> NDArray[np.float64]:

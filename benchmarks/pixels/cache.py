@@ -60,7 +60,7 @@ _SAMPLED_SIZES = 64
 
 
 class CachedImage(NamedTuple):
-    """One image in a cache: where it lies, and the file that it was decoded from.
+    """One image in a cache: where it is, and the file that it was decoded from.
 
     Attributes:
         key: The image's key.
@@ -172,7 +172,7 @@ class ImageCache:
         return flat.reshape(entry.height, entry.width, 3)
 
     def read(self, start: int, end: int) -> NDArray[np.uint8]:
-        """Returns a copy of bytes of the file, as they lie there."""
+        """Returns a copy of bytes of the file."""
         self._release(end - start)
         return self._bytes[start:end].copy()
 
@@ -235,7 +235,7 @@ class ImageCache:
 def check_inside(
     shapes: NDArray[np.int64], tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
 ) -> None:
-    """Refuses squares that do not lie inside their images.
+    """Refuses squares that are not inside their images.
 
     Raises:
         ValueError: If one does not.
@@ -246,7 +246,7 @@ def check_inside(
 
 
 class _Build:
-    """The making of one cache file: what there is of it, and how to get the rest."""
+    """The making of one cache file: what exists already, and how to get the rest."""
 
     def __init__(
         self,
@@ -271,14 +271,14 @@ class _Build:
         return _made_by(self.resize, self.reading)
 
     def current(self) -> ImageCache | None:
-        """Returns the finished cache if it has every image as its file is now."""
+        """Returns the finished cache if it has every image in its present state."""
         index, pixels = self._existing()
         if pixels is None or set(self._fresh(index)) != set(self.keys):
             return None
         return ImageCache(self.path, index, self.keys, pixels)
 
     def sweep(self) -> None:
-        """Removes what a builder left that was killed, on any machine: a living one would have the lock."""
+        """Removes what a killed builder left, on any machine: a living one would have the lock."""
         for leftover in self.path.parent.glob(f".{self.path.stem}~*{self.path.suffix}"):
             leftover.unlink(missing_ok=True)
 
@@ -376,7 +376,7 @@ def _made_by(resize: Any, reading: Any) -> dict[str, Any]:
 
 
 def outdated(path: Path) -> str:
-    """Says why a cache file is not read but made again; "" where it is read, or is something else."""
+    """Returns why a cache file is not read but made again; "" if it is read, or is something else."""
     index, pixels = _read_file(path)
     made = index.get("made_by") if isinstance(index, dict) else None
     if pixels is None or not isinstance(made, dict):
@@ -440,7 +440,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], mmap.mmap | None]:
 
 @functools.lru_cache(maxsize=64)
 def _normalising(width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (3 * width,) float32 to add and to multiply with; sending them anew would wait for a GPU."""
+    """Returns (3 * width,) float32 to add and to multiply with; sending them again would wait for a GPU."""
     import torch
 
     with torch.inference_mode(False):

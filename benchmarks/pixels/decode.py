@@ -107,7 +107,7 @@ _DNG_VERSION = 50706
 
 
 class Reading(NamedTuple):
-    """How a picture is read, where people differ.
+    """How a picture is read where there are two ways.
 
     Attributes:
         any_name: Whether the content alone says what format a file has; else the name must agree.
@@ -122,7 +122,7 @@ RELEASED = Reading()
 """For the published datasets: as their code reads them."""
 
 OWN = Reading(any_name=True, srgb=True)
-"""For pictures of one's own: as a viewer shows them."""
+"""For the user's own pictures: as a viewer shows them."""
 
 
 def reading_changes(reading: Reading) -> dict[str, bool]:
@@ -183,7 +183,7 @@ def decode_bytes(
     reading: Reading = RELEASED,
     noted: Noted | None = None,
 ) -> NDArray[np.uint8]:
-    """Does what `decode` does with a file's bytes at hand; `path` is only named in errors."""
+    """As `decode`, with the bytes of the file given; `path` is only named in errors."""
     noted = noted or (lambda text: None)
     with _errors_of(path):
         data, negative = without_negative(data)
@@ -200,7 +200,7 @@ def pixels_of(
     reading: Reading = RELEASED,
     noted: Noted | None = None,
 ) -> NDArray[np.uint8]:
-    """Decodes an open Pillow image as `decode` does a file, without changing the image.
+    """As `decode`, of an open Pillow image, which stays as it is.
 
     What only the bytes of a file tell is not looked at: checksums of a PNG file, and whether 0 is white in a
     TIFF file of 16 bits.
@@ -235,7 +235,7 @@ def _pixels(
 
 @contextlib.contextmanager
 def _errors_of(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged picture leads to into one line."""
+    """Turns whatever exception a damaged picture causes into one line."""
     try:
         yield
     except UserError:
@@ -304,7 +304,7 @@ def _raw(path: Path) -> UserError:
 
 
 def _format(start: bytes) -> str:
-    """Returns the name in `FORMATS` of a file that starts so; "" for none that can be read here."""
+    """Returns the name in `FORMATS` of a file that starts like this; "" if none can be read here."""
     from PIL import Image
 
     _initialised()
@@ -317,7 +317,7 @@ def _format(start: bytes) -> str:
 
 @functools.cache
 def _initialised() -> None:
-    """Has Pillow, and pillow-heif where it is installed, tell what they read.
+    """Asks Pillow, and pillow-heif if it is installed, what they can read.
 
     Pillow warns, with a line of its own source, of damaged notes beside the pixels, which is of no use to the
     user. What is wrong with pixels is an error.
@@ -389,7 +389,7 @@ def adaptive_resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Returns an image (H, W, 3) uint8 of another (width, height); the argument itself if that is its own."""
+    """Resizes an image (H, W, 3) uint8 to (width, height); the argument itself if it has that size."""
     from PIL import Image
 
     height, width = pixels.shape[:2]
@@ -418,7 +418,7 @@ def image_size(path: Path, reading: Reading = RELEASED) -> tuple[int, int]:
 
 
 def _refuse(image: Image.Image, path: Path, max_megapixels: float) -> None:
-    """Raises for pictures that are not decoded at all, before any pixel is."""
+    """Refuses pictures that are never decoded, before any pixel is."""
     refuse_size(*image.size, path, max_megapixels)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
@@ -551,7 +551,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Returns what sets a picture upright; None where nothing is to be done."""
+    """Returns how to turn a picture upright; None if nothing has to be done."""
     from PIL import Image
 
     try:

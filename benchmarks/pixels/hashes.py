@@ -84,7 +84,7 @@ def _up_to_date(
     look: Callable[[Path], Found],
     doing: str,
 ) -> dict[str, tuple[int, int, Found]]:
-    """Looks at the files that have changed since the last time, and returns the table with them."""
+    """Reads the files that have changed since the last time, and returns the updated table."""
     known = _read_table(table, parse)
     now = {path: _stat(path) for path in paths}
     stale = [path for path in paths if str(path) not in known or known[str(path)][:2] != now[path]]
@@ -112,7 +112,7 @@ def remember(root: Path, facts: Mapping[Path, Facts]) -> None:
 
 
 def is_known(root: Path, paths: Sequence[Path]) -> bool:
-    """Tells whether all hashes are in the table, whatever has become of the files; reads no image."""
+    """Tells whether all hashes are in the table, whether or not the files have changed; reads no image."""
     known = _read_table(_table(root), str)
     return all(str(path) in known for path in paths)
 
@@ -129,7 +129,7 @@ def _write_table(table: Path, known: Mapping[str, tuple[int, int, Any]]) -> None
 def _read_table(table: Path, parse: Callable[[Any], Found]) -> dict[str, tuple[int, int, Found]]:
     try:
         return {name: (int(s), int(t), parse(f)) for name, (s, t, f) in read_json(table).items()}
-    except (UserError, AttributeError, TypeError, ValueError):  # missing or broken: made anew
+    except (UserError, AttributeError, TypeError, ValueError):  # missing or broken: made again
         return {}
 
 

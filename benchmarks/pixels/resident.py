@@ -1,4 +1,4 @@
-"""Decoded images that lie on a GPU: crops and batches are cut there, and no pixel travels twice.
+"""Decoded images on a GPU: crops and batches are cut there, and no pixel is sent twice.
 
 A mini-batch of crops is a gather from one flat tensor: what a GPU works through in a few milliseconds a CPU
 could not cut and send in as many. Which crops are cut is still drawn on the CPU: the pixels are the
@@ -46,7 +46,7 @@ class ResidentImages(ImageCache):
         return self._on_device() is None
 
     def release(self) -> bool:
-        """Gives the device's memory back, for good; tells whether any was taken."""
+        """Frees the device's memory for good; tells whether any was taken."""
         taken, self._pixels, self._stays_on_disk = self._pixels is not None, None, True
         return taken
 
@@ -100,7 +100,7 @@ class ResidentImages(ImageCache):
 
 
 def _places(squares: Tensor, size: int) -> Tensor:
-    """Returns (B, size, 3 * size) int64: where the bytes of squares lie.
+    """Returns (B, size, 3 * size) int64: where the bytes of squares are.
 
     Args:
         squares: (3, B) int64: where the first byte of each lies, how many bytes a row of its image has, and 1
@@ -117,7 +117,7 @@ def _places(squares: Tensor, size: int) -> Tensor:
 
 
 def _free_bytes(device: torch.device) -> float:
-    """Returns what a CUDA device has to give, with what PyTorch keeps of it for later; elsewhere no limit."""
+    """Returns the free memory of a CUDA device, with what PyTorch has reserved; elsewhere no limit."""
     if device.type != "cuda":
         return float("inf")
     free, _ = torch.cuda.mem_get_info(device)

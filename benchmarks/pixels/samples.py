@@ -1,6 +1,6 @@
 """What the numbers of a decoded picture mean: their range, which end is white, whether alpha counts.
 
-Pillow hands out numbers as they lie in the file. What its header says of them is looked up here, and what is
+Pillow returns numbers as the file has them. What its header says of them is looked up here, and what is
 not understood is refused: a picture that is read wrong gets a wrong score without a word.
 """
 

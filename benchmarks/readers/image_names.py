@@ -43,7 +43,7 @@ class _Place(NamedTuple):
 
 @dataclass
 class MatchedNames:
-    """What became of the names of a table.
+    """How the names of a table were matched.
 
     Attributes:
         root: The folder of the pictures.
@@ -60,7 +60,7 @@ class MatchedNames:
     notes: list[str] = field(default_factory=list)
 
     def told(self) -> list[str]:
-        """Says how many names were matched how, with an example of each; nothing if all are exact."""
+        """Returns how many names were matched how, with an example of each; nothing if all are exact."""
         n, several = len(self.files), sum(map(len, self.how.values()))
         kinds = [
             f"{len(names)} {how} ({names[0]} is {self.files[names[0]]})" for how, names in self.how.items()
@@ -112,7 +112,7 @@ def _best_place(base: Path, votes: Counter[_Place], n: int) -> _Place:
 
 
 def _refuse_borrowed(matched: MatchedNames) -> None:
-    """Makes a fault of a name that was matched loosely with a file which another name means exactly."""
+    """Turns a loose match into a fault if another name is exactly that of the file."""
     loose = {name for how, names in matched.how.items() if how.startswith("with another") for name in names}
     exact = {file: name for name, file in matched.files.items() if name not in loose}
     for name in sorted(loose):
@@ -172,7 +172,7 @@ class _Index:
         return found
 
     def match(self, name: str, place: _Place, matched: MatchedNames) -> None:
-        """Looks for the file of one name, and notes what became of it."""
+        """Looks for the file of one name, and notes how it was matched."""
         wanted = _parts(name)[place.dropped :]
         found: dict[int, list[NameParts]] = {}
         for file in self._files.get(_loose(wanted[-1]), ()):
@@ -216,7 +216,7 @@ def _parts(name: str) -> NameParts:
 
 
 def nfc(name: str) -> str:
-    """Returns a name that is the same however the disk writes its accents."""
+    """Returns a name in which accents are written in one way, whatever the disk does."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -236,7 +236,7 @@ def _loose(name: str) -> str:
 
 
 def _step(file: NameParts, wanted: NameParts) -> int | None:
-    """Returns how much of a name must be overlooked to make it a file's (see `_STEPS`); None if it is not."""
+    """Returns how much of a name must be ignored to match a file (see `_STEPS`); None if it does not."""
     if file == wanted:
         return 0
     if len(file) != len(wanted):

@@ -1,4 +1,4 @@
-"""Reads variables of MATLAB files (version 5 to 7), so that every fault is told by file and entry."""
+"""Reads variables of MATLAB files (version 5 to 7), so that every fault is reported with file and entry."""
 
 from __future__ import annotations
 

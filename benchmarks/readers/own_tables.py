@@ -1,4 +1,4 @@
-"""Reads a table of a user's own, whatever program wrote it, so that every fault is told by row and column.
+"""Reads a table of a user's own, whatever program wrote it, so that every fault has its row and column.
 
 CSV with commas, semicolons, tabs or bars, UTF-8 or UTF-16, JSON lines, Excel workbooks and Parquet files are
 told apart by content and not by name. The first row names the columns.

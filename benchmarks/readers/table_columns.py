@@ -1,4 +1,4 @@
-"""Reads `csv:TABLE?OPTIONS`, which names a table of one's own, and finds out which of its columns is what.
+"""Reads `csv:TABLE?OPTIONS`, which names a table of your own, and finds out which of its columns is what.
 
 Columns are found by their usual names, or named. Nothing is guessed: if two columns would do, or if the name
 of a column leaves it open whether high scores are good, an error asks for the option that says so.

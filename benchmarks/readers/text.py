@@ -1,4 +1,4 @@
-"""Reads label files of text (.csv, .txt) so that every fault is told by file, row and column.
+"""Reads label files of text (.csv, .txt) so that every fault is reported with file, row and column.
 
 The readers know nothing of any dataset. Numbers are read as the file has them; nothing is guessed,
 filled in or skipped. `workbooks` reads .xls and .xlsx, `matlab` reads .mat.

@@ -1,4 +1,4 @@
-"""Reads tables from workbooks, .xlsx and .xls, so that every fault is told by file, row and column.
+"""Reads tables from workbooks, .xlsx and .xls, so that every fault is reported with file, row and column.
 
 openpyxl and xlrd are imported only when a file of their kind is read. What a small file may stand for is
 bounded before it is parsed: an .xlsx is a zip archive, and a sheet names its rows and columns by numbers.
@@ -94,7 +94,7 @@ def read_rows(path: Path, sheet: str | None = None) -> tuple[list[Sequence[Any]]
 
 
 def _bounded(path: Path, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """Gives the rows of a sheet until there are more cells than any label file has."""
+    """Yields the rows of a sheet until there are more cells than any label file has."""
     cells = 0
     for row in rows:
         cells += 1 + len(row)
@@ -134,7 +134,7 @@ def _xlsx_rows(path: Path, sheet: str | None, names: list[str]) -> Iterator[Sequ
         if size > MAX_BYTES:
             raise UserError(
                 f"{path} would have {size} bytes unpacked, a workbook of labels at most {MAX_BYTES}; get the "
-                "file anew"
+                "file again"
             )
         warnings.filterwarnings("ignore", module=r"openpyxl\.")  # of styles and rules that it leaves out
         book = openpyxl.load_workbook(file, read_only=True)
@@ -174,7 +174,7 @@ def _xls_value(cell: Any) -> object:
 
 
 class _Silence:
-    """A log file for xlrd, which else prints on standard output."""
+    """A log file for xlrd, which would otherwise print to standard output."""
 
     def write(self, text: str) -> None:
         """Throws the text away."""

@@ -1,4 +1,4 @@
-"""Two streams joined by bilinear pooling: every channel of the one times every channel of the other."""
+"""Two streams joined by bilinear pooling: every channel of one times every channel of the other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BilinearNet(FeatureNet):
         return self.learning
 
     def train(self, mode: bool = True) -> BilinearNet:
-        """Keeps the frozen stream's statistics still whatever the mode."""
+        """Keeps the frozen stream's statistics fixed whatever the mode."""
         super().train(mode)
         self.frozen.eval()
         return self

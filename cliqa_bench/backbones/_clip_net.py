@@ -48,7 +48,7 @@ class ClipNet(FeatureNet):
         self.register_buffer("shift", ((mean - clip_mean) / clip_std)[:, None, None], persistent=False)
 
     def text_weights(self) -> Mapping[str, Tensor]:
-        """See the base class; they are read, or drawn, anew each time."""
+        """See the base class; they are read, or drawn, each time."""
         return self._text()
 
     def pooled(self, images: Tensor, fixed: Tensor | None) -> Features:

@@ -77,7 +77,7 @@ class TimmBackbone(Backbone):
 
     @classmethod
     def _loaded(cls, **source: Any) -> Any:
-        """Returns the model with weights from somewhere, as the fields of timm's `PretrainedCfg` say."""
+        """Returns the model with weights from the place that the fields of timm's `PretrainedCfg` name."""
         import timm
 
         overlay = {**source, "custom_load": False}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TorchvisionWeights:
-    """Says where torchvision keeps a backbone's weights: in torch's hub cache.
+    """Returns where torchvision keeps a backbone's weights: in torch's hub cache.
 
     Attributes:
         weights_name: The file, as torchvision names it; the eight digits begin its SHA-256.

@@ -142,7 +142,7 @@ class Backbone(ABC):
 
     @classmethod
     def weights_id(cls, weights: str | None) -> str:
-        """Returns what tells one set of weights from another: the file's hash, or "random"."""
+        """Returns an identifier of the weights: the file's hash, or "random"."""
         path = cls.weights_file(weights)
         return "random" if path is None else file_digest(path)[:16]
 

@@ -48,7 +48,7 @@ class FeatureNet(nn.Module):
         return {}
 
     def fixed(self, images: Tensor) -> Tensor | None:
-        """Returns what a part that never learns says of images, alike for all tasks; None without one."""
+        """Returns the output of a part that never learns, the same for all tasks; None without one."""
         return None
 
     def pooled(self, images: Tensor, fixed: Tensor | None) -> Features:
@@ -104,7 +104,7 @@ class StagedNet(FeatureNet):
 
 
 class TokenNet(FeatureNet):
-    """A transformer whose tokens can be reached: others may be put before those of an image.
+    """A transformer that gives access to its tokens: others may be put before those of an image.
 
     Attributes:
         prompts: Takes what the network without prompts says of images, (B, d), to the tokens that come before

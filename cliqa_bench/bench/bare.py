@@ -1,4 +1,4 @@
-"""Bare training loops: what no implementation of a strategy can leave out, on tensors that lie ready.
+"""Bare training loops: what no implementation of a strategy can leave out, on tensors ready in memory.
 
 They compute what the learner computes: after an epoch on the same mini-batches the weights agree.
 """
@@ -86,10 +86,10 @@ class BareLoop:
 
 
 class BareLwF(BareLoop):
-    """Besides, the old model's forward pass on the same images; all weights and heads learn."""
+    """In addition, the old model's forward pass on the same images; all weights and heads learn."""
 
     def learning(self) -> list[Tensor]:
-        """Returns all weights; takes the copy that teaches, whose normalisation stands still, folded."""
+        """Returns all weights; takes the copy that teaches, with fixed normalisation, folded."""
         with torch.no_grad():
             self.teacher = folded(self.net)
         self.old = [head.detach().clone() for head in self.heads[:-1]]
@@ -105,7 +105,7 @@ class BareLwF(BareLoop):
 
 
 class BareSI(BareLoop):
-    """Besides, the gradient of the quadratic penalty and the update of w, over all weights at once."""
+    """In addition, the gradient of the quadratic penalty and the update of w, over all weights at once."""
 
     def learning(self) -> list[Tensor]:
         """Returns all weights and the newest head, the weights first."""

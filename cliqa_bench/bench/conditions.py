@@ -1,4 +1,4 @@
-"""Under which conditions the rows of the benchmark are measured."""
+"""The conditions under which the rows of the benchmark are measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cliqa_bench.system.hardware import Precision
 
 @dataclass(frozen=True)
 class Conditions:
-    """What every group of rows is told.
+    """What every group of rows is measured with.
 
     Attributes:
         device: "cpu", "cuda", "cuda:1", ...; settled, never "auto".

@@ -1,4 +1,4 @@
-"""Runs a command and writes what CPU time it took, with all processes that it left to others.
+"""Runs a command and writes the CPU time that it took, including processes that outlive it.
 
 `python cpu_time.py FILE COMMAND ...`: a program of its own, which imports nothing of the package. A fork
 server outlives the process that started it, and its time would count nowhere: here it becomes our own child.

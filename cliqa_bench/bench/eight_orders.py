@@ -69,7 +69,7 @@ def eight_orders(setting: Conditions, scale: float) -> Passed:
 
 
 def _on_gpu(runs: Path) -> str:
-    """Says how much of a GPU's memory a run took at its peak, and how much energy its trainings."""
+    """Returns the peak of a run's GPU memory, and the energy of its trainings, in words."""
     files = [*runs.glob("train/[!.]*/done.json"), *runs.glob("answers/[!.]*/done.json")]
     facts = [read_json(file)["facts"] for file in files]
     peaks = [f[name] for f in facts for name in ("gpu_bytes", "score_gpu_bytes") if name in f]
@@ -79,7 +79,7 @@ def _on_gpu(runs: Path) -> str:
 
 
 class Foretold(NamedTuple):
-    """What a straight line says.
+    """The prediction of a straight line.
 
     Attributes:
         value: At the place that was asked for.

@@ -1,6 +1,6 @@
 """The command line, which Ctrl-C reaches even if a shell script started the benchmark in the background.
 
-A shell makes what a script starts in the background ignore the signal, and so all that this starts in turn.
+A shell makes what a script starts in the background ignore the signal, and everything started from there.
 `python -m cliqa_bench.bench.interruptible` takes the words of `python -m cliqa_bench`.
 """
 

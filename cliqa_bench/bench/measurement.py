@@ -102,7 +102,7 @@ def synchronised(call: Callable[[], object], device: torch.device) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until a GPU has done what it was told; a CPU has."""
+    """Waits until a GPU has done its work; a CPU has by then."""
     if device.type == "cuda":
         import torch
 

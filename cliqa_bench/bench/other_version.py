@@ -115,7 +115,7 @@ def _asked(python: str, folder: Path | None, variables: dict[str, str]) -> Insta
 
 
 def _without_path(variables: dict[str, str]) -> dict[str, str]:
-    """Leaves out what would put this process's packages before the other Python's own."""
+    """Leaves out variables that would put this process's packages before the other Python's."""
     return {name: value for name, value in variables.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 

@@ -147,7 +147,7 @@ def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
 
 
 def _tree(pid: int) -> Iterator[int]:
-    """Yields a process and what it has started, as far as the system tells."""
+    """Yields a process and those it has started, as far as the system knows."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

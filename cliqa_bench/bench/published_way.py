@@ -1,8 +1,8 @@
 """The published way to score: one image at a time, every task's normalisation loaded for every image.
 
-What is kinder than the published code (protocol, sections 5 and 6): normalisation states and centroids are
-not read from the disk for every image but lie in memory, nothing is recorded for gradients, and the gate's
-network has its normalisation loaded once. As there, one worker decodes ahead.
+What favours it, compared with the published code (protocol, sections 5 and 6): normalisation states and
+centroids are not read from the disk for every image but kept in memory, nothing is recorded for gradients,
+and the gate's network has its normalisation loaded once. As there, one worker decodes ahead.
 
 Run as a module it is the other side of a comparison in a process of its own, because how the C library keeps
 freed memory cannot be changed back: it says when it is ready, and then, for every line that it is sent, how
@@ -108,14 +108,14 @@ class Elsewhere:
         self._process = process
 
     def seconds(self) -> float:
-        """Has all images scored once, and returns how long it took there."""
+        """Scores all images once, and returns how long it took there."""
         assert self._process.stdin is not None
         self._process.stdin.write("score\n")
         self._process.stdin.flush()
         return float(self.line())
 
     def line(self) -> str:
-        """Returns the next line that the process says.
+        """Returns the next line that the process prints.
 
         Raises:
             RuntimeError: If it has ended.

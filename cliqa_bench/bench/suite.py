@@ -1,4 +1,4 @@
-"""Measures groups of rows one after the other, and writes what came out."""
+"""Measures groups of rows one after the other, and writes the results."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def bench(groups: Sequence[str], setting: Conditions, out: Path, command: str) -
 
 @contextmanager
 def settled(flags: Mapping[str, Any]) -> Iterator[Conditions]:
-    """Turns the command's flags into conditions, with a folder that is removed in the end.
+    """Turns the command's flags into conditions, with a folder that is removed at the end.
 
     Raises:
         UserError: If the device does not exist here, or a number or name is wrong.

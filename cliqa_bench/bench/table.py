@@ -15,7 +15,7 @@ DASH = "—"
 
 
 def shown(value: float) -> str:
-    """Returns a number with three digits that count ("0.912", "41.3", "1,250"), or a dash."""
+    """Returns a number with three significant digits ("0.912", "41.3", "1,250"), or a dash."""
     if not math.isfinite(value):
         return DASH
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The commands `add` and `remove`: one more dataset in a finished model, and one less."""
+"""The commands `add` and `remove`: one more dataset in a finished model, or one fewer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_arguments(add: Add) -> None:
 
 
 def add_dataset(args: Namespace, command: str) -> int:
-    """Learns a dataset more; the exit code is 3 if the release does not pass."""
+    """Learns one more dataset; the exit code is 3 if the release does not pass."""
     source, out = user_path(args.to or "runs"), _new_file("add", args.out)
     if out.exists() and source.exists() and out.samefile(source):
         raise UserError(f"--out {out} is the model itself; name another file")

@@ -51,7 +51,7 @@ def citing(out: Path | None) -> str:
 
 
 def _used(records: Sequence[RunRecord]) -> list[_Named]:
-    """Returns what runs are made of, each with what it wants cited."""
+    """Returns what runs are made of, each with its citation."""
     found: dict[str, tuple[str, ...]] = {}
     configs = [record.facts.get("config") or {} for record in records]
     brought = [(config.get("include"), config.get("tables") or ()) for config in configs]

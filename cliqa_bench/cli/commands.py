@@ -162,7 +162,7 @@ def _run(args: Namespace, command: str) -> int:
 
 
 def _is_for_slurm(args: Namespace, config: RunConfig) -> bool:
-    """Tells whether Slurm is to do a run; refuses flags that are for Slurm alone."""
+    """Tells whether Slurm does a run; otherwise refuses flags that are for Slurm only."""
     if config.executor == SLURM:
         return True
     for flag in ("slurm", "wait"):

@@ -27,7 +27,7 @@ NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "executor": lambda: ("local", "slurm", "dask"),
     "device": lambda: ("auto", "cpu", "cuda"),
 }
-"""Destination of a flag -> the values that are offered. More is allowed: paths, lists, names of one's own."""
+"""Destination of a flag -> the values that are offered. More is allowed: paths, lists, your own names."""
 
 
 def _orders() -> Iterable[str]:
@@ -42,7 +42,7 @@ def arguments(add: Add) -> None:
 
 
 def script(shell: str, parser: ArgumentParser, leaves: Iterable[ArgumentParser]) -> str:
-    """Returns the script that teaches a shell.
+    """Returns the completion script for a shell.
 
     Args:
         shell: One of `SHELLS`.

@@ -1,4 +1,4 @@
-"""Models as files: the command `export`, the model in the box, and what `score` says to people."""
+"""Models as files: the command `export`, the model in the box, and what `score` explains to people."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def file_to_score_with(args: Namespace) -> LearnedFile | None:
 
 
 class ForPeople:
-    """What `score` says beside its table, by --explain and --worst; on standard error if that has the table.
+    """What `score` prints for --explain and --worst; on standard error if standard output has the table.
 
     Args:
         args: The flags of `score`.
@@ -104,7 +104,7 @@ class ForPeople:
             print(self._explain(row), file=self._to)
 
     def finish(self) -> None:
-        """Says what can be said in the end."""
+        """Prints what is known at the end."""
         if self._worst:
             print(self._worst.text(self._explain), file=self._to)
 

@@ -141,7 +141,7 @@ def _command_name(argv: Sequence[str]) -> str:
 
 
 def _explained(text: str, named: str, leaf: ArgumentParser, argv: Sequence[str]) -> UserError:
-    """Turns the parser's complaint into one line, with the nearest match where a name is unknown."""
+    """Turns the parser's error into one line, with the nearest match if a name is unknown."""
     line = " ".join(re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text).split())
     line = line.replace(f" {named.replace(' ', '.')}.", " ")
     if found := re.search(r"unrecognized arguments: (\S+)", line):
@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _recorded(command: str) -> str:
-    """Returns a command line as it goes with results: without how it was shown, and where it ran."""
+    """Returns the command line that is stored with results: without how it was shown, and where it ran."""
     return re.sub(rf" (?:--wait\b|(?:{FLAG}|--executor|--slurm)(?:=| )(?:'[^']*'|\S+))", "", command)
 
 

@@ -10,7 +10,7 @@ SAID = (
     "the model in the box learned from generated distortions and what measures say of them, not from "
     "people's opinions; see docs/box.md"
 )
-"""What everybody who uses it is told."""
+"""The note to everyone who uses it."""
 
 
 def open_box() -> LearnedFile:

@@ -73,7 +73,7 @@ def trimmed(tensors: Mapping[str, Tensor], heads: Sequence[int]) -> dict[str, Te
 
 
 def wrong_carried(tensors: Mapping[str, Tensor], heads: int) -> str:
-    """Says what keeps tensors of a file from being answers of so many heads; "" where nothing does."""
+    """Returns why tensors of a file are not answers of so many heads; "" if they are."""
     if not tensors.keys() >= _NEEDED or not tensors.keys() <= _KINDS.keys():
         return "answers without keys, MOS or scores"
     wrong = [n for n, t in tensors.items() if (t.ndim, t.dtype) != _KINDS[n]]

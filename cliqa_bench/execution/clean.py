@@ -91,7 +91,7 @@ def at_work(out: Path) -> Iterator[None]:
 
 
 def workers(out: Path) -> list[str]:
-    """Returns who is at work in an output folder, in words."""
+    """Returns which runs are at work in an output folder, in words."""
     locks = [*(out / IN_USE).glob("*.lock"), *(out / CLAIMS).glob("*.lock")]
     held = [owner(path) for path in sorted(locks) if path.name != _CLEANING and is_held(path)]
     return list(dict.fromkeys(held))
@@ -152,7 +152,7 @@ def _add_nodes(found: Cleanup, out: Path, needed: set[str]) -> None:
 
 
 def _not_ours(folder: Path) -> str:
-    """Says why a folder is not ours to remove; "" where it is a finished node and nothing else."""
+    """Returns why a folder is not ours to remove; "" if it is a finished node and nothing else."""
     if folder.is_symlink() or not folder.is_dir() or not _NODE.fullmatch(folder.name):
         return "it is not a node"
     try:
@@ -197,7 +197,7 @@ def _gate_networks(cache: Path) -> Iterator[Unused]:
 
 
 def _outdated_network(path: Path) -> str:
-    """Says why no command reads a gate network; "" where one may, or the file is something else."""
+    """Returns why no command reads a gate network; "" if one may, or the file is something else."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -249,7 +249,7 @@ def remove_unused(out: Path) -> Cleanup:
 
 
 def _remove(found: Cleanup, item: Unused) -> bool:
-    """Removes one thing; returns False, with a note, where it has come into use."""
+    """Removes one item; returns False, with a note, if it has come into use."""
     try:
         match item.kind:
             case "lock":
@@ -280,7 +280,7 @@ def _remove_node(folder: Path) -> None:
 
 
 def _remove_cached(found: Cleanup, item: Unused, outdated: Callable[[Path], str]) -> bool:
-    """Removes a file of the cache, unless a run in any output folder is making it anew or has done so."""
+    """Removes a file of the cache, unless a run in any output folder is making it again or has done so."""
     lock = item.path.with_suffix(".lock")
     with claimed(lock) as free:
         if free and outdated(item.path):

@@ -1,4 +1,4 @@
-"""`score --compare`: how far the scores of a finished run agree with the labels of a table of one's own."""
+"""`score --compare`: how far the scores of a finished run agree with the labels of a table of your own."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(scores: ArrayLike, opinions: ArrayLike) -> Agreement:
-    """Returns how far scores agree with opinions.
+    """Returns how well scores agree with opinions.
 
     Args:
         scores: (n,) scores.
@@ -119,13 +119,13 @@ class Labels:
 
 
 def _shown(path: Path) -> Path:
-    """Returns a path as short as it is from here, if it lies below."""
+    """Returns a path relative to here, if it is below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 class Comparison(Tally):
-    """What came of the pictures, and how far their scores agree with the labels."""
+    """The outcome for the pictures, and how well their scores agree with the labels."""
 
     def __init__(self, labels: Labels, facts: ModelFacts) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Comparison(Tally):
 
     @cached_property
     def agreement(self) -> Agreement:
-        """How far scores and labels agree on the pictures that have a score."""
+        """How well scores and labels agree on the pictures that have a score."""
         return agreement([*self._scores.values()], [self._labels.opinions[image] for image in self._scores])
 
     def text(self) -> str:
@@ -158,7 +158,7 @@ class Comparison(Tally):
         return "\n".join([head, *self._labels.notes(), "", text_table(rows, right={1})])
 
     def remarks(self) -> list[str]:
-        """Returns what should be known of the numbers, a line each."""
+        """Returns what should be known about the numbers, a line each."""
         found, said = self.agreement, []
         scores = [*self._scores.values()]
         opinions = {self._labels.opinions[image] for image in self._scores}

@@ -89,7 +89,7 @@ def _started(n: int) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Dask from logging beside our lines: what it has to say, we say in ours."""
+    """Keeps Dask from logging beside our lines: we report what it has to say."""
     logger = logging.getLogger("distributed")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -168,7 +168,7 @@ class DaskPool:
 
     @property
     def idle(self) -> int:
-        """How many workers have nothing to do."""
+        """How many workers are idle."""
         return len(self._idle())
 
     def _idle(self) -> list[str]:
@@ -187,7 +187,7 @@ class DaskPool:
         self._errands[key] = _Errand(job, worker, future)
 
     def events(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
-        """Waits for something to be told, at most until it is time to look for workers, and gives it.
+        """Waits for the next event, at most until it is time to look for workers, and returns it.
 
         Raises:
             UserError: If the scheduler is gone.
@@ -235,7 +235,7 @@ class DaskPool:
         return errand.job, self._once_more(errand.job, Result("died", reason))
 
     def _once_more(self, job: Job, result: Result) -> Result:
-        """Lets a job die once only."""
+        """Lets a job die only once."""
         return self._died.result(job, result.reason) if result.kind == "died" else result
 
     def _check_alive(self) -> None:
@@ -263,7 +263,7 @@ class DaskPool:
     # -- workers ---------------------------------------------------------------------------------------------
 
     def _look(self) -> list[str]:
-        """Looks which workers there are, and at those that are new; returns why some can do nothing."""
+        """Looks for workers and checks new ones; returns why some cannot do the work."""
         assert self._client is not None
         try:
             there = set(self._client.nthreads())
@@ -335,7 +335,7 @@ class DaskPool:
 
 
 def _examination(topic: str, task: DaskTask) -> Callable[[], Any]:
-    """Returns a function that is sent whole: a worker without the suite can say at least that."""
+    """Returns a function that is sent as code: even a worker without the suite can then report that."""
     facts, packed = task.facts, pickle.dumps(task)
 
     def examine() -> Any:

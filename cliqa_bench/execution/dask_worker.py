@@ -69,7 +69,7 @@ _busy: set[str] = set()
 
 
 def prepare_worker(topic: str, facts: Mapping[str, Any], packed: bytes) -> Fitness:
-    """Looks whether this worker can do a run's work, and keeps what it needs for it.
+    """Checks whether this worker can do a run's work, and keeps what it needs for it.
 
     Args:
         topic: Name of the run on this cluster.
@@ -108,7 +108,7 @@ def _lacking(task: DaskTask) -> str:
 
 
 def _placed(config: RunConfig, sources: Mapping[str, bytes]) -> RunConfig:
-    """Lays the user's own files down where this machine has none like them; returns where they are."""
+    """Writes the user's own files where this machine does not have them; returns where they are."""
     if all(_is_file(Path(path), text) for path, text in sources.items()):
         return config
     whole = hashlib.sha256(b"".join(sources[path] for path in sorted(sources))).hexdigest()[:16]
@@ -132,7 +132,7 @@ def _is_file(path: Path, text: bytes) -> bool:
 
 
 class _Messages:
-    """Sends what a job tells to the command that asked for it, few and in their order."""
+    """Sends the events of a job to the command that asked for it, in batches and in order."""
 
     def __init__(self, worker: Any, topic: str, key: str) -> None:
         self._worker, self._topic, self._key = worker, topic, key
@@ -185,7 +185,7 @@ def start_process(topic: str, numbers: Mapping[str, int], dask_worker: Any) -> N
 
 
 def do_job(topic: str, job: Job) -> None:
-    """Does a job; what becomes of it is sent as an event of the run's topic.
+    """Does a job; its result is sent as an event of the run's topic.
 
     Args:
         topic: Name of the run on this cluster.

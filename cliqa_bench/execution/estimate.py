@@ -40,7 +40,7 @@ class _Pace(NamedTuple):
 
 
 def estimate(plans: Sequence[Plan], missing: Sequence[Missing]) -> list[str]:
-    """Says in lines what is left to do of plans that differ in the split, and what it takes.
+    """Returns lines on what is left to do of plans that differ in the split, and how long it takes.
 
     Args:
         plans: The plans.
@@ -60,7 +60,7 @@ def estimate(plans: Sequence[Plan], missing: Sequence[Missing]) -> list[str]:
 
 
 def left_to_do(plans: Sequence[Plan], missing: Sequence[Missing]) -> str:
-    """Says in a line how much is left, how long it takes, and how much disk space.
+    """Returns a line on how much is left, how long it takes, and how much disk space it needs.
 
     Both are measured on the finished nodes of the plans, and guessed for kinds of which none is finished.
 

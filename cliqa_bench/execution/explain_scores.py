@@ -1,4 +1,4 @@
-"""Scores explained to people: which head said what, neighbours on the scale, the worst pictures."""
+"""Scores explained to people: each head's score, neighbours on the scale, the worst pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cliqa_bench.models.reading_scale import ReadingScale
 
 
 class Explainer:
-    """Says in a few lines what a row of the table means.
+    """Prints in a few lines what a row of the table means.
 
     Args:
         lines: How rows are written.
@@ -59,7 +59,7 @@ class Explainer:
 
 
 class Worst:
-    """Keeps the pictures with the lowest scores; of equal ones those that came first.
+    """Keeps the pictures with the lowest scores; among equal ones, the first.
 
     Args:
         number: How many.

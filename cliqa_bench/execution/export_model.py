@@ -102,7 +102,7 @@ def _axes() -> dict[str, dict[int, Any]]:
 
 @contextlib.contextmanager
 def _export_errors(learned: Learned) -> Iterator[None]:
-    """Says in one line that a network cannot be exported, and keeps back what the exporters say else."""
+    """Reports in one line that a network cannot be exported, and hides the exporters' other output."""
     try:
         with _quiet():
             yield
@@ -139,7 +139,7 @@ def _write_onnx(whole: WholeModel, program: Any, learned: Learned, to: Path) -> 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what the exporters say of their own workings."""
+    """Hides what the exporters print about their own workings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

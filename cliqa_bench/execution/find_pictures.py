@@ -1,4 +1,4 @@
-"""Which files `score` scores: those that are named, and of a folder all pictures by their content."""
+"""Which files `score` scores: those that are named, and every file in a folder whose content is a picture."""
 
 from __future__ import annotations
 

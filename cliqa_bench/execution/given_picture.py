@@ -108,7 +108,7 @@ def _arrays(array: NDArray[Any], place: int, wanted: str, channels_last: bool) -
 
 
 def read_given(given: GivenPicture, resize: int, max_megapixels: float) -> OwnPicture:
-    """Does what `read_picture` does with a picture that is not a file.
+    """As `read_picture`, for a picture that is not a file.
 
     Args:
         given: The picture.

@@ -1,4 +1,4 @@
-"""A folder of a model as model hubs want it: weights, configuration and a card.
+"""A model folder as model hubs expect it: weights, configuration and a card.
 
 Pushing it is the user's own command.
 """

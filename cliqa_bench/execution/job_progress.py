@@ -1,4 +1,4 @@
-"""How far the jobs of a run are, and how long the rest of them takes."""
+"""How far the jobs of a run are, and how long the rest takes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TimeLeft:
         self._since[job.key] = now
 
     def end(self, job: Job) -> None:
-        """Notes that a job is over: what it did since its last tick belongs to the kind of that."""
+        """Notes that a job is over: what it did since its last tick counts for that kind of work."""
         if (kind := self._last.pop(job.key, None)) is not None:
             self._measure(kind, 0.0, self._clock() - self._since[job.key])
 
@@ -160,7 +160,7 @@ class JobProgress:
         self.stage.event("job_started", **self._name(job))
 
     def tell(self, job: Job, told: Progress) -> None:
-        """Shows what a job tells on its way."""
+        """Shows the progress that a job reports."""
         self._estimate.tick(job, told.images, told.part)
         if told.text:
             self.stage.note(told.text)
@@ -168,7 +168,7 @@ class JobProgress:
             self._count(job, told.images)
 
     def end(self, job: Job, result: Result) -> None:
-        """Shows what became of a job; images that it did not need are counted, too, once it is done."""
+        """Shows the outcome of a job; images that it did not need are counted, too, once it is done."""
         self._estimate.end(job)
         seconds = round(time.monotonic() - self._begun.pop(job), 1)
         more = {"reason": result.reason} if result.reason else {}
@@ -191,7 +191,7 @@ class JobProgress:
         return {"kind": job.kind, "number": number, "of": self._of[job.kind], "title": job.title}
 
     def _describe(self) -> None:
-        """Says "training 3 of 18", with a title where one job is under way alone."""
+        """Returns "training 3 of 18", with a title if only one job is under way."""
         under_way = list(self._begun)
         places = [f"{NOUNS[j.kind]} {self._numbers[j.key]} of {self._of[j.kind]}" for j in under_way]
         if len(places) == 1:

@@ -1,4 +1,4 @@
-"""The jobs of a run that are left, given out when those they need are done."""
+"""The remaining jobs of a run, handed out when those they depend on are done."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAUSE = 1.0
 
 @dataclass
 class Outcome:
-    """What became of the jobs.
+    """The outcome of the jobs.
 
     Attributes:
         failed: Job -> what went wrong, in one line; nothing of it was written.
@@ -94,13 +94,13 @@ class JobQueue:
             heapq.heappush(self._can_start, (self._rank[job.key], job))
 
     def next(self) -> Job | None:
-        """Gives out the most urgent job that can start; None if none can at the moment."""
+        """Hands out the most urgent job that can start; None if none can at the moment."""
         while self._later and self._later[0][0] <= time.monotonic():
             self._offer(self._later.popleft()[1])
         return heapq.heappop(self._can_start)[1] if self._can_start else None
 
     def take(self, job: Job, result: Result) -> None:
-        """Notes what became of a job.
+        """Notes the outcome of a job.
 
         Raises:
             UserError: If the run cannot go on.
@@ -128,7 +128,7 @@ class JobQueue:
                     self._ready()
 
     def _lose(self, job: Job) -> None:
-        """Drops a job that failed, and all that need it."""
+        """Drops a job that failed, and all that depend on it."""
         del self.left[job.key]
         lost, todo = dict[str, Job](), [job]
         while todo:
@@ -144,7 +144,7 @@ class JobQueue:
         return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
 
     def rest(self) -> None:
-        """Waits until then, because there is nothing else to do; says so once."""
+        """Waits until then, because there is nothing else to do; reports it once."""
         if not self._told:
             self._told = True
             job = self._later[0][1]

@@ -1,4 +1,4 @@
-"""From a plan to jobs: pieces of work that need none but those named, in any process. Imports no torch."""
+"""From a plan to jobs: pieces of work that depend only on those named, in any process. Imports no torch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Tells it from the other jobs of its plan."""
+        """Identifies the job within its plan."""
         return f"{self.kind} {self.net} {self.about}"
 
 

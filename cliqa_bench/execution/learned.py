@@ -1,4 +1,4 @@
-"""What a finished run learned, as it is used: heads, gate and protocol, wherever they are kept."""
+"""What a finished run learned, ready for use: heads, gate and protocol, wherever they are kept."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from cliqa_bench.types import Answers
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model beside its weights.
+    """What is known about a model besides its weights.
 
     Attributes:
         id: Id of the run that made it.
@@ -108,7 +108,7 @@ class ModelFacts:
 
 
 def facts_of(record: RunRecord) -> ModelFacts:
-    """Returns what a run record says of the model, but how good it is; its strategy is loaded."""
+    """Returns what a run record says about the model, except how good it is; its strategy is loaded."""
     config = record.facts.get("config") or {}
     include(config.get("include"))
     params = (config.get("params") or {}).get(record.strategy, {})
@@ -163,7 +163,7 @@ def agreement(answers: Mapping[str, Answers], facts: ModelFacts) -> dict[str, fl
 
 @dataclass(frozen=True)
 class UsualParts:
-    """Heads, view and windows that every strategy gets which says nothing else.
+    """Heads, view and windows of a strategy that does not define its own.
 
     Attributes:
         own_features: Whether every task has features of its own.
@@ -208,7 +208,7 @@ class Learned(ABC):
 
     @abstractmethod
     def remembered(self, node: str) -> dict[str, Tensor]:
-        """Returns what the strategy handed on beside the weights; {} for nothing."""
+        """Returns what the strategy kept beside the weights; {} for nothing."""
 
     @abstractmethod
     def model(self, node: str) -> QualityModel:
@@ -248,7 +248,7 @@ class Learned(ABC):
         return self.facts.tau
 
     def measured(self) -> ModelFacts:
-        """Returns what is known of it, with its SRCC on the test sets that its run has answered."""
+        """Returns what is known about it, with its SRCC on the test sets that its run has answered."""
         return self.facts
 
     @property
@@ -306,7 +306,7 @@ class Learned(ABC):
 
 
 class LearnedRun(Learned):
-    """What lies in the folder of a run.
+    """What is in the folder of a run.
 
     Args:
         out: Folder of the results.

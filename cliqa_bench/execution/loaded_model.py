@@ -1,4 +1,4 @@
-"""A model in a program of one's own: `cliqa_bench.load`, and what it says of pictures."""
+"""A model in your own program: `cliqa_bench.load`, and its scores of pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def open_learned(path: Path, run: str | None = None) -> Learned:
-    """Opens a model, wherever it lies.
+    """Opens a model, wherever it is.
 
     Args:
         path: A folder of results, a model file, or a folder with one.
@@ -106,7 +106,7 @@ def load(
 
 @dataclass(frozen=True, eq=False)
 class PictureScores:
-    """What a model says of n pictures.
+    """A model's predictions for n pictures.
 
     Attributes:
         images: Path of each, or its place among those that were given: "[3]".

@@ -33,7 +33,7 @@ _BATCH = 24
 
 
 class HeldOutSaid(NamedTuple):
-    """What the model says of n pictures.
+    """The model's predictions for n pictures.
 
     Attributes:
         scores: (n,) float64.
@@ -45,7 +45,7 @@ class HeldOutSaid(NamedTuple):
 
 
 class BoxLearned(Learned):
-    """The trained model before it is a file.
+    """The trained model before it becomes a file.
 
     Args:
         trained: What the training left.
@@ -170,7 +170,7 @@ def _batch(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def _said(learned: Learned, part: JudgedPart, device: torch.device) -> HeldOutSaid:
-    """Returns what the model says of held-out pictures."""
+    """Returns the model's predictions for held-out pictures."""
     scorer, scores, distances = learned.scorer(device), [], []
     pixels = part.pictures.reshape(-1, *part.pictures.shape[2:])
     with torch.inference_mode():

@@ -1,9 +1,9 @@
-"""A model in one file: weights as safetensors, and all that is known of it as JSON in the file's header.
+"""A model in one file: weights as safetensors, and all that is known about it as JSON in the header.
 
 | tensors | what they are |
 |---|---|
 | `train.I.NAME` | what the I-th training left: heads and what tasks own, or the whole network |
-| `strategy.I.NAME` | what the strategy handed on beside it |
+| `strategy.I.NAME` | what the strategy kept beside it |
 | `backbone.NAME` | the network that everything starts from, where a training does not hold all of it |
 | `gate.NAME` | the network of the gate, where it is neither `backbone` nor named by `gate_weights` |
 | `centroids.T.S` | centroids of task T in stage S of the backbone, (K, channels) |
@@ -15,7 +15,7 @@
 
 The header's one entry, `cliqa_bench`, has `format` (a number), `version` (of the suite), `sha256` (of all
 else), `preprocessing` (in words and numbers, for other programs), and `facts`, see `ModelFacts`. Trainings
-are counted in the order of the heads. The same model gives the same bytes. Nothing in a file is run: a
+are counted in the order of the heads. The same model gives the same bytes. Nothing in a file is executed: a
 backbone, and a strategy where its code is needed, are taken by name from this package, or from timm.
 """
 
@@ -94,7 +94,7 @@ def write_model(learned: Learned, to: Path) -> None:
 
 
 def write_parts(tensors: Mapping[str, Tensor], header: Mapping[str, Json], to: Path) -> None:
-    """Writes a model file from what is to be in it.
+    """Writes a model file from its parts.
 
     Args:
         tensors: Name -> tensor; no two share memory.
@@ -144,7 +144,7 @@ def _scale_tensors(scale: ReadingScale) -> dict[str, Tensor]:
 
 
 def facts_for_others(facts: ModelFacts) -> dict[str, Json]:
-    """Returns what is known of a model, for other programs and people, as JSON."""
+    """Returns what is known about a model, for other programs and people, as JSON."""
     numbers = {node: number for number, node in enumerate(dict.fromkeys(node for node, _ in facts.heads))}
     heads = [(str(numbers[node]), column) for node, column in facts.heads]
     return {
@@ -155,7 +155,7 @@ def facts_for_others(facts: ModelFacts) -> dict[str, Json]:
 
 
 def preprocessing(resize: int) -> dict[str, Json]:
-    """Returns what becomes of a picture before a network sees it, for other programs.
+    """Returns how a picture is prepared before a network sees it, for other programs.
 
     Args:
         resize: As in `pixels.decode.adaptive_size`.
@@ -244,7 +244,7 @@ def restore(net: FeatureNet, state: Mapping[str, Tensor], where: Path) -> None:
 
 
 class LearnedFile(Learned):
-    """What lies in a model file.
+    """What is in a model file.
 
     Args:
         path: The file.
@@ -298,7 +298,7 @@ class LearnedFile(Learned):
         return dict(header)
 
     def _facts(self, body: Json) -> ModelFacts:
-        """Returns what the header says, once every field is of its type and fits the others."""
+        """Returns the content of the header, once every field has the right type and fits the others."""
         try:
             heads = [(node, column) for node, column in body["heads"]]
             answered = [(test, count) for test, count in body.get("answered", [])]

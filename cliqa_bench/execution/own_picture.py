@@ -1,4 +1,4 @@
-"""One picture of one's own, as `score` reads it: whole, or the reason why not."""
+"""One picture of your own, as `score` reads it, or the reason why it cannot be read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORDINARY_SIDE = 768
 
 
 class OwnPicture(NamedTuple):
-    """A picture that was read, or not.
+    """A picture, or why it could not be read.
 
     Attributes:
         pixels: (H, W, 3) uint8, shrunk by the rule; None where there is an error.

@@ -1,4 +1,4 @@
-"""From a configuration to the tree of work: which nodes there are, which are done, what the rest costs.
+"""From a configuration to a tree of work: which nodes there are, which are done, what the rest costs.
 
 Nothing here imports torch: `plan` answers at once, and a run with nothing left to do stays quick.
 """
@@ -98,7 +98,7 @@ class GateWork:
 
 @dataclass
 class AnswerWork:
-    """What one node says about one test set, or about the validation images of a dataset.
+    """The answers of one node to one test set, or to the validation images of a dataset.
 
     Attributes:
         node: Where it goes.
@@ -287,7 +287,7 @@ def _train_nodes(
 
 
 def _origins(plan: Plan, strategy: Strategy, tests: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Returns the versions of all that is not ours in a run: numbers of two versions must not be mixed."""
+    """Returns the versions of all foreign code in a run: numbers of two versions must not be mixed."""
     named = {("strategies", strategy.name), ("backbones", plan.backbone.name)}
     if strategy.built_from is not None:
         named.add(("strategies", strategy.built_from.name))
@@ -312,7 +312,7 @@ def _data(plan: Plan, strategy: Strategy, name: str) -> list[Any]:
 
 
 def _origin(plan: Plan, strategy: Strategy) -> dict[str, Any]:
-    """Returns what a node's name says of a strategy that is not ours: another version trains anew."""
+    """Returns what a node's name says of a strategy that is not ours: another version is trained again."""
     origin = plan.choice.origin("strategies", strategy.name)
     return {"origin": origin} if origin else {}
 

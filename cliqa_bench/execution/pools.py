@@ -14,7 +14,7 @@ class JobPool(Protocol):
     """What does jobs side by side."""
 
     def start(self, numbers: Iterable[int]) -> None:
-        """Starts who works here, one for each number.
+        """Starts the workers, one for each number.
 
         Raises:
             UserError: If no worker can do the work.
@@ -26,13 +26,13 @@ class JobPool(Protocol):
 
     @property
     def idle(self) -> int:
-        """How many have nothing to do."""
+        """How many are idle."""
 
     def submit(self, job: Job) -> None:
-        """Hands a job to one that is idle."""
+        """Hands a job to an idle one."""
 
     def events(self, timeout: float | None) -> Iterator[tuple[Job, Progress | Result]]:
-        """Waits for something to be told, at most for some seconds (None for any time), and gives it.
+        """Waits for the next event, at most for some seconds (None for any time), and returns it.
 
         A job whose process died has "died" the first time, and "failed" the second time.
 

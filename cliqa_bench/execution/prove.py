@@ -1,4 +1,4 @@
-"""`prove`: trains nodes of a bundle again, drawn by lot, and compares their answers with those in it.
+"""`prove`: trains randomly drawn nodes of a bundle again, and compares their answers with those in it.
 
 `verify` finds numbers that do not follow from the answers. Answers that were changed, or that other settings
 gave than those named, can only be found by training again.
@@ -69,7 +69,7 @@ class Request:
 
 
 def prove_bundle(asked: Request) -> list[Proof]:
-    """Trains nodes again and adds what came out to the proofs beside the bundle.
+    """Trains nodes again and adds the outcome to the proofs beside the bundle.
 
     Raises:
         UserError: If the bundle fails `verify`; if data, weights or settings are not those of the bundle;
@@ -139,7 +139,7 @@ def _prove_node(asked: Request, digest: str, folder: Path, record: RunRecord, no
 
 
 def _plan(asked: Request, record: RunRecord, out: Path) -> Plan:
-    """Lays out the work of a record as its configuration asks for it, with the data given here."""
+    """Plans the work of a record as its configuration asks for it, with the data given here."""
     config = record.facts.get("config")
     if not isinstance(config, dict):
         raise UserError(
@@ -167,7 +167,7 @@ def _plan(asked: Request, record: RunRecord, out: Path) -> Plan:
 
 
 def _why_not(folder: Path, node: str, plan: Plan) -> str:
-    """Says why a node of a bundle is none that its configuration asks for here."""
+    """Returns why a node of a bundle is not one that its configuration asks for here."""
     spec = read_json(folder / "train" / node / "spec.json")
     here = {name: material.fingerprint for name, material in plan.materials.items()}
     for dataset, fingerprint, *_ in spec.get("sequence", []):

@@ -1,4 +1,4 @@
-"""Strategies whose state cannot be handed on through files: their prefixes are trained in memory."""
+"""Strategies whose state cannot be passed on through files: their prefixes are trained in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LivePrefix:
         self._kept = work.node.id, learner
 
     def before(self, work: TrainWork) -> Learner:
-        """Returns a learner that has learned the whole sequence before a node; no progress is told."""
+        """Returns a learner that has learned the whole sequence before a node; reports no progress."""
         (kept, learner), self._kept = self._kept or ("", None), None
         again: list[TrainWork] = []
         first = work

@@ -37,7 +37,7 @@ from cliqa_bench.terminal import plural, text_table
 
 
 def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
-    """Loads labels and splits and lays out the work.
+    """Loads labels and splits and plans the work.
 
     Args:
         config: The configuration.
@@ -52,7 +52,7 @@ def prepare(config: RunConfig, command: str, decode: bool = False) -> Plan:
 
 
 def lay_out(choice: Choice, command: str, decode: bool = False) -> Plan:
-    """Loads labels and splits and lays out the work of a configuration whose names are resolved.
+    """Loads labels and splits and plans the work of a configuration whose names are resolved.
 
     Args:
         choice: The configuration.
@@ -88,7 +88,7 @@ def lay_out(choice: Choice, command: str, decode: bool = False) -> Plan:
 
 
 def prepare_splits(config: RunConfig, command: str, decode: bool = False) -> list[Plan]:
-    """Lays out the work of every split that a configuration asks for; see `prepare`.
+    """Plans the work of every split that a configuration asks for; see `prepare`.
 
     Raises:
         UserError: As `prepare`; or if two of several splits are the same.
@@ -202,7 +202,7 @@ def finish(plan: Plan) -> Outcome:
 def _conclude(
     out: Path, failed: Sequence[str], skipped: int, formats: Sequence[str] | None, figures: bool
 ) -> int:
-    """Writes the report (not for formats None), and says what failed; returns the exit code."""
+    """Writes the report (not for formats None), and reports what failed; returns the exit code."""
     if formats is not None and (not failed or any((out / "runs").glob("*.json"))):  # else no job was done
         from cliqa_bench.reports.report import FORMATS, write_report
 
@@ -256,12 +256,12 @@ def _work(plan: Plan, missing: Missing, ready: Callable[[], None]) -> Outcome:
 
 
 def rebuild_plan(config: RunConfig) -> Plan:
-    """Lays out the plan of a configuration once more, in another process."""
+    """Builds the plan of a configuration once more, in another process."""
     return prepare(config, "")
 
 
 def _write_records(plan: Plan) -> None:
-    """Writes the run records; one that is there keeps its facts, but for when it was last asked for."""
+    """Writes the run records; an existing one keeps its facts, except when it was last asked for."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for record in plan.records:
         path = plan.config.out / "runs" / f"{record.id}.json"

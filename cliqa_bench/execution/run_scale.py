@@ -1,4 +1,4 @@
-"""The scale on which scores of a finished run are read: its own answers to its test sets."""
+"""The scale on which scores of a finished run are interpreted: its own answers to its test sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the jobs of a plan, in this process or side by side in several; the results are the same bits."""
+"""Does the jobs of a plan, in this process or in several at once; the results have the same bits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run_jobs(
     plan: Plan, make: MakePlan, facts: dict[str, Any], jobs: list[Job], n: int, ready: Callable[[], None]
 ) -> Outcome:
-    """Does jobs; one that fails is named and takes only those with it that need it.
+    """Does jobs; one that fails is named, and only those that depend on it are skipped.
 
     What another run on the same folder is doing at the moment is left to it: this one does something else
     first, then waits for it, and does it itself where the other has died.

@@ -1,4 +1,4 @@
-"""Scoring any images with a finished run: the gate, and the heads that it asks for."""
+"""Scores any images with a finished run: the gate, and the heads that it asks for."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def made_with(
     model: str = "",
     scale: ReadingScale | None = None,
 ) -> Made:
-    """Returns what decides scores: a table with others is not resumed.
+    """Returns what decides scores: a table made with other settings is not resumed.
 
     Args:
         facts: The model.
@@ -101,7 +101,7 @@ def made_with(
 
 
 class Tally:
-    """What came of the files: how many were scored, and what a person should know of them."""
+    """The outcome for the files: how many were scored, and what a person should know about them."""
 
     def __init__(self) -> None:
         self.files = self.failed = 0

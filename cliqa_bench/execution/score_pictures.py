@@ -26,7 +26,7 @@ from cliqa_bench.system.memory import is_out_of_memory, trim_memory
 
 
 class Judged(NamedTuple):
-    """What became of a picture.
+    """The outcome for a picture.
 
     Attributes:
         scored: What the model says of it, a `Scored` of one image; None where there is an error.
@@ -80,7 +80,7 @@ class Scoring:
         return rows
 
     def judged(self, given: Sequence[Path | GivenPicture], pool: Executor) -> list[Judged]:
-        """Returns what the model says of pictures: of one that cannot be read or scored, why."""
+        """Returns the model's predictions for pictures, or why one cannot be read or scored."""
         how = (self._resize, self._max_megapixels)
         waiting = [pool.submit(read_picture, one, *how) if isinstance(one, Path) else one for one in given]
         # here, not there: a picture of Pillow's that is given twice must not be loaded by two threads
@@ -145,7 +145,7 @@ _TOO_SMALL = ("Output size is too small", "Kernel size can't be greater than act
 
 
 def _reason(error: Exception, width: int, height: int) -> str:
-    """Returns why a picture cannot be scored; "" where the error is not about a picture."""
+    """Returns why a picture cannot be scored; "" if the error is not about a picture."""
     if is_out_of_memory(error):
         return f"{width} x {height} pixels do not fit into memory; shrink it or use another --device"
     if any(text in str(error) for text in _TOO_SMALL):
@@ -154,7 +154,7 @@ def _reason(error: Exception, width: int, height: int) -> str:
 
 
 def _is_finite(one: Scored) -> bool:
-    """Tells whether a score is a number; a weight that is none would leave its head out without a word."""
+    """Tells whether a score is finite; a weight that is not would silently leave its head out."""
     return bool(np.isfinite(one.scores).all() and np.isfinite(one.weights).all())
 
 
@@ -171,7 +171,7 @@ def reading_of(scale: ReadingScale | None, one: Scored | None) -> ScoreReading:
 
 
 def judged_numbers(one: Scored) -> list[float | str]:
-    """Returns what is written of an image.
+    """Returns the row of an image.
 
     That is its score, then of several heads each weight and score, then the most probable word of each aspect
     and its probability.

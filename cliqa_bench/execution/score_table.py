@@ -36,7 +36,7 @@ FORMS = (".csv", ".jsonl")
 
 @dataclass(frozen=True)
 class FileRow:
-    """What `score` says of a file.
+    """What `score` writes about a file.
 
     Attributes:
         image: The file's path.
@@ -151,7 +151,7 @@ class Lines:
         return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
     def cells(self, line: str) -> dict[str, str]:
-        """Returns what a row says, as texts: column -> cell, "" for an empty one."""
+        """Returns the cells of a row as texts: column -> cell, "" for an empty one."""
         if self._form == ".csv":
             return dict(zip(self.columns, next(csv.reader([line])), strict=True))
         return {name: "" if x is None else str(x) for name, x in json.loads(line).items()}
@@ -172,7 +172,7 @@ def _csv_line(cells: Sequence[object]) -> str:
 
 
 class Printed:
-    """A table on the terminal; nothing of it is kept."""
+    """A table on the terminal; none of it is stored."""
 
     kept: ClassVar[dict[str, FileRow]] = {}
 
@@ -265,7 +265,7 @@ def opened(to: Path | None, header: str, made: Made, files: Sequence[Path]) -> I
 
 
 class _Old:
-    """What an earlier command has left of a table."""
+    """What an earlier command left of a table."""
 
     def __init__(self, to: Path, journal: Path, header: str, made: Made) -> None:
         self._to, self._journal = to, journal
@@ -329,7 +329,7 @@ def _entry(rows: Sequence[FileRow]) -> str:
 
 
 def _append(file: BinaryIO, text: str) -> None:
-    """Appends to a file, and waits until it lies on the disk."""
+    """Appends to a file, and waits until it is on the disk."""
     file.write(text.encode())
     file.flush()
     os.fsync(file.fileno())

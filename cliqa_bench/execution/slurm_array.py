@@ -98,7 +98,7 @@ class SlurmArray:
         return self._result()
 
     def _result(self) -> int:
-        """Writes the report where all is done, else says what is left."""
+        """Writes the report if all is done, else prints what is left."""
         left = [name for config in self.configs for name in _left(config)]
         if not left:
             return run_all(

@@ -1,7 +1,7 @@
 """`status`: what is done, running, failed and left in a folder of results. Imports no torch.
 
-Nothing is kept for it but a line about each failure (`results.failures`): what there is to do is in the
-run records, what is done lies in the nodes, and who is at it holds a lock, whatever executor it belongs to.
+Nothing is kept for it but a line about each failure (`results.failures`): what there is to do is in the run
+records, what is done is in the nodes, and a run holds a lock on what it does, with any executor.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TIMED: dict[NodeKind, str] = {"train": "seconds", "answers": "score_seconds"}
 
 @dataclass
 class Counted:
-    """How many pieces of work of a kind there are, by what has become of them."""
+    """How many pieces of work of a kind there are, by their state."""
 
     done: int = 0
     running: int = 0
@@ -55,7 +55,7 @@ class Running(NamedTuple):
 
 @dataclass
 class Status:
-    """What has become of the work of a folder.
+    """The state of the work in a folder.
 
     Attributes:
         work: Kind of work -> counts.
@@ -120,7 +120,7 @@ class Inventory:
         self.claims[claim][node] = None
 
     def look(self) -> Status:
-        """Returns what has become of the work by now."""
+        """Returns the present state of the work."""
         self._done |= {
             node
             for node, kind in self.nodes.items()

@@ -1,4 +1,4 @@
-"""How much a piece of work is, and what a strategy costs: images that pass through a network, values kept."""
+"""How large work is, and what a strategy costs: images that pass through a network, values kept."""
 
 from __future__ import annotations
 

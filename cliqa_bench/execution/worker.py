@@ -148,14 +148,14 @@ class Worker:
         return next((c for c in caches if isinstance(c, ResidentImages) and c.keys == keys), None)
 
     def _release_images(self) -> bool:
-        """Frees what memory of the device the images take; tells whether they took any."""
+        """Frees the device memory that the images take; tells whether they took any."""
         caches = [source.cache for source in self._sources.values()]
         taken = [cache.release() for cache in caches if isinstance(cache, ResidentImages)]
         return any(taken)
 
     @contextmanager
     def _building(self, node: Node, more: dict[str, Any] | None = None) -> Iterator[Path]:
-        """As `Node.building`, with what is worth knowing about the computation; `more` may be filled on."""
+        """As `Node.building`, with facts about the computation; `more` may be extended inside."""
         facts = dict(self.facts, **self._computing)
         start = time.perf_counter()
         with node.building(facts) as folder:
@@ -260,7 +260,7 @@ class Worker:
         )  # fmt: skip
 
     def _remembered(self, folder: Path) -> dict[str, Tensor]:
-        """Returns what a strategy handed on beside the model's weights, on the device; {} for nothing."""
+        """Returns what a strategy kept beside the model's weights, on the device; {} for nothing."""
         return {key: tensor.to(self.device) for key, tensor in remembered(folder).items()}
 
     def _train(self, work: TrainWork) -> None:
@@ -287,7 +287,7 @@ class Worker:
         self.say(f"{work_title(self.plan, work)}: validation SRCC {_kept(learner)}, {usage.seconds:.0f} s")
 
     def _build(self, work: TrainWork) -> None:
-        """Puts a model together from finished ones; on the CPU, so that it has the same bits everywhere."""
+        """Builds a model from finished ones; on the CPU, so that it has the same bits everywhere."""
         strategy = replace(work.strategy)
         with self._building(work.node) as folder:
             model = self._networks.untrained(strategy)  # its heads are those of its parts

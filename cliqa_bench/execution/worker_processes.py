@@ -1,4 +1,4 @@
-"""Jobs done in this process or in others, each by one run at a time, and what became of them."""
+"""Jobs done in this process or in others, each by one run at a time, and their outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MakePlan = Callable[[RunConfig], "Plan"]
 
 
 class Result(NamedTuple):
-    """What became of a job.
+    """The outcome of a job.
 
     Attributes:
         kind: "done"; "failed"; "died", with its process, and may be tried once more; "taken", by another
@@ -46,7 +46,7 @@ class Result(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a job tells on its way: images that passed, a text for the bar; or a line of its own.
+    """What a job reports: images that passed, a text for the bar; or a line of its own.
 
     The images belong to a `part` of the job, see `jobs.JobPart`.
     """
@@ -61,7 +61,7 @@ class Progress(NamedTuple):
 
 
 def claim_of(out: Path, job: Job) -> Path:
-    """Returns the file whose lock has who does a job; two runs call the same work by the same name."""
+    """Returns the lock file of a job; two runs have the same name for the same work."""
     return out / CLAIMS / f"{claim_name(job.kind, job.net, job.about)}.lock"
 
 
@@ -100,7 +100,7 @@ def _reason(error: Exception) -> str:
 
 @dataclass
 class _Hand:
-    """A process, its number, what it is doing, and whether it has done nothing so far."""
+    """A process, its number, what it is doing, and whether it is still unused."""
 
     child: Child
     number: int
@@ -145,7 +145,7 @@ class WorkerPool:
 
     @property
     def idle(self) -> int:
-        """How many processes have nothing to do."""
+        """How many processes are idle."""
         return len(self._hands) - len(self.running)
 
     def submit(self, job: Job) -> None:

@@ -102,7 +102,7 @@ def _prefixes(kind: PluginKind) -> tuple[str, ...]:
 
 
 def part_of(kind: PluginKind, name: str) -> PartName | None:
-    """Reads the name of a part of a dataset; None for every other name.
+    """Reads the name of a part of a dataset; None for any other name.
 
     Raises:
         UserError: If no part can have that name.
@@ -145,7 +145,7 @@ def _remember(kind: PluginKind, found: type[Any]) -> str:
 
 
 def sources(kind: PluginKind) -> list[str]:
-    """Returns the whole words, such as "csv:/data/my.csv", of what goes by a name of its own."""
+    """Returns the whole words, such as "csv:/data/my.csv", behind names that stand for such."""
     return [found.source for (room, _), found in _sourced.items() if room == kind]
 
 
@@ -199,7 +199,7 @@ def unknown_dataset(word: str, noun: str, known: Sequence[str]) -> errors.UserEr
 
 
 def importable(kind: PluginKind, given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Imports what is not ours of some names, and sorts out what raises.
+    """Imports what is not ours among some names, and leaves out what raises.
 
     Args:
         kind: "strategies", "datasets" or "backbones".

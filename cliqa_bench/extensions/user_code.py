@@ -1,7 +1,7 @@
 """Strategies, datasets and backbones of a user's own: from files anywhere, and from installed packages.
 
 A file is imported as `cliqa_bench_user.<its name>`; it can import what lies beside it. Once it, or what it
-imports from there, has changed, including it again imports it anew.
+imports from there, has changed, including it again imports the new version.
 Packages offer theirs in the entry-point groups `cliqa_bench.strategies`, `cliqa_bench.datasets` and
 `cliqa_bench.backbones`: the entry's name is the name on the command line, its value `module:Class`.
 """
@@ -45,7 +45,7 @@ class Included(NamedTuple):
 
 
 class ImportFailed(UserError):
-    """A file or a package of the user's that raises when it is imported; says which, where and what."""
+    """A file or package of the user's that raises when it is imported; names it, the line and the error."""
 
 
 _files: dict[str, Included] = {}
@@ -61,7 +61,7 @@ def is_file_name(name: str) -> bool:
 
 
 def include(path: str | Path) -> str:
-    """Imports a file of the user's, anew if it has changed since.
+    """Imports a file of the user's, again if it has changed since.
 
     Args:
         path: The file.
@@ -98,7 +98,7 @@ def include(path: str | Path) -> str:
 
 
 def is_users_module(name: str, file: str) -> bool:
-    """Tells whether a module is the user's: of a file that was included, of one beside it, or of a package.
+    """Tells whether a module is the user's: an included file, one beside it, or one of a package.
 
     Args:
         name: The module's `__name__`.
@@ -165,7 +165,7 @@ def _beside(file: Path, name: str) -> list[Path]:
 
 
 def _forget(texts: Iterable[Path]) -> None:
-    """Lets the modules of some sources be imported anew."""
+    """Lets the modules of some sources be imported again."""
     files = {str(path) for path in texts}
     for name, module in list(sys.modules.items()):
         if getattr(module, "__file__", None) in files:

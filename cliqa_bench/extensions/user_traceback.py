@@ -12,7 +12,7 @@ HEADING = "Traceback (most recent call last; only the lines of your own code):\n
 
 
 def is_users(error: BaseException) -> bool:
-    """Tells whether code of the user's raised an exception, itself or through a library that it called.
+    """Tells whether the user's code raised an exception, directly or through a library that it called.
 
     Where it called us and we raised, it may be a bug of ours.
     """

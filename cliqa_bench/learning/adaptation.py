@@ -1,4 +1,4 @@
-"""Test sets answered by a transductive strategy: copies of the model adapt to some images, and score them.
+"""Test sets answered by a transductive strategy: copies of the model adapt to some images, and score those.
 
 Which images come together depends on the test set and the seed alone, whatever batches they are scored in. No
 opinion score is read here: a strategy is given pixels.
@@ -44,7 +44,7 @@ def batches_of(name: str, images: int, most: int, seed: int) -> list[NDArray[np.
 
 
 def middles(source: DecodedDataset, images: NDArray[np.int64]) -> Tensor:
-    """Returns images, (B, 3, H, W) uint8, whole if they are of one shape, else their middles.
+    """Returns images, (B, 3, H, W) uint8, whole if they have one shape, else their centres.
 
     Args:
         source: The dataset.

@@ -121,7 +121,7 @@ class SeriesCSV(BaseLogger):
         self._rows.writerow(["iteration", "metric", "value"])
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
-        """Writes a number; what is none is left out."""
+        """Writes a number; NaN is left out."""
         if isinstance(value, int | float):
             self._rows.writerow([x_plot, name, repr(value)])
             self._file.flush()
@@ -157,7 +157,7 @@ class OfflineWandB(BaseLogger):
         )
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
-        """Logs a number; what is none is left out."""
+        """Logs a number; NaN is left out."""
         if isinstance(value, int | float):
             self._run.log({name: value}, step=x_plot)
 
@@ -168,7 +168,7 @@ class OfflineWandB(BaseLogger):
 
 @contextmanager
 def logging_to(name: LogName | None, folder: Path) -> Iterator[EvaluationPlugin]:
-    """Gives an evaluator that logs one experience, and closes its files in the end.
+    """Gives an evaluator that logs one experience, and closes its files at the end.
 
     Args:
         name: "tensorboard", "csv", "wandb" (offline: nothing is sent), or None for no log.

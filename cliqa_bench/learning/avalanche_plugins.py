@@ -28,11 +28,11 @@ def plugin_class(name: str) -> type[SupervisedPlugin]:
 
 
 class SynapticIntelligencePlugin(plugins.SynapticIntelligencePlugin):
-    """Avalanche's, with weights copied where it means to, and the path of the weights that stay.
+    """Avalanche's, with the weights really copied, and the path of the weights that are kept.
 
     On a CPU, what it keeps as the weights before a step and at the start of an experience are views of the
     weights themselves (avalanche-lib 0.6.0, `extract_weights`): they never differ from them, every importance
-    is 0 and so is the penalty. And since the best epoch's weights come back in the end, what later epochs
+    is 0 and so is the penalty. And since the best epoch's weights come back at the end, what later epochs
     added to the path is taken back, too.
     """
 
@@ -54,7 +54,7 @@ class SynapticIntelligencePlugin(plugins.SynapticIntelligencePlugin):
             self._path = self._trajectory()
 
     def after_training_exp(self, strategy: Learner, **kwargs: Any) -> None:
-        """Consolidates the path of the weights that stay."""
+        """Consolidates the path of the weights that are kept."""
         for name, path in self._path.items():
             self.syn_data["trajectory"][name].data = path
         super().after_training_exp(strategy, **kwargs)
@@ -215,14 +215,14 @@ class EarlyStoppingPlugin(SupervisedPlugin):
 
 
 class AfterWarmUp:
-    """Lets an Avalanche plug-in see of every experience what comes after the warm-up.
+    """Lets an Avalanche plug-in see only what comes after the warm-up of every experience.
 
     In the warm-up a new head finds its place and nothing else learns. A plug-in would take that for the
     learning of the experience, and `SynapticIntelligencePlugin` would not know what learns later. So
     `before_training_exp` comes with the first epoch after the warm-up (without one, at the end), and
     nothing that happens in the epochs before is passed on.
 
-    Where plug-ins draw random numbers they use the global generators; these are seeded anew for every
+    Where plug-ins draw random numbers they use the global generators; these are seeded again for every
     experience, from names, so that a run that trains an experience again gets the same bits.
 
     Args:

@@ -1,7 +1,7 @@
 """Trains the model that the package ships: S-CNN learns to rank pictures that full-reference measures judged.
 
 Every step is made from names and numbers. Pictures, and the training every `CHECKPOINT_EVERY` steps, are kept
-in the cache: what was killed continues with the same command, to the same bits on the same machine.
+in the cache: after a kill the same command resumes, to the same bits on the same machine.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _phase(
     rate: float,
     config: BoxConfig,
 ) -> None:
-    """Does the steps of a phase that are left; every one is made from the phase's name and its number."""
+    """Does the remaining steps of a phase; each is made from the phase's name and its number."""
     adam = torch.optim.Adam(parameters, rate)
     made_by = {"phase": name, **asdict(config), "pictures": BOX_PICTURES}
     checkpoint = cache_root() / "box" / f"training-{digest(made_by)}.safetensors"

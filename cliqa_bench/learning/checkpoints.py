@@ -1,4 +1,4 @@
-"""Going on from the last epoch: what an experience that is being learned leaves in one file.
+"""Resuming after the last epoch: what an experience that is being learned leaves in one file.
 
 `<out>/checkpoints/<node id>.safetensors` holds the model's own state, Adam's, the best epoch's, and what the
 strategy remembers; as metadata a JSON text with history, epoch, what it all depends on, and a hash of
@@ -107,7 +107,7 @@ def _digest(tensors: Tensors, text: str) -> str:
 
 
 def progress_of(learner: Learner) -> tuple[Tensors, dict[str, Json]] | None:
-    """Returns all that the epochs to come depend on; None where the strategy cannot tell its part."""
+    """Returns all that the epochs to come depend on; None if the strategy cannot give its part."""
     remembered = learner.strategy.progress()
     if remembered is None:
         return None
@@ -133,7 +133,7 @@ def progress_of(learner: Learner) -> tuple[Tensors, dict[str, Json]] | None:
 
 
 def restore(learner: Learner, tensors: Tensors, body: Mapping[str, Json]) -> None:
-    """Lets a learner that is about to learn an experience go on after the epoch of a checkpoint.
+    """Lets a learner that is about to learn an experience resume after the epoch of a checkpoint.
 
     Args:
         learner: A new one, its task added and its optimiser made.

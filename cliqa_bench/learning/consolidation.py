@@ -1,4 +1,4 @@
-"""What plug-ins do after an experience: they may look at what was learned, and leave it as it is."""
+"""What plug-ins may do after an experience: look at what was learned, but not change it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def consolidate(learner: Learner, **kwargs: Any) -> None:
-    """Calls every plug-in's `after_training_exp`, and puts back what one of them moves, which is said.
+    """Calls every plug-in's `after_training_exp`, and restores, with a warning, what one of them changes.
 
     Avalanche's MASPlugin, for one, passes the data through the network in training mode: the running
     statistics of normalisation move, and what is left is not what was validated.

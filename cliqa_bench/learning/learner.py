@@ -99,7 +99,7 @@ class Learner(SupervisedTemplate):
     """Learns experiences from pairs of images with the fidelity loss (Eq. 4 and 5).
 
     Two stages (protocol of the published code): `warmup_epochs` in which only the new head learns and the
-    normalisation stands still, then `epochs` in which whatever the strategy names learns. After every epoch
+    normalisation is fixed, then `epochs` in which whatever the strategy names learns. After every epoch
     the new head is validated on the experience's own validation images, and the best weights are what stays.
     A head that has learned before needs no warm-up: its epochs start after it.
 
@@ -237,7 +237,7 @@ class Learner(SupervisedTemplate):
         self.dataloader = EpochLoader(self)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
-        """Adds the new task to the model, and starts Adam afresh: its state must not leak between tasks."""
+        """Adds the new task to the model, and resets Adam: its state must not leak between tasks."""
         heads, t = self.model.n_tasks, self.training
         self.task = self.strategy.prepare(self.model)
         new_head = self.model.n_tasks > heads
@@ -413,7 +413,7 @@ class Learner(SupervisedTemplate):
         self._unseen = []
 
     def optimizer_step(self) -> None:
-        """Updates the weights; fused Adam takes gradients to lie as the weights do, and does not look."""
+        """Updates the weights; fused Adam assumes that gradients have the weights' memory layout."""
         for group in self.optimizer.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None and weight.grad.stride() != weight.stride():
@@ -454,12 +454,12 @@ class Learner(SupervisedTemplate):
 
     @property
     def is_last_epoch(self) -> bool:
-        """Whether no epoch of the experience follows the one at hand."""
+        """Whether the current epoch is the last one of the experience."""
         return self.epoch + 1 == self.training.warmup_epochs + self.training.epochs
 
     @property
     def _can_choose(self) -> bool:
-        """Whether the validation images have labels that differ: if not, the last epoch is taken."""
+        """Whether the validation images have labels that differ: if not, the last epoch is kept."""
         labels = [source.labels[source.indices("val")] for source in self.sources]
         return all(np.isfinite(some).all() and len(np.unique(some)) > 1 for some in labels)
 
@@ -506,7 +506,7 @@ class Learner(SupervisedTemplate):
         self.seen |= {source.name: source for source in self.experience.sources}
 
     def _finish(self) -> None:
-        """Lets the strategy change what was learned, and validates what comes out."""
+        """Lets the strategy change what was learned, and validates the result."""
         self.strategy.finish(self)
         value = _finite_or_none(self.validate())
         self.history.append(_stage(self.epoch, "finish", value))

@@ -18,7 +18,7 @@ Parts = list[tuple["DecodedDataset", "Batch"]]
 """The datasets of a step, each with its mini-batch."""
 
 STARTS = 1_000_000
-"""Added to an epoch's number when a dataset begins anew within it: more epochs than there ever are."""
+"""Added to an epoch's number when a dataset starts again within it: more epochs than there ever are."""
 
 
 class EpochLoader:
@@ -45,7 +45,7 @@ class EpochLoader:
             yield together(parts)
 
     def _batches(self, source: DecodedDataset, batch: int, start: int = 0) -> Iterator[Batch]:
-        """Gives a dataset's mini-batches of the epoch; those of another start are drawn anew."""
+        """Gives a dataset's mini-batches of the epoch; those of another start are drawn again."""
         learner = self.learner
         epoch = learner.epoch + start * STARTS
         strategy, t = learner.strategy, learner.training

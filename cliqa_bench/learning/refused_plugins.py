@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from cliqa_bench.errors import UserError
 
 OURS = "cliqa_bench.learning.avalanche_plugins"
-"""Where those are that mend one of Avalanche's."""
+"""Where the fixed versions of Avalanche's plug-ins are."""
 
 _CLASS_MEANS = "it keeps the mean features of every class"
 
@@ -41,7 +41,7 @@ CANNOT: dict[str, str] = {
     "RARPlugin": "it attacks the classes that a network tells apart",
     "RWalkPlugin": "it does not know parameters that come with a later experience, as our heads do",
     "SynapticIntelligencePlugin": "on a CPU it compares the weights with themselves and does nothing. "
-    f"Use {OURS}.SynapticIntelligencePlugin, which mends that, or the strategy si",
+    f"Use {OURS}.SynapticIntelligencePlugin, which fixes that, or the strategy si",
     "TrainGeneratorAfterExpPlugin": "it trains the generator of GenerativeReplayPlugin, and nothing else",
 }
 """Plug-ins of avalanche-lib 0.6.0 that fail, or do nothing or something else on scores of images -> why, and

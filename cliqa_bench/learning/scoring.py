@@ -102,11 +102,11 @@ class _Gathered:
         self.waiting: list[tuple[NDArray[np.int64], Tensor]] = []
 
     def add(self, positions: NDArray[np.int64], found: Tensor) -> None:
-        """Notes what comes out for images, (b, width), without waiting for it."""
+        """Notes the outputs for images, (b, width), without waiting for them."""
         self.waiting.append((positions, found))
 
     def fetch(self) -> NDArray[np.float32]:
-        """Waits for what has been noted; returns all there is so far, (n, width) float32.
+        """Waits for the outputs noted; returns all so far, (n, width) float32.
 
         Raises:
             FloatingPointError: If a score is NaN or infinite.
@@ -158,7 +158,7 @@ class _Applied:
             self._pixels = most // 2 * height * width
 
     def _in_parts(self, images: Tensor, most: int) -> Tensor | None:
-        """Returns None where it does not fit; by then what it had taken is free again."""
+        """Returns None if it does not fit; its memory is free again by then."""
         parts: list[Tensor] = []
         try:
             for part in images.split(most):

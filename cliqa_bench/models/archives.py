@@ -1,4 +1,4 @@
-"""Other people's files of weights, turned into safetensors once, by a command of its own and never in a run.
+"""Other people's files of weights, converted to safetensors once, by a separate command and never in a run.
 
 torch's archives hold a pickle, which could run any program. A state dictionary is therefore read with
 `weights_only=True`, which builds tensors and plain values alone. A TorchScript archive also holds code: only
@@ -127,7 +127,7 @@ def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what torch says was refused, without its advice to read the file all the same."""
+    """Returns what torch refused, without its advice to read the file anyway."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.partition("WeightsUnpickler error: ")[2].partition(". Please use")[0] or text
 
@@ -177,7 +177,7 @@ def _called(function: Callable[..., Any], module: str, name: str) -> Callable[..
 
 
 class _Module:
-    """What stands for a module of a TorchScript archive: its attributes, and nothing that it could do."""
+    """A stand-in for a module of a TorchScript archive: its attributes, but no code."""
 
     parts: Mapping[str, Any] = {}
 
@@ -222,7 +222,7 @@ class _Reader(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Returns a storage, which lies beside the pickle."""
+        """Returns a storage, which is beside the pickle."""
         kind, dtype, key, _, size = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"it asks for {kind}")
@@ -237,7 +237,7 @@ class _Reader(pickle.Unpickler):
 def _tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
-    """Returns a tensor of a storage; torch checks that it lies within."""
+    """Returns a tensor of a storage; torch checks that it fits inside."""
     return storage.values.as_strided(size, stride, offset)
 
 

@@ -1,4 +1,4 @@
-"""How the model that the package ships was trained; by itself, so that the command line needs no torch."""
+"""How the shipped model was trained; a separate module, so that the command line needs no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOX_KINDS: tuple[Literal["drawn", "photographs"], ...] = ("drawn", "photographs"
 class BoxConfig:
     """The training of the shipped model, in two phases.
 
-    First all of S-CNN and a head learn to rank pictures of both kinds. Then the convolutions stand still, and
+    First all of S-CNN and a head learn to rank pictures of both kinds. Then the convolutions are frozen, and
     each kind gets a normalisation and a head of its own, as TSN-IQA does.
 
     Attributes:

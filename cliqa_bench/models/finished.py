@@ -121,7 +121,7 @@ def ready_gate(net: FeatureNet, device: torch.device) -> FeatureNet:
 
 
 def remembered(node: Path) -> dict[str, Tensor]:
-    """Returns what a strategy handed on beside the weights of a finished training; {} for nothing."""
+    """Returns what a strategy kept beside the weights of a finished training; {} for nothing."""
     name = "strategy.safetensors"
     return node_weights(node, name) if name in node_hashes(node) else {}
 

@@ -1,4 +1,4 @@
-"""Networks that do not learn: batch normalisation folded into the convolution before it.
+"""Networks in evaluation: batch normalisation folded into the convolution before it.
 
 Outside training a BatchNorm layer multiplies and adds constants, and so does a convolution: the two are one
 convolution with other weights, exactly but for rounding. It saves a pass over every feature map, about a
@@ -86,7 +86,7 @@ def folded(net: FeatureNet, view: TaskView | None = None, task: int | None = Non
 
 
 def cast_weights(nets: nn.Module, precision: str) -> None:
-    """Holds weights as autocast would round them for every batch anew; outputs keep their bits.
+    """Holds weights as autocast would round them again for every batch; outputs keep their bits.
 
     Args:
         nets: Copies that are for scoring only, as `folded` returns them.
@@ -129,7 +129,7 @@ class Scorer(nn.Module):
                 self.heads = nn.ModuleList(copy.deepcopy(head).eval() for head in heads)
 
     def fixed(self, images: Tensor) -> Tensor | None:
-        """Returns what the part that never learns says of images, see `FeatureNet.fixed`.
+        """Returns the output of the part that never learns, see `FeatureNet.fixed`.
 
         None where they are looked at in windows.
         """

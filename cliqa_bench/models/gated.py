@@ -1,4 +1,4 @@
-"""A model as it is used: a gate first, then the heads that it asks for."""
+"""A model in use: first the gate, then the heads that it asks for."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Gate:
 
 
 class GatedScorer:
-    """A model as it is used: the gate first, then the heads whose weight counts.
+    """A model in use: first the gate, then the heads whose weight counts.
 
     Args:
         heads: One network per task, images to (B, 1); one for all, images to (B, tasks), where the tasks
@@ -164,7 +164,7 @@ class GatedScorer:
 
 
 def text_head_of(heads: Sequence[Scorer | MergedHead]) -> TextHead | None:
-    """Returns the head that compares images with texts, if a model has that one alone."""
+    """Returns the head that compares images with texts, if it is the model's only one."""
     if len(heads) != 1 or not isinstance(heads[0], Scorer) or not isinstance(heads[0].heads, nn.ModuleList):
         return None
     (head, *more) = heads[0].heads

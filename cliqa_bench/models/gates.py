@@ -1,4 +1,4 @@
-"""K-means gating (Eq. 7): how far an image is from what each task's training images looked like.
+"""K-means gating (Eq. 7): how far an image is from each task's training images.
 
 The gate's features come from a frozen network that knows distortions; its centroids depend on the data alone,
 so that all strategies of a backbone share them. The weights (Eq. 8 and 9) are computed while reading answers.

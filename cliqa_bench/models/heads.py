@@ -12,14 +12,14 @@ from cliqa_bench.backbones.staged import FeatureNet
 
 
 class RichHead(nn.Module):
-    """A head that says more of an image than a score.
+    """A head that predicts more about an image than a score.
 
     It takes the features (B, d), or (B, U, d) where an image is looked at in U windows (`windows` of the
     strategy), to what it says, (B, ...).
     """
 
     def begin(self, net: FeatureNet) -> None:
-        """Takes what the backbone has for it, before it learns; nothing unless overridden."""
+        """Takes what the backbone has for it, before it learns; does nothing unless overridden."""
 
     def score(self, said: Tensor) -> Tensor:
         """Returns the scores (B,) of images, higher is better, from what `forward` says of them."""

@@ -120,7 +120,7 @@ class LowRankAdapters(TaskView):
         return ".parametrizations." in name and ".tasks." in name
 
     def fix(self, net: FeatureNet, task: int | None) -> None:
-        """Leaves of a copy's weights the sums that the task uses."""
+        """Keeps, in a copy, the sums that the task uses."""
         self.use(net, task)
         for layer, name in list(adapted_weights(net)):
             plain_weight(layer, name, getattr(layer, name).detach())

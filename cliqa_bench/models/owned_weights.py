@@ -44,14 +44,14 @@ def smallest(weights: Tensor, among: Tensor, share: float) -> Tensor:
 
 
 class Owned(nn.Module):
-    """Shows of a layer's weights those that a task uses, and lets gradients reach those that learn.
+    """Shows the weights of a layer that a task uses, and lets gradients reach those that learn.
 
     Args:
         weight: The weights.
 
     Attributes:
         owners: Who owns each, uint8.
-        used: What the task uses; it is made anew whenever `shown` is another.
+        used: What the task uses; it is made again whenever `shown` is another.
         learns: What of it learns.
         shown: Task and part that the two masks are of; None for masks that are out of date.
     """
@@ -197,7 +197,7 @@ class OwnedWeights(TaskView):
         return ".parametrizations." in name or ".sharing." in name
 
     def fix(self, net: FeatureNet, task: int | None) -> None:
-        """Leaves of a copy's weights those that the task uses, and 0 in the place of others."""
+        """Keeps, in a copy, the weights that the task uses, and sets the others to 0."""
         self.use(net, task)
         for layer, _, _ in list(owned_layers(net)):
             plain_weight(layer, "weight", layer.weight.detach())  # type: ignore[operator]
@@ -232,7 +232,7 @@ class OwnedWeights(TaskView):
         self.change(net)
 
     def learn_part(self, net: FeatureNet, part: OwnPart) -> None:
-        """Says what of the newest task's weights learns from here on."""
+        """Sets which of the newest task's weights learn from here on."""
         sharing_of(net).part = part
 
     def change(self, net: FeatureNet) -> None:

@@ -1,4 +1,4 @@
-"""Teaches a backbone to tell distortions apart: all of it from nothing, or its normalisation alone.
+"""Teaches a backbone to tell distortions apart: all of it from scratch, or only its normalisation.
 
 The task is the one of DBCNN (Zhang et al., 2020): which of 39 pairs of distortion type and level a picture
 was given. Pictures and distortions are generated, so nothing is downloaded.
@@ -51,7 +51,7 @@ MOST_WORKERS = 16
 
 
 class _DistortedBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Mini-batch number `step`, made anew from names and numbers: a resumed training sees the same ones."""
+    """Mini-batch number `step`, made again from names and numbers: a resumed training sees the same ones."""
 
     def __init__(self, config: PretrainConfig, pictures: NDArray[np.uint8], part: str) -> None:
         self.config, self.pictures, self.part = config, pictures, part

@@ -1,4 +1,4 @@
-"""How `pretrain` teaches a backbone to tell distortions apart; by itself, so that plans need no torch."""
+"""How `pretrain` teaches a backbone to tell distortions apart; kept apart, so that plans need no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PretrainConfig:
     """Classification of distortion type and level on generated pictures (after Zhang et al., DBCNN, 2020).
 
     Attributes:
-        pictures: Number of pristine pictures, generated once; every mini-batch distorts some of them anew.
+        pictures: Number of pristine pictures, generated once; every mini-batch distorts some of them.
         size: Side of the training crops, in pixels; the pictures are 1.8 by 1.4 times as large.
         steps: Optimiser steps.
         batch: Crops in a mini-batch, two from each distorted picture.

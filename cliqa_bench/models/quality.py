@@ -24,7 +24,7 @@ the usual one. The global generator is seeded when it is called."""
 
 
 class ModelParts(Protocol):
-    """Who makes what of a model is its own: a strategy."""
+    """What makes the parts of a model that are not the backbone's: a strategy."""
 
     @property
     def own_features(self) -> bool:
@@ -88,7 +88,7 @@ class QualityModel(nn.Module):
         return len(self.heads)
 
     def add_task(self) -> int:
-        """Adds a head, and what else the view gives a task, and returns its index."""
+        """Adds a head and whatever the view gives a task, and returns the head's index."""
         with seeded(self._seed):
             head = self._new_head(self.feature_size) if self._new_head else None
             if head is None:
@@ -206,7 +206,7 @@ class QualityModel(nn.Module):
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the CPU's global generator, and puts it back in the end."""
+    """Seeds the CPU's global generator, and restores it at the end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
         yield

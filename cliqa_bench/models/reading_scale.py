@@ -1,4 +1,4 @@
-"""What a raw score means: its place among a stated population, a word, and how unlike all a picture is.
+"""What a raw score means: its place in a stated population, a word, and how unusual the picture is.
 
 PyTorch is not needed.
 """

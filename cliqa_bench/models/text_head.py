@@ -127,7 +127,7 @@ class TextHead(RichHead):
         return self._features.of(self.tower)
 
     def train(self, mode: bool = True) -> TextHead:
-        """Forgets text features: a fused optimiser changes weights without leaving a trace."""
+        """Drops cached text features: a fused optimiser changes weights without a trace."""
         self._features = _Remembered()
         super().train(mode)
         return self

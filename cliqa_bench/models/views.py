@@ -29,7 +29,7 @@ class TaskView:
     shared: ClassVar[bool] = False
 
     def install(self, net: FeatureNet) -> None:
-        """Readies a network, once, before its first task; the global generator is seeded."""
+        """Prepares a network, once, before its first task; the global generator is seeded."""
 
     def add_task(self, net: FeatureNet) -> None:
         """Adds what a further task owns; the global generator is seeded, alike for all tasks."""
@@ -61,7 +61,7 @@ class TaskView:
 
 
 class TaskNorm(nn.Module):
-    """A normalisation layer with one copy per task; which one is used is a matter of an index.
+    """A normalisation layer with one copy per task; an index chooses which one is used.
 
     Args:
         pristine: The pre-trained layer, from which every task starts (protocol: BN is reset to ImageNet's for
@@ -88,7 +88,7 @@ class TaskNorm(nn.Module):
         return self.pristine if task is None else self.tasks[task]
 
     def train(self, mode: bool = True) -> TaskNorm:
-        """Keeps the pre-trained layer's statistics still whatever the mode."""
+        """Keeps the pre-trained layer's statistics fixed whatever the mode."""
         super().train(mode)
         self.pristine.eval()
         return self

@@ -1,4 +1,4 @@
-"""What failed in an output folder and is not done since: a small file each, for `status`."""
+"""What failed in an output folder and has not been done since: a small file each, for `status`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEYS = ("title", "reason", "when", "where")
 
 
 def note_failure(out: Path, claim: str, title: str, reason: str) -> None:
-    """Writes down that a piece of work failed; a disk that takes nothing more does not stop the run here.
+    """Records that a piece of work failed; a full disk does not stop the run here.
 
     Args:
         out: Folder of the results.

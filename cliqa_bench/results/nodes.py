@@ -1,9 +1,9 @@
-"""Where finished work lies: nodes named by the hash of what they depend on, finished atomically.
+"""Where finished work is kept: nodes named by the hash of what they depend on, finished atomically.
 
 Layout of an output folder::
 
     <out>/train/<id>/     spec.json  state.safetensors  history.json  done.json   one trained experience
-                          strategy.safetensors  (where a strategy hands on more than weights)
+                          strategy.safetensors  (where a strategy keeps more than weights)
                           norm.npz  (last BatchNorm's mean and var, where each task owns its normalisation)
     <out>/gate/<id>/      spec.json  state.safetensors  done.json                 K-means of one dataset
     <out>/answers/<id>/   spec.json  answers.npz  done.json                       one model on one test set
@@ -77,7 +77,7 @@ def file_digest(path: Path) -> str:
 
 
 def claim_name(kind: str, net: str, about: str) -> str:
-    """Returns the name that all runs on a folder have for a piece of work; see `execution.jobs.Job`."""
+    """Returns the name under which all runs on a folder know a piece of work; see `execution.jobs.Job`."""
     name = "-".join(part for part in (kind, net, about) if part)
     return re.sub(r"[^A-Za-z0-9._+=,-]", "_", name)
 
@@ -106,7 +106,7 @@ def atomic_path(path: Path, lasting: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Gives an empty file beside `path`, and removes it in the end if it still has its temporary name."""
+    """Gives an empty file beside `path`, and removes it at the end if it still has its temporary name."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(path.parent)
@@ -138,7 +138,7 @@ def write_json(path: Path, value: Json, lasting: bool = True) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """Turns what JSON cannot say, NaN and infinities, into null, in lists and dictionaries too."""
+    """Turns what JSON lacks, NaN and infinities, into null, in lists and dictionaries too."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -147,7 +147,7 @@ def without_nan(value: Any) -> Any:
 
 
 def csv_cell(value: object) -> object:
-    """Returns what a CSV file holds for a value: a name that a spreadsheet would compute begins with "'".
+    """Returns what a CSV file holds for a value: what would be a formula begins with "'".
 
     Example:
         >>> csv_cell("=1+1"), csv_cell("TSN-IQA"), csv_cell(-0.5)
@@ -230,7 +230,7 @@ class Node:
             shutil.rmtree(partial, ignore_errors=True)
 
     def _finish(self, partial: Path, facts: Mapping[str, Json]) -> None:
-        """Adds what tells that a folder is whole, and gives it its name."""
+        """Adds the mark that a folder is complete, and gives it its name."""
         write_json(partial / "spec.json", self.spec, lasting=False)
         files = [p for p in sorted(partial.iterdir()) if not p.name.startswith(".")]
         hashes = {path.name: file_digest(path) for path in files}
@@ -372,7 +372,7 @@ def parse_answers(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
 
 
 def node_facts(folder: Path) -> dict[str, Json]:
-    """Returns what is known of the computation of a node; {} if it is not finished.
+    """Returns what is known about the computation of a node; {} if it is not finished.
 
     Raises:
         UserError: If its `done.json` is broken.
@@ -397,7 +397,7 @@ def node_hashes(folder: Path) -> dict[str, str]:
 
 
 def read_verified(folder: Path, name: str) -> bytes:
-    """Returns the content of a file of a finished node, once its hash is seen to be that in `done.json`.
+    """Returns the content of a file of a finished node, once its hash has been checked against `done.json`.
 
     Raises:
         UserError: If the node is not finished, or the file is missing or another one.

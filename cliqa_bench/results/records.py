@@ -1,4 +1,4 @@
-"""Which nodes a run consists of, and what its models said: what reports read. Only numpy is used."""
+"""Which nodes a run consists of, and its models' answers: what reports read. Only numpy is used."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def read_record(path: Path) -> RunRecord:
 
 
 class AnswerReader:
-    """Puts the answers of a run together from its nodes; each file is read once."""
+    """Assembles the answers of a run from its nodes; each file is read once."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -194,7 +194,7 @@ class AnswerReader:
         return missing, len(record.steps) * len(tests)
 
     def facts(self, answers_id: str) -> dict[str, Json]:
-        """Returns what is known of the computation of an answers node; {} where it is not finished."""
+        """Returns what is known about the computation of an answers node; {} if it is not finished."""
         return node_facts(self.out / "answers" / answers_id)
 
     def norm(self, train_id: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -218,7 +218,7 @@ class AnswerReader:
             raise UserError(f"{path} is broken ({error}); {run_again('its folder')}") from error
 
     def answers(self, record: RunRecord, step: int, test: str) -> Answers | None:
-        """Returns what the model of a run said about a test set after an experience.
+        """Returns the answers of a run's model to a test set after an experience.
 
         Args:
             record: The run.

@@ -32,7 +32,7 @@ _MOST = sys.float_info.max
 
 
 def wrong_answers(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Says what keeps arrays from being answers, "" where nothing does."""
+    """Returns why arrays are not answers; "" if they are."""
     names = arrays.keys()
     columns = _COLUMNS | {n: _COLUMNS["scores"] for n in names if n.startswith(EXTRA) and "scores" in names}
     told = {"scores", "distances"} & names
@@ -51,7 +51,7 @@ def wrong_answers(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def wrong_type(value: Any) -> str:
-    """Says which field of a dataclass is not of its declared type; "" where all are."""
+    """Returns which field of a dataclass is not of its declared type; "" if all are."""
     hints = get_type_hints(type(value))
     wrong = (f"{f.name} = {getattr(value, f.name)!r:.60}" for f in fields(value)
              if not _fits(getattr(value, f.name), hints[f.name]))  # fmt: skip
@@ -94,7 +94,7 @@ def _are_splits(told: Any) -> bool:
 
 
 def wrong_record(record: RunRecord) -> str:
-    """Says what of a record does not belong together; "" where nothing is wrong."""
+    """Returns what in a record does not fit together; "" if nothing is wrong."""
     nodes = {*record.answers, *record.gates.values(), *(n for s in record.steps for n, _ in s.heads)}
     answers = {a for by_test in record.answers.values() for a in by_test.values()}
     answers |= {a for by_set in record.validation.values() for a in by_set.values()}

@@ -31,7 +31,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 
 
 def node_weights(folder: Path, name: str = "state.safetensors") -> dict[str, Tensor]:
-    """Returns the weights that a finished node holds, once the file's hash is seen to be right.
+    """Returns the weights that a finished node holds, once the file's hash has been checked.
 
     Args:
         folder: The node's folder.

@@ -147,7 +147,7 @@ def data_root(given: str | None) -> Path | None:
 
 
 def resolve(settings: Mapping[str, Any]) -> RunConfig:
-    """Settles what a run is told.
+    """Settles the configuration of a run.
 
     Args:
         settings: The flags of `run` under their long names, None where not given; `set` holds

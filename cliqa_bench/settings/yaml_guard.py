@@ -1,4 +1,4 @@
-"""Looks a YAML file over before its values are made: what is refused here never becomes an object."""
+"""Checks a YAML file before its values are made: what is refused here never becomes an object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_DEPTH = 20
 
 
 def check_yaml(path: Path) -> None:
-    """Refuses what a configuration has no use for, and what a YAML parser could be led astray with.
+    """Refuses what a configuration has no use for, and what could mislead a YAML parser.
 
     Tags (`!!python/...`) name types, anchors and aliases let a small file stand for a huge one, and of a key
     that is there twice only one would count.

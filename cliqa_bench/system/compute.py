@@ -1,4 +1,4 @@
-"""How to compute: on which device, in how many threads, how exactly; and what if memory is used up."""
+"""How to compute: on which device, in how many threads, how exactly; and what to do when memory runs out."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def explain_out_of_memory(*settings: str) -> Iterator[None]:
-    """Says in one line that memory is used up, and which settings to lower.
+    """Reports in one line that memory is used up, and which settings to lower.
 
     Raises:
         OutOfMemory: Where memory is used up.

@@ -1,4 +1,4 @@
-"""What it takes that no kill, full disk or power loss leaves something half under a final name."""
+"""Writing so that no kill, full disk or power failure leaves something incomplete under a final name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def as_os_error(error: Exception) -> OSError | None:
-    """Returns what the system said, where that is what an exception is about; else None.
+    """Returns the system's error, if an exception is about one; else None.
 
     safetensors has exceptions of its own: `SafetensorError: ... (os error 28)`, in 0.4 `Os { code: 28`.
     """
@@ -40,10 +40,10 @@ def as_os_error(error: Exception) -> OSError | None:
 
 @contextlib.contextmanager
 def writing(path: Path, partial: Path | None = None, only: tuple[int, ...] = ()) -> Iterator[None]:
-    """Says in one line that a path cannot be written, and why.
+    """Reports in one line that a path cannot be written, and why.
 
     Args:
-        path: The file or folder that is to be there in the end.
+        path: The file or folder that is to be there at the end.
         partial: What is written of it so far, file or folder.
         only: Which `errno` count; all by default.
 

@@ -53,7 +53,7 @@ class _Lock(Protocol):
     """What is held between taking and releasing."""
 
     def release(self) -> None:
-        """Frees the lock and removes its file, so that none is left lying about."""
+        """Frees the lock and removes its file, so that none is left behind."""
 
 
 def _name() -> str:
@@ -65,7 +65,7 @@ def _since() -> str:
 
 
 def _open(path: Path, flags: int) -> int:
-    """Opens a lock's file; who left last may remove the folder just now.
+    """Opens a lock's file; the last to leave may be removing the folder just now.
 
     Raises:
         UserError: If the file cannot be made.
@@ -251,7 +251,7 @@ def _is_dead(content: str) -> bool:
 
 
 def _clear(path: Path, stale: str) -> bool:
-    """Removes the file of a lease that is over; returns whether it may be created anew.
+    """Removes the file of a lease that is over; returns whether it may be created again.
 
     Of several who do it, one gets the file that it saw; the others find another one, and give it back.
     """
@@ -320,7 +320,7 @@ def claimed(path: Path) -> Iterator[bool]:
     """Takes a lock if it is free; gives whether it was.
 
     Args:
-        path: The lock's file, made here and removed in the end.
+        path: The lock's file, made here and removed at the end.
 
     Raises:
         UserError: If the file cannot be made.
@@ -340,7 +340,7 @@ def locked(path: Path, what: str) -> Iterator[bool]:
     """Takes a lock, and waits for it if need be; gives whether it cannot be lost (a `flock`, no lease).
 
     Args:
-        path: The lock's file, made here and removed in the end.
+        path: The lock's file, made here and removed at the end.
         what: What its owner does, for the line that says that we wait: "that writes runs/report".
 
     Raises:

@@ -39,7 +39,7 @@ _usual = 0.0
 
 
 def trim_memory() -> None:
-    """Gives freed memory back once more of it has gathered than a mini-batch makes use of; called after each.
+    """Returns freed memory once more has accumulated than a mini-batch uses; called after each.
 
     glibc before 2.38 does not find an aligned block again that it has split (its bug 14581), and PyTorch
     takes no others. So free memory may grow by 10 MB with every step of a training, whatever is kept. What a

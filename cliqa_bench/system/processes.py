@@ -51,7 +51,7 @@ class Child:
 
 
 def end_all(children: Iterable[Child]) -> None:
-    """Ends processes at once: nothing half done stands under a final name, they need no farewell."""
+    """Ends processes at once: nothing incomplete has a final name, so they need no cleaning up."""
     every = list(children)
     for child in every:
         child.process.kill()
@@ -203,7 +203,7 @@ def call(function: Callable[[Item], Returned], item: Item) -> Iterator[Callable[
 
 @contextmanager
 def processes(number: int) -> Iterator[Processes]:
-    """Starts processes, and ends them at once: what they do must not need a farewell.
+    """Starts processes, and ends them at once: what they do must need no cleaning up.
 
     Args:
         number: How many; with one, everything is done in this process.

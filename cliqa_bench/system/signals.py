@@ -42,7 +42,7 @@ def exit_code(stop: BaseException) -> int:
 
 
 def farewell(command: str) -> str:
-    """Returns the line that says how to go on.
+    """Returns the line that says how to resume.
 
     Args:
         command: The command line.
@@ -127,7 +127,7 @@ class _Handling:
             self.unwind()
 
     def unwind(self, *_: object) -> None:
-        """Raises the stop, and sees to it that the process ends even if the exception is lost."""
+        """Raises the stop, and makes sure that the process ends even if the exception is lost."""
         assert self.by is not None
         if hasattr(signal, "setitimer"):  # no thread: what is interrupted may have the lock that starts one
             signal.signal(signal.SIGALRM, self.end)
@@ -143,7 +143,7 @@ class _Handling:
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
 
     def end(self, *_: object) -> None:
-        """Ends the process, whatever it is doing: nothing half stands under a final name."""
+        """Ends the process, whatever it is doing: nothing incomplete has a final name."""
         assert self.by is not None
         if not self.told:
             os.write(2, (farewell(self.command) + "\n").encode())
@@ -215,7 +215,7 @@ def leave_stops_to_parent() -> None:
 
 
 def say_stopped(command: str) -> None:
-    """Prints the line that says how to go on."""
+    """Prints the line that says how to resume."""
     for handling in _underway:
         handling.told = True
     print(farewell(command), file=sys.stderr, flush=True)

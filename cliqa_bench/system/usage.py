@@ -1,6 +1,6 @@
 """What a piece of work takes beside time: memory on host and GPU, and the energy and load of the card.
 
-A number that cannot be had here is left out; asking for it raises nothing.
+A number that is not available here is left out; asking for it raises nothing.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def measured(device: torch.device) -> Iterator[Usage]:
             usage.gpu_bytes = torch.cuda.max_memory_allocated(device)
         usage.seconds = time.perf_counter() - start
         joules = _joules(device) - joules
-    if joules >= 0:  # not nan, and not counted anew by a driver that was reloaded
+    if joules >= 0:  # not nan, and not counted from 0 again by a driver that was reloaded
         usage.joules = round(joules, 3)
     if math.isfinite(host.largest):
         usage.host_bytes = int(host.largest)
 
 
 class Sampler:
-    """Looks at a number every tenth of a second in a thread, and once more in the end.
+    """Samples a number every tenth of a second in a thread, and once more at the end.
 
     Attributes:
         largest: The largest number, nan for none.
@@ -118,7 +118,7 @@ class Sampler:
 
 
 class GpuLoad(Sampler):
-    """Watches how busy a GPU is during a block; `mean` is in percent, nan where NVML does not tell.
+    """Watches how busy a GPU is during a block; `mean` is in percent, nan if NVML does not report it.
 
     NVML's figure is the share of the last moments in which any kernel ran, of any process and however
     little of the card it filled.

@@ -1,4 +1,4 @@
-"""Checks that a strategy keeps the contract, for its author's own tests."""
+"""Checks that a strategy meets the contract, for its author's own tests."""
 
 from cliqa_bench.testing.contract import check_strategy
 

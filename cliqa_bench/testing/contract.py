@@ -1,4 +1,4 @@
-"""The contract of a strategy, for tests of one's own: `check_strategy(MyStrategy)`.
+"""The contract of a strategy, for your own tests: `check_strategy(MyStrategy)`.
 
 Everything is tried on three datasets of a dozen small random pictures with an untrained S-CNN: it takes some
 seconds, and needs neither weights nor data.
@@ -37,7 +37,7 @@ from cliqa_bench.testing.tiny import SIDE, TRAINING, learn, new_model, tiny_sour
 
 
 class _Confident(Learner):
-    """Takes the first epoch after the warm-up for the best: so few pictures would tell by chance."""
+    """Takes the first epoch after the warm-up as the best: with so few pictures it would be chance."""
 
     def validate(self) -> float:
         return -float(abs(self.epoch - self.training.warmup_epochs))
@@ -158,7 +158,7 @@ State = dict[str, Tensor]
 
 
 class _Watch:
-    """Trains a strategy in several ways, and looks at what it does meanwhile."""
+    """Trains a strategy in several ways, and checks what it does meanwhile."""
 
     def __init__(
         self, cls: type[Strategy], params: Mapping[str, Any], sources: Sequence[DecodedDataset]
@@ -304,7 +304,7 @@ class _Watch:
         assert not _differs(before, model.state_dict()), f"{self.name}: adapting changes the model"
 
     def from_files(self, seed: int, interrupted: bool = False) -> list[State]:
-        """As `straight`, each experience with all things new, from what the one before left.
+        """As `straight`, each experience with new objects, from what the one before left.
 
         Args:
             seed: Of the training.
@@ -365,7 +365,7 @@ class _Watch:
         _same(states, self.from_files(seed=0), f"{self.name}: resuming from files gives different results")
 
     def check_built(self) -> None:
-        """What is put together from finished models depends on these alone, and not on their order."""
+        """What is built from finished models depends on these alone, and not on their order."""
         parts = [self._part([source]) for source in self.sources]
         before = [_copy(part.state_dict()) for part in parts]
         built = self._built(parts)
@@ -408,7 +408,7 @@ class _Watch:
             assert self.reached, f"{self.name}: its penalty has no gradient"
 
     def check_warm_up(self) -> None:
-        """In the warm-up only the head learns, and the normalisation stands still."""
+        """In the warm-up only the head learns, and the normalisation stays fixed."""
         strategy = self._strategy()
         model, fresh = (new_model(strategy) for _ in range(2))
         task = strategy.prepare(fresh)

@@ -61,7 +61,7 @@ class _Pictures(Dataset):
 
 @contextmanager
 def tiny_sources(n: int = 3) -> Iterator[list[DecodedDataset]]:
-    """Gives datasets of small random pictures, of which noise tells the quality.
+    """Gives datasets of small random pictures whose noise determines the quality.
 
     Args:
         n: How many datasets; their pictures differ, and their names are "tiny0", "tiny1", ...

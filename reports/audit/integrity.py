@@ -1,4 +1,4 @@
-"""Whether the files of an output folder are what they say they are: hashes, names, completeness."""
+"""Whether the files of an output folder are what they claim to be: hashes, names, completeness."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Told(NamedTuple):
 
 @dataclass
 class _Known:
-    """What the finished nodes of an output folder are, for the records that name them.
+    """The contents of an output folder's finished nodes, for the records that name them.
 
     Attributes:
         specs: "train" or "gate" node -> its spec.
@@ -258,7 +258,7 @@ def _of_splits(records: Iterable[RunRecord], known: _Known) -> Iterator[Problem]
 
 
 def _of_node(record: RunRecord, node: str, known: _Known) -> Iterator[tuple[str, str]]:
-    """Yields what a train or gate node says otherwise than the record; one that is away is counted."""
+    """Yields what differs between a train or gate node and the record; a missing node is counted."""
     spec = known.specs.get(node)
     if spec is None:
         known.absent["training and gates"] += 1

@@ -1,4 +1,4 @@
-"""The numbers of a run once more, by a plain path: what `verify` holds against the report.
+"""The numbers of a run once more, by a plain path: what `verify` checks the report against.
 
 Answer files are put together and read here by a second implementation of Eq. 8 to 15: a number at a time,
 scipy for each correlation, sums in Python. Nothing of `readouts`, `metrics` or the report's own measuring is

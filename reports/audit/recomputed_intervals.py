@@ -1,4 +1,4 @@
-"""Intervals and power once more, by a plain path: what `verify` holds against the report.
+"""Intervals and power once more, by a plain path: what `verify` checks the report against.
 
 A content at a time is taken out and scipy's correlation is computed of the rest; variances are those of
 Tukey's pseudo-values. Nothing of `reports.tables.jackknife` or `reports.tables.statistics` is used.

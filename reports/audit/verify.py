@@ -121,7 +121,7 @@ def _verify_folder(out: Path) -> Verified:
 def _check_results(
     found: Verified, path: Path, name: str, expected: list[TidyRow], plain: Recomputation
 ) -> None:
-    """Holds the rows of one `results.csv` against those that follow from the answers."""
+    """Compares the rows of one `results.csv` with those that follow from the answers."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.reader(file, strict=True))
@@ -200,7 +200,7 @@ def _words(row: TidyRow) -> str:
 def _differences(
     where: str, row: TidyRow, cells: list[str], computed: Iterable[tuple[float, ...]]
 ) -> list[Problem]:
-    """Compares the numbers of a row with those that were computed; each column is told once."""
+    """Compares the numbers of a row with those that were computed; each column is reported once."""
     problems: dict[str, Problem] = {}
     held = dict(zip((*TIDY_COLUMNS, MEDIAN), cells, strict=False))  # most files have no medians
     for numbers in computed:

@@ -102,7 +102,7 @@ def spoken(value: SrccInterval, signed: bool = False) -> str:
 
 
 def notes_of(release: ReleaseEvidence, sets: Sequence[SetFindings]) -> list[str]:
-    """Returns what must be said beside the numbers, a sentence each."""
+    """Returns the remarks that belong to the numbers, a sentence each."""
     found = []
     if release.facts.get("generated"):
         found.append(

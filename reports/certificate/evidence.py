@@ -1,4 +1,4 @@
-"""What two runs of scoring gave, the old model and the new one: all that a certificate is computed from."""
+"""The scores of the old model and of the new one: all that a certificate is computed from."""
 
 from __future__ import annotations
 

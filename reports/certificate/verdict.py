@@ -1,4 +1,4 @@
-"""What a release is held to: what always must hold, and the limits of the user's."""
+"""What a release must meet: what must always hold, and the user's limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cliqa_bench.reports.certificate.findings import SetFindings, of_added
 
 
 class ReleaseLimits(NamedTuple):
-    """What a user asks of a release; None asks nothing.
+    """What a user requires of a release; None requires nothing.
 
     Attributes:
         max_drop: How much the SRCC on an old test set may fall.
@@ -38,7 +38,7 @@ class ReleaseCheck(NamedTuple):
 
 
 def checks_of(release: ReleaseEvidence, sets: list[SetFindings], limits: ReleaseLimits) -> list[ReleaseCheck]:
-    """Returns what a release is held to: what always must hold, then the limits of the user's.
+    """Returns what a release must meet: what must always hold, then the user's limits.
 
     Args:
         release: The evidence.
@@ -89,7 +89,7 @@ def _asked(release: ReleaseEvidence, sets: list[SetFindings], limits: ReleaseLim
 
 
 def _largest(what: str, values: dict[str, float], limit: float, lacking: str) -> ReleaseCheck:
-    """Compares the largest value of all old test sets with a limit; one that is missing keeps none."""
+    """Compares the largest value of all old test sets with a limit; a missing one fails."""
     asked = f"{what} by at most {limit:g}"
     if lacking or not values:
         return ReleaseCheck(

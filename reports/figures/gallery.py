@@ -76,7 +76,7 @@ KEPT = ".figures.json"
 
 
 def draw_changed(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[Drawn]:
-    """Returns what `draw_all` would draw, and draws it only if that is not what lies there already.
+    """Returns what `draw_all` would draw, and draws it only if that is not there already.
 
     Drawing takes longer than all other parts of a report. Figures are drawn again when a number, a run, one
     of their files or the code that draws them has changed, or a picture of an image has come.

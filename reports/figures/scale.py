@@ -1,4 +1,4 @@
-"""The paper's Fig. 5: images of all test sets on one scale, with what the gate and the heads say of each."""
+"""The paper's Fig. 5: images of all test sets on one scale, each with its gate weights and head scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LEFT, RIGHT, GAP = 0.85, 0.15, 0.14
 
 @dataclass(frozen=True)
 class Shown:
-    """An image of a test set and what the model says of it after the last experience.
+    """An image of a test set and its prediction after the last experience.
 
     Attributes:
         title: Title of the test set.

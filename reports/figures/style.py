@@ -125,7 +125,7 @@ def plain(name: str, width: int = 1000, lines: int = 2) -> str:
 
 
 def put_foot(figure: Figure, text: str, caution: str) -> None:
-    """Writes the small print under a figure: what it is of, and the `RunGroup.caution` of its numbers."""
+    """Writes the small print under a figure: what it shows, and the `RunGroup.caution` of its numbers."""
     width = int(16 * figure.get_figwidth())  # characters
     foot = plain(text, width)
     if caution:  # in one piece where it fits, so that it can be searched for

@@ -121,7 +121,7 @@ def html_report(
 
 
 def _said_once(group: RunGroup) -> Callable[[str], str]:
-    """Returns what takes from a caption the sentences that stand at the head of the page."""
+    """Returns a function that removes from a caption the sentences at the head of the page."""
     sentences = [f" {text[0].upper()}{text[1:]}." for text in (group.description, group.caution) if text]
 
     def shortened(caption: str) -> str:
@@ -198,7 +198,7 @@ def _summary(numbers: Tidy) -> list[PageSummary]:
 
 
 def _origins(records: Sequence[RunRecord]) -> list[Origin]:
-    """Puts runs together that were made by the same command with the same packages."""
+    """Groups runs that were made by the same command with the same packages."""
     origins: dict[str, Origin] = {}
     for record in records:
         facts = record.facts

@@ -33,7 +33,7 @@ class Shell(NamedTuple):
 
 
 def shell(scripts: Sequence[Path], templates: Path = TEMPLATES, styles: Sequence[Path] = ()) -> Shell:
-    """Readies a page.
+    """Prepares a page.
 
     Args:
         scripts: Files that its script is made of, in this order.

@@ -384,7 +384,7 @@ def first_task_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 
 def note_of(study: OrderStudy) -> str:
-    """Returns what there is to say of a study's numbers."""
+    """Returns the notes on a study's numbers."""
     several = counted(study.runs)
     made = "exact, from one training per dataset" if study.exact else TRAINED
     return joined_note(made, f"means over {several}" if several else "", study.caution)

@@ -172,7 +172,7 @@ def shape_intervals(rows: list[TidyRow]) -> Table:
 
 
 def _left_out(rows: Sequence[TidyRow]) -> str:
-    """Returns the sentences for intervals that cannot be given, or not over contents; "" where all can."""
+    """Returns the sentences on intervals that cannot be given, or not over contents; "" if all can."""
     parts = rows[0].note.split("; ")
     few = "".join(f" {part[0].upper()}{part[1:]}." for part in parts if part.startswith(FIXED))
     return few + (f" Dashes: {NO_CONTENTS}." if NO_CONTENTS in parts else "")

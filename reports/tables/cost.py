@@ -198,7 +198,7 @@ _MEASURED = {
 
 
 def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns what the configurations of Table XII were measured to take, means over seeds or splits.
+    """Returns the measured cost of the configurations of Table XII, means over seeds or splits.
 
     Milliseconds and joules per image, and the largest memory; no rows for runs that measured none of it.
 
@@ -251,7 +251,7 @@ def _spent(reader: AnswerReader, source: RunReadout, fact: str) -> tuple[float, 
 
 
 def _peak(reader: AnswerReader, source: RunReadout, fact: str) -> float:
-    """Returns the largest of what each pass held; nan where one of them did not measure it."""
+    """Returns the largest memory of the passes; nan if one of them did not measure it."""
     record = source.record
     nodes = [*_scoring(record), *record.gates.values()]
     held = [_fact(reader, record, node, test, fact) for node in nodes for test in record.sequence]

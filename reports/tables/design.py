@@ -1,4 +1,4 @@
-"""Table VII, what TSN-IQA's design choices are worth, and XIII, what chance does to methods."""
+"""Table VII, the effect of TSN-IQA's design choices, and XIII, the effect of chance on methods."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def design_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 
 def _choice(method: Method, runs: Runs, main: str) -> str:
-    """Names a design choice as the paper does; what it did not try keeps the names of its settings."""
+    """Names a design choice as the paper does; one that it did not try keeps the names of its settings."""
     if method.backbone != main:
         return BACKBONE + (f", {method.variant}" if method.variant else "")
     record = next(iter(runs.values())).record

@@ -1,4 +1,4 @@
-"""How far off a rank correlation may be: the jackknife over contents, the spread over seeds, Student's t.
+"""The error of a rank correlation: the jackknife over contents, the spread over seeds, Student's t.
 
 Test images that show one content are not independent: a model that likes a content errs on all of its images.
 So contents are left out, not images (an image without a reference is a content of its own); the variance that
@@ -53,7 +53,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and where its chance comes from.
+    """A number and the sources of its variance.
 
     Attributes:
         value: The number; nan where undefined.

@@ -121,7 +121,7 @@ def _rows(
 
 
 def names_of(rows: Sequence[TidyRow], name: Callable[[TidyRow], str] = label_of) -> Callable[[TidyRow], str]:
-    """Returns how rows are called: with the backbone where there are several; the paper's may have none."""
+    """Returns the names of rows: with the backbone if there are several; the paper's may have none."""
     if len({row.backbone for row in rows} - {""}) < 2:
         return name
     return lambda row: name(row) + (f" [{row.backbone}]" if row.backbone else "")

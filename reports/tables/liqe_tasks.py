@@ -65,7 +65,7 @@ def _text(options: dict[str, str]) -> str:
 
 
 def _where_several(found: Sequence[_Variation], main: str) -> list[TidyRow]:
-    """Returns the rows of what stands beside others and the main one, all else being alike."""
+    """Returns the rows of variants beside the main one, all else being alike."""
     words: dict[tuple[str, ...], set[str]] = {}
     for one in found:
         words.setdefault(one[:3], set()).add(one.word)

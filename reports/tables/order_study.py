@@ -1,4 +1,4 @@
-"""What the order does to a method: where the paper's orders lie, what the variance is, what few orders tell.
+"""How the order affects a method: where the paper's orders lie, what the variance is, what few orders tell.
 
 **Shares of the variance.** Each order has a value per seed, or per split if there are several. The sum of
 squares of all of them about their mean is divided, as in an analysis of variance, between the orders and the
@@ -7,7 +7,7 @@ one; on both; on who follows whom, an indicator for each pair of neighbours, fro
 too. A model with as many parameters as orders explains anything, so its share is nan. By chance alone, a
 factor explains its degrees of freedom over those of all.
 
-**The intervals** are a delete-one-order jackknife with Student's t. They tell how much a share hangs on
+**The intervals** are a delete-one-order jackknife with Student's t. They tell how much a share depends on
 single orders; they do not cover the choice of images, and of one seed nothing of chance in training.
 
 **How few orders tell it.** Of a design, the mean of its orders estimates that of all, and their standard

@@ -145,7 +145,7 @@ _OF_MEANS = ("orders", "first_task", "order_ranks", "order_sampling", "intervals
 
 
 def _about_splits(group: RunGroup, seeds: Sequence[int], number: str) -> str:
-    """Says over which splits numbers are, and who lacks some of them."""
+    """Returns over which splits numbers are, and which methods lack some of them."""
     of_one: dict[str, set[int]] = {}
     for record in group.finished:
         name = f"{record.strategy}{f' ({record.variant})' if record.variant else ''} [{record.backbone}]"
@@ -166,7 +166,7 @@ def _unique(values: Iterable[str]) -> list[str]:
 
 
 def _namer(rows: list[TidyRow], with_backbone: bool = True) -> Callable[[TidyRow], str]:
-    """Returns how rows are called: the method, with its variant, and its backbone where there are several."""
+    """Returns the names of rows: the method, with its variant, and its backbone if there are several."""
     several = with_backbone and len({row.backbone for row in rows}) > 1
 
     def name(row: TidyRow) -> str:
@@ -259,7 +259,7 @@ def build(
 
 
 def apart(label: str, rows: list[TidyRow]) -> list[tuple[str, list[TidyRow]]]:
-    """Parts the rows of transductive methods from the others: no section ranks the two together.
+    """Separates the rows of transductive methods from the others: no section ranks the two together.
 
     Args:
         label: What the rows have in common.

@@ -1,4 +1,4 @@
-"""Tables VIII and IX: how far apart the tasks' normalisations are, and what one task knows of another."""
+"""Tables VIII and IX: how far apart the tasks' normalisations are, and how well one task does on another."""
 
 from __future__ import annotations
 

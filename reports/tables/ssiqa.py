@@ -209,7 +209,7 @@ def _compared(
 
 
 def _where_several(found: list[_Compared], least: int = 2) -> list[TidyRow]:
-    """Returns the rows of what has so many words for it on a transfer, all else being alike."""
+    """Returns the rows of several variants on a transfer, all else being alike."""
     words: dict[tuple[str, ...], set[str]] = {}
     for one in found:
         words.setdefault(one[:3], set()).add(one.word)

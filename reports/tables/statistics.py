@@ -83,7 +83,7 @@ class Known(NamedTuple):
 
 @once
 def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
-    """Reads what every method of the main order says after the last experience.
+    """Reads the predictions of every method of the main order after the last experience.
 
     Args:
         group: The runs; see `methods.sources` for which of them are used.
@@ -118,7 +118,7 @@ def known_agreements(group: RunGroup, reader: AnswerReader) -> Known:
 def _complete(
     reader: AnswerReader, methods: Mapping[Method, Mapping[Replicate, RunReadout]], test: str
 ) -> dict[Method, dict[Replicate, Prediction]]:
-    """Returns what the methods say of a test set, those alone of which no run lacks it."""
+    """Returns the methods' predictions for a test set, only of those all of whose runs have it."""
     found = {}
     for method, runs in methods.items():
         told = {run: _final(reader, source, test) for run, source in runs.items()}
@@ -180,7 +180,7 @@ def interval_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 
 def _how(runs: Sequence[Replicate], splits: bool) -> str:
-    """Says what an interval of a method is over."""
+    """Returns what an interval of a method is over."""
     several = counted(runs)
     if splits:
         return f"over {several}, corrected for what they share" if over_splits(runs) else "one split"
@@ -242,7 +242,7 @@ def smallest_p(n: int) -> float:
 
 
 def too_few(n: int, kind: str = SEEDS) -> str:
-    """Says that n seeds (or splits) cannot show a difference at `ALPHA`; "" where they can."""
+    """Returns that n seeds (or splits) cannot show a difference at `ALPHA`; "" if they can."""
     if n > 0 and smallest_p(n) <= ALPHA:
         return ""
     return f"too few {kind}: n={n} cannot reach {ALPHA}"

@@ -1,4 +1,4 @@
-"""The control: what the device itself can do, by which a slow row is told from a slow machine."""
+"""The control: what the device itself can do, to tell a slow row from a slow machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the command to the first mini-batch of a dataset of KonIQ-10k's size, decoded before.
+"""From the command to the first mini-batch of a dataset of KonIQ-10k's size, already decoded.
 
 Run as a module it does what the command `run` does, with a look at the learner: it ends with the first
 optimiser step, and says how long the process had lived by then.

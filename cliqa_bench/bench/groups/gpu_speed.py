@@ -58,7 +58,7 @@ def scoring(setting: Conditions, shape: tuple[int, int], n: int) -> Iterator[Mea
 
 
 def busy(setting: Conditions, what: str, work: Callable[[], object]) -> Measurement:
-    """Measures for what part of the time the GPU has something to do, while work is done over and over."""
+    """Measures for what share of the time the GPU is busy while work is repeated."""
     device = torch.device(setting.device)
     with GpuLoad(device) as load:
         spent = 0.0

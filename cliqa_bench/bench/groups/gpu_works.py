@@ -121,7 +121,7 @@ class Skipped(Exception):
 
 
 def measure(setting: Conditions) -> Iterator[Measurement | Failed]:
-    """Gives a row for every check, as they end."""
+    """Yields a row for every check as it ends."""
     place = prepared(setting)
     chosen = checks(place)
     for check in chosen:
@@ -153,7 +153,7 @@ def side_by_side(place: Place, chosen: Sequence[Check]) -> Iterator[Measurement 
 
 
 def _end(futures: Sequence[Future[Any]]) -> None:
-    """Ends the commands of checks that are still at it: stopped, they must not outlive us."""
+    """Ends the commands of checks that are still running: when stopped, they must not outlive us."""
     while not all(future.done() for future in futures):
         process.end_all()
         wait(futures, timeout=0.2)
@@ -233,7 +233,7 @@ def backbone_checks(place: Place) -> list[Check]:
 
 
 def runs(place: Place, words: Sequence[str], precision: str = "fp32") -> str:
-    """Checks that a command works; tells its SRCC."""
+    """Checks that a command works; reports its SRCC."""
     out = place.folder()
     place.run(out, *words, precision=precision)
     return summary(srccs(out))
@@ -247,7 +247,7 @@ def backbone(place: Place, words: Sequence[str]) -> str:
 
 
 def against_cpu(place: Place, words: Sequence[str]) -> str:
-    """Checks that a command works; tells how far its SRCC lie from those that a CPU gives."""
+    """Checks that a command works; reports how far its SRCC are from those of a CPU."""
     ours, theirs = place.folder(), place.folder()
     here = place.run(ours, *words).seconds
     there = place.run(theirs, *words, device="cpu").seconds
@@ -280,7 +280,7 @@ def srccs(out: Path) -> SRCCs:
 
 
 def summary(found: SRCCs) -> str:
-    """Says how many SRCC there are, and their mean."""
+    """Returns how many SRCC there are, and their mean, in words."""
     defined = [value for value in found.values() if not math.isnan(value)]
     undefined = f", {len(found) - len(defined)} undefined" if len(defined) < len(found) else ""
     return f"mean of {len(found)} SRCC {fmean(defined) if defined else math.nan:.3f}{undefined}"
@@ -308,7 +308,7 @@ def _apart(a: float, b: float) -> float:
 
 
 class Hungry:
-    """A network that takes memory for every image on its way: two fit, three do not.
+    """A network that allocates memory for every image: two fit, three do not.
 
     Attributes:
         failed: How often it did not fit.
@@ -344,7 +344,7 @@ def outermost(images: Tensor) -> Tensor:
 
 
 def out_of_memory(place: Place) -> str:
-    """Checks that scores do not depend on whether memory was used up on the way."""
+    """Checks that scores do not depend on whether memory ran out on the way."""
     device = torch.device(place.setting.device)
     source = pictures_source(place.folder() / "pictures", [(80, 96)] * 9 + [(96, 128)] * 4, "test")
     hungry = Hungry(device)

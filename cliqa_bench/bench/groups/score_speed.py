@@ -73,7 +73,7 @@ class OurScoring:
 
 
 class Limit:
-    """The bare loop: seven networks, tensors that lie ready, nothing else.
+    """The bare loop: seven networks, tensors ready in memory, nothing else.
 
     Args:
         ours: Whose networks and images.
@@ -126,7 +126,7 @@ def against_limit(
 
 
 def limit_row(ours: OurScoring, what: str) -> Measurement:
-    """Measures scoring that is ready to go against the limit."""
+    """Measures prepared scoring against the limit."""
     limit, n, setting = quickest_limit(ours), len(ours.source.keys("test")), ours.setting
     sides = [lambda: n / seconds(ours.score), lambda: n / seconds(limit.score)]
     got, bare = interleaved(sides, setting.repeats, what=what)

@@ -1,4 +1,4 @@
-"""What must answer at once: help, and the plan of every order."""
+"""What must respond at once: help, and the plan of every order."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One more dataset in a finished model, and one less: the old heads stay as they are."""
+"""One more dataset in a finished model, or one fewer: the old heads stay as they are."""

@@ -116,7 +116,7 @@ def _add(asked: AddRequest, learned: Learned) -> Certificate:
 
 @contextmanager
 def _no_trace_of_refusals(work: Path) -> Iterator[None]:
-    """Removes a work folder that was made just now and in which nothing was trained."""
+    """Removes a work folder that was just made and in which nothing was trained."""
     new = not work.exists()
     try:
         yield
@@ -127,7 +127,7 @@ def _no_trace_of_refusals(work: Path) -> Iterator[None]:
 
 
 def _with_what_the_run_knows(asked: AddRequest, learned: Learned) -> AddRequest:
-    """Takes data folder, tables and files of the run that is added to, where none are given."""
+    """Uses data folder, tables and files of the run that is added to, if none are given."""
     if not isinstance(learned, LearnedRun):
         return asked
     config = learned.record.facts.get("config") or {}

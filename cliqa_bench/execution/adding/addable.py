@@ -1,4 +1,4 @@
-"""Which models can learn one more dataset without touching what they know."""
+"""Which models can learn one more dataset without changing what they know."""
 
 from __future__ import annotations
 

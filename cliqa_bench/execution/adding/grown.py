@@ -1,4 +1,4 @@
-"""A model with one task more: the old one, and what a training left."""
+"""A model with one more task: the old one, and what a training left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models have in common that are made of a model file: a task more, or one less."""
+"""What models made from a model file have in common: one more task, or one fewer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A model with one task less.
+"""A model with one task fewer.
 
-A file that learned datasets by `add` has the header of each file before it. To take such a dataset out, the
+A file that learned datasets by `add` has the header of each file before it. To remove such a dataset, the
 file from before it was added is written again, bit by bit, and what was added later is added again. A dataset
 of the original run leaves with its head, its centroids and its answers.
 """
@@ -56,7 +56,7 @@ class Ancestor(NamedTuple):
 
 
 def ancestors(file: LearnedFile) -> Iterator[Ancestor]:
-    """Yields the model itself, and then those it was made from, newest first.
+    """Yields the model itself, then those it was made from, newest first.
 
     Raises:
         UserError: If a header does not fit the one of the model that was made from it.
@@ -155,7 +155,7 @@ def _tensors_at(file: LearnedFile, header: Mapping[str, Json]) -> dict[str, Tens
 
 
 def _added_again(base: LearnedFile, file: LearnedFile, one: Ancestor, without: int) -> GrownModel:
-    """Returns a model to which a later dataset of a file is added, without what was taken out.
+    """Returns a model to which a later dataset of a file is added, without what was removed.
 
     Args:
         base: The model so far.

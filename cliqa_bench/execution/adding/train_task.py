@@ -1,4 +1,4 @@
-"""Trains one more task of a model, by the very work that `run` does: its nodes, its learner, its seeds."""
+"""Trains one more task of a model exactly as `run` does: its nodes, its learner, its seeds."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class ScoringTask(NamedTuple):
 
 
 class SetScores(NamedTuple):
-    """What a model says of the n pictures of a test set.
+    """A model's predictions for the n pictures of a test set.
 
     Attributes:
         scores: (n,) float64, higher is better.
