@@ -186,7 +186,7 @@ class TableDataset(Dataset):
         return self._paths.get(key)
 
     def files_without_labels(self) -> list[str]:
-        """See the base class: those that the table names, since others may lie beside it."""
+        """See the base class: those that the table names, since others may be beside it."""
         return list(self._paths.values())
 
     def unlabelled_files(self) -> list[str]:

@@ -157,7 +157,7 @@ def repaired(
 ) -> dict[str, Aspects]:
     """Corrects the labels of LIVE's fast fading in LIQE's files; other datasets stay as they are.
 
-    The folder tells the distortion: a loss in JPEG 2000's stream, which LIQE's own table counts as JPEG 2000.
+    The folder gives the distortion: a loss in JPEG 2000's stream, which LIQE's own table counts as JPEG 2000.
     The scenes are those of the reference's other images, of which all have the same.
 
     Args:

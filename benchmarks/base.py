@@ -63,7 +63,7 @@ class Dataset(ABC):
         name: Name on the command line; the file's where none is given.
         title: Name in the paper's tables.
         folders: Names that its folder goes by, the authors' own first (case and punctuation do not matter).
-        label_files: Label files relative to the root, any of which tells the dataset's root.
+        label_files: Label files relative to the root, any of which marks the dataset's root.
         image_folders: Folders relative to the root that hold images, with all below them; "" stands for the
             files of the root itself.
         citation: Whom to cite, `A. Author, B. Author: Title. Venue, 2026`, or several; `cite` prints it.
@@ -156,7 +156,7 @@ class Dataset(ABC):
         self.root = self._unnested(Path(root))
         self.stray_links: list[Path] = []
         self.may_lack_scores = False  # for an unlabelled part: an image without a score has nan
-        self.twins: dict[str, list[str]] = {}  # lower-case path -> files that differ from it in case alone
+        self.twins: dict[str, list[str]] = {}  # lower-case path -> files that differ from it only in case
 
     @classmethod
     def _unnested(cls, root: Path) -> Path:

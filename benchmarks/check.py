@@ -75,7 +75,7 @@ class DatasetCheck:
         pictures: Key (without labels: path) -> what decoding gave, for the images that exist.
         missing: Keys of images that are not there.
         unlabelled: Image files without a rating that are not a known part of the release.
-        duplicates: Groups of keys with equal pixels that lie in more than one subset.
+        duplicates: Groups of keys with equal pixels that are in more than one subset.
         problems: What is wrong, a line each; empty if the dataset is fit for use.
         notes: What is worth knowing, a line each.
     """
@@ -272,7 +272,7 @@ def _images(row: DatasetCheck) -> list[tuple[str, Path]]:
     if row.dataset is None:
         return []
     if not row.ratings:
-        with contextlib.suppress(UserError):  # a folder that cannot be read: told by now
+        with contextlib.suppress(UserError):  # a folder that cannot be read: already reported
             return [(path, row.dataset.root / path) for path in row.dataset.files_without_labels()]
         return []
     missing = set(row.missing)

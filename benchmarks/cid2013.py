@@ -20,7 +20,7 @@ SETS = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6}
 class Cid2013(Dataset):
     """CID2013 (Camera Image Database), with the MOS that puts its six image sets on one scale.
 
-    The six sets were rated apart; `Realigned MOS` comes from a further study that joined them, and can lie
+    The six sets were rated separately; `Realigned MOS` comes from a later study that joined them, and can be
     below 0. The other MOS of the workbook is of a set alone and is not read. Photographs of a scene stay
     together in a split, whatever their set: a set has 6 of 8 scenes, each photographed by 12 to 14 cameras.
     The paper speaks of 480 photographs; the release has 474.

@@ -71,7 +71,7 @@ def check_practice(path: Path, names: list[str]) -> None:
     """Checks by name that exactly the first seven entries are practice images.
 
     Raises:
-        UserError: If one is missing, or stands elsewhere.
+        UserError: If one is missing, or is elsewhere.
     """
     practice = [i for i, name in enumerate(names) if re.fullmatch(r"t\d+\.\w+", name, re.IGNORECASE)]
     if practice != list(range(N_PRACTICE)):

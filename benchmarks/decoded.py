@@ -281,7 +281,7 @@ class DecodedDataset:
     ) -> Batch:
         import torch
 
-        if key := self._unlabelled(images):  # a pair with it would get a label all the same
+        if key := self._unlabelled(images):  # a pair with it would get a label anyway
             raise UserError(f"{self.title}: image {key} has no opinion score and cannot be paired")
         each = np.repeat(images, crops)
         if windows is None:
@@ -341,7 +341,7 @@ class DecodedDataset:
         shapes = self.cache.shapes[images]
         if training.augment != "none":
             return windows.drawn(shapes, crops, rng)
-        # over again, where an image has fewer windows than there are to be crops
+        # repeated, if an image has fewer windows than crops
         each = [windows.spread(height, width, crops) for height, width in shapes.tolist()]
         tops, lefts = np.concatenate([corners[np.arange(crops) % len(corners)] for corners in each]).T
         return tops, lefts, np.zeros(len(tops), bool)
@@ -399,7 +399,7 @@ def open_source(
     Args:
         material: The dataset, its labels and its split.
         resize: As in `pixels.decode.adaptive_size`.
-        folder: Where decoded images lie, by default in the cache folder.
+        folder: Where decoded images are kept, by default in the cache folder.
         max_megapixels: As in `pixels.decode.decode`.
 
     Raises:

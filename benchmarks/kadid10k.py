@@ -87,7 +87,7 @@ class Kadid10k(Dataset):
         return read_all(rows, entry)
 
     def unrated(self, relative: str) -> Rating | None:
-        """See the base class: the name of a picture tells its reference and its distortion."""
+        """See the base class: the name of a picture gives its reference and its distortion."""
         name = relative.rpartition("/")[2]
         if not (match := _named(name)):
             return None

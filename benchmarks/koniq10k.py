@@ -16,7 +16,7 @@ SIZES = ("1024x768", "512x384")
 """Folders of the releases that can be read; the first is the one of the paper."""
 
 SETS_FILES = ("koniq10k_distributions_sets.csv", "metadata/koniq10k_distributions_sets.csv")
-"""Where the file lies that also says which image is in which set."""
+"""Where the file is that also says which image is in which set."""
 
 VOTES = ("c1", "c2", "c3", "c4", "c5")
 

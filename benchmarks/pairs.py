@@ -172,6 +172,6 @@ def true_probability(
     from scipy.special import ndtr
 
     spread = np.hypot(np.nan_to_num(std_first), np.nan_to_num(std_second))
-    # as in the published code, which so avoids a division by zero
+    # as in the published code, which thus avoids a division by zero
     z = (mos_first - mos_second) / (spread + np.finfo(np.float64).eps)
     return np.asarray(ndtr(z), dtype=np.float32)

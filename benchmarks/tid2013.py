@@ -88,7 +88,7 @@ class Tid2013(Dataset):
         return read_all(both, lambda rows: entry(*rows, len(DISTORTIONS), 5))
 
     def unrated(self, relative: str) -> Rating | None:
-        """See the base class: the name of a picture tells its reference and its distortion."""
+        """See the base class: the name of a picture gives its reference and its distortion."""
         name = relative.rpartition("/")[2]
         match = _named(name, len(DISTORTIONS), 5)
         return match and _rating(name, match, math.nan, math.nan)

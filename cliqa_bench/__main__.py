@@ -14,14 +14,14 @@ def main() -> int:
         return 2
     command = f"python -m cliqa_bench {shlex.join(sys.argv[1:])}".rstrip()
     try:
-        # afterwards there is nothing to say: what ends is the interpreter
+        # afterwards there is nothing to report: the interpreter is ending
         with stoppable(command, last=True):
             if system := supported.untried():
                 print(f"cliqa-bench: {system} is untried; tested on Linux on x86-64 only", file=sys.stderr)
             from cliqa_bench.cli.parser import main as run
 
             return run()
-    except STOPS as stop:  # amid the imports
+    except STOPS as stop:  # during the imports
         say_stopped(command)
         return exit_code(stop)
 

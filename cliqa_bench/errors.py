@@ -32,7 +32,7 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
     whole: Sequence[Any] = ()
-    """What could be read all the same, where it is of the rows of a file."""
+    """What could be read anyway, where it is of the rows of a file."""
 
     @property
     def each(self) -> Sequence[UserError]:
@@ -109,7 +109,7 @@ def refuse(
 
     Args:
         faults: What is wrong.
-        whole: What could be read all the same.
+        whole: What could be read anyway.
         several: How more than one fault is raised.
 
     Raises:

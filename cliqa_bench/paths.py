@@ -34,7 +34,7 @@ def is_file(name: str | os.PathLike[str]) -> bool:
 def cache_root() -> Path:
     """Returns `$CLIQA_CACHE`, or `~/.cache/cliqa_bench` where that is not set; nothing is created.
 
-    Decoded images, generated data and downloaded weights lie there.
+    Decoded images, generated data and downloaded weights are kept there.
 
     Raises:
         UserError: If no folder can have that name.

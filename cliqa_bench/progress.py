@@ -46,7 +46,7 @@ VARIABLE = "CLIQA_PROGRESS"
 FLAG = "--progress"
 
 DELAY = 2.0
-"""Seconds that a stage must take before a line tells of it."""
+"""Seconds that a stage must take before a line reports it."""
 
 EVERY = 30.0
 """Seconds between two lines of a stage."""
@@ -219,7 +219,7 @@ class _OnTerminal(Stage):
         self._bar.left = self._left
 
     def describe(self, text: str) -> None:
-        # refreshed with the next step: before the bar is due it must not appear
+        # refreshed with the next step: the bar must not appear before it is due
         self._bar.set_description(text or self.what, refresh=False)
 
     def note(self, remark: str) -> None:

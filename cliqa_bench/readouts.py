@@ -67,7 +67,7 @@ def gate_weights(distances: NDArray[Any], tau: float = 32.0, stages: Sequence[in
 def chosen_tau(distances: Sequence[NDArray[Any]]) -> float:
     """Chooses the temperature by the gate's guess of the task: the least mean cross entropy.
 
-    The weight of the right task is to be large, and all tasks count alike. Opinion scores are not looked at.
+    The weight of the right task is to be large, and all tasks count alike. Opinion scores are not read.
 
     Args:
         distances: For each task, in the order of the columns, (n, tasks, stages) of its validation images.
@@ -76,7 +76,7 @@ def chosen_tau(distances: Sequence[NDArray[Any]]) -> float:
         One of `TAUS`; of several that are equal to 12 digits after the point, the smallest.
     """
     entropies = []
-    with np.errstate(divide="ignore"):  # a weight of 0 is as wrong as can be
+    with np.errstate(divide="ignore"):  # a weight of 0 is as wrong as possible
         for tau in TAUS:
             right = [gate_weights(d, tau)[:, task] for task, d in enumerate(distances)]
             entropies.append(round(float(np.mean([-np.log(w).mean() for w in right])), 12))
@@ -103,7 +103,7 @@ def needed_heads(weights: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
 
     Of each image the heads with the smallest weights are left out, as many as have no more than the tolerance
     together. A head's score lies in [-1, 1], so without them the weighted sum is off by at most their weight:
-    the bound holds whatever they would have said, and is known before any head has run.
+    the bound holds whatever their scores would have been, and is known before any head has run.
 
     Args:
         weights: (n, tasks), each row sums to 1; see `gate_weights`.
@@ -135,7 +135,7 @@ def read(answers: Answers, readout: str, task: int | None = None, tau: float = 3
     the stages disagree. A model with one head is read without a gate.
 
     Args:
-        answers: What the model said about a test set.
+        answers: The model's answers to a test set.
         readout: One of `READOUTS`.
         task: Index of the test set's own task, None where it is not one of the sequence ("oracle" only).
         tau: Temperature of the gate.

@@ -69,7 +69,7 @@ class Answers:
         scores: (n, heads) float32, one column per head, in the order in which the tasks were learned.
         distances: (n, tasks, stages) float32, Euclidean distance to the nearest centroid of each task, per
             stage of the gate's features (Eq. 7); None where no gate was fitted.
-        extras: What else the newest model said, see `Strategy.extras`: name -> (n, k) float32.
+        extras: Further answers of the newest model, see `Strategy.extras`: name -> (n, k) float32.
         contents: (n,) int64, one number for all images of a reference; None where the files do not say.
         tau: Temperature of the gate by which they are read.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-if __name__ == "reports":  # the folder lies at the top level of the checkout, its name does not
+if __name__ == "reports":  # the folder is at the top level of the checkout, its import name is not
     raise ImportError(
         "import cliqa_bench.reports, not reports: the folder is a part of the package cliqa_bench"
     )

@@ -28,7 +28,7 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
 
     Args:
         numbers: The numbers of comparable runs.
-        folder: Where tables and figures lie.
+        folder: Where tables and figures are.
     """
     found = _summaries(numbers)
     several = len({row.backbone for row in numbers.rows}) > 1

@@ -373,7 +373,7 @@ def latex_document(tables: Sequence[Table], figures: Sequence[tuple[Path, str]])
     """Returns `report.tex`: a document that takes in all tables and figures and compiles as it is.
 
     Args:
-        tables: The tables, whose files lie beside it; the paper's come first.
+        tables: The tables, whose files are beside it; the paper's come first.
         figures: Files beside it, each with its caption.
     """
     lines = [
@@ -383,7 +383,7 @@ def latex_document(tables: Sequence[Table], figures: Sequence[tuple[Path, str]])
         "\\IfFileExists{lmodern.sty}{\\usepackage{lmodern}}{}",
         "\\usepackage[margin=1.5cm]{geometry}",
         "\\usepackage{booktabs,graphicx,xcolor}",
-        "\\extrafloats{500}\\maxdeadcycles=1000",  # there is nothing but floats
+        "\\extrafloats{500}\\maxdeadcycles=1000",  # there are only floats
         "\\begin{document}",
         "\\setlength{\\belowcaptionskip}{6pt}",
         "\\renewcommand{\\thetable}{\\Roman{table}}",  # the paper's numbers

@@ -24,7 +24,7 @@ from cliqa_bench.system.locks import locked, sweep_locks
 TABLE_FORMATS = ("csv", "md", "tex")
 FORMATS = (*TABLE_FORMATS, "html")
 
-# everything a report may consist of: what a former one left and this one does not write is taken away
+# everything that a report may have: what a former one left and this one does not write is removed
 _OWN = (
     "results.csv",
     describe_results.FILE,
@@ -65,7 +65,7 @@ def write_report(
         out: Folder of the results.
         formats: Which of "csv", "md", "tex" and "html" to write; `results.csv` is always written.
         figures: Whether to draw the figures.
-        beside_published: Whether the paper's values stand beside ours in every table that the paper has.
+        beside_published: Whether the paper's values are put beside ours in every table that the paper has.
 
     Raises:
         UserError: If there are no runs, a file is broken, a format is unknown, or the folder is not writable.

@@ -109,7 +109,7 @@ class RunGroup:
         """Kind of data -> titles of its datasets, in the order of the runs; no kind without any."""
         found: dict[str, list[str]] = {"generated miniatures": [], "real data": []}
         for record in self.records:
-            # a record of an earlier version says of all its datasets together what they are
+            # a record of an earlier version has one statement for all its datasets together
             told = record.facts.get("generated")
             made = told if isinstance(told, list) else record.tests if record.generated else []
             for name in record.tests:
@@ -201,7 +201,7 @@ def _protocol(record: RunRecord) -> str:
     facts = record.facts
     config: dict[str, Any] = facts.get("config") or {}
     training = config.get("training")
-    if isinstance(training, dict):  # one from before a setting was there is comparable with one from after
+    if isinstance(training, dict):  # one from before a setting existed is comparable with one from after
         training = named(Training, training)
     split = facts.get("split")
     if record.split_number:  # one of several: which one makes no other group
@@ -304,7 +304,7 @@ def tidy(group: RunGroup, reader: AnswerReader) -> Tidy:
                 finished.add(line)
             elif line in finished:
                 continue
-            if replicate_of(record) in runs:  # the newer one stands already
+            if replicate_of(record) in runs:  # the newer one is there already
                 continue
             measured = measured or measurer.measure(record)
             runs[replicate_of(record)] = measured.values[readout]

@@ -36,7 +36,7 @@ def exemplar_order(
     Args:
         choose: How.
         labels: (n,) what is learned of each image; higher is better.
-        predicted: (n,) what the model says of them, on the scale of `labels`; for "sdk" alone.
+        predicted: (n,) the model's predictions for them, on the scale of `labels`; for "sdk" alone.
         rng: Shuffles; used for "random" alone.
     """
     if choose == "random":
@@ -58,7 +58,7 @@ def closest(distances: Floats) -> Positions:
 
 
 def spread(labels: Floats) -> Positions:
-    """Returns positions so that the first k labels, for any k, lie spread over the range of all.
+    """Returns positions so that the first k labels, for any k, are spread over the range of all.
 
     The ranks follow van der Corput's sequence: 1/2, 1/4, 3/4, 1/8, 5/8, ...
     """

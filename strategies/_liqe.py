@@ -341,7 +341,7 @@ class TextMultitask(Strategy):
 
         Args:
             learner: The learner.
-            said: (n, 5, 9, 11) what the head says of them, see `TextHead.forward`.
+            said: (n, 5, 9, 11) the output of the head for them, see `TextHead.forward`.
             shown: Whose images they are, in their order.
         """
         head = _text_head(learner.model, learner.task)

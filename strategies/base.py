@@ -102,7 +102,7 @@ class Strategy:
         """Names the strategy after its file.
 
         Raises:
-            UserError: If it says what is said otherwise since 0.1.0.
+            UserError: If it says what is said differently since 0.1.0.
         """
         super().__init_subclass__()
         cls.name = cls.__module__.rpartition(".")[2]
@@ -171,7 +171,7 @@ class Strategy:
         return not labelled and self.skips_unlabelled and not self.overrides("targets")
 
     def check_labels(self, label: str, order: Sequence[str]) -> None:
-        """Refuses an order with a dataset that it cannot learn for want of opinion scores.
+        """Refuses an order with a dataset that it cannot learn without opinion scores.
 
         Args:
             label: The order's label.

@@ -7,7 +7,7 @@ below.
 
 Split: each task, a distortion or a dataset, gets an auxiliary head, which then stays as it is, and a
 generator of features that look like those of its training images. Merge: a single head learns what the
-auxiliary heads say, of the features of the task at hand and of pseudo features of every task before it. The
+auxiliary heads say, of the features of the current task and of pseudo features of every task before it. The
 single head answers (readout "merged"). No image is kept.
 
 By default the backbone does not learn: old generators and old heads stay exact, and there are no epochs. With
@@ -63,7 +63,7 @@ class LIQA(LwF):
         generator: "gaussian" (a normal distribution in each of `bins` ranges of the score), "network" (a
             small one, from noise and a score), or "kept": the features themselves, which no generator beats.
         bins: Ranges of the score, with equally many images each, of "gaussian".
-        draws: Least number of pseudo features of each task. As many are drawn as the task at hand has images,
+        draws: Least number of pseudo features of each task. As many are drawn as the current task has images,
             or a multiple of that which is no less; its own features then count as often.
         objective: What a head minimises: "squared" errors in closed form, "smooth-l1", or "fidelity" of pairs
             inside one task. The first two need a scale of scores: that of the first training images of each
@@ -203,7 +203,7 @@ class LIQA(LwF):
 
         Args:
             learner: The learner, with the heads.
-            x: (n, d) features of the task at hand.
+            x: (n, d) features of the current task.
         """
         times = -(-self.draws // len(x))
         names = [*learner.seen, learner.source.name]

@@ -208,7 +208,7 @@ class SSIQA(Strategy):
     def may_stay(self, learner: Learner) -> bool:
         """Tells whether an epoch may be kept: any if validation is to choose, else the last one alone.
 
-        In a block the last one is kept in any case: nothing tells which is best.
+        In a block the last one is kept in any case: nothing shows which is best.
         """
         return self.select == "validation" or learner.is_last_epoch
 

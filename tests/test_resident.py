@@ -56,7 +56,7 @@ def test_whole_images_have_the_bytes_of_the_disk(source: DecodedDataset) -> None
 
 def test_a_crop_outside_its_image_is_refused(source: DecodedDataset) -> None:
     one = np.array([0])
-    with pytest.raises(ValueError, match="does not lie inside"):
+    with pytest.raises(ValueError, match="is not inside"):
         ResidentImages(source.cache, CPU).crops(one, np.array([21]), np.array([0]), 20)
 
 

@@ -72,7 +72,7 @@ class SpaqLayout:
     attributes = ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness")
 
     def scenes(self, scale: float, seed: int) -> list[Scene]:
-        """Photographs 00001.jpg, 00002.jpg, ...; one in seven lies on its side, as a phone's EXIF says."""
+        """Photographs 00001.jpg, 00002.jpg, ...; one in seven is on its side, as a phone's EXIF says."""
         found = []
         for i in range(how_many(80, scale, 10)):
             picture = SceneFile(f"TestImage/{i + 1:05d}.jpg", "camera", turned=i % 7 == 3)

@@ -59,7 +59,7 @@ def _finished(folder: Path, scale: float, seed: int) -> bool:
     """Tells whether a folder holds exactly this miniature.
 
     Raises:
-        UserError: If something else lies there, which must not be overwritten.
+        UserError: If something else is there, which must not be overwritten.
     """
     marker = folder / "generated.json"
     if not folder.exists():
@@ -108,7 +108,7 @@ def make_miniatures(
     """
     wanted = _with_layout(list(LAYOUTS) if names is None else names)
     if not 0 < scale <= 100:
-        raise UserError(f"scale is {scale:g}; it must lie above 0 and at most at 100")
+        raise UserError(f"scale is {scale:g}; it must be above 0 and at most 100")
     lock = root / ".making.lock"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def _add_aspects(folder: Path, layout: Layout, scale: float, seed: int) -> None:
     if (folder / ASPECTS).is_file():
         return
     partial = folder / f"{ASPECTS}.{os.getpid()}.part"
-    with contextlib.suppress(OSError):  # a folder that is read only still serves all that does not need it
+    with contextlib.suppress(OSError):  # a read-only folder is still good for all that does not need to write
         text = aspects_csv(dominant_aspects(layout.scenes(scale, seed)))
         partial.write_text(text, encoding="utf-8", newline="\n")
         partial.replace(folder / ASPECTS)

@@ -23,7 +23,7 @@ class PhotoSource(NamedTuple):
     Attributes:
         package: The library that brings it.
         file: Its file there.
-        licence: What its library says of its licence.
+        licence: The statement of its library on its licence.
         share: How often it is drawn: scenes in colour more often than textures.
     """
 

@@ -27,7 +27,7 @@ class SceneFile:
         path: Relative to the dataset's folder; the suffix decides the format.
         fault: A name in `DISTORTIONS`, "camera" for a photograph, "" for a plain copy of the reference.
         level: Level of the distortion.
-        turned: Whether the pixels lie on their side, with an EXIF orientation that says so.
+        turned: Whether the pixels are on their side, with an EXIF orientation that says so.
     """
 
     path: str

@@ -71,7 +71,7 @@ class LiveLayout:
                 entries += [(index, f"live:{kind}", float(level)) for level in levels]
             copies = [(index, "", 0.0) for index in range(count) for _ in range(LIVE_COPIES[kind])]
             rng = rng_for("live order", kind, seed)
-            if kind in ("jp2k", "jpeg"):  # copies lie anywhere between the others
+            if kind in ("jp2k", "jpeg"):  # copies are anywhere between the others
                 entries = [(entries + copies)[i] for i in rng.permutation(len(entries) + len(copies))]
             else:  # copies come last
                 entries = [entries[i] for i in rng.permutation(len(entries))] + copies

@@ -135,8 +135,8 @@ class ImageCache:
         Args:
             dataset: Where the images are.
             keys: The images wanted, each once.
-            resize: As in `pixels.decode.adaptive_size`; caches of different sizes lie side by side.
-            folder: Where caches lie, by default `<cache folder>/decoded`.
+            resize: As in `pixels.decode.adaptive_size`; caches of different sizes are kept side by side.
+            folder: Where caches are kept, by default `<cache folder>/decoded`.
             max_megapixels: As in `pixels.decode.decode`; changes no pixel.
 
         Raises:
@@ -198,7 +198,7 @@ class ImageCache:
 
         Args:
             indices: (B,) positions of the images.
-            tops: (B,) first row of each square; the square must lie inside the image.
+            tops: (B,) first row of each square; the square must be inside the image.
             lefts: (B,) first column.
             size: Side of the squares.
             flips: (B,) whether to mirror a square left to right.
@@ -207,7 +207,7 @@ class ImageCache:
             (B, 3, size, size) uint8, channels last in memory.
 
         Raises:
-            ValueError: If a square does not lie inside its image.
+            ValueError: If a square is not inside its image.
         """
         import torch
 
@@ -242,7 +242,7 @@ def check_inside(
     """
     room = shapes - size
     if ((tops < 0) | (lefts < 0) | (tops > room[:, 0]) | (lefts > room[:, 1])).any():
-        raise ValueError("a crop does not lie inside its image")
+        raise ValueError("a crop is not inside its image")
 
 
 class _Build:
@@ -257,7 +257,7 @@ class _Build:
         max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         self.reading = reading_changes(dataset.reading)
-        # one dataset in two places is two caches: they must not take turns in overwriting each other
+        # one dataset in two places has two caches: they must not keep overwriting each other
         place = digest([str(dataset.root.resolve()), resize, *([self.reading] if self.reading else [])])
         self.path = (folder or cache_root() / "decoded") / f"{dataset.name}-{resize}-{place}.images"
         self.dataset = dataset
@@ -344,7 +344,7 @@ class _Build:
         """Estimates the size of the file from the headers of some images."""
         sizes = []
         for key in self.keys[:: max(1, len(self.keys) // _SAMPLED_SIZES)]:
-            with contextlib.suppress(UserError):  # decoding will say it better
+            with contextlib.suppress(UserError):  # decoding has a better message
                 sizes.append(adaptive_size(*image_size(self.files[key], self.dataset.reading), self.resize))
         return int(np.mean([w * h * 3 for w, h in sizes]) * len(self.keys)) if sizes else 0
 

@@ -202,7 +202,7 @@ def pixels_of(
 ) -> NDArray[np.uint8]:
     """As `decode`, of an open Pillow image, which stays as it is.
 
-    What only the bytes of a file tell is not looked at: checksums of a PNG file, and whether 0 is white in a
+    What only the bytes of a file tell is not checked: checksums of a PNG file, and whether 0 is white in a
     TIFF file of 16 bits.
 
     Args:
@@ -226,7 +226,7 @@ def _pixels(
     _refuse(image, path, max_megapixels)
     gray, colour = is_16_bit(image), is_16_bit_colour(image)
     image.load()
-    # read after loading: Pillow turns TIFF files itself and then takes the tag away
+    # read after loading: Pillow rotates TIFF files itself and then removes the tag
     pixels = _to_rgb(image, reading, noted, negative)
     if (gray or colour) and nearly_black(pixels, rounded=gray):
         noted("has 16 bits and uses the lowest 12 alone: it was read as nearly black")
@@ -242,7 +242,7 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise UserError(f"image {path} does not fit into memory; shrink it or leave it out") from error
-    except Exception as error:  # on damaged bytes Pillow's plugins raise whatever comes to hand
+    except Exception as error:  # on damaged bytes Pillow's plugins raise all kinds of exceptions
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"image {path} is damaged ({reason}); copy or unpack it again") from error
 
@@ -463,7 +463,7 @@ def raised_rules() -> dict[str, int]:
 def rules_of(path: Path) -> list[str]:
     """Returns the names in `RULES` under which a picture falls, sorted; none where it cannot be opened.
 
-    The header tells them; no pixel is decoded, but those of a PNG file that has EXIF or XMP notes.
+    The header has them; no pixel is decoded, but those of a PNG file that has EXIF or XMP notes.
     """
     try:
         data, negative = without_negative(path.read_bytes())
@@ -478,7 +478,7 @@ def rules_of(path: Path) -> list[str]:
             if noted and _turn(image) is not None:
                 rules.add("turned")
             return sorted(rules & RULES.keys())
-    except Exception:  # as in decode_bytes, which will say it better
+    except Exception:  # as in decode_bytes, which has a better message
         return []
 
 
@@ -488,7 +488,7 @@ def is_converted(path: Path) -> bool:
         data, _ = without_negative(path.read_bytes())
         with _opened_bytes(data, path, Reading(any_name=True)) as image:
             return has_other_profile(image)
-    except Exception:  # as in decode_bytes, which will say it better
+    except Exception:  # as in decode_bytes, which has a better message
         return False
 
 

@@ -43,7 +43,7 @@ def content_hashes(root: Path, paths: Sequence[Path], what: str) -> list[str]:
 def changed_rules(root: Path, paths: Sequence[Path], what: str) -> dict[str, int]:
     """Returns the rules of decoding that some of the files fall under and that have changed since 0.1.0.
 
-    No file is looked at while no rule has changed.
+    No file is read while no rule has changed.
 
     Args:
         root: The dataset's folder; names the table.

@@ -25,7 +25,7 @@ _GATHERED = 64
 
 
 class ResidentImages(ImageCache):
-    """A cache whose pixels lie on a device, from when they are first asked for; else on the disk as before.
+    """A cache whose pixels are on a device, from when they are first asked for; else on the disk as before.
 
     They stay on the disk where they would take more than `SHARE` of the free memory, and from `release` on.
 

@@ -1,6 +1,6 @@
 """Gray TIFF files of more than 8 bits in which 0 is white.
 
-Pillow turns those of 8 bits itself, hands out those of 16 as they lie in the file (13.0.0), and knows them in
+Pillow turns those of 8 bits itself, returns those of 16 as they are in the file (13.0.0), and knows them in
 one byte order only. So such a file is opened as if 0 were black, whatever Pillow does, and turned afterwards.
 """
 
@@ -36,7 +36,7 @@ def _order(data: bytes) -> str:
 
 
 def _entries(data: bytes) -> dict[int, int]:
-    """Returns where the values of single short tags of the first picture lie, in a TIFF or BigTIFF file."""
+    """Returns where the values of single short tags of the first picture are, in a TIFF or BigTIFF file."""
     order = _order(data)
     (version,) = struct.unpack_from(f"{order}H", data, 2)
     if version == 42:

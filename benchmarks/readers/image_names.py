@@ -73,7 +73,7 @@ def match_names(base: Path, names: Sequence[str]) -> MatchedNames:
     """Finds the files that names in a table mean.
 
     Args:
-        base: The folder of the table, or of the pictures; they may also lie in one of the folders below.
+        base: The folder of the table, or of the pictures; they may also be in one of the folders below.
         names: As written in the table.
 
     Raises:

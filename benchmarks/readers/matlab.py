@@ -57,7 +57,7 @@ def read_mat(path: Path, *names: str) -> list[NDArray[Any]]:
             warnings.simplefilter("error")  # scipy warns of what it could not read
             for category in _OF_CODE:
                 warnings.simplefilter("ignore", category)
-            source: Any = io.BytesIO(data)  # which scipy takes, and its types do not say
+            source: Any = io.BytesIO(data)  # which scipy accepts, though its types do not say so
             content = scipy.io.loadmat(source, variable_names=list(names))
     except Exception as error:  # ours, and scipy's ValueError, TypeError, MatReadError, zlib.error ...
         said = " ".join(f"{type(error).__name__} {error}".split())
@@ -219,7 +219,7 @@ def strings(path: Path, name: str, values: NDArray[Any], length: int) -> list[st
     """Turns a cell array of strings, nested to any depth, into a list.
 
     Raises:
-        UserError: If it has another length or cells hold anything but one string; it tells of all that do.
+        UserError: If it has another length or cells hold anything but one string; it reports all that do.
     """
     if values.size != length:
         raise UserError(

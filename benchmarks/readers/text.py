@@ -199,7 +199,7 @@ def read_lines(path: Path, columns: Sequence[str], separator: str | None = None)
     Args:
         path: The file; any line ending.
         columns: What the cells of a line are.
-        separator: What stands between them; None for blanks and tabs.
+        separator: What separates them; None for blanks and tabs.
 
     Returns:
         The rows that are not empty. One with another number of cells is `broken`.
@@ -245,7 +245,7 @@ def read_records(path: Path, widths: Iterable[int]) -> list[tuple[int, list[str]
         (record number from 1, cells) for each record that is not empty.
 
     Raises:
-        UserError: If the file cannot be read or records have another number of cells; it tells of all.
+        UserError: If the file cannot be read or records have another number of cells; it reports all.
     """
     allowed = set(widths)
 

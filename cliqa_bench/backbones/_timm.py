@@ -70,7 +70,7 @@ class TimmBackbone(Backbone):
             return timm_net(timm.create_model(cls.model, **cls.options), cls.blocks)
         try:
             net = cls._loaded(file=str(weights))
-        except (RuntimeError, KeyError):  # for want of its classifier?
+        except (RuntimeError, KeyError):  # because the classifier is missing?
             net = cls._loaded(state_dict=cls._with_own_classifier(weights), label_offset=0)
             net.pretrained_cfg.pop("state_dict")
         return timm_net(net, cls.blocks)
@@ -129,7 +129,7 @@ def find(name: str) -> type[Backbone]:
         facts = _examine(name)
     except UserError:
         raise
-    except Exception as error:  # the models complain in many ways
+    except Exception as error:  # the models raise many kinds of errors
         reason = shorten(str(error) or type(error).__name__, 160)
         raise UserError(
             f"timm:{name} cannot be a backbone: it must give intermediate features of images of any size "

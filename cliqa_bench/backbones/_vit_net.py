@@ -77,7 +77,7 @@ class TransformerBlock(nn.Module):
 
 
 class ViTNet(TokenNet):
-    """A vision transformer; its stages lie at 1/4, 2/4, 3/4 and 4/4 of its depth.
+    """A vision transformer; its stages end at 1/4, 2/4, 3/4 and 4/4 of its depth.
 
     Args:
         stem: Channels of the convolutions (3 x 3, stride 2, GELU) before the one that makes tokens.

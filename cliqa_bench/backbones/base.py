@@ -126,9 +126,7 @@ class Backbone(ABC):
                 net = cls.network(path)
             except UserError:
                 raise
-            except (
-                Exception
-            ) as error:  # torch and safetensors raise many kinds for a file that is something else
+            except Exception as error:  # torch and safetensors raise many kinds of errors for other files
                 if path is None:
                     raise
                 reason = shorten(str(error) or type(error).__name__, 160)

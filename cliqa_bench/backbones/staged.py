@@ -107,7 +107,7 @@ class TokenNet(FeatureNet):
     """A transformer that gives access to its tokens: others may be put before those of an image.
 
     Attributes:
-        prompts: Takes what the network without prompts says of images, (B, d), to the tokens that come before
+        prompts: Takes the features of images without prompts, (B, d), to the tokens that come before
             those of the images, (B, k, d); None for none.
         width: Length d of a token.
     """

@@ -71,7 +71,7 @@ def make_pictures(folder: Path, shapes: Sequence[tuple[int, int]], seed: int = 0
         seed: The same seed gives the same pixels.
     """
     folder.mkdir(parents=True)
-    with ThreadPoolExecutor(cores()) as threads:  # numpy's generators and Pillow let go of the lock
+    with ThreadPoolExecutor(cores()) as threads:  # numpy's generators and Pillow release the lock
         made = [threads.submit(_make_picture, folder, i, shape, seed) for i, shape in enumerate(shapes)]
         lines = [one.result() for one in made]
     (folder / "scores.txt").write_text("".join(lines), encoding="utf-8")

@@ -110,4 +110,4 @@ def _write(file: tuple[Path, tuple[int, int], int]) -> None:
     pixels = np.asarray(base.crop((left, top, left + size[0], top + size[1])), np.float32)
     changed = (pixels - 128) * rng.uniform(0.4, 1) + 128 + rng.uniform(-8, 8)
     picture = Image.fromarray(changed.clip(0, 255).astype(np.uint8))
-    picture.save(path, quality=85, compress_level=1)  # of JPEG and PNG; the others take no notice
+    picture.save(path, quality=85, compress_level=1)  # for JPEG and PNG; the others ignore it

@@ -89,7 +89,7 @@ class SixInOne:
         training: The protocol.
         rate: Learning rate.
         device: Where to train.
-        layout: How the tasks' images lie in a mini-batch.
+        layout: How the tasks' images are arranged in a mini-batch.
     """
 
     def __init__(

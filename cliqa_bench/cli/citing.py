@@ -59,7 +59,7 @@ def _used(records: Sequence[RunRecord]) -> list[_Named]:
         try:
             include(files)
             recall_tables(tables)
-        except UserError as error:  # a file that is gone: what it named is not known below
+        except UserError as error:  # a file that is gone: the names from it are unknown below
             found.setdefault(f"not looked up ({error})", ())
     for record, config in zip(records, configs, strict=True):
         found |= _used_by(record, str(config.get("backbone") or ""))

@@ -363,7 +363,7 @@ def _score(args: Namespace, command: str) -> int:
     if tally.failed:
         warn(tally.summary())
     if isinstance(tally, Comparison):
-        # on the terminal, the table has standard output
+        # on the terminal, the table uses standard output
         print(tally.text(), file=sys.stderr if to is None else sys.stdout)
         for remark in tally.remarks():
             warn(remark)

@@ -82,8 +82,8 @@ def check(args: Namespace, command: str) -> int:
         chosen.append(registry.check("datasets", args.dir))
         args.dir = None
     elif args.dir and user_path(args.dir).is_file():
-        registry.check("datasets", args.dir)  # refuses it, and says how a table is written
-    # a table of the user's says itself where its pictures are
+        registry.check("datasets", args.dir)  # refuses it, and shows how a table is written
+    # a user's table says where its pictures are
     home = dataset_class(chosen[0]).home if chosen and not without_home(chosen) else None
     root = home or _data(args.dir)
 

@@ -125,7 +125,7 @@ class DaskPool:
         self._topic = f"cliqa-bench-{secrets.token_hex(8)}"
         self._news: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._errands: dict[str, _Errand] = {}
-        self._numbers: dict[str, int] = {}  # worker that can do the work -> which of those beside it it is
+        self._numbers: dict[str, int] = {}  # worker that can do the work -> its number among those beside it
         self._places: dict[str, tuple[str, tuple[str, ...]]] = {}  # worker -> machine, and GPUs that it sees
         self._known: set[str] = set()
         self._died = Deaths()
@@ -195,7 +195,7 @@ class DaskPool:
         self._check_alive()
         if time.monotonic() - self._looked >= LOOK:
             self._look()
-            self._check_alive()  # else all would seem to be lost
+            self._check_alive()  # otherwise all would seem lost
             gone = [key for key, errand in self._errands.items() if self._is_lost(errand)]
             for key in gone:
                 yield self._gone(key)
@@ -229,7 +229,7 @@ class DaskPool:
             error = errand.future.exception()
             reason = " ".join(f"its worker says {type(error).__name__}: {error}".split())[:300]
         errand.future.cancel()
-        # one that is back under the same address is looked at like a new one
+        # one that is back under the same address is checked like a new one
         self._numbers.pop(errand.worker, None)
         self._known.discard(errand.worker)
         return errand.job, self._once_more(errand.job, Result("died", reason))

@@ -38,7 +38,7 @@ class DaskTask(NamedTuple):
         config: What the plan is of.
         facts: Versions and the like.
         sources: The user's own files that it includes, and what they import: path -> bytes.
-        mark: A file that lies in the folder of results as long as the run is at work.
+        mark: A file that is in the folder of results as long as the run is at work.
     """
 
     make: MakePlan
@@ -178,7 +178,7 @@ def start_process(topic: str, numbers: Mapping[str, int], dask_worker: Any) -> N
     # a worker of a nanny may have no children, as none would end them; ours end with it
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     atexit.unregister(_leave_all)
-    atexit.register(_leave_all)  # called before Python waits for children that know of no end
+    atexit.register(_leave_all)  # called before Python waits for children that would never end
     task = _runs[topic]
     pool = _pools[topic] = WorkerPool(task.make, task.config, task.facts)
     pool.start([numbers[dask_worker.address]])
@@ -219,7 +219,7 @@ def do_job(topic: str, job: Job) -> None:
 def _leave_all() -> None:
     _runs.clear()
     deadline = time.monotonic() + 4 * BEAT
-    while _busy and time.monotonic() < deadline:  # those who are at it end their processes
+    while _busy and time.monotonic() < deadline:  # the threads that run them end their processes
         time.sleep(BEAT / 10)
     for topic in list(_pools):
         leave_run(topic)

@@ -75,7 +75,7 @@ def left_to_do(plans: Sequence[Plan], missing: Sequence[Missing]) -> str:
         {name: _trained_pace(plans, lacking, name) for name in names}, _answered_pace(plans, lacking)
     )
     net_by = _makes_gate_net(plans, missing)
-    # one plan is worked off after the other
+    # one plan is done after the other
     left = [_left(plan, lacks, paces, plan is net_by) for plan, lacks in zip(plans, missing, strict=True)]
     train, gates, answers = (sum(counts) for counts in zip(*(one.counts for one in left), strict=True))
     measured = any(one.measured for one in left)

@@ -106,7 +106,7 @@ def _export_errors(learned: Learned) -> Iterator[None]:
     try:
         with _quiet():
             yield
-    except Exception as error:  # torch raises many kinds for what it cannot follow
+    except Exception as error:  # torch raises many kinds of errors for what it cannot trace
         raise_if_stopped()
         said = " ".join(f"{type(error).__name__} {error}".split())
         raise UserError(

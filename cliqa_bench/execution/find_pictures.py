@@ -30,7 +30,7 @@ class FoundFiles(NamedTuple):
 
     Attributes:
         files: In the order in which they are scored, each once.
-        left_out: What else lies in the folders: kind, such as ".txt" -> number.
+        left_out: What else is in the folders: kind, such as ".txt" -> number.
     """
 
     files: list[Path]

@@ -50,7 +50,7 @@ class TimeLeft:
         self._seconds: dict[str, float] = defaultdict(float)  # kind of work -> measured
         self._work: dict[str, float] = defaultdict(float)
         self._images: dict[str, Counter[str]] = {}  # job -> name of a part -> images that have passed
-        self._since: dict[str, float] = {}  # job -> when it last told something
+        self._since: dict[str, float] = {}  # job -> when it last reported something
         self._last: dict[str, str] = {}  # job -> kind of work of its last report
 
     def share(self, n: int) -> None:

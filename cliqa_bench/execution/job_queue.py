@@ -85,7 +85,7 @@ class JobQueue:
             for key in needs:
                 self._behind[key].append(job)
         self._can_start: list[tuple[tuple[float, bool, int], Job]] = []
-        self._later: deque[tuple[float, Job]] = deque()  # what another run is at, and when to look again
+        self._later: deque[tuple[float, Job]] = deque()  # what another run is doing, and when to look again
         for job in jobs:
             self._offer(job)
 

@@ -66,7 +66,7 @@ class ModelFacts:
         gate_weights: Which of the backbone's usual weights describe images for the gate, see
             `Backbone.weights_id`; "" where the file holds them.
         made: With what the run was made: `seed`, `split`, `srgb` and `preset`; {} where a file does not say.
-        answered: Test sets whose answers are carried, and how many heads, from the first, said something.
+        answered: Test sets whose answers are carried, and how many heads, from the first, answered.
         added: Of a model that learned its last dataset by `add`: `before` (the header of the model before),
             `file` (the hash of that file) and facts of the dataset; {} otherwise.
     """
@@ -150,7 +150,7 @@ def agreement(answers: Mapping[str, Answers], facts: ModelFacts) -> dict[str, fl
     """Returns the SRCC on each test set that every head has answered; not where it is undefined.
 
     Args:
-        answers: Test set -> what the heads said.
+        answers: Test set -> the scores of the heads.
         facts: How they are read.
     """
     found = {}

@@ -124,7 +124,7 @@ class PictureScores:
         novelty: (n,) float64, above 1 where a picture is unlike all that the model learned; None for a model
             without a gate or a scale.
         errors: Why a picture has no score, which then is nan; "" where it has one.
-        notes: What should be known of a picture all the same.
+        notes: What should be known about a picture anyway.
     """
 
     images: list[str]

@@ -114,7 +114,7 @@ def _tensors(learned: Learned) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
     def add(prefix: str, tensors: Mapping[str, Tensor]) -> None:
-        # a copy of each: safetensors refuses tensors that share memory
+        # copies: safetensors refuses tensors that share memory
         found.update({f"{prefix}.{name}": tensor.detach().clone() for name, tensor in tensors.items()})
 
     for number, node in enumerate(learned.nodes):

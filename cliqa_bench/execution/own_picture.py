@@ -30,7 +30,7 @@ class OwnPicture(NamedTuple):
     Attributes:
         pixels: (H, W, 3) uint8, shrunk by the rule; None where there is an error.
         error: Why it could not be read; "" where it could.
-        notes: What should be known of it all the same.
+        notes: What should be known about it anyway.
     """
 
     pixels: NDArray[np.uint8] | None

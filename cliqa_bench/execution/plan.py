@@ -391,7 +391,7 @@ def _validation(
 ) -> dict[str, dict[str, str]]:
     """Returns the answers to validation images that a strategy's `reading_rules` need: node -> dataset -> id.
 
-    For "tau", what every gate says of every dataset; for "scores", what every head says of its own.
+    For "tau", every gate's distances to every dataset; for "scores", every head's scores of its own.
     """
     found: dict[str, dict[str, str]] = {}
     if "tau" in strategy.reading_rules:

@@ -37,7 +37,7 @@ class JobPool(Protocol):
         A job whose process died has "died" the first time, and "failed" the second time.
 
         Raises:
-            UserError: If nothing will be told any more.
+            UserError: If there will be no further event.
         """
 
     def end(self) -> None:

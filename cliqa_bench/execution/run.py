@@ -159,7 +159,7 @@ def run_all(
         failed, skipped = _work_all(configs, command, failed)
         if not shared:
             return _conclude(out, failed, skipped, formats, figures)
-    others = workers(out)  # asked once we are at work no more: of two that end together, one sees no other
+    others = workers(out)  # asked once we have stopped working: of two that end together, one sees no other
     if others:
         say(f"the last of these to finish writes the report: {', '.join(others)}")
     with at_work(out):

@@ -24,7 +24,7 @@ def run_scale(reader: AnswerReader, record: RunRecord, readout: str) -> ReadingS
     """Returns the scale of a run.
 
     The population is all test pictures that the run has answered. Novelty is calibrated on validation
-    pictures where the run has kept what the gate says of them (`tau_from=validation`), else on the test
+    pictures if the run has kept the gate's answers to them (`tau_from=validation`), else on the test
     pictures of the datasets that it learned.
 
     Args:
@@ -57,7 +57,7 @@ def scale_of_answers(
     """Returns the scale of a model that has answered test sets.
 
     Args:
-        answers: Test set -> what all heads said.
+        answers: Test set -> the scores of all heads.
         titles: Name of a dataset -> its name in tables.
         sequence: The datasets that it learned.
         readout: How heads become one score, see `ModelFacts.readout`.

@@ -51,7 +51,7 @@ def run_jobs(
             for job in outcome.skipped:
                 shown.skip(job)
     finally:
-        clean_partial(plan.config.out)  # after what its processes were at when they were ended
+        clean_partial(plan.config.out)  # after what its processes were doing when they were ended
     return outcome
 
 

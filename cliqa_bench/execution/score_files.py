@@ -76,8 +76,8 @@ def made_with(
         precision: As in `Scoring`.
         max_megapixels: As in `Scoring`.
         labels: Hash of the labels beside the scores; "" for none.
-        aspects: Whether quality, scene and distortion stand beside the scores.
-        model: Hash of the model's file; "" where it lies in the folder of its run.
+        aspects: Whether quality, scene and distortion are written beside the scores.
+        model: Hash of the model's file; "" if it is in the folder of its run.
         scale: On which the scores are read.
     """
     resize = facts.protocol.resize

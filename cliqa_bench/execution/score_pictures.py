@@ -29,9 +29,9 @@ class Judged(NamedTuple):
     """The outcome for a picture.
 
     Attributes:
-        scored: What the model says of it, a `Scored` of one image; None where there is an error.
+        scored: The model's prediction for it, a `Scored` of one image; None where there is an error.
         error: Why it has no score; "" where it has one.
-        notes: What should be known of it all the same.
+        notes: What should be known about it anyway.
     """
 
     scored: Scored | None
@@ -163,7 +163,7 @@ def reading_of(scale: ReadingScale | None, one: Scored | None) -> ScoreReading:
 
     Args:
         scale: The scale.
-        one: What the model says of an image.
+        one: The model's prediction for an image.
     """
     if scale is None or one is None:
         return ScoreReading()

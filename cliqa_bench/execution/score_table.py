@@ -44,7 +44,7 @@ class FileRow:
         time: Of its last change, in nanoseconds.
         line: The row as it is written, with its end.
         error: Why it has no score; "" if it has one.
-        notes: Remarks on a picture that was scored all the same.
+        notes: Remarks on a picture that was scored anyway.
         score: Its score, unrounded; None if it has none.
     """
 

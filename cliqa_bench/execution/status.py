@@ -158,7 +158,7 @@ class Inventory:
         if not known:
             return None
         spent = sum(_age(job.since) for job in running if job.job.startswith("train-"))
-        # what nothing like it was timed takes what the others take
+        # if nothing like it was timed, it takes as long as the others
         return max(0.0, fmean(known) * len(rest) - spent) / max(1, len(running))
 
     def _took(self) -> dict[str, list[float]]:

@@ -143,7 +143,7 @@ class Worker:
         return self._sources[name]
 
     def _pixels_of(self, whole: str, keys: list[str]) -> ImageCache | None:
-        """Returns the images of a dataset that lie on the device already, for another part of it."""
+        """Returns the images of a dataset that are on the device already, for another part of it."""
         caches = [source.cache for source in self._sources.values() if base_of(source.name) == whole]
         return next((c for c in caches if isinstance(c, ResidentImages) and c.keys == keys), None)
 

@@ -249,7 +249,7 @@ def _serve(pipe: Connection, number: int, make: MakePlan, config: RunConfig, fac
         if not made:
             plan = make(config)
             made.append(work.Worker(plan, facts, tick, say, number))
-            tick(0, "", "")  # the time until here is none of the job's
+            tick(0, "", "")  # the time until here does not belong to the job
         return made[0]
 
     while True:

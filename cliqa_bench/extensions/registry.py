@@ -29,13 +29,13 @@ PluginKind = Literal["strategies", "datasets", "backbones"]
 
 @dataclass(frozen=True)
 class _Room:
-    """Where the files of a kind lie, and the class that each of them extends.
+    """Where the files of a kind are, and the class that each of them extends.
 
     Attributes:
         noun: One of them, in an error message.
         folder: The sub-package.
         base: The base class, defined in the sub-package's `base.py`.
-        shared: Whether helper modules lie in the same folder; then only a file with a line
+        shared: Whether helper modules are in the same folder; then only a file with a line
             `class ...(<base>)` counts.
         families: How names are written that a library or a file of the user's defines ("timm:NAME");
             `_<prefix>.py` has a function `find` that returns the class of what follows the colon, or raises a
@@ -75,7 +75,7 @@ def _files(kind: PluginKind) -> tuple[Path, ...]:
 def names(kind: PluginKind) -> list[str]:
     """Returns the names of a kind in alphabetical order, without importing any of our own; no families.
 
-    Those of installed packages and of files that were included stand among them.
+    Those of installed packages and of files that were included are among them.
     """
     own = [path.stem for path in _files(kind)]
     sourced = [name for room, name in _sourced if room == kind]

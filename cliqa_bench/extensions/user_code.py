@@ -1,6 +1,6 @@
 """Strategies, datasets and backbones of a user's own: from files anywhere, and from installed packages.
 
-A file is imported as `cliqa_bench_user.<its name>`; it can import what lies beside it. Once it, or what it
+A file is imported as `cliqa_bench_user.<its name>`; it can import modules beside it. Once it, or what it
 imports from there, has changed, including it again imports the new version.
 Packages offer theirs in the entry-point groups `cliqa_bench.strategies`, `cliqa_bench.datasets` and
 `cliqa_bench.backbones`: the entry's name is the name on the command line, its value `module:Class`.
@@ -146,18 +146,18 @@ def _imported(text: bytes) -> list[str]:
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
-        return []  # importing it will say so, and where
+        return []  # importing it reports that, and where
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.partition(".")[0])
-    return sorted(names - {"cliqa_bench"})  # ours, should the file lie beside a checkout
+    return sorted(names - {"cliqa_bench"})  # ours, if the file is beside a checkout
 
 
 def _beside(file: Path, name: str) -> list[Path]:
-    """Returns the sources of a module or package that lies in a file's folder."""
+    """Returns the sources of a module or package in the folder of a file."""
     module, folder = file.parent / f"{name}.py", file.parent / name
     if module.is_file() and not (folder / "__init__.py").is_file():
         return [module]
@@ -185,7 +185,7 @@ def _import(name: str, file: Path, texts: dict[Path, bytes]) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[full] = module  # dataclasses and pickles look for it there
     try:
-        # not by its loader: what is hashed must be what is run, and bytecode of the last second may be older
+        # not by its loader: what is hashed must be what is run, and cached bytecode may be older
         exec(compile(texts[file], str(file), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[full]
@@ -252,7 +252,7 @@ def load_installed(entry: EntryPoint) -> Any:
 
 
 def entry_origin(entry: EntryPoint) -> dict[str, str]:
-    """Returns what tells one version of an installed package's offer from another."""
+    """Returns what identifies the version of an installed package's offer."""
     origin = {"package": source(entry)}
     spec = importlib.util.find_spec(entry.module)
     if spec is not None and spec.origin and Path(spec.origin).is_file():

@@ -142,7 +142,7 @@ class OfflineWandB(BaseLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        # it would report on itself to its makers, offline or not (wandb 0.31.0)
+        # it would send telemetry to its makers, offline or not (wandb 0.31.0)
         os.environ["WANDB_ERROR_REPORTING"] = "false"
         import wandb
 

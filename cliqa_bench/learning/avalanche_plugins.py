@@ -95,7 +95,7 @@ class AGEMPlugin(plugins.AGEMPlugin):
             self.reference_gradients = _gradient(strategy, self.sample_from_memory())
 
     def after_backward(self, strategy: Learner, **kwargs: Any) -> None:
-        """Projects the gradient; Avalanche's takes its parts to lie in rows, as on a GPU they need not."""
+        """Projects the gradient; Avalanche's assumes that its parts are contiguous, which fails on a GPU."""
         for weight in strategy.model.parameters():
             if weight.grad is not None:
                 weight.grad = weight.grad.contiguous()

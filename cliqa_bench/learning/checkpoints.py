@@ -236,7 +236,7 @@ class Checkpoints(SupervisedPlugin):
             return
         except Exception:
             raise_if_stopped()
-            self.remove()  # a strategy that cannot take it back must not fail for ever
+            self.remove()  # a strategy that cannot load it must not fail for ever
             raise
         self.resumed = Resumed(body["epoch"] - first, body["seconds"])
         n = self.resumed.epochs

@@ -31,7 +31,7 @@ def consolidate(learner: Learner, **kwargs: Any) -> None:
         if hook is None:
             continue
         hook(learner, **kwargs)
-        model.eval()  # one that measures something may leave it training
+        model.eval()  # one that measures something may leave it in training mode
         if moved := _moved(model.state_dict(), kept):
             model.load_state_dict(kept)
             warn(

@@ -114,11 +114,11 @@ class Learner(SupervisedTemplate):
     Attributes:
         task: Index of the head that learns.
         warming_up: Whether only that head learns.
-        skipping: Whether nothing is learned in this experience, for want of opinion scores.
+        skipping: Whether nothing is learned in this experience, as it has no opinion scores.
         epoch: Number of the epoch, counted from the start of the warm-up.
         seen: Dataset name -> source, of all experiences before this one, in their order.
         features: (B, d) features of the mini-batch's crops, with their graph.
-        said: What each head says of the mini-batch's images (or crops), with its graph; a score unless the
+        said: Each head's output for the mini-batch's images (or crops), with its graph; a score unless the
             head says more, see `models.heads.RichHead`.
         images: How many images have passed in the current experience, in training and validation.
         best: The best epoch so far of the current experience: its validation SRCC, and both states.

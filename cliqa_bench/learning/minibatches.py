@@ -25,7 +25,7 @@ class EpochLoader:
     """Gives the mini-batches of the next epoch each time it is iterated, as Avalanche does every epoch.
 
     Args:
-        learner: Whose experience and epoch; is told the keys of each mini-batch's images.
+        learner: Whose experience and epoch; is given the keys of each mini-batch's images.
     """
 
     def __init__(self, learner: Learner) -> None:
@@ -78,7 +78,7 @@ def together(parts: Parts) -> list[Tensor]:
     batches = [batch for _, batch in parts]
     starts = np.cumsum([0, *(len(b.y) for b in batches[:-1])]).tolist()
     shifted = [(b.first + start, b.second + start) for b, start in zip(batches, starts, strict=True)]
-    # images of one may lie on a GPU, those of another not
+    # images of one may be on a GPU, those of another not
     where = next((b.x.device for b in batches if b.x.device.type != "cpu"), batches[0].x.device)
     columns = (
         [b.x.to(where) for b in batches],
@@ -88,7 +88,7 @@ def together(parts: Parts) -> list[Tensor]:
         [b.labels for b in batches],
         [torch.full((len(b.y),), source.task) for source, b in parts],
     )
-    # one alone is not copied: its crops keep their layout in memory
+    # a single one is not copied: its crops keep their memory layout
     return [column[0] if len(column) == 1 else torch.cat(column) for column in columns]
 
 

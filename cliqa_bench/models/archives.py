@@ -104,7 +104,9 @@ def read_archive(path: Path) -> dict[str, Tensor]:
             found = _scripted(archive) if scripted else _state(path)
     except UserError:
         raise
-    except Exception as error:  # zipfile, torch and pickle raise many kinds for what is broken or refused
+    except (
+        Exception
+    ) as error:  # zipfile, torch and pickle raise many kinds of errors for what is broken or refused
         reason = shorten(_reason(error), 200)
         raise UserError(f"{path} does not hold tensors and plain values alone: {reason}") from error
     if not found:
@@ -196,7 +198,7 @@ class _Reader(pickle.Unpickler):
 
     Args:
         archive: The archive.
-        root: The folder in it where all lies.
+        root: The folder in it that holds everything.
     """
 
     def __init__(self, archive: zipfile.ZipFile, root: PurePosixPath) -> None:

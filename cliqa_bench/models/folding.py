@@ -38,7 +38,7 @@ def foldable(net: FeatureNet) -> list[tuple[str, str]]:
     """
     try:
         graph = _Tracer().trace(net, {"fixed": None})
-    except Exception:  # fx raises many kinds for what it cannot follow
+    except Exception:  # fx raises many kinds of errors for what it cannot trace
         raise_if_stopped()
         return []
     modules = dict(net.named_modules())

@@ -23,7 +23,7 @@ class Scored(NamedTuple):
     Attributes:
         scores: (n,) float64, higher is better; in [-1, 1] for our models.
         weights: (n, tasks) float64, of the gate; without a gate, 1 for the newest head.
-        heads: (n, tasks) float32, what each head said; nan where it was left out.
+        heads: (n, tasks) float32, the scores of each head; nan if it was left out.
         aspects: Probabilities of quality (n, 5), scene (n, 9) and distortion (n, 11), (n, 1) of what the
             texts do not name; None where no texts were asked.
         distances: (n, tasks, stages) float64, of each image to the nearest centroid of each task, per stage
@@ -82,7 +82,7 @@ class Gate:
             near = []
             for task, centroids in enumerate(self.centroids):
                 x = (plain * self.scales[task][stage] if self.scales else plain).double()
-                # the quick way of cdist, by a matrix product, loses half of the digits
+                # the quick way of cdist, by a matrix product, loses half the digits
                 far = torch.cdist(x, centroids[stage], compute_mode="donot_use_mm_for_euclid_dist")
                 near.append(far.amin(dim=1))
             per_stage.append(torch.stack(near, dim=1))
@@ -111,7 +111,7 @@ class GatedScorer:
             scores as they are.
 
     Attributes:
-        aspects: What it says of images beside a score, names of `aspects.WORDS`.
+        aspects: What it predicts for images beside a score, names of `aspects.WORDS`.
     """
 
     aspects: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ class GatedScorer:
     ) -> None:
         self.heads, self.gate, self.tolerance = list(heads), gate, tolerance
         self.validation = validation
-        needed_heads(np.ones((1, 1)), tolerance)  # refuses a wrong one now and not with the first image
+        needed_heads(np.ones((1, 1)), tolerance)  # refuses a wrong one now rather than with the first image
 
     @property
     def tasks(self) -> int:

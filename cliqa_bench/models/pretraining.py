@@ -184,7 +184,7 @@ def train(
     Args:
         backbone: What the network is.
         net: The network, on the CPU.
-        weights: What tells its weights from others, so that no checkpoint of another network is gone on from.
+        weights: What identifies its weights, so that no checkpoint of another network is resumed.
         config: How to train it.
         device: Where.
         tick: Called with a number of images that passed, "", and "earlier" where an interrupted training had.

@@ -55,7 +55,7 @@ SHIPPED_PRETRAINING: dict[str, PretrainConfig] = {
 
 DISTORTION_BN: dict[PresetName, PretrainConfig] = {
     "paper": PretrainConfig(size=224, steps=600, batch=32, lr=1e-3, norms_only=True),
-    # crops of the preset's size, and a sixth of the steps' work: minutes of a CPU, not an hour
+    # crops of the preset's size, and a sixth of the work per step: minutes on a CPU, not an hour
     "quick": PretrainConfig(size=96, steps=300, batch=32, lr=1e-3, norms_only=True),
 }
 """Distortion-aware normalisation of the gate's network, by preset."""
@@ -71,7 +71,7 @@ def distortion_bn_file(backbone: str, weights: str, config: PretrainConfig) -> P
 
     Args:
         backbone: Name of the backbone.
-        weights: What tells its weights from others (`Backbone.weights_id`).
+        weights: What identifies its weights (`Backbone.weights_id`).
         config: How it is trained.
     """
     made_by = {"backbone": backbone, "weights": weights, **pretraining(config)}

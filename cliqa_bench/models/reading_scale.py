@@ -50,7 +50,7 @@ class ReadingScale:
     """How scores of a model are read.
 
     Attributes:
-        scores: (n,) float64, ascending: what the model says of the pictures of a population.
+        scores: (n,) float64, ascending: the predictions for the pictures of a population.
         names: What each of these pictures is.
         population: What they are together: "720 generated pictures".
         limits: (tasks, stages) float64, above 0: distances from a task's nearest centroid at which novelty is
@@ -73,7 +73,7 @@ class ReadingScale:
         """Returns how a score is read.
 
         Args:
-            score: What the model says of a picture.
+            score: The model's prediction for a picture.
             distances: As in `novelty`; None without a gate.
         """
         novelty = math.nan if distances is None else self.novelty(distances)
@@ -83,7 +83,7 @@ class ReadingScale:
         """Returns the share of the population that a score is above, in percent; of equal scores, half.
 
         Args:
-            score: What the model says of a picture.
+            score: The model's prediction for a picture.
 
         Returns:
             0 to 100; never lower for a higher score.

@@ -276,7 +276,7 @@ class _Attention(nn.Module):
 class _Remembered:
     """The text features of the weights that a tower has at present.
 
-    All of a process share what they found out: weights are told apart by their content.
+    All of a process share what they found out: weights are identified by their content.
     """
 
     _known: OrderedDict[str, Tensor] = OrderedDict()
@@ -286,7 +286,7 @@ class _Remembered:
         self._found: Tensor | None = None
 
     def __deepcopy__(self, memo: object) -> _Remembered:
-        return _Remembered()  # the copy's weights lie elsewhere
+        return _Remembered()  # the copy's weights are elsewhere
 
     def of(self, tower: TextTower) -> Tensor:
         """Returns a tower's text features, (texts, d) of unit length."""

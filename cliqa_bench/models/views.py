@@ -15,7 +15,7 @@ class TaskView:
     """Gives every task features of its own from one network.
 
     A strategy's `view` returns a new one for each model; a model without one has the same features for all
-    tasks. A view holds nothing itself: whatever it needs lies in the network, as parameters or buffers, and
+    tasks. A view holds nothing itself: whatever it needs is in the network, as parameters or buffers, and
     is stored with the model as far as `owns` says.
 
     Class attributes:

@@ -185,10 +185,10 @@ class Node:
     """A piece of work with a folder of its own, named by the hash of everything it depends on.
 
     Attributes:
-        kind: Which sub-folder it lies in.
+        kind: Which sub-folder it is in.
         spec: Everything the result depends on, as JSON.
         id: `<slug>-<hash>`.
-        folder: Where it lies when finished.
+        folder: Where it is when finished.
     """
 
     def __init__(self, out: Path, kind: NodeKind, slug: str, spec: Mapping[str, Json]) -> None:
@@ -304,7 +304,7 @@ def write_answers(
 ) -> None:
     """Writes `answers.npz`: `keys`, `mos`, and `scores` (n, heads) or `distances` (n, all stages).
 
-    What else a model said goes beside its scores, as `extra.NAME` (n, k). `contents` (n,) has one number for
+    Further answers go beside the scores, as `extra.NAME` (n, k). `contents` (n,) has one number for
     all images of a reference; files of 0.1.0 have none.
     """
     arrays: dict[str, Any] = {"keys": np.asarray(keys, dtype=np.str_), "mos": np.asarray(mos, np.float64)}

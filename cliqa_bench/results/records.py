@@ -178,7 +178,7 @@ class AnswerReader:
     def missing(self, record: RunRecord) -> tuple[int, int]:
         """Returns how many (experience, test set) pairs of a run lack answers, and how many pairs there are.
 
-        Only names are looked at; no file is read.
+        Only names are used; no file is read.
         """
         gated = bool({"gate", "gate-hard"} & record.rows.keys())
         tests = list(dict.fromkeys([*record.sequence, *record.tests]))

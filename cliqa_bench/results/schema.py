@@ -39,7 +39,9 @@ def wrong_answers(arrays: Mapping[str, NDArray[Any]]) -> str:
     if not {"keys", "mos"} <= names or not names <= columns.keys() or not told:
         return "it needs keys, mos, and scores or distances"
     for name, (ndim, dtype) in columns.items():
-        if name in names and not isinstance(arrays[name], np.ndarray):  # numpy gives what is none as bytes
+        if name in names and not isinstance(
+            arrays[name], np.ndarray
+        ):  # numpy returns what is not one as bytes
             return f"{name} is not an array"
         if name in names and (arrays[name].ndim != ndim or arrays[name].dtype.type is not dtype):
             return f"{name} has shape {arrays[name].shape} and type {arrays[name].dtype}"

@@ -1,4 +1,4 @@
-"""The names of a configuration, resolved once: classes, and what tells their versions apart."""
+"""The names of a configuration, resolved once: classes, and what identifies their versions."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def paper_configs(settings: Mapping[str, Any]) -> list[RunConfig]:
     tests = [] if test_on == ["none"] else _test_on(test_on, base.orders)
     tables = _tables_of([*base.orders.values(), tests])
     base = replace(base, seeds=seeds, test_on=tests, tables=tables)
-    # the weights of the package need no stand-in
+    # the package's weights need no substitute
     return [
         replace(config, weights=None) if config.backbone == "scnn" and config.weights == "random" else config
         for config in paper_runs.runs(base, base.strategy, base.orders, backbones)
@@ -276,7 +276,7 @@ def config_dict(config: RunConfig) -> dict[str, Any]:
     if config.splits:  # the whole that this one is of
         body["split"] = config.split_folder or None
     body["out"] = str(config.out)
-    del body["executor"]  # where a run was done is nothing of its results
+    del body["executor"]  # where a run was done is not part of its results
     plain: dict[str, Any] = json.loads(json.dumps(body, allow_nan=False))  # tuples become lists
     return plain
 
@@ -381,7 +381,7 @@ def _split(value: str | int | None) -> str:
 
 def _splits(split: str | int | None, several: str | int | Sequence[Any] | None) -> tuple[str, list[int]]:
     """Returns the first split, and the numbers of all of them if `--splits` asks for several."""
-    if several is None or several in ([], ()):  # as a file says it of a single one
+    if several is None or several in ([], ()):  # as a file states it for a single one
         return _split(split), []
     numbers = page_numbers(several)
     if split is None:

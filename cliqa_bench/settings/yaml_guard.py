@@ -28,7 +28,7 @@ def check_yaml(path: Path) -> None:
         path: The file; a missing one is left to the code that reads it.
 
     Raises:
-        UserError: If it is too large, no YAML, too deep, or holds a tag, an anchor or a key twice; tells of
+        UserError: If it is too large, not YAML, too deep, or holds a tag, an anchor or a key twice; tells of
             all these, by line.
     """
     import yaml
@@ -68,7 +68,7 @@ def _of_events(path: Path, data: bytes) -> list[UserError]:
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if depth > MAX_DEPTH:  # the parser itself would run out of its stack
+        if depth > MAX_DEPTH:  # the parser itself would overflow the stack
             return [
                 UserError(f"{where} is nested more than {MAX_DEPTH} levels deep; a configuration needs three")
             ]

@@ -41,7 +41,7 @@ def resolve_device(name: str, number: int = 0) -> torch.device:
 def limited_threads(config: RunConfig) -> Iterator[None]:
     """Computes with the configured number of threads; sums of another number differ in the last bits.
 
-    On a GPU the threads of the CPU add nothing up, and are left alone unless told.
+    On a GPU the threads of the CPU add nothing up, and are left alone unless set.
     """
     threads = config.threads
     if threads is None and resolve_device(config.device).type != "cpu":

@@ -185,7 +185,7 @@ class _Lease:
         self.beats, self.over, self.since = 0, threading.Event(), _since()
         self.renew()
         self.thread = threading.Thread(target=self._keep, daemon=True)
-        with block_signals():  # a stop amid it would leave the lock of all threads taken
+        with block_signals():  # a stop here would leave the lock of all threads taken
             self.thread.start()
 
     def renew(self) -> None:
@@ -279,7 +279,7 @@ def say_if_leased(folder: Path) -> None:
     """Says once a run that the disk of a folder has no locks, and what is done about it.
 
     Args:
-        folder: Where the locks of the run lie; made if it is missing.
+        folder: Where the locks of the run are; made if it is missing.
 
     Raises:
         UserError: If the folder cannot be made.

@@ -92,7 +92,7 @@ def attend_loader(number: int) -> None:
     hook = sys.excepthook
 
     def quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        # the thread that hands tensors over complains when the parent stops amid one; errors of the data go
+        # the thread that hands tensors over complains when the parent stops during one; errors of the data go
         # another way
         if not issubclass(kind, ConnectionError | EOFError):
             hook(kind, error, trace)
@@ -175,7 +175,7 @@ def _apply(pipe: Connection) -> None:
             told = None, error
         try:
             pipe.send(told)
-        except Exception:  # it cannot be pickled; nothing of it was sent
+        except Exception:  # it cannot be pickled; none of it was sent
             pipe.send((None, RuntimeError(traceback.format_exc())))
 
 

@@ -65,8 +65,8 @@ def stoppable(command: str, last: bool = False) -> Iterator[None]:
     process, nothing is changed either.
 
     Args:
-        command: The command line, for the line that says how to go on.
-        last: Whether the process does nothing more after it: signals are then ignored, since all is said.
+        command: The command line, for the line that says how to resume.
+        last: Whether the process does nothing more after it: signals are then ignored: all is printed.
     """
     owner = os.getpid()
     nested = bool(_underway) and _underway[-1].owner == owner
@@ -100,7 +100,7 @@ class _Handling:
     Attributes:
         by: The exception that it raised; None as long as none came.
         since: When it came, on the monotonic clock.
-        told: Whether the line that says how to go on is printed.
+        told: Whether the line that says how to resume is printed.
     """
 
     def __init__(self, command: str, owner: int) -> None:

@@ -146,7 +146,7 @@ def _ask(device: torch.device, question: Callable[[Any, Any], float]) -> float:
         return math.nan
     try:
         return float(question(*found))
-    except Exception:  # its errors are classes of a package that need not be there
+    except Exception:  # its errors are classes of a package that may be missing
         return math.nan
 
 

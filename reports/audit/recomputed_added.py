@@ -20,7 +20,7 @@ def added(group: RunGroup, row: TidyRow, srcc: Correlate) -> dict[Run, float]:
     Args:
         group: The runs.
         row: Says which number.
-        srcc: Correlates what a run says of a test set with the opinions.
+        srcc: Correlates the predictions of a run for a test set with the opinions.
     """
     finished = [record for record in group.records if group.is_finished(record)]
     streams = [record for record in finished if not is_joint(record)]

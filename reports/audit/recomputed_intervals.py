@@ -40,7 +40,7 @@ class PlainIntervals:
 
     Args:
         group: The runs.
-        predict: Reads what a run says of a test set.
+        predict: Reads the predictions of a run for a test set.
         contents: Reads which images show one content.
         correlate: Returns the SRCC of two vectors.
     """

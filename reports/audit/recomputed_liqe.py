@@ -34,7 +34,7 @@ def liqe_values(
     Args:
         group: The runs.
         row: Says which number.
-        predict: Reads what a run says of a test set.
+        predict: Reads the predictions of a run for a test set.
         files: Reads answers.
         agree: Computes a correlation.
     """

@@ -91,7 +91,9 @@ def _bounds(sets: Sequence[SetFindings]) -> ChartWithLegend:
         for place, one in enumerate(sets)
     ]
     drawing = points_chart(series, "bound, known before the release", "change of the score", diagonal=True)
-    text = "Each point is a test picture; on the dashed line, the change is its bound. None may lie above."
+    text = (
+        "Each point is a test picture; on the dashed line, the change equals its bound. None may be above it."
+    )
     return ChartWithLegend(drawing, [(swatch(one), one.label) for one in series], text)
 
 

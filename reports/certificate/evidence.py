@@ -41,8 +41,8 @@ class SetEvidence(SetPictures):
         added: Whether it is the dataset that was added.
         before: (n,) scores of the old model, from one process.
         after: (n,) scores of the new model, from another process.
-        old_heads: (n, tasks) float32, what the old model's heads said; nan of a head without weight.
-        heads: (n, tasks + 1) float32, what the new model's heads said; nan of a head without weight.
+        old_heads: (n, tasks) float32, the scores of the old model's heads; nan for a head without weight.
+        heads: (n, tasks + 1) float32, the scores of the new model's heads; nan for a head without weight.
         distances: (n, tasks + 1, stages) to the nearest centroid of each task, the new one last.
     """
 

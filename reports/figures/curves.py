@@ -77,7 +77,7 @@ def _panel(
         if own:
             t, values = [float(row.length) for row in own], [row.value for row in own]
             spread = [row.std if math.isfinite(row.std) else 0.0 for row in own]
-            # hollow markers: curves that lie on each other stay visible
+            # hollow markers: overlapping curves stay visible
             bars = spread if any(spread) else None
             panel.errorbar(t, values, yerr=bars, label=plain(label, 40), capsize=2, mfc="white", **style)
     ticks = range(1, len(sequence) + 1)

@@ -126,7 +126,7 @@ def _figure(
     image: AxesImage | None = None
     for i, (method, matrix) in enumerate(matrices.items()):
         panel = panels.flat[i]
-        # sequential, even in gray; white where the range ends is left to what is undefined
+        # sequential, even in gray; white is reserved for undefined values
         image = panel.imshow(matrix.values, cmap="cividis", vmin=min(0.0, math.floor(low * 10) / 10), vmax=1)
         _write(panel, matrix, image)
         if stairs:

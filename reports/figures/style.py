@@ -81,7 +81,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     Raises:
         UserError: If a file cannot be written.
     """
-    # laid out once for all formats: it takes as long as to draw them
+    # laid out once for all formats: that takes as long as drawing them
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     paths = [folder / f"{name}.{kind}" for kind in FORMATS]

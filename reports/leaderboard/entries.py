@@ -75,7 +75,7 @@ class BoardEntry:
         tables: Id -> what the rows with it have in common.
         tests: Test set, with its fingerprint -> digest of the names of its images and their opinion scores.
         proofs: What came out when its nodes were trained again.
-        notes: What else is to be said, one line each.
+        notes: Further notes, one line each.
     """
 
     name: str
@@ -91,7 +91,7 @@ class BoardEntry:
 def read_entry(path: Path) -> BoardEntry:
     """Checks a bundle as `verify` does, and computes its rows from its answers.
 
-    Nothing that the bundle says of its own numbers is shown: its `results.csv` is only compared with them.
+    No number that the bundle claims is shown: its `results.csv` is only compared with them.
     """
     entry = BoardEntry(path.name)
     try:

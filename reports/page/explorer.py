@@ -111,7 +111,7 @@ def explorer(numbers: Tidy) -> dict[str, Any]:
 def _orders(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
     sequences = {
         record.order: [record.titles.get(name, name) for name in record.sequence]
-        for record in sorted(records, key=is_joint, reverse=True)  # where both are, the stream's own stays
+        for record in sorted(records, key=is_joint, reverse=True)  # if both exist, the stream's own is kept
     }
     return [{"name": name, "sequence": sequences[name]} for name in sorted(sequences, key=order_rank)]
 

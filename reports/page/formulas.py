@@ -13,7 +13,7 @@ class Formula(NamedTuple):
     Attributes:
         name: What it is called in the heads of the tables.
         text: The formula, with what its letters mean.
-        also: Further heads under which it stands.
+        also: Further heads over it.
     """
 
     name: str

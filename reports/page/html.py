@@ -203,7 +203,7 @@ def _origins(records: Sequence[RunRecord]) -> list[Origin]:
     for record in records:
         facts = record.facts
         told = {name: str(facts[name]) for name in _TOLD if facts.get(name) is not None}
-        if record.split_number:  # the runs of a command stand together; their split is a column
+        if record.split_number:  # the runs of a command are listed together; their split is a column
             told.pop("split", None)
         versions: dict[str, Any] = facts.get("versions") or {}
         command, config = str(facts.get("command") or ""), facts.get("config")

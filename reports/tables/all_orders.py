@@ -108,7 +108,7 @@ class OrderStudy:
 def is_order_free(record: RunRecord, reader: AnswerReader) -> bool:
     """Tells whether the training on each dataset depended on no other dataset.
 
-    Several heads say so themselves: each lies in a train node of its own, and later experiences leave them
+    Several heads say so themselves: each is in a train node of its own, and later experiences leave them
     there. A single head may be a fresh one or the former one trained on: its train node's `spec.json` names
     the datasets it depends on; where that file is gone, the answer is no.
     """
@@ -146,7 +146,7 @@ def _studied(group: RunGroup) -> dict[int, tuple[str, ...]]:
     orders: dict[frozenset[str], list[tuple[str, ...]]] = {frozenset(main): [main]}
     for _, sequence in runs:
         found = orders.setdefault(frozenset(sequence), [])
-        if sequence not in found[:2]:  # of how many there are, only whether it is one counts
+        if sequence not in found[:2]:  # only whether there is one or several counts
             found.append(sequence)
     sets = [each[0] for each in orders.values() if each[0] == main or len(each) > 1]
     return {i: each for i, each in enumerate(sets) if len(each) <= MOST_TASKS}

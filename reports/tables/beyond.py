@@ -194,10 +194,10 @@ def shape_power(rows: list[TidyRow]) -> Table:
     paired, given = "the same contents, and the same seeds where both have them", "seeds and test images"
     end = (
         " Seeds needed: how many would show the difference that was found, on the same test images; a dash "
-        f"where {MOST_SEEDS} would not, or one seed tells no spread."
+        f"where {MOST_SEEDS} would not, or one seed gives no spread."
     )
     columns = [*heads.values()]
-    if kind == SPLITS:  # seeds do not stand for splits
+    if kind == SPLITS:  # seeds are no substitute for splits
         paired, given, end = "the same splits; a dash where methods have others", SPLITS, _SPLITS_SHARE
         columns.remove(heads["seeds"])
     several = len({row.backbone for row in rows}) > 1

@@ -124,7 +124,7 @@ _MEMORY_COSTS = ("memory_images", "memory_values")
 def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns what each method adds per task: learnable parameters and centroid values, by backbone.
 
-    And in all: images of earlier datasets that must stay at hand, and numbers that are kept with them. None
+    And in all: images of earlier datasets that must stay available, and numbers that are kept with them. None
     for runs that did not record their cost.
     """
     rows: list[TidyRow] = []

@@ -28,7 +28,7 @@ def design_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns mPSI and mSRCC of TSN-IQA by design choice and backbone (Table VII), see `over_runs`.
 
     One backbone bears the design choices: the one with most of them, of several ResNet-18 as in the paper.
-    LwF-KG stands beside them for reference. None unless there are two choices to compare.
+    LwF-KG is listed beside them for reference. None unless there are two choices to compare.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
@@ -49,7 +49,7 @@ def design_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     ]
     rows = []
     for method, all_runs in chosen:
-        # what chance does to one run must not be taken for what a choice is worth
+        # the effect of chance on one run must not be taken for that of a choice
         runs = {run: source for run, source in all_runs.items() if run in shared} or all_runs
         numbers = summaries(reader, runs)
         record = next(iter(runs.values())).record
@@ -136,7 +136,7 @@ def seed_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 
 def shape_seeds(rows: list[TidyRow]) -> Table:
-    """A section per backbone, a column per summary number, and one that tells the number of runs."""
+    """A section per backbone, a column per summary number, and one with the number of runs."""
     there = {row.metric for row in rows}
     columns = [*SUMMARY, *(kind for kind in (SPLITS, SEEDS) if kind in there)]
     sections: list[Section] = []

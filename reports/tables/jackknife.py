@@ -324,7 +324,7 @@ def _means(by_test: Sequence[MeasuredSrcc]) -> list[float]:
 def smallest_difference(parts: Sequence[Part]) -> float:
     """Returns the smallest difference that would have been shown with probability `POWER`.
 
-    Shown is a difference whose interval at `LEVEL` lies without 0.
+    A difference is shown if its interval at `LEVEL` excludes 0.
 
     Args:
         parts: Shares of the difference's variance.

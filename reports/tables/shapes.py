@@ -156,7 +156,7 @@ def _about_splits(group: RunGroup, seeds: Sequence[int], number: str) -> str:
     what = "Mean ± standard deviation (ddof = 1), median in parentheses, over"
     if number in _OF_MEANS:
         what = "Means over"
-    elif number == "order_variance":  # what splits do is one of its shares
+    elif number == "order_variance":  # the effect of splits is one of its shares
         what = "Over"
     return f"{what} n = {len(group.splits)} splits{averaged}{but}."
 
@@ -246,7 +246,7 @@ def build(
     Args:
         label: What the rows have in common.
         rows: The tidy rows, in the order in which their names are to appear.
-        name: Of a tidy row, the name of the table's row in which it stands.
+        name: Of a tidy row, the name of its row in the table.
         column: Of a tidy row, the column.
         columns: All columns.
         spread: Whether the spread over seeds is shown.

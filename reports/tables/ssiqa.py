@@ -259,7 +259,7 @@ def exemplar_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 def phase_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     """Returns PLCC and SRCC on D^A, on D^B and of the pseudo-labels after each experience.
 
-    The metric tells the experience: "SRCC: 0" is after D^A, "SRCC: 1" after the first block.
+    The metric names the experience: "SRCC: 0" is after D^A, "SRCC: 1" after the first block.
     """
     rows = []
     for transfer, method, runs in _transfers(group):

@@ -164,7 +164,7 @@ def _train(setting: Conditions, found: DecodedDataset, name: Pairs, seed: int) -
             if text:  # a piece has been validated
                 passes.append(passes[-1])
                 shown.note(text)
-            elif part != "validation":  # validation's images are not passes of the training
+            elif part != "validation":  # images of the validation are not passes of the training
                 passes[-1] += done
                 shown.update(done)
 

@@ -2,7 +2,7 @@
 
 Ours is what `run` does: pixels from the decoded cache, batches by shape, then `score_images`, once
 for the gate's features and once for all heads. The limit is a bare loop of the same seven passes over tensors
-that lie ready on the device in the precision of the computation, channels last, with normalisation folded,
+that are ready on the device in the precision of the computation, channels last, with normalisation folded,
 in batches of the better of two sizes.
 """
 

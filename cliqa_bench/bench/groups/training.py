@@ -2,7 +2,7 @@
 
 Ours is an epoch of the `Learner`, from its first mini-batch to its last: reading the decoded cache, cutting,
 mirroring, Avalanche's loop, the strategy; validation is left out. The bare loop takes the same mini-batches
-as tensors that lie ready on the device and does only what cannot be left out: forward, backward, a fused Adam
+as tensors that are ready on the device and does only what cannot be left out: forward, backward, a fused Adam
 step; for LwF the old model's forward pass (with normalisation folded), for SI its element-wise updates. LwF
 and SI are measured on their second experience, where they have both.
 """

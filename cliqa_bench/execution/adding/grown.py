@@ -44,7 +44,7 @@ class GrownModel(RemadeModel):
     Args:
         old: The model before, see `addable.check_addable`.
         part: The new task.
-        answers: Test set -> what all heads said; None for what the old ones said.
+        answers: Test set -> the scores of all heads; None for those of the old ones.
     """
 
     def __init__(

@@ -23,14 +23,14 @@ class RemadeModel(Learned):
         old: The file.
         name: What it is called in messages.
         facts: What is known of it.
-        answers: Test set -> what its heads said.
+        answers: Test set -> the scores of its heads.
     """
 
     def __init__(
         self, old: LearnedFile, name: str, facts: ModelFacts, answers: Mapping[str, Answers]
     ) -> None:
         self.old, self.name, self.parts, self.networks = old, name, old.parts, old.networks
-        # the file's scale is about its own answers
+        # the file's scale belongs to its own answers
         self.facts, self._answers = replace(facts, reading={}), dict(answers)
 
     def state(self, node: str) -> dict[str, Tensor]:

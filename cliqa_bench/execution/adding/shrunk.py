@@ -37,7 +37,7 @@ class Ancestor(NamedTuple):
 
     Attributes:
         header: What its header says, but the hash of all else.
-        file: Hash of the file; "" of the model at hand.
+        file: Hash of the file; "" for the current model.
     """
 
     header: dict[str, Json]
