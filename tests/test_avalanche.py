@@ -714,7 +714,7 @@ def test_agem_needs_a_pair_of_each_dataset(sources):
     first, second, _ = experiences(sources)
     learner.train(first, eval_streams=[])
     with pytest.raises(
-        UserError, match="sample_size of 3 has no pair of each of 2 datasets; give it at least 4"
+        UserError, match="sample_size of 3 has no pair of each of 2 datasets; set it to at least 4"
     ):
         learner.train(second, eval_streams=[])
 

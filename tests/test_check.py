@@ -359,5 +359,5 @@ def test_what_should_be_known_of_a_picture_is_a_note(data: Path) -> None:
     assert path.suffix == ".png"
     dark.save(path)
     _, row = one(data, "csiq")
-    said = f"{dataset.ratings()[0].key} has 16 bits and uses the lowest 12 alone: it was read as nearly black"
+    said = f"{dataset.ratings()[0].key} has 16 bits but uses only the lowest 12: it was read as nearly black"
     assert said in row.notes

@@ -232,7 +232,7 @@ def test_twelve_bits_in_sixteen_are_told(tmp_path: Path, kind: int, top: int, to
     rows = values if kind == 0 else np.stack([values] * 3, axis=2)
     said: list[str] = []
     decode(png(tmp_path / "g.png", kind, rows), noted=said.append)
-    assert said == (["has 16 bits and uses the lowest 12 alone: it was read as nearly black"] if told else [])
+    assert said == (["has 16 bits but uses only the lowest 12: it was read as nearly black"] if told else [])
 
 
 def test_a_black_picture_is_no_news(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_a_profile_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     said: list[str] = []
     Image.fromarray(COLOUR).save(tmp_path / "b.png", icc_profile=b"no profile" * 20)
     np.testing.assert_array_equal(decode(tmp_path / "b.png", reading=OWN, noted=said.append), COLOUR)
-    assert said == ["has a colour profile that cannot be read; it was taken for sRGB"]
+    assert said == ["has a colour profile that cannot be read; it was treated as sRGB"]
 
 
 def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def _pixels(
     # read after loading: Pillow rotates TIFF files itself and then removes the tag
     pixels = _to_rgb(image, reading, noted, negative)
     if (gray or colour) and nearly_black(pixels, rounded=gray):
-        noted("has 16 bits and uses the lowest 12 alone: it was read as nearly black")
+        noted("has 16 bits but uses only the lowest 12: it was read as nearly black")
     return pixels
 
 

@@ -57,7 +57,7 @@ def to_srgb(image: Image.Image, noted: Callable[[str], object]) -> Image.Image:
         source, name = found
         converted = _converted(image, source)
     except (ImageCms.PyCMSError, OSError, ValueError):
-        noted("has a colour profile that cannot be read; it was taken for sRGB")
+        noted("has a colour profile that cannot be read; it was treated as sRGB")
         return image
     noted(f"has the colour profile {name or 'without a name'}; it was converted to sRGB")
     return converted

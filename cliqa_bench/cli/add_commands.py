@@ -21,19 +21,21 @@ _TABLES = "tables of your own that the model learned before, csv:FILE, to test o
 
 def add_arguments(add: Add) -> None:
     """Adds the flags of `add`."""
-    add("dataset", type=str, metavar="DATASET", help="what to learn: csv:FILE, or a name of 'list'")
+    add("dataset", type=str, metavar="DATASET", help="what to learn: csv:FILE, or a name from 'list'")
     add("--to", type=str, metavar="MODEL", help=f"{_MODEL} (default: runs)")
     add("--run", type=str, metavar="ID", help=WHICH_RUN)
     add("--out", type=str, metavar="FILE", help="the new model file, .safetensors")
     add("--report", type=str, metavar="DIR", help="folder of the release report (default: beside --out)")
     add("--max-drop", type=float, metavar="D", help="fail if the SRCC on an old test set falls by more")
     add("--min-srcc", type=float, metavar="S", help="fail if the SRCC on the new test set is lower")
-    add("--max-change", type=float, metavar="C", help="fail if a score of an old test picture moves farther")
+    add(
+        "--max-change", type=float, metavar="C", help="fail if a score of an old test picture changes by more"
+    )
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--tables", type=str | tuple[str, ...], metavar="TABLES", help=_TABLES)
     add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    add("--threads", type=int, metavar="N", help="threads of the training; changes last bits")
+    add("--threads", type=int, metavar="N", help="training threads; changes the last bits")
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 

@@ -406,7 +406,7 @@ def _cite(args: Namespace, command: str) -> int:
 
 
 def _test_arguments(add: Add) -> None:
-    add("strategy", type=str, metavar="STRATEGY", help="a name of 'list', or a Python file of your own")
+    add("strategy", type=str, metavar="STRATEGY", help="a name from 'list', or a Python file of your own")
     add(
         "--set",
         action="append",
@@ -466,7 +466,11 @@ def _bench(args: Namespace, command: str) -> int:
 
 def _pretrain_arguments(add: Add) -> None:
     add("--backbone", type=str, default="scnn", metavar="NAME", help="scnn or vit_mini (default: scnn)")
-    add("--box", action="store_true", help="train the model that ships, for 'score' without runs, instead")
+    add(
+        "--box",
+        action="store_true",
+        help="instead, train the model in the box, which 'score' uses without runs",
+    )
     add("--to", type=str, metavar="FILE", help="weights (default: the backbone's name, .safetensors)")
     add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
@@ -512,17 +516,17 @@ COMMANDS: dict[str, Command] = {
         leaderboard_commands.bundle,
     ),
     "prove": Command(
-        "train nodes of a bundle again, drawn by lot, and compare",
+        "train randomly drawn nodes of a bundle again, and compare",
         leaderboard_commands.prove_arguments,
         leaderboard_commands.prove,
     ),
     "leaderboard build": Command(
-        "build a page from bundles, every number computed again",
+        "build a page from bundles, computing every number again",
         leaderboard_commands.build_arguments,
         leaderboard_commands.build,
     ),
     "clean": Command(
-        "list what nothing uses any more in a folder of results, or remove it", _clean_arguments, _clean
+        "list, or remove, what is no longer used in a folder of results", _clean_arguments, _clean
     ),
     "score": Command(
         "score images of your own, with a finished run or the model in the box", _score_arguments, _score

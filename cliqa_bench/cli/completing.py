@@ -14,7 +14,7 @@ from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.extensions import registry
 
 SHELLS = ("bash", "zsh", "tcsh")
-SUMMARY = "write what makes a shell complete commands, flags and names"
+SUMMARY = "write the script by which a shell completes commands, flags and names"
 
 NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "strategy": lambda: registry.names("strategies"),

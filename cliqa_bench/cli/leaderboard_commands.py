@@ -57,7 +57,7 @@ def prove_arguments(add: Add) -> None:
     add("--who", type=str, default="unnamed", metavar="NAME", help="your name, for the proof")
     add(
         "--tolerance", type=float, metavar="T",
-        help="how far a head's score may be off; like hardware gives the same bits (default: 1e-3)",
+        help="how far a head's score may be off; on similar hardware the bits are the same (default: 1e-3)",
     )  # fmt: skip
     add(
         "--gate-tolerance", type=float, metavar="T",
@@ -69,7 +69,7 @@ def prove_arguments(add: Add) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="threads of each; changes last bits (default: those of the run)",
+        help="threads of each; changes the last bits (default: those of the run)",
     )
     add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
@@ -98,7 +98,7 @@ def prove(args: Namespace, command: str) -> int:
 def build_arguments(add: Add) -> None:
     """Adds the flags of `leaderboard build`."""
     add("folder", type=str, metavar="FOLDER", help="holds the bundles (*.zip), and their proofs beside them")
-    add("--to", type=str, default="site", metavar="DIR", help="where the page goes (default: site)")
+    add("--to", type=str, default="site", metavar="DIR", help="folder of the page (default: site)")
     add("--jobs", type=int, metavar="N", help="processes that check bundles (default: as many as cores)")
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 

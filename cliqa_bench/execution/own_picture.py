@@ -99,7 +99,7 @@ def _shrunk(pixels: NDArray[np.uint8], path: Path, resize: int, notes: list[str]
     if size == (width, height):
         return pixels
     if min(size) < MIN_SIDE:
-        raise UserError(f"image {path} has {width} x {height} pixels, too narrow to be shrunk; cut it")
+        raise UserError(f"image {path} has {width} x {height} pixels, too narrow to be shrunk; crop it")
     if size != adaptive_size(width, height, resize):
         notes.append(f"is narrow, and was shrunk to {most_pixels(resize) / 1e6:.1f} megapixels")
     return np.ascontiguousarray(resized(pixels, size))

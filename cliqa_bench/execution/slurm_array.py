@@ -93,7 +93,7 @@ class SlurmArray:
         print(f"job {job}: {options.array} tasks; logs in {out / LOGS}, progress: cliqa-bench status {out}")
         if not wait:
             return 0
-        say(f"waiting for job {job}; it stays if you stop this command (scancel {job} ends it)")
+        say(f"waiting for job {job}; it keeps running if you stop this command (scancel {job} ends it)")
         _await(job)
         return self._result()
 

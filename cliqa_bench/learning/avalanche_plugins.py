@@ -110,7 +110,7 @@ class AGEMPlugin(plugins.AGEMPlugin):
         if self.sample_size < 2 * (n := len(self.buffers) + 1):
             raise UserError(
                 f"AGEMPlugin: a sample_size of {self.sample_size} has no pair of each of {n} datasets; "
-                f"give it at least {2 * n}"
+                f"set it to at least {2 * n}"
             )
         super().update_memory(dataset, num_workers, **kwargs)
 

@@ -33,7 +33,7 @@ class BoxConfig:
         own_steps: Mini-batches of the second phase, for each kind.
         lr: Peak rate of Adam in the first phase; warmed up and annealed to zero along a cosine.
         own_lr: The same in the second phase.
-        softness: Difference of quality, in 0..1, at which a pair is ranked right with a probability of Phi(1).
+        softness: Difference of quality, in 0..1, that is noticed with a probability of Phi(1).
         seed: Seed of pictures, crops and head.
     """
 

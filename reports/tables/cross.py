@@ -90,7 +90,7 @@ def shape_weights(rows: list[TidyRow]) -> Table:
     ]
     caption = (
         "Mean weight that the gate gives to the head of each dataset learned, and SRCC, on test sets that "
-        "are not task of the sequence, after the last experience."
+        "are not part of the sequence, after the last experience."
     )
     return Table(
         "X", caption, ("Method", "Test set"), columns, sections, [("Mean weight", len(heads)), ("", 1)]
