@@ -1,6 +1,6 @@
 """Kernel ridge regression as SS-IQA uses it, around scikit-learn's `KernelRidge`.
 
-What scikit-learn lacks: a width of the kernel that follows from the data, what is said of an image that
+What scikit-learn lacks: a width of the kernel that follows from the data, the label of an image that
 resembles none, an upper bound of the images it is fitted to, and tensors to store it in.
 """
 

@@ -3,7 +3,7 @@
 `PYTHONPATH=. python tests/chaos.py --kills 200` in the checkout's root: some twenty minutes. Every
 campaign starts a command and kills it (SIGKILL; SIGTERM and Ctrl-C, to the process or its whole group, also
 doubled; one of its processes, or two that try the same job), some times, then lets it finish, and compares
-all results byte for byte with those of a run that nobody disturbed. Some campaigns are two runs on one
+all results byte for byte with those of an undisturbed run. Some campaigns are two runs on one
 folder, others start on a disk that is too small (root only: a small tmpfs).
 It prints what was hit how often, and every deviation; the exit code is 1 if there is one.
 """
@@ -137,7 +137,7 @@ class Chaos:
         self.finish(task, last, out, cache)
 
     def finish(self, task: Task, last: list[lab.Run], out: Path, cache: Path) -> None:
-        """Waits for runs that nobody disturbs, and compares what they leave with what is expected."""
+        """Waits for undisturbed runs, and compares what they leave with what is expected."""
         for run in last:
             if (code := run.wait()) != 0:
                 self.report(f"{task.name} ended with code {code}, undisturbed", run)

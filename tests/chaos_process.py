@@ -93,7 +93,7 @@ class Run:
         """Waits for its end; returns the exit code, None if it hangs, and is then killed."""
         waited, last = 0.0, time.monotonic()
         while not self.ended():
-            # a pause of all processes, by somebody who wants to measure something, is not a hang
+            # a pause of all processes, for a measurement, is not a hang
             waited, last = waited + min(time.monotonic() - last, 0.1), time.monotonic()
             if waited > seconds:
                 os.killpg(self.pid, signal.SIGKILL)
@@ -160,7 +160,7 @@ def start(words: Sequence[str], cache: Path, log: Path, cold: bool, hook: Callab
     pid = os.fork()
     if pid == 0:
         _become(words, cache, log, hook)
-    with contextlib.suppress(OSError):  # whoever of the two comes first
+    with contextlib.suppress(OSError):  # whichever of the two comes first
         os.setpgid(pid, pid)
     return Run(pid, log, False)
 

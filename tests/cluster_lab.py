@@ -90,7 +90,7 @@ class Lab:
             out: What a cluster made.
             expected: What it should be.
             logs: What the runs printed: each training says so once.
-            unheard: How many trainings may have ended when nobody listened.
+            unheard: how many trainings may have ended unheard.
         """
         found = {name: h for name, h in chaos_process.results(out).items() if not name.startswith("slurm/")}
         wrong = chaos_process.differences(found, expected) + chaos_process.torn(out)

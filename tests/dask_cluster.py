@@ -130,7 +130,7 @@ def disturbed(lab: Lab, out: Path, expected: dict[str, str], clusters: list[Clus
 
 
 def refused(lab: Lab, root: Path, clusters: list[Cluster]) -> list[str]:
-    """Asks for a scheduler that is not there; returns what is not told in one line with exit code 2."""
+    """Asks for a scheduler that is not there; returns what does not end in one line with exit code 2."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"

@@ -7,7 +7,7 @@ folder, once without faults and once with every hundredth broken, each in one of
 - both folders are scored in turn, several times: throughput of the faulty folder over that of the clean one,
   by wall clock and by CPU time, each picture counted in both;
 - the faulty folder is scored by a command that is killed with -9 in the middle and given again: its table is
-  compared, byte for byte, with that of a command that nobody disturbed;
+  compared, byte for byte, with that of an undisturbed command;
 - the peak memory of a command over 10,000 pictures stands beside that over 1,000.
 
 The exit code is 1 if a table differs, or a picture or an error is missing. It is not part of the test suite.

@@ -170,7 +170,7 @@ def disturbed(lab: Lab, out: Path, expected: dict[str, str]) -> list[str]:
 
 
 def refused(lab: Lab, root: Path) -> list[str]:
-    """Gives Slurm what it refuses; returns what is not told in one line with exit code 2."""
+    """Gives Slurm what it refuses; returns what does not end in one line with exit code 2."""
     wrong = []
     for options in ("partition=no-such-queue,time=10", "partition=main,time=10,colour=red"):
         log, out = root / "refused.log", root / "refused"

@@ -62,7 +62,7 @@ def avalanche(name):
 
 
 def experiences(sources, training=TRAINING, first=0):
-    """Returns one experience per source, labelled as they stand in an order."""
+    """Returns one experience per source, labelled by their places in an order."""
     return list(quality_benchmark(sources, training, first_task=first).train_stream)
 
 

@@ -154,7 +154,7 @@ def test_torchvision_names_its_weights_as_we_do(name):
 
 
 def test_vgg_is_torchvision_s_in_four_stages(tmp_path):
-    with torch.device("meta"):  # 138 million parameters that nobody draws
+    with torch.device("meta"):  # 138 million parameters that are never drawn
         whole = models.vgg16_bn(weights=None)
     features = whole.features.to_empty(device="cpu").eval()
     for module in features.modules():

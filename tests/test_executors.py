@@ -115,7 +115,7 @@ def test_a_job_that_died_is_given_out_again_and_a_failed_one_takes_all_behind_it
     assert queue.next() is jobs[2]
     queue.take(jobs[2], DONE)
     assert not queue.left
-    # whoever does it later takes the note away
+    # the run that does it later removes the note
     JobQueue(tmp_path, [a], Outcome(), lambda: None).take(a, DONE)
     assert list(tmp_path.iterdir()) == []
 

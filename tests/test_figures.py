@@ -72,7 +72,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six datasets, three backbones, a dozen methods, and names nobody would choose."""
+    """Six datasets, three backbones, a dozen methods, and unlikely names."""
     out = tmp_path_factory.mktemp("crowded")
     names = ["live", "csiq", "bid", "clive", "koniq10k", "kadid10k"]
     titles = ["LIVE", "CSIQ", "BID", "CLIVE", "KonIQ-10K", HOSTILE]

@@ -148,7 +148,7 @@ def test_another_order_of_the_same_datasets_and_one_more_is_compared_run_by_run(
         before, after = srcc(tmp_path, less, "sl-bid-0", test), srcc(tmp_path, more, "sl-live-0", test)
         row = found[recorded.TITLES[test], "difference"]
         assert row.value == pytest.approx(after - before, abs=1e-12) and math.isnan(row.std)
-    assert math.isnan(found["CLIVE", "before"].value)  # nobody asked the shorter order
+    assert math.isnan(found["CLIVE", "before"].value)  # it was never asked of the shorter order
     assert math.isfinite(found["CLIVE", "after"].value)
     of_joint = added(numbers, "JL")["BID", "difference"].value
     before, after = (srcc(tmp_path, r, f"jl-all-{'-'.join(r.sequence)}-0", "bid") for r in joint)

@@ -337,7 +337,7 @@ def test_tables_are_copied_and_downloaded(chromium: Any, many: Path) -> None:
     assert spanned[-1] == "KADID-10k High"
     about, _, *body = copied("Copy Table V as Markdown").splitlines()
     assert "not comparable with published numbers" in about
-    # a section's name stands in every line: what is copied may be sorted
+    # a section's name is in every line: what is copied may be sorted
     label, whole = "", []
     for line in table[2:]:
         label = line.split("|")[1].strip() or label

@@ -242,7 +242,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_run(file: Path, tmp_path: 
 
 
 def test_tensors_of_another_network_are_one_line(file: Path, tmp_path: Path) -> None:
-    """With the right hash: somebody made it so."""
+    """With the right hash: it was made like this on purpose."""
     tensors, header = load(file.read_bytes()), header_of(file.read_bytes())
     for name, message in (
         ("train.0.heads.0.weight", "are of another network"),

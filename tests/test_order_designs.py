@@ -60,7 +60,7 @@ def test_a_larger_sample_goes_on_where_a_smaller_one_ends() -> None:
     assert sample_orders(SIX[::-1], 24) == small, "their order does not count"
     assert sample_orders(SIX, 24, draw=2) != small
     assert design_orders("sample:24#2", SIX) == sample_orders(SIX, 24, draw=2)
-    # so that nobody's sample changes with a release
+    # so that no sample changes with a release
     assert [",".join(order) for order in sample_orders(FOUR, 3)] == PINNED
 
 

@@ -60,7 +60,7 @@ def table(folder: Path, text: str, name: str = "my.csv") -> str:
 
 
 def numbered(folder: Path, header: str, rows: Sequence[str]) -> str:
-    """Writes a table of pictures 00.png, 01.png, ...; what stands in a row besides is given."""
+    """Writes a table of pictures 00.png, 01.png, ...; what else a row has is given."""
     draw(folder, [f"{n:02}.png" for n in range(len(rows))])
     lines = [f"{n:02}.png,{row}" for n, row in enumerate(rows)]
     return table(folder, "\n".join([f"image,{header}", *lines]) + "\n")

@@ -645,7 +645,7 @@ def test_on_miniatures_rr_with_the_oracle_forgets_nothing(miniatures: Path, tmp_
     assert rows.value.tolist() == [1.0]
     agnostic = {"R&R-Net-KG", "R&R-Net", "SILF-KG", "SILF"}
     assert set(table[table.table == "III"].method) == {*agnostic, "R&R-Net-O", "SILF-O"}
-    for number in ("IV", "V", "VI"):  # as of TSN-IQA: what is told the task stands in Table III alone
+    for number in ("IV", "V", "VI"):  # as of TSN-IQA: rows with the oracle are in Table III only
         assert set(table[table.table == number].method) == agnostic, number
     assert parser.main(["verify", str(tmp_path)]) == 0
 

@@ -1,4 +1,4 @@
-"""Pre-training: it learns, goes on where it was killed, and changes only what it should."""
+"""Pre-training: it learns, resumes where it was killed, and changes only what it should."""
 
 from dataclasses import fields, replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""The main job on small miniatures: what a run leaves, that it goes on where it stopped, what `plan` says."""
+"""The main job on small miniatures: what a run leaves, that it resumes where it stopped, what `plan` says."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def arguments(data, out, *more):
 def content(out: Path) -> dict[str, str]:
     """Returns a hash of every file that results are made of.
 
-    Times are not results: they stand in done.json, the table of times and the HTML page. The run records and
+    Times are not results: they are in done.json, the table of times and the HTML page. The run records and
     the report's README name folders.
     """
     apart = re.compile(r"runs/.*|.*/done\.json|report/(table_time\..*|report\.html|README\.md)")

@@ -117,7 +117,7 @@ def test_intervals_against_loops(tmp_path: Path) -> None:
     low_high = [find(rows, f"mSRCC less the best: {w}", best.method).value for w in ("low", "high")]
     assert low_high == pytest.approx(list(ends), abs=1e-12)
     alone = [row for row in rows if row.method == "TSN-IQA-O" and "best" in row.metric]
-    assert not alone, "nothing else stands in its setting"
+    assert not alone, "nothing else is in its setting"
     assert all("jackknife over contents and n=3 seeds" in row.note for row in rows)
 
 

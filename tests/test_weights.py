@@ -1,4 +1,4 @@
-"""Files of weights: what is not a safetensors file is told in one line, and a pickle is never run."""
+"""Files of weights: what is not a safetensors file is refused in one line, and a pickle is never run."""
 
 from __future__ import annotations
 

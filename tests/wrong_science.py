@@ -94,7 +94,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the tests said of a change.
+    """What the tests said about a change.
 
     Attributes:
         change: The change.

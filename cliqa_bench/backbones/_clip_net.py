@@ -27,7 +27,7 @@ VISUAL = "visual."
 class ClipNet(FeatureNet):
     """The image tower; its stages end at 1/4, 2/4, 3/4 and 4/4 of its depth, averaged over the patches.
 
-    Images whose sides are no multiple of a patch are continued with the mean colour, on the right and below.
+    Images whose sides are not multiples of a patch are padded with the mean colour, on the right and below.
     Where there are more patches, or fewer, than CLIP was trained with, positions are interpolated.
 
     Args:

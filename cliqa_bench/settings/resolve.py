@@ -399,7 +399,7 @@ def page_numbers(value: str | int | Sequence[Any]) -> list[int]:
     """Returns the numbers that `1,3,5-7` names, as pages of a printer, each once.
 
     Raises:
-        UserError: If it is no such list, a range runs backwards, or there are more than `MOST_SPLITS`.
+        UserError: If it is not such a list, a range runs backwards, or there are more than `MOST_SPLITS`.
     """
     text = ",".join(words(str(value) if isinstance(value, int) else value))
     found: dict[int, None] = {}
