@@ -15,6 +15,17 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "es" if noun.endswith("ch") else "s")
 
 
+def noted(first: str, note: str, n: int) -> str:
+    """Returns the line on a note that is true of several files.
+
+    Args:
+        first: Name of the first.
+        note: What is true of it, a predicate: "is narrow".
+        n: How many files it is true of.
+    """
+    return f"{first} {note}" + (f"; the same holds for {n - 1:,} more" if n > 1 else "")
+
+
 def text_table(
     rows: Sequence[Sequence[str]],
     heads: Sequence[str] = (),

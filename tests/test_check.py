@@ -102,7 +102,7 @@ def test_range_and_mean_of_scores_are_held_against_the_release(
         report, row = one(data, "bid")
         assert not report.ok and len(row.problems) == 1
         assert f"scores range from {low:.5g} to {high:.5g}, mean {mean:.5g}; those of the" in row.problems[0]
-        assert cls.homepage in row.problems[0] and "upside down" not in row.problems[0]
+        assert cls.homepage in row.problems[0] and "run the wrong way" not in row.problems[0]
     monkeypatch.setattr(cls, "score_facts", None)
     assert one(data, "bid")[0].ok
 
@@ -134,7 +134,7 @@ def test_real_labels_have_the_stated_scores(shared: Path, name: str) -> None:
     turned = [rating._replace(score=1.7 - rating.score) for rating in ratings]
     (told,) = dataset.score_faults(turned)
     # KADID-10k's mean is .019 of its range from the middle, the tolerance is .002
-    assert "upside down" in told
+    assert "run the wrong way" in told
 
 
 def test_a_missing_dataset_is_a_problem_unless_it_is_not_asked_for(data: Path) -> None:

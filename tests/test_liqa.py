@@ -452,7 +452,7 @@ def test_nonsense_is_refused(params: dict[str, Any], message: str) -> None:
 def test_a_backbone_with_too_many_features_is_refused() -> None:
     with pytest.raises(UserError, match="liqa: the backbone has 65536 features, too many"):
         LIQA(generator="network").new_head(65536)
-    with pytest.raises(UserError, match="take another backbone"):
+    with pytest.raises(UserError, match="use another backbone"):
         LIQA(objective="fidelity").new_head(65536)
     assert LIQA(generator="network", objective="fidelity").new_head(65536) is None
 

@@ -24,6 +24,7 @@ from cliqa_bench.execution.score_files import choose_run
 from cliqa_bench.execution.score_table import Lines
 from cliqa_bench.models.reading_scale import ACR_WORDS, UNLIKE, ReadingScale, novelty_limits, scale_of
 from cliqa_bench.results.records import AnswerReader
+from cliqa_bench.terminal import noted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RUNS = Path(__file__).parent / "run_0_1_0" / "runs"
@@ -181,7 +182,7 @@ def test_what_is_unlike_anything_is_counted(
     rows = list(csv.DictReader((tmp_path / "x.csv").open(newline="", encoding="utf-8")))
     unlike = [row for row in rows if row["novelty"] and float(row["novelty"]) > 1]
     said = capsys.readouterr().err
-    assert unlike and f"{len(unlike)} pictures: {UNLIKE} (first: {unlike[0]['image']})" in said
+    assert unlike and noted(unlike[0]["image"], UNLIKE, len(unlike)) in said
 
 
 def test_explanations_say_what_the_row_says(

@@ -42,6 +42,7 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.progress import bar, say
 from cliqa_bench.results.nodes import atomic_path, digest
 from cliqa_bench.system.locks import locked, sweep_lock
+from cliqa_bench.terminal import noted
 
 if TYPE_CHECKING:
     import torch
@@ -288,7 +289,7 @@ class _Build:
         old = {} if pixels is None else self._fresh(index)
         missing = [key for key in self.keys if key not in old]
         self._check_space()
-        noted: list[tuple[Path, str]] = []
+        notes: list[tuple[Path, str]] = []
         offset, images = 0, []
         with (
             atomic_path(self.path) as temporary,
@@ -300,7 +301,7 @@ class _Build:
                     self.resize,
                     self.max_megapixels,
                     self.dataset.reading,
-                    noted,
+                    notes,
                 )
             ) as new,
         ):
@@ -319,7 +320,7 @@ class _Build:
             body = json.dumps({"made_by": self.made_by, "images": images}).encode()
             file.write(body + _TAIL.pack(len(body), _MARK))
         if self.reading:  # `data check` reports them for the published sets
-            _say_noted(self.dataset.title, noted)
+            _say_noted(self.dataset.title, notes)
         remember(self.dataset.root, {self.files[i.key]: (i.bytes, i.mtime_ns, i.hash) for i in images})
         cache = self.current()
         if cache is None:
@@ -359,12 +360,12 @@ class _Build:
             )
 
 
-def _say_noted(title: str, noted: Sequence[tuple[Path, str]]) -> None:
+def _say_noted(title: str, notes: Sequence[tuple[Path, str]]) -> None:
     """Prints the notes on pictures: a line for each kind, with the first picture."""
-    counts = Counter(text for _, text in noted)
+    counts = Counter(text for _, text in notes)
     for text, n in counts.items():
-        first = min(path.name for path, other in noted if other == text)
-        say(f"{title}: {first} {text}" + (f"; the same holds for {n - 1} more" if n > 1 else ""))
+        first = min(path.name for path, other in notes if other == text)
+        say(f"{title}: {noted(first, text, n)}")
 
 
 def _made_by(resize: Any, reading: Any) -> dict[str, Any]:
@@ -387,18 +388,18 @@ def outdated(path: Path) -> str:
 
 
 def _decoded(
-    paths: list[Path], resize: int, max_megapixels: float, reading: Reading, noted: list[tuple[Path, str]]
+    paths: list[Path], resize: int, max_megapixels: float, reading: Reading, notes: list[tuple[Path, str]]
 ) -> Generator[tuple[NDArray[np.uint8], tuple[int, int, str]], None, None]:
     """Decodes images in parallel and gives them in order, with few of them in memory at a time.
 
-    Threads do: Pillow's decoders let go of the interpreter lock. Notes on files are added to `noted`.
+    Threads do: Pillow's decoders let go of the interpreter lock. Notes on files are added to `notes`.
     """
 
     def decode_one(path: Path) -> tuple[NDArray[np.uint8], tuple[int, int, str]]:
         size, mtime = _file_facts(path)
         data = read_bytes(path)
         hashed = hashlib.blake2b(data, digest_size=16).hexdigest()
-        decoded = decode_bytes(data, path, max_megapixels, reading, lambda text: noted.append((path, text)))
+        decoded = decode_bytes(data, path, max_megapixels, reading, lambda text: notes.append((path, text)))
         pixels = adaptive_resize(decoded, resize)
         return np.ascontiguousarray(pixels), (size, mtime, hashed)
 

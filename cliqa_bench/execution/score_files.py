@@ -29,7 +29,7 @@ from cliqa_bench.reports.rows import order_rank
 from cliqa_bench.results.records import RunRecord, read_records
 from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.memory import tune_malloc
-from cliqa_bench.terminal import plural
+from cliqa_bench.terminal import noted
 
 WINDOW = 64
 """Images that are decoded before they are put into batches of one shape: what bounds the memory."""
@@ -119,10 +119,7 @@ class Tally:
 
     def told(self) -> list[str]:
         """Returns a line for each kind of note."""
-        return [
-            f"{plural(len(names), 'picture')}: {note} (first: {names[0]})"
-            for note, names in self._notes.items()
-        ]
+        return [noted(names[0], note, len(names)) for note, names in self._notes.items()]
 
     def summary(self) -> str:
         """Returns the line on what could not be scored; "" if everything could."""

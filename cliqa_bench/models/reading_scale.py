@@ -23,7 +23,7 @@ ACR_WORDS = ("bad", "poor", "fair", "good", "excellent")
 FLAGGED_SHARE = 0.01
 """Share of pictures like those it is calibrated on that `ReadingScale.novelty` puts above 1."""
 
-UNLIKE = "is unlike all pictures that the model learned from (novelty above 1): its score may mean little"
+UNLIKE = "is unlike all pictures that the model learned from (novelty above 1), so its score may mean little"
 
 
 class ScoreReading(NamedTuple):
