@@ -159,8 +159,8 @@ class PlainIntervals:
         if self._split:
             parts = _splits([x - y for x, y in zip(mine, theirs, strict=True)]) if paired else [(NAN, 1.0)]
             half = _half(parts)
-            ends = {"low": value - half, "high": value + half, "smallest": _half(parts, 0.8), "seeds": NAN}
-            return ends[end]
+            ends = {"low": _end(value - half), "high": _end(value + half)}
+            return {**ends, "smallest": _half(parts, 0.8), "seeds": NAN}[end]
         images = []
         for a, b in both:
             columns = zip(zip(*a.without, strict=True), zip(*b.without, strict=True), strict=True)
@@ -175,7 +175,12 @@ class PlainIntervals:
             spread = sum(float(np.var(v, ddof=1)) for v in apart) if min(map(len, apart)) > 1 else NAN
             return _fewest(images, spread, abs(value))
         half = _half([*images, *seeds])
-        return value - half if end == "low" else value + half
+        return _end(value - half if end == "low" else value + half)
+
+
+def _end(place: float) -> float:
+    """Returns an end of the interval of a difference: two correlations are at most 2 apart."""
+    return float(np.clip(place, -2, 2))
 
 
 def _pseudo(left: Sequence[float], whole: float) -> float:
