@@ -93,7 +93,7 @@ def test_its_facts_say_how_it_was_made(box: LoadedModel) -> None:
         facts.training["command"] == "python -m cliqa_bench pretrain --box"
         and facts.training["box"]["seed"] == 0
     )
-    assert facts.srcc["drawn"] > 0.8 and facts.srcc["photographs"] > 0.5
+    assert facts.srcc["drawn"] > 0.8 and facts.srcc["photographs"] > 0.6
     assert box.scale is not None and box.scale.population.endswith("pictures that it did not learn from")
 
 
@@ -162,12 +162,13 @@ missed = pytest.mark.xfail(reason="see docs/box.md: what the model in the box do
 
 @pytest.mark.parametrize(
     "kind",
-    [text, line_drawing, pytest.param(screenshot, marks=missed), pytest.param(noise, marks=missed)],
+    [text, line_drawing, screenshot, pytest.param(noise, marks=missed)],
     ids=lambda kind: kind.__name__,
 )
 def test_novelty_fires_on_what_is_no_photograph(kind, box: LoadedModel) -> None:
-    novelty = box.score([kind(seed) for seed in range(4)]).novelty
-    assert novelty is not None and (novelty > 1).all()
+    """At least half of twenty; fifteen line drawings are flagged, the fewest of the three kinds."""
+    novelty = box.score([kind(seed) for seed in range(20)]).novelty
+    assert novelty is not None and (novelty > 1).sum() >= 10
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import piq
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 
 from cliqa_bench.benchmarks.generated import judged, photo_sources
@@ -21,6 +22,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.learning import box_training
 from cliqa_bench.learning.box_training import JudgedPart, batch_of, judged_part, pair_loss, train_box
 from cliqa_bench.models.box_config import BOX_KINDS, BoxConfig
+from cliqa_bench.seeds import rng_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = replace(BoxConfig(), scenes=2, held_out=2, steps=3, own_steps=2, batch_scenes=2, per_scene=2, crop=48)
@@ -161,3 +163,33 @@ def test_the_command_writes_a_model_that_scores(
 
     Image.effect_noise((64, 64), 50).save(picture)
     assert main(["score", str(picture), "--model", str(file), "--device", "cpu"]) == 0
+
+
+def in_focus(image: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
+    """Returns the share of 16 x 16 blocks that have kept more than half of their contrast."""
+
+    def contrast(x: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return np.asarray(x.astype(float).reshape(12, 16, 12, 16, 3).std((1, 3, 4)))
+
+    return float((contrast(image) > 0.5 * contrast(clean)).mean())
+
+
+def test_half_of_what_is_partly_out_of_focus_stays_sharp() -> None:
+    rng = np.random.default_rng(1)
+    clean = rng.integers(0, 256, (192, 192, 3), np.uint8)
+    found = [in_focus(judged._partly_out_of_focus(clean, rng), clean) for _ in range(60)]
+    assert min(found) > 0.45 and np.mean(found) < 0.9
+
+
+@pytest.mark.parametrize(("rows", "textured"), [(350, 20), (0, 0)])
+def test_a_scene_shows_more_than_an_unfocused_background_if_it_can(
+    monkeypatch: pytest.MonkeyPatch, rows: int, textured: int
+) -> None:
+    rng = np.random.default_rng(2)
+    photo = np.tile(np.linspace(60, 190, 1000).astype(np.uint8)[None, :, None], (700, 1, 3))
+    photo[:rows] = rng.integers(0, 256, photo[:rows].shape, np.uint8)
+    monkeypatch.setattr(judged, "training_photos", lambda: (photo,) * len(TRAINING_PHOTOS))
+    squares = np.stack([judged._cut("validation", rng_for("test", n)) for n in range(20)]).astype(int)
+    steps = np.maximum(np.abs(np.diff(squares, axis=1))[:, :, 1:], np.abs(np.diff(squares, axis=2))[:, 1:])
+    shown = (steps > 10).any(-1).mean((1, 2))
+    assert (shown > 0.4).sum() == textured, shown
