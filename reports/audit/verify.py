@@ -75,12 +75,10 @@ class Verified:
     def render(self) -> str:
         """Returns a line for each problem and note, and one that sums up."""
         lines = [str(problem) for problem in self.problems] + [f"note: {note}" for note in self.notes]
-        scope = (
-            f"{self.runs} runs, {self.nodes} nodes, {self.cells} numbers computed again "
-            f"({self.plain} of them by an independent path)"
-        )
+        looked_at = f"{plural(self.runs, 'run')}, {plural(self.nodes, 'node')}"
+        again = f"{plural(self.cells, 'number')} computed again ({self.plain:,} by an independent path)"
         verdict = "OK" if self.ok else plural(len(self.problems), "problem")
-        return "\n".join([*lines, f"{verdict}: {scope}"])
+        return "\n".join([*lines, f"{verdict}: {looked_at}, {again}"])
 
 
 def verify(path: str | Path) -> Verified:
