@@ -160,6 +160,7 @@ def noise(seed: int) -> Image.Image:
 missed = pytest.mark.xfail(reason="see docs/box.md: what the model in the box does not notice", strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [text, line_drawing, screenshot, pytest.param(noise, marks=missed)],
