@@ -84,7 +84,9 @@ def shell(commands: str, folder: Path) -> str:
 def reader_environment() -> dict[str, str]:
     """Returns the environment, in which `python` and `cliqa-bench` are those that run the tests."""
     programs = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "CLIQA_PROGRESS": "none"}
+    # a backend chosen for tests would keep figures out of a notebook
+    usual = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    return {**usual, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "CLIQA_PROGRESS": "none"}
 
 
 def same_lines(shown: str, printed: str) -> bool:
