@@ -1,4 +1,4 @@
-"""Tables and counts for the terminal."""
+"""Tables, counts and sentences, for the terminal and for reports."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ def plural(n: int, noun: str) -> str:
         ('1 batch', '1,956 trainings')
     """
     return f"{n:,} {noun}" + ("" if n == 1 else "es" if noun.endswith("ch") else "s")
+
+
+def as_sentence(text: str) -> str:
+    """Returns a text with a capital and a full stop; "" for "".
+
+    Example:
+        >>> as_sentence("not comparable with published numbers")
+        'Not comparable with published numbers.'
+    """
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def noted(first: str, note: str, n: int) -> str:

@@ -51,7 +51,7 @@ html_static_path, html_css_files = ["_static"], ["site.css"]
 
 
 SAMPLE = Path(__file__).parent / "sample" / "main_job.zip"
-"""Bundle of the README's first command: its answers are kept, so that the page is always today's."""
+"""Bundle of the README's first command: it holds answers, so that the page is always made by today's code."""
 
 
 def write_sample(to: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from cliqa_bench.reports.rows import MEDIAN, Tidy, TidyRow, columns_of
 from cliqa_bench.results.croissant import Cells, CroissantTable, croissant_text
+from cliqa_bench.terminal import as_sentence
 
 FILE = "croissant.json"
 
@@ -39,13 +40,14 @@ def results_croissant(numbers: Tidy, rows: Iterable[TidyRow], text: str) -> str:
         text: Its content.
     """
     group = numbers.group
-    caution = f" {group.caution[0].upper()}{group.caution[1:]}." if group.caution else ""
+    sentences = (
+        f"Continual learning of blind image quality assessment: {group.description}; one number a row.",
+        as_sentence(group.caution),
+        "No image and no opinion score is part of this.",
+    )
     table = CroissantTable(
         name=f"Results of cliqa_bench, group {group.id}",
-        description=(
-            f"Continual learning of blind image quality assessment: {group.description}; one number a row."
-            f"{caution} No image and no opinion score is part of this."
-        ),
+        description=" ".join(filter(None, sentences)),
         file="results.csv",
         records="results",
         columns={column: _SAYS[column] for column in columns_of(rows)},

@@ -12,7 +12,7 @@ from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.parts import ReportPart, empty_parts, what_it_shows
 from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, order_rank
 from cliqa_bench.reports.tables.shapes import Table, TableValue, table_title, value_of
-from cliqa_bench.terminal import text_table
+from cliqa_bench.terminal import as_sentence, text_table
 
 _BOLD = (
     "Bold in a table is the best number of its section. Where the best are equal as printed, none is bold; "
@@ -105,7 +105,7 @@ def overview(numbers: Tidy, tables: Sequence[Table], files: Sequence[str], out: 
     group = numbers.group
     lines = ["# Report", "", f"{_runs(group)}, {group.description}."]
     if group.caution:
-        lines += ["", f"{group.caution[0].upper()}{group.caution[1:]}."]
+        lines += ["", as_sentence(group.caution)]
     if numbers.missing:
         lines += ["", *map(_markdown_note, numbers.missing)]
     lines += ["", "`results.csv` holds every number, unrounded.", "", _BOLD, ""]

@@ -68,13 +68,14 @@ def test_ratings_are_loaded_as_they_were_written(name: str, miniatures: Path, tm
     assert_same(loaded(file.with_suffix(".croissant.json"), "ratings"), written, {"score", "std"})
 
 
-def test_results_are_loaded_as_they_were_written(tmp_path: Path) -> None:
+def test_results_are_loaded_as_they_were_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorded.record_golden(tmp_path)
     write_report(tmp_path, formats=["csv"], figures=False)
     written = rows_of(tmp_path / "report" / "results.csv")
     assert "Mean" in {row["length"] for row in written}
     found = loaded(tmp_path / "report" / "croissant.json", "results")
     assert_same(found, written, {"value", "std", "median"})
+    assert "recommended" in caplog.text and "not standard" not in caplog.text  # of the JSON-LD context
 
 
 def test_hash_and_size_are_those_of_the_file(miniatures: Path, tmp_path: Path) -> None:

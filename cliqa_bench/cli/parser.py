@@ -26,6 +26,7 @@ from cliqa_bench.extensions.user_traceback import format_error, is_users, place_
 from cliqa_bench.progress import FLAG, shown_as
 from cliqa_bench.settings.yaml_guard import check_yaml
 from cliqa_bench.system.signals import STOPS, exit_code, raise_if_stopped, say_stopped, stoppable
+from cliqa_bench.terminal import as_sentence
 
 PROG = "cliqa-bench"
 LEARNING = ("torch", "torchvision", "avalanche", "sklearn", "piq", "threadpoolctl")
@@ -66,10 +67,6 @@ def _new_parser(description: str, **more: Any) -> ArgumentParser:
     )
 
 
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."
-
-
 def build_parser(only: str | None = None) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """Builds the parser; also returns the parser of each command under its full name ("data make").
 
@@ -84,11 +81,11 @@ def build_parser(only: str | None = None) -> tuple[ArgumentParser, dict[str, Arg
     for full, command in COMMANDS.items():
         group, _, name = full.rpartition(" ")
         if group not in levels:
-            middle = _new_parser(_sentence(GROUPS[group]))
+            middle = _new_parser(as_sentence(GROUPS[group]))
             levels[""].add_subcommand(group, middle, help=GROUPS[group])
             middle.prog = f"{PROG} {group}"
             levels[group] = middle.add_subcommands(dest="action", title="commands", description=None)
-        leaf = leaves[full] = _new_parser(_sentence(command.summary))
+        leaf = leaves[full] = _new_parser(as_sentence(command.summary))
         if only in (None, full):
             command.add_arguments(leaf.add_argument)
         levels[group].add_subcommand(name, leaf, help=command.summary)

@@ -26,6 +26,7 @@ _VOCABULARY = (
 )  # fmt: skip
 """The terms that are Croissant's own; all others are schema.org's."""
 
+# the specification's context, whole: mlcroissant warns of any other
 _CONTEXT: dict[str, Json] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -40,21 +41,21 @@ _CONTEXT: dict[str, Json] = {
     **{term: f"cr:{term}" for term in _VOCABULARY},
 }
 
-Cells = Literal["Text", "Float", "Integer"]
+Cells = Literal["Text", "Float"]
 
 
 @dataclass(frozen=True)
 class CroissantTable:
-    """A CSV file, and what is to be said of it.
+    """A CSV file, and what its metadata say.
 
     Attributes:
         name: Of what it holds, for people.
         description: What it holds, in a few sentences.
-        file: Name of the CSV file; the metadata lie beside it.
+        file: Name of the CSV file; the metadata are beside it.
         records: What a row of it is, in the plural; names the set of records.
-        columns: Column -> what its cells are, and what they say; in the order of the file.
-        licence: Under which terms it may be used; "" where that is its user's to say.
-        cite: Whom to cite; "" for nobody.
+        columns: Column -> type and meaning of its cells, in the order of the file.
+        licence: The terms under which it may be used; "" if its user decides.
+        cite: Whom to cite; "" for no one.
         url: A page about it; "" for none.
     """
 
@@ -72,7 +73,7 @@ def croissant_text(table: CroissantTable, text: str) -> str:
     """Returns the metadata of a CSV file as JSON-LD.
 
     Args:
-        table: What is to be said of it.
+        table: What the metadata say.
         text: Its content, which is hashed.
     """
     data = text.encode()

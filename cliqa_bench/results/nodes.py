@@ -287,10 +287,20 @@ def clean_partial(out: Path) -> None:
 
 
 _LARGEST = 4 << 30
-_SMALL = 64 << 20
 _RATIO = 300
-"""Bytes that an answer file may have when unpacked, and, if that is not small, how many times its size: a
-small archive can stand for any amount of memory. Long names of images are packed to a 95th."""
+"""Bytes that an answer file may have when unpacked, and how many times its size, see `most_unpacked`. Long
+names of images are packed to a 95th."""
+_SMALL = 64 << 20
+
+
+def most_unpacked(packed: int, ratio: float) -> float:
+    """Returns the most bytes that an archive may have when unpacked: a small one can stand for any amount.
+
+    Args:
+        packed: Its bytes.
+        ratio: How many times these it may have, if that is not little anyway.
+    """
+    return max(_SMALL, ratio * packed)
 
 
 def write_answers(
@@ -359,7 +369,7 @@ def parse_answers(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            most = min(_LARGEST, max(_SMALL, _RATIO * len(data)))
+            most = min(_LARGEST, most_unpacked(len(data), _RATIO))
             if sum(entry.file_size for entry in archive.zip.infolist()) > most:
                 raise ValueError(f"more than {most} bytes when unpacked")
             arrays = {name: archive[name] for name in archive.files}

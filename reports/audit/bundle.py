@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.results.nodes import atomic_path
+from cliqa_bench.results.nodes import atomic_path, most_unpacked
 
 _NODE = r"[^./\\][^/\\]*"
 _MEMBERS = re.compile(
@@ -29,8 +29,7 @@ MAX_FILE_BYTES = 1 << 30
 MAX_BYTES = 8 << 30
 """Limits of what is unpacked, so that a small file cannot fill a disk; far above what runs leave."""
 MAX_RATIO = 100
-SMALL_BYTES = 64 << 20
-"""How many times its size a bundle may have when unpacked, if that is not small; those of runs have ten."""
+"""How many times its size a bundle may have when unpacked, see `most_unpacked`; those of runs have ten."""
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _BLOCK = 1 << 20
@@ -108,8 +107,9 @@ def _check(path: Path, archive: zipfile.ZipFile) -> None:
             f"{path} is larger than a bundle may be when unpacked ({MAX_FILES} files, {MAX_FILE_BYTES >> 30} "
             f"GiB each, {MAX_BYTES >> 30} GiB together); unpack it yourself and verify the folder"
         )
-    if together > max(SMALL_BYTES, MAX_RATIO * path.stat().st_size):
-        times = together / path.stat().st_size
+    packed = path.stat().st_size
+    if together > most_unpacked(packed, MAX_RATIO):
+        times = together / packed
         raise UserError(
             f"{path} is not a bundle: unpacked it has {times:.0f} times its size, and those of runs have "
             f"less than {MAX_RATIO} times"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliqa_bench.reports.figures.fonts import FAMILY, embed_fonts
 from cliqa_bench.results.nodes import atomic_path
+from cliqa_bench.terminal import as_sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,7 +136,7 @@ def put_foot(figure: Figure, text: str, caution: str) -> None:
 
 def generated_sentence(caution: str) -> str:
     """Returns what ends the caption of a figure, given the `RunGroup.caution` of its numbers."""
-    return f" {caution[0].upper()}{caution[1:]}." if caution else ""
+    return f" {as_sentence(caution)}" if caution else ""
 
 
 def put_legend(figure: Figure, panels: Iterable[Axes]) -> None:

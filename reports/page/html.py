@@ -28,6 +28,7 @@ from cliqa_bench.reports.tables.further_orders import order_of
 from cliqa_bench.reports.tables.shapes import Section, Table, TableValue, section, value_of
 from cliqa_bench.results.nodes import canonical
 from cliqa_bench.results.records import RunRecord
+from cliqa_bench.terminal import as_sentence
 
 _SCRIPTS = ("page.js", "exports.js", "tables.js", "charts.js", "explorer.js")
 _COMMAND = "python -m cliqa_bench "
@@ -122,7 +123,7 @@ def html_report(
 
 def _said_once(group: RunGroup) -> Callable[[str], str]:
     """Returns a function that removes from a caption the sentences at the head of the page."""
-    sentences = [f" {text[0].upper()}{text[1:]}." for text in (group.description, group.caution) if text]
+    sentences = [f" {as_sentence(text)}" for text in (group.description, group.caution) if text]
 
     def shortened(caption: str) -> str:
         for sentence in sentences:

@@ -31,6 +31,7 @@ from cliqa_bench.reports.tables.statistics import (
     too_few,
 )
 from cliqa_bench.reports.tables.transfer import MEASURES
+from cliqa_bench.terminal import as_sentence
 
 PickBest = Callable[[Iterable[float]], float]
 
@@ -174,7 +175,7 @@ def shape_intervals(rows: list[TidyRow]) -> Table:
 def _left_out(rows: Sequence[TidyRow]) -> str:
     """Returns the sentences on intervals that cannot be given, or not over contents; "" if all can."""
     parts = rows[0].note.split("; ")
-    few = "".join(f" {part[0].upper()}{part[1:]}." for part in parts if part.startswith(FIXED))
+    few = "".join(f" {as_sentence(part)}" for part in parts if part.startswith(FIXED))
     return few + (f" Dashes: {NO_CONTENTS}." if NO_CONTENTS in parts else "")
 
 

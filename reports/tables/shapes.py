@@ -12,6 +12,7 @@ from cliqa_bench.reports.measure import ADAPTED, SUMMARY
 from cliqa_bench.reports.rows import UNTRAINED, RunGroup, TidyRow, order_rank
 from cliqa_bench.reports.spread import SPLITS, ranges
 from cliqa_bench.reports.tables.further_orders import order_of
+from cliqa_bench.terminal import as_sentence
 
 DIGITS = 3
 
@@ -134,9 +135,7 @@ def about(group: RunGroup, number: str, in_order: bool, order: str = "") -> str:
             "VII": ": mean over those that all choices of TSN-IQA have, where there are such",
         }
         sentences.append(f"Seeds {', '.join(map(str, seeds))}{known.get(number, '')}.")
-    sentences.append(f"{group.description[0].upper()}{group.description[1:]}.")
-    if group.caution:
-        sentences.append(f"{group.caution[0].upper()}{group.caution[1:]}.")
+    sentences += [as_sentence(text) for text in (group.description, group.caution) if text]
     return " ".join(sentences)
 
 

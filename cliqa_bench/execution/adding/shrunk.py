@@ -1,4 +1,4 @@
-"""A model with one task fewer.
+"""A model without one of its tasks.
 
 A file that learned datasets by `add` has the header of each file before it. To remove such a dataset, the
 file from before it was added is written again, bit by bit, and what was added later is added again. A dataset
@@ -181,10 +181,8 @@ class ShrunkModel(RemadeModel):
     """
 
     def __init__(self, old: LearnedFile, place: int) -> None:
-        gone, self._kept = (
-            old.facts.sequence[place],
-            [t for t in range(len(old.facts.sequence)) if t != place],
-        )
+        gone = old.facts.sequence[place]
+        self._kept = [task for task in range(len(old.facts.sequence)) if task != place]
         facts = replace(
             old.facts,
             sequence=[old.facts.sequence[task] for task in self._kept],
