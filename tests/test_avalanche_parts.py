@@ -1,4 +1,4 @@
-"""What we use of Avalanche stands in one file; with a version that lacks a part, this names what would break.
+"""One file imports all that we use of Avalanche; if a version lacks a part, this names what breaks.
 
 `tests/matrix.py` runs it on each Python, and with the oldest and the newest versions.
 """
