@@ -158,6 +158,7 @@ def test_the_same_numbers_are_the_same_bytes(small: Path, drawn: list[gallery.Dr
         assert [p.read_bytes() for p in one.files] == [p.read_bytes() for p in other.files]
 
 
+@pytest.mark.slow
 def test_generated_data_is_said_and_real_data_is_not(drawn: list[gallery.Drawn], tmp_path: Path) -> None:
     for figure in drawn:
         assert GENERATED in figure.files[0].read_text()
@@ -169,6 +170,7 @@ def test_generated_data_is_said_and_real_data_is_not(drawn: list[gallery.Drawn],
         assert "iniature" not in picture.caption(numbers) + svg
 
 
+@pytest.mark.slow
 def test_every_letter_of_an_svg_is_in_its_fonts(drawn: list[gallery.Drawn]) -> None:
     for figure in drawn:
         svg = figure.files[0].read_text(encoding="utf-8")

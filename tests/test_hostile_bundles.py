@@ -23,6 +23,7 @@ from cliqa_bench.reports.report import write_report
 from cliqa_bench.results.nodes import file_digest, read_answers, write_arrays, write_json
 from cliqa_bench.results.records import read_records, record_files, write_record
 
+pytestmark = pytest.mark.slow
 MARKUP = '<img src=x onerror="alert(1)">'
 MEGABYTES = 80
 """More than what is small: 64. As blanks or zeros it is packed to a thousandth of that."""

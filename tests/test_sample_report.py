@@ -15,6 +15,7 @@ from cliqa_bench.reports.audit.bundle import unpacked
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.results.records import read_records
 
+pytestmark = pytest.mark.slow
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 

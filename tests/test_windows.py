@@ -203,6 +203,7 @@ class Watched(Learner):
         return output
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_windows_and_its_head_reads_all_of_an_image(sources: list[DecodedDataset]) -> None:
     check_strategy(ByWindows)
     Watched.steps.clear()
