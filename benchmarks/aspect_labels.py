@@ -118,8 +118,8 @@ def own_rows(dataset: Dataset) -> dict[str, AspectRow]:
         return {}
     if not path.is_file():
         raise UserError(
-            f"{dataset.title}: no {FILE} in {dataset.root}, which an older version made; to add it, run "
-            "cliqa-bench data make on the folder above, with the same scale and seed"
+            f"{dataset.title}: {dataset.root} was made by an older version and lacks {FILE}; to add it, run "
+            "cliqa-bench data make on its parent folder, with the same scale and seed"
         )
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))

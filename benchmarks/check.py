@@ -153,7 +153,7 @@ class CheckReport:
             ]
             if said:
                 lines += ["", f"{what}:", *said]
-        lines += ["", "OK" if self.ok else f"not fit for use: see the problems of {self.root}"]
+        lines += ["", "OK" if self.ok else f"{self.root} has problems, listed above: do not use it yet"]
         return "\n".join(lines)
 
 
@@ -210,7 +210,7 @@ def _read(root: Path, cls: type[Dataset], split: str) -> DatasetCheck:
     with _noted(row, "of the folders"):
         if dataset.variant:
             row.notes.append(f"images are of the {dataset.variant} release, not those of the paper")
-        row.problems += _some_of(dataset.link_faults(), "links that point outside it")
+        row.problems += _some_of(dataset.link_faults(), "links that point outside the dataset's folder")
     if row.ratings:
         row.problems += _some_of(dataset.twin_faults(), "images whose files differ only in case")
         row.notes += _some_of(dataset.twin_notes(), "files whose names differ only in case")

@@ -228,8 +228,8 @@ class DecodedDataset:
         self.check_crop(training.crop)
         if len(self.keys("train")) < 2 or (batch < 2 and training.pairs == "batch"):
             raise UserError(
-                f"{self.title}: a mini-batch of {batch} out of {len(self.keys('train'))} training images "
-                "holds no pair; both must be at least 2"
+                f"{self.title}: a mini-batch of {batch} from {len(self.keys('train'))} training images "
+                "holds no pair; batch size and training images must each be at least 2"
             )
         return self._ahead(self._batches(training, epoch, seed, batch, crops, windows))
 

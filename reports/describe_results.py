@@ -26,7 +26,7 @@ _SAYS: dict[str, tuple[Cells, str]] = {
     "metric": ("Text", "What was measured."),
     "value": ("Float", "The number, unrounded, a mean over seeds or splits; empty if it is undefined."),
     "std": ("Float", "Standard deviation over seeds or splits, with n - 1; empty for a single one."),
-    "note": ("Text", "What else must be known of the number."),
+    "note": ("Text", "What else to know about the number."),
     MEDIAN: ("Float", "Median over splits; empty if there are not several."),
 }
 

@@ -333,7 +333,7 @@ def _steep(found: list[str]) -> list[str]:
         return []
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return [
-        "where a logistic fit is as steep as it may be, it follows two clusters of images more than the "
+        "where a logistic fit is as steep as allowed, it reflects two clusters of images rather than the "
         f"model; read the raw PLCC there: {found[0]}{more}"
     ]
 

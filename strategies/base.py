@@ -342,7 +342,9 @@ class Strategy:
         """
         own = self.protocol(training)
         if (own.resize, own.precision) != (training.resize, training.precision):
-            raise UserError(f"{self.name}.protocol changes resize or precision, which other work shares")
+            raise UserError(
+                f"{self.name}.protocol must not change resize or precision: other jobs share them"
+            )
         return own
 
     def optimiser(self, parameters: list[nn.Parameter], training: Training) -> Optimizer:

@@ -180,7 +180,9 @@ def _sums_of(head: LinearHead, learner: Learner, source: DecodedDataset, subset:
     labels = source.labels[source.indices(subset)]
     known = np.isfinite(labels)
     if not known.any():
-        raise UserError(f"{source.title}: no {subset} image has a score, by which ridge chooses its penalty")
+        raise UserError(
+            f"{source.title}: no {subset} image has a score, and ridge needs some to choose its penalty"
+        )
     features = head.lift_array(learner.describe(source, subset))
     train = source.labels[source.indices("train")]
     return sums_of(features[known], standard(labels[known], like=train))

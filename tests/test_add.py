@@ -207,9 +207,12 @@ def test_what_cannot_be_added_is_one_line(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"strategy": "lwf", "params": {}}, "a training of lwf builds on those before it"),
-        ({"strategy": "tsn", "params": {"norms": "shared"}}, "a training of tsn builds on those before it"),
-        ({"readout": "last"}, "its newest head gives its score, and not a gate over all heads"),
+        ({"strategy": "lwf", "params": {}}, "each training of lwf builds on those before it"),
+        (
+            {"strategy": "tsn", "params": {"norms": "shared"}},
+            "each training of tsn builds on those before it",
+        ),
+        ({"readout": "last"}, "its score comes from its newest head, not from a gate over all heads"),
         ({"heads": [["0", 0], ["0", 1]]}, "its tasks share one network"),
     ],
 )
@@ -236,7 +239,7 @@ def test_a_file_without_answers_and_seed_can_be_added_to(
     file = written(tmp_path / "m.safetensors", tensors, header)
     out = str(tmp_path / "n.safetensors")
     assert main(["add", grown.one, "--to", str(file), "--out", out, "--device", "cpu", *grown.learned]) == 0
-    assert "does not say its seed and split; taking seed 0 and split 1" in capsys.readouterr().err
+    assert "does not say its seed and split; using seed 0 and split 1" in capsys.readouterr().err
     assert (
         LearnedFile(Path(out)).state("2").keys()
         == LearnedFile(grown.path("one.safetensors")).state("2").keys()

@@ -265,8 +265,8 @@ def test_caches_of_other_versions_are_unused(out: Path, cache: Path, miniatures:
     assert {
         path.relative_to(cache).as_posix().replace(old.name, "OLD"): why for path, why in unused.items()
     } == {
-        "distortion-bn/resnet18-a.safetensors": "pre-trained on other pictures than today's",
-        "distortion-bn/resnet18-b.safetensors": "pre-trained with other settings than today's",
+        "distortion-bn/resnet18-a.safetensors": "pre-trained on other pictures than the current ones",
+        "distortion-bn/resnet18-b.safetensors": "pre-trained with other settings than the current ones",
         "pretrain/resnet18-c.safetensors": "its training is finished",
         "decoded/OLD": unused[old],
         "decoded/bid.lock": "its process was killed",

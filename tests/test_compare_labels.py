@@ -185,8 +185,8 @@ def test_a_model_that_ranks_the_other_way_round_is_pointed_out(
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([2.0] * 7, "all 7 labels are equal: there is no correlation"),
-     ([2.0], "1 picture cannot have a correlation: at least 3 are needed")],
+    [([2.0] * 7, "all 7 labels are equal: their correlation is undefined"),
+     ([2.0], "1 picture: too few for a correlation, which needs at least 3")],
 )  # fmt: skip
 def test_no_correlation_is_a_dash_and_a_reason(
     folder: Path, capsys: pytest.CaptureFixture[str], labels: list[float], message: str
@@ -202,7 +202,7 @@ def test_a_model_that_scores_all_alike_is_said(folder: Path, capsys: pytest.Capt
     for number in range(7):
         Image.new("RGB", (24, 16), (9, 9, 9)).save(f"{number}.png")
     assert compare(table(MOS), "--to", "s.csv") == 0
-    assert "all 7 scores are equal: there is no correlation" in capsys.readouterr().err
+    assert "all 7 scores are equal: their correlation is undefined" in capsys.readouterr().err
 
 
 def test_pictures_that_cannot_be_read_are_rows_and_left_out(

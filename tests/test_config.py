@@ -144,11 +144,11 @@ def test_all_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     every = set(make(strategy="all").strategy)
     assert {"tsn", "liqe"} < every and "prompt" not in every
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("--strategy all without prompt: prompt needs a plain vision transformer")
+    assert line.startswith("--strategy all leaves out prompt: prompt needs a plain vision transformer")
     (tmp_path / "mine.csv").write_text("image,mos\na.png,1\nb.png,2\n")
     found = make(strategy="all", orders=f"csv:{tmp_path / 'mine.csv'}").strategy
     assert "tsn" in found and not {"liqe", "liqe_cl"} & set(found)
-    assert "--strategy all without liqe, liqe_cl: no file says" in capsys.readouterr().err
+    assert "--strategy all leaves out liqe, liqe_cl: no file says" in capsys.readouterr().err
     assert make(strategy="tsn,tsn").strategy == ["tsn"]
     assert make(strategy=("tsn",)).strategy == ["tsn"]
 

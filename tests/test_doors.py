@@ -739,7 +739,7 @@ def test_ridge_leaves_out_validation_images_without_a_score(sources: list[Decode
     for found, wanted in zip(partly._sums["val"]["tiny0"], expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
     none = [replace_score(r, np.nan) if r.key in source.keys("val") else r for r in source.ratings]
-    with pytest.raises(UserError, match="tiny0: no val image has a score, by which ridge chooses"):
+    with pytest.raises(UserError, match="tiny0: no val image has a score, and ridge needs some"):
         learn(whole, new_model(whole), [replace(source, ratings=none)])
 
 
@@ -833,5 +833,7 @@ def test_a_protocol_leaves_alone_what_other_work_shares() -> None:
         def protocol(self, training: Training) -> Training:
             return replace(training, resize=512)
 
-    with pytest.raises(UserError, match=r"protocol changes resize or precision, which other work shares"):
+    with pytest.raises(
+        UserError, match=r"protocol must not change resize or precision: other jobs share them"
+    ):
         Larger().trained_under(TRAINING)

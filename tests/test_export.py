@@ -154,7 +154,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     (tmp_path / "file").write_text("mine")
     for name, message in (
         ("photos", "holds something other than a model"),
-        ("file", "is a file; write --to a folder"),
+        ("file", "is a file; give --to a folder"),
     ):
         assert main(["export", str(RUNS), "--run", "tsn", "--to", str(tmp_path / name)]) == 2
         assert f"{tmp_path / name} {message}" in capsys.readouterr().err

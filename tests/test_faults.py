@@ -351,7 +351,7 @@ def test_each_failure_is_named_in_a_line_and_the_exit_code_is_1(failed):
         start = f"failed: train {name}_of_mine on BID (seed 0): {reason}"
         assert len([line for line in summary if line.startswith(start)]) == 2, "at once, and in the end"
     assert "broken_of_mine.py line 1 cannot be imported: ModuleNotFoundError" in said
-    assert "4 failed, 3 skipped because they depend on them; the same command tries again" in said
+    assert "4 failed, 3 skipped because they depend on them; run the same command to try again" in said
     assert said.count("Traceback") == 1, "of the mistake in a hook alone"
 
 

@@ -209,15 +209,15 @@ FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "a protocol": ({"facts": {"training": {"resize": "x"}}}, r"training\.resize must be"),
     "another backbone": ({"facts": {"backbone": "resnet18"}}, "holds weights of another network"),
     "shared features": ({"facts": {"own_features": False}}, "are of another network .*; write it again"),
-    "a file": ({"facts": {"backbone": "EVIL"}}, "its backbone EVIL is not one of this package"),
-    "a hub": ({"facts": {"backbone": "timm:hf-hub:a/b"}}, "its backbone timm:hf-hub:a/b is not one of this"),
+    "a file": ({"facts": {"backbone": "EVIL"}}, "its backbone EVIL is not part of this package"),
+    "a hub": ({"facts": {"backbone": "timm:hf-hub:a/b"}}, "its backbone timm:hf-hub:a/b is not part of this"),
     "a strategy": (
         {"facts": {"strategy": "EVIL", "usual_parts": False}},
-        "its strategy EVIL is not one of this",
+        "its strategy EVIL is not part of this",
     ),
     "Avalanche's": (
         {"facts": {"strategy": "avalanche:GEM", "usual_parts": False}},
-        "its strategy avalanche:GEM is not one of this",
+        "its strategy avalanche:GEM is not part of this",
     ),
 }
 
@@ -274,7 +274,8 @@ def test_a_strategy_of_one_s_own_has_a_file_if_its_parts_are_the_usual_ones(
     assert LearnedFile(tmp_path / "m.safetensors").facts.strategy == "./mine.py"
     learned.facts = replace(learned.facts, usual_parts=False)
     with pytest.raises(
-        UserError, match=r"^model .* cannot be one file: its strategy ./mine.py is not one of this"
+        UserError,
+        match=r"^model .* cannot be written as one file: its strategy ./mine.py is not part of this",
     ):
         write_model(learned, tmp_path / "n.safetensors")
     assert not (tmp_path / "n.safetensors").exists()

@@ -745,7 +745,7 @@ def test_data_check_and_ratings_take_a_table(tmp_path: Path, capsys: pytest.Capt
         and "05.png is in none of the formats" in out
     )
     assert "1 images without a label are left out: extra.jfif" in out
-    assert f"not fit for use: see the problems of {tmp_path}" in out
+    assert f"{tmp_path} has problems, listed above: do not use it yet" in out
 
 
 def test_where_labels_are_broken_the_pictures_of_the_table_are_looked_at_and_no_others(

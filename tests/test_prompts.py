@@ -288,7 +288,9 @@ def test_all_strategies_are_those_that_fit(capsys: pytest.CaptureFixture[str]) -
     of = {name: resolve({"strategy": "all", "backbone": name}).strategy for name in ("scnn", "vit_mini")}
     assert "prompt" not in of["scnn"] and "prompt" in of["vit_mini"]
     assert {"lora", "tsn"} <= set(of["scnn"])
-    assert "--strategy all without prompt: prompt needs a plain vision transformer" in capsys.readouterr().err
+    assert (
+        "--strategy all leaves out prompt: prompt needs a plain vision transformer" in capsys.readouterr().err
+    )
 
 
 def test_each_head_costs_two_passes_of_which_all_share_both() -> None:

@@ -82,7 +82,7 @@ def test_down_to_one_and_no_further(
     found = cliqa_bench.load(single, device="cpu").score(pictures)
     assert found.scores.astype("f4").tolist() == found.heads[:, 0].tolist()
     capsys.readouterr()
-    for name, message in {"b": "has learned csv-b alone", "nothing": "unknown dataset of"}.items():
+    for name, message in {"b": "csv-b is the only dataset that", "nothing": "unknown dataset of"}.items():
         assert main(["remove", name, "--from", str(single), "--out", str(tmp_path / "n.safetensors")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "n.safetensors").exists()

@@ -178,7 +178,7 @@ def test_a_job_that_finds_no_memory_begins_anew_without_the_images(
     monkeypatch.setattr(worker, "_do", hungry)
     worker.do(jobs_of(worker.plan)[0])
     assert tried == [(False, False), (True, True)], "all datasets give back what they have"
-    assert said == ["cpu is out of memory: images no longer stay there, and the job starts over"]
+    assert said == ["cpu is out of memory: starting the job again without keeping images on it"]
 
 
 def test_a_job_that_finds_no_memory_without_them_fails(

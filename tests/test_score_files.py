@@ -474,7 +474,7 @@ def _refused(to: Path, said: str, capsys: pytest.CaptureFixture[str], *words: ob
     capsys.readouterr()
     assert score(*words, "--to", to) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error == f"cliqa-bench: error: {to} {said}; write --to another file, or delete it first"
+    assert error == f"cliqa-bench: error: {to} {said}; give another file with --to, or delete it first"
     assert to.read_bytes() == before
 
 
@@ -485,7 +485,7 @@ def test_something_else_under_the_name_is_refused(
     model = use(Quick())
     pictures(folder, 3)
     to.write_text("image,score\na.png,1\n")
-    _refused(to, "is there already, and no journal of it", capsys, folder)
+    _refused(to, "exists already and has no journal, so it cannot be resumed", capsys, folder)
     to.unlink()
     assert score(folder, "--to", to) == 0
     _refused(to, "was begun with tolerance 0.0, not 0.1", capsys, folder, "--tolerance", 0.1)

@@ -327,7 +327,7 @@ def test_answers_of_another_dataset_are_pointed_out(tmp_path: Path) -> None:
     turned = {"live": record.validation[gate]["bid"]}
     write_record(tmp_path, replace(record, validation={**record.validation, gate: turned}))
     problems = [str(p) for p in check_files(tmp_path).problems]
-    assert any("is not the answer of gate-live to validation images of live" in p for p in problems)
+    assert any("was not made by gate-live on the validation images of live" in p for p in problems)
 
 
 # -- a run ---------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def test_an_edited_cell(out: Path, change: float) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     said = problems(out)
     assert said.startswith(f"report/results.csv:{row + 1}: value of ")
-    assert f"is {cells[10]}, computed from the answers it is {right}; " in said
+    assert f"is {cells[10]}, but computed from the answers it is {right}; " in said
     assert "\n" not in said
 
 
@@ -199,19 +199,21 @@ def test_a_gate_of_another_seed_weights_or_data(out: Path, wrong: str) -> None:
     answers = {node.id if of == old else of: told for of, told in record.answers.items()}
     write_record(out, replace(record, gates={**record.gates, "live": node.id}, answers=answers))
     said = "\n".join(map(str, verify(out).problems))
-    assert (f"{node.id} belongs to other data, weights, strategy or seed" in said) == bool(wrong)
+    assert (f"{node.id} was made with other data, weights, strategy or seed than the run" in said) == bool(
+        wrong
+    )
 
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        (",mSRCC,", ",mSRRC,", "no run has such a row"),
+        (",mSRCC,", ",mSRRC,", "no run gives such a row"),
         (",1.0,", ",1.0\x0c,", "computed from the answers it is 1.0"),
-        (",1.0,", ",1_0e-1,", "is 1_0e-1, computed from the answers it is 1.0"),
+        (",1.0,", ",1_0e-1,", "is 1_0e-1, but computed from the answers it is 1.0"),
         ("table,setting", "setting,table", "has other columns"),
         ("TSN-IQA-O", "TSN-IQA-X", "is missing"),
         ("\n,", '\n"', "cannot be read"),
-        ("generated miniatures: not comparable with published numbers", "", "no run has such a row"),
+        ("generated miniatures: not comparable with published numbers", "", "no run gives such a row"),
     ],
 )
 def test_edited_text_of_the_results(out: Path, old: str, new: str, expected: str) -> None:
@@ -231,8 +233,8 @@ def test_a_number_put_where_none_is_defined_and_taken_where_one_is(out: Path) ->
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     said = problems(out)
     assert "results.csv:6: value of" in said
-    assert "is empty, computed from the answers it is" in said
-    assert "is 0.0, computed from the answers it is undefined" in said
+    assert "is empty, but computed from the answers it is" in said
+    assert "is 0.0, but computed from the answers it is undefined" in said
 
 
 def test_rows_left_out_or_doubled(out: Path) -> None:
@@ -241,7 +243,7 @@ def test_rows_left_out_or_doubled(out: Path) -> None:
     path.write_text("\n".join([*lines[:-1], lines[5]]) + "\n", encoding="utf-8")
     said = problems(out)
     assert "the row of" in said
-    assert f"results.csv:{len(lines)}: no run has such a row" in said
+    assert f"results.csv:{len(lines)}: no run gives such a row" in said
     path.unlink()
     assert problems(out).startswith("report/results.csv: is missing; make it: ")
 
@@ -297,7 +299,7 @@ def test_a_missing_and_an_unfinished_node(out: Path) -> None:
     said = problems(out)
     assert f"answers/{half.name} is broken; run again: " in said
     assert gone.name not in said  # it may not have been made yet, but then the report cannot know its numbers
-    assert "no run has such a row: III,Task-Agnostic,S-CNN,TSN-IQA," in said
+    assert "no run gives such a row: III,Task-Agnostic,S-CNN,TSN-IQA," in said
 
 
 def test_unfinished_work_is_a_note(tmp_path: Path) -> None:
@@ -355,14 +357,14 @@ def test_a_changed_record(out: Path) -> None:
     record = next(r for r in read_records(out) if r.strategy == "tsn")
     path = out / "runs" / f"{record.id}.json"
     write_json(path, asdict(replace(record, tau=record.tau + 1)))
-    assert "they were changed" in problems(out)
+    assert "its contents were changed" in problems(out)
     first, other = (node for node, _ in record.steps[1].heads)
     swapped = {**record.answers, first: record.answers[other]}
     write_json(path, asdict(replace(record, answers=swapped)))
-    assert f"is not the answer of {first} to " in problems(out)
+    assert f"was not made by {first} on the " in problems(out)
     record.facts["fingerprints"]["bid"] = "another"
     write_json(path, asdict(record))
-    assert "as fingerprinted here" in problems(out)
+    assert "that the run records" in problems(out)
     path.write_text("[]", encoding="utf-8")
     assert f"runs/{path.name}: " in problems(out)
 

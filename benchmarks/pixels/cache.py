@@ -356,7 +356,8 @@ class _Build:
         if needed > free:
             raise UserError(
                 f"{self.path.parent}: the decoded images of {self.dataset.title} need {needed / 1e9:.1f} GB, "
-                f"and {free / 1e9:.1f} GB are free; make room or set CLIQA_CACHE to a folder on another disk"
+                f"but only {free / 1e9:.1f} GB are free; make room or set CLIQA_CACHE to a folder on "
+                "another disk"
             )
 
 

@@ -291,8 +291,8 @@ def _opened(
         if name != "TIFF":
             raise
         raise UserError(
-            f"image {path} has a kind of pixels that is not read ({error}); save it with 8 bits, or 16 "
-            "unsigned ones"
+            f"image {path} has pixels of a kind that cannot be read ({error}); save it with 8 or "
+            "unsigned 16 bits per channel"
         ) from error
 
 

@@ -43,10 +43,10 @@ def refuse_samples(image: Image.Image, path: Path) -> None:
         what = "pixels of 32 bits, of unknown range"
     elif image.format == "PNG" and is_16_bit_colour(image) and "transparency" in image.info:
         # Pillow keeps the upper byte of a pixel and compares it with both bytes of the transparent colour
-        what = "16-bit colour with a transparent colour, which cannot be told from others any more"
+        what = "16-bit colour with a transparent colour, which is ambiguous once reduced to 8 bits"
     else:
         return
-    raise UserError(f"image {path} has {what}; save it with 8 bits, or 16 unsigned ones")
+    raise UserError(f"image {path} has {what}; save it with 8 or unsigned 16 bits per channel")
 
 
 def is_16_bit(image: Image.Image) -> bool:

@@ -123,7 +123,9 @@ def _folder(name: str, table: Path) -> Path:
     here, there = user_path(name).absolute(), table.parent / user_path(name)
     found = [place for place in dict.fromkeys((here, there)) if place.is_dir()]
     if not found:
-        raise UserError(f"images={name}: there is no such folder, here or beside {table}")
+        raise UserError(
+            f"images={name}: no such folder in the current directory or beside {table}; check the path"
+        )
     if len(found) > 1 and found[0].resolve() != found[1].resolve():
         raise UserError(f"images={name} may be {found[0]} or {found[1]}; give the whole path")
     return found[0]

@@ -15,8 +15,8 @@ from cliqa_bench.paths import user_path
 FAILED = 3
 """Exit code of a release that does not pass."""
 
-_MODEL = "folder of the results, a model file, or a folder of one"
-_TABLES = "tables of your own that the model learned before, csv:FILE, to test on them again"
+_MODEL = "folder of the results, a model file, or a folder that holds one"
+_TABLES = "your own tables (csv:FILE) that the model has learned before, to test on them again"
 
 
 def add_arguments(add: Add) -> None:
@@ -26,16 +26,21 @@ def add_arguments(add: Add) -> None:
     add("--run", type=str, metavar="ID", help=WHICH_RUN)
     add("--out", type=str, metavar="FILE", help="the new model file, .safetensors")
     add("--report", type=str, metavar="DIR", help="folder of the release report (default: beside --out)")
-    add("--max-drop", type=float, metavar="D", help="fail if the SRCC on an old test set falls by more")
-    add("--min-srcc", type=float, metavar="S", help="fail if the SRCC on the new test set is lower")
     add(
-        "--max-change", type=float, metavar="C", help="fail if a score of an old test picture changes by more"
+        "--max-drop", type=float, metavar="D", help="fail if the SRCC on an old test set falls by more than D"
+    )
+    add("--min-srcc", type=float, metavar="S", help="fail if the SRCC on the new test set is below S")
+    add(
+        "--max-change",
+        type=float,
+        metavar="C",
+        help="fail if a score of an old test picture changes by more than C",
     )
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--tables", type=str | tuple[str, ...], metavar="TABLES", help=_TABLES)
     add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    add("--threads", type=int, metavar="N", help="training threads; changes the last bits")
+    add("--threads", type=int, metavar="N", help="training threads; changes last digits of results")
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 

@@ -43,12 +43,14 @@ _PRECISION = (
     "changes scores slightly"
 )
 _SRGB = "convert colour profiles of the datasets to sRGB (default: ignore them, as the published code does)"
-_TOLERANCE = "how far a score, in [-1, 1], may be off to run fewer of TSN-IQA's heads (default: 0)"
+_TOLERANCE = (
+    "largest error allowed in a score, to run fewer of TSN-IQA's heads; scores lie in [-1, 1] (default: 0)"
+)
 _ASPECTS = (
     "also give quality level, scene and distortion, each with its probability (runs of liqe and liqe_cl)"
 )
 _COMPARE = "a table of your own, instead of IMAGES: score its pictures and compare with its labels"
-_MODEL = "a model file that 'export' wrote, a folder of one, or 'box', instead of --runs"
+_MODEL = "a model file that 'export' wrote, a folder that holds one, or 'box', instead of --runs"
 _EXPLAIN = "also show each head's score, and which test pictures are next to each picture on the scale"
 _WORST = "also list the N pictures with the lowest scores"
 _SCORED_WITH = "folder of the results (default: runs; without it, the model in the box)"
@@ -93,7 +95,7 @@ def _where_and_how(add: Add) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="threads of each; changes the last bits (default on a CPU: 1)",
+        help="threads per process; changes last digits of results (default on a CPU: 1)",
     )
     add("--deterministic", action="store_true", help="the same bits each time even on a GPU; slower there")
     add(
@@ -105,7 +107,11 @@ def _where_and_how(add: Add) -> None:
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--executor", type=str, metavar="NAME", help=_EXECUTOR)
     add("--slurm", type=_WORDS, metavar="OPTIONS", help=_SLURM)
-    add("--wait", action="store_true", help="with --executor slurm: wait for the end and write the report")
+    add(
+        "--wait",
+        action="store_true",
+        help="with --executor slurm: wait until all is done, and write the report",
+    )
     add("--out", type=str, metavar="DIR", help="folder of the results (default: runs)")
     _report_form(add)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
@@ -135,10 +141,15 @@ def _run_arguments(add: Add) -> None:
     add("--config", action="config", metavar="FILE", help="YAML file, flags as keys; given flags override it")
     add("--strategy", type=_WORDS, metavar="NAMES", help="comma-separated names, see 'list'; or 'all'")
     add("--orders", type=_WORDS, metavar="ORDERS", help=_ORDERS)
-    add("--test-on", type=_WORDS, metavar="NAMES", help="further datasets to test on, whole: tid2013,spaq")
+    add(
+        "--test-on",
+        type=_WORDS,
+        metavar="NAMES",
+        help="further datasets to test on with all images: tid2013,spaq",
+    )
     add("--backbone", type=str, metavar="NAME", help="see 'list' (default: the preset's)")
     add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
-    add("--seeds", type=_NUMBERS, metavar="SEEDS", help="of the training: 0,1,2 (default: 0)")
+    add("--seeds", type=_NUMBERS, metavar="SEEDS", help="seeds of the training: 0,1,2 (default: 0)")
     _where_and_how(add)
     # sections of a YAML file; on the command line --set does it
     add("--training", type=dict[str, Any], help=argparse.SUPPRESS)
@@ -190,7 +201,7 @@ def _paper_arguments(add: Add) -> None:
     fills = "the first fills most tables (default: the preset's)"
     add("--backbones", type=_WORDS, metavar="NAMES", help=fills)
     add("--weights", type=str, metavar="W", help="'random': networks without pre-training, to try things out")
-    add("--seeds", type=_NUMBERS, metavar="SEEDS", help="of Table XIII (default: 0,1,2,...)")
+    add("--seeds", type=_NUMBERS, metavar="SEEDS", help="seeds of Table XIII (default: 0,1,2,...)")
     add("--test-on", type=_WORDS, metavar="NAMES", help="test sets of Tables X and XI, or 'none'")
     _where_and_how(add)
 
@@ -292,7 +303,12 @@ def _score_arguments(add: Add) -> None:
     add("--precision", type=str, metavar="P", help=_PRECISION)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
-    add("--to", type=str, metavar="FILE", help="table, .csv or .jsonl; is resumed (default: the terminal)")
+    add(
+        "--to",
+        type=str,
+        metavar="FILE",
+        help="table, .csv or .jsonl; resumed if it exists (default: the terminal)",
+    )
 
 
 def _score(args: Namespace, command: str) -> int:
@@ -436,14 +452,25 @@ def _test(args: Namespace, command: str) -> int:
 
 
 def _bench_arguments(add: Add) -> None:
-    add("--rows", type=str, metavar="NAMES", help="groups, see --list, or 'all' (default: what is not long)")
+    add(
+        "--rows",
+        type=str,
+        metavar="NAMES",
+        help="groups, see --list, or 'all' (default: all but those that take long)",
+    )
     add("--list", action="store_true", help="show the groups of rows, and measure nothing")
     add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
-    add("--precision", type=str, default="auto", metavar="P", help="of scoring: fp32, bf16, auto (default)")
-    add("--repeats", type=int, default=5, metavar="N", help="how often a side is measured (default: 5)")
+    add(
+        "--precision",
+        type=str,
+        default="auto",
+        metavar="P",
+        help="precision of scoring: fp32, bf16, auto (default)",
+    )
+    add("--repeats", type=int, default=5, metavar="N", help="how often each side is measured (default: 5)")
     add("--threads", type=int, metavar="N", help="threads on a CPU (default: one for each core)")
     add("--runs", type=str, metavar="DIR", help="finished runs to take models from, for 'precision'")
-    add("--against", type=str, metavar="PYTHON", help="of an environment with another version: compare")
+    add("--against", type=str, metavar="PYTHON", help="compare with the version in this Python's environment")
     add("--scale", type=float, default=1.0, metavar="S", help="size of large generated data (default: 1.0)")
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, default="bench", metavar="DIR", help="folder of the results (default: bench)")
@@ -471,7 +498,7 @@ def _pretrain_arguments(add: Add) -> None:
         action="store_true",
         help="instead, train the model in the box, which 'score' uses without runs",
     )
-    add("--to", type=str, metavar="FILE", help="weights (default: the backbone's name, .safetensors)")
+    add("--to", type=str, metavar="FILE", help="file of weights (default: the backbone's name, .safetensors)")
     add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
     add("--steps", type=int, metavar="N", help="optimiser steps (default: what the shipped weights had)")
@@ -511,7 +538,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("write tables and figures from finished runs", _report_arguments, _report),
     "verify": Command("check hashes, and compute every number of a report again", _verify_arguments, _verify),
     "bundle": Command(
-        "pack all that numbers are made of into one file",
+        "pack all that the numbers are computed from into one file",
         leaderboard_commands.bundle_arguments,
         leaderboard_commands.bundle,
     ),
@@ -567,6 +594,6 @@ COMMANDS: dict[str, Command] = {
 }
 GROUPS = {
     "data": "make, check and print datasets",
-    "leaderboard": "build a page of bundles",
+    "leaderboard": "build a page from bundles",
     "weights": "convert files of weights",
 }

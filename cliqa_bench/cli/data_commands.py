@@ -23,7 +23,7 @@ PROGRESS = "auto (a bar on a terminal, else lines: the default), plain (lines), 
 
 def make_arguments(add: Add) -> None:
     """Adds the flags of `data make`."""
-    add("dir", type=str, metavar="DIR", help="folder that gets the datasets' folders")
+    add("dir", type=str, metavar="DIR", help="folder to write the datasets' folders to")
     add(
         "--scale",
         type=float,

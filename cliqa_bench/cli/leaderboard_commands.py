@@ -53,7 +53,7 @@ def prove_arguments(add: Add) -> None:
     add("bundle", type=str, metavar="FILE", help="a bundle that verify --pack made")
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--nodes", type=int, default=1, metavar="N", help="how many nodes to train again (default: 1)")
-    add("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the draw (default: 0)")
     add("--who", type=str, default="unnamed", metavar="NAME", help="your name, for the proof")
     add(
         "--tolerance", type=float, metavar="T",
@@ -69,7 +69,7 @@ def prove_arguments(add: Add) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="threads of each; changes the last bits (default: those of the run)",
+        help="threads per process; changes last digits of results (default: those of the run)",
     )
     add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cliqa_bench.execution.score_table import FileRow
 
 WHICH_RUN = "which run, or the beginning of its id (default: the newest)"
-_SOURCE = "folder of the results, a model file, or a folder of one (default: runs)"
+_SOURCE = "folder of the results, a model file, or a folder that holds one (default: runs)"
 _TO = "model.safetensors, model.onnx, model.pt2, or a folder as model hubs want it"
 
 

@@ -7,8 +7,8 @@ from cliqa_bench.execution.model_file import LearnedFile
 from cliqa_bench.models.box_config import BOX
 
 SAID = (
-    "the model in the box learned from generated distortions and what measures say of them, not from "
-    "people's opinions; see docs/box.md"
+    "the model in the box learned from generated distortions and what quality measures say about them, "
+    "not from people's opinions; see docs/box.md"
 )
 """The note to everyone who uses it."""
 

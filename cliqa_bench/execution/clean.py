@@ -210,7 +210,7 @@ def _outdated_network(path: Path) -> str:
     if made in today:
         return ""
     same = made.get("pictures_version") == today[0]["pictures_version"]
-    return f"pre-trained {'with other settings' if same else 'on other pictures'} than today's"
+    return f"pre-trained {'with other settings' if same else 'on other pictures'} than the current ones"
 
 
 def _decoded_images(cache: Path) -> Iterator[Unused]:

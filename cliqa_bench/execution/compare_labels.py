@@ -164,11 +164,11 @@ class Comparison(Tally):
         opinions = {self._labels.opinions[image] for image in self._scores}
         if found.n < FEWEST:
             said.append(
-                f"{plural(found.n, 'picture')} cannot have a correlation: at least {FEWEST} are needed"
+                f"{plural(found.n, 'picture')}: too few for a correlation, which needs at least {FEWEST}"
             )
         elif len(opinions) == 1 or len({*scores}) == 1:
             what = "labels are" if len(opinions) == 1 else "scores are"
-            said.append(f"all {found.n:,} {what} equal: there is no correlation")
+            said.append(f"all {found.n:,} {what} equal: their correlation is undefined")
         elif math.isnan(found.plcc_logistic):
             why = (
                 f"at least {FEWEST_FITTED} pictures are needed"

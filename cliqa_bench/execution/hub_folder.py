@@ -39,10 +39,10 @@ def write_folder(learned: Learned, to: Path) -> None:
         )
     if to.exists() and not to.is_dir():
         raise UserError(
-            f"{to} is a file; write --to a folder, or to a name that ends in .safetensors, .onnx or .pt2"
+            f"{to} is a file; give --to a folder, or a name that ends in .safetensors, .onnx or .pt2"
         )
     if to.is_dir() and not (to / MODEL).is_file() and any(to.iterdir()):
-        raise UserError(f"{to} holds something other than a model; write --to another folder")
+        raise UserError(f"{to} holds something other than a model; give another folder with --to")
     facts = learned.measured()
     write_text(to / CARD, str(card(facts)))
     write_text(to / CONFIG, json.dumps(facts_for_others(facts), indent=2, sort_keys=True) + "\n")

@@ -87,7 +87,7 @@ def jobs_of(plan: Plan, pixels: Pixels | None = None, missing: Missing | None = 
             title = f"test {work_title(plan, work)}"
             jobs.append(Job("scores", work.node.id, "", title, parts[0].images, (needs,), parts))
     for picture in missing.pictures:
-        title = f"keep pictures of {_title(plan, picture.test)}"
+        title = f"store example pictures of {_title(plan, picture.test)}"
         jobs.append(Job("picture", picture.node.id, "", title, 0, (check,)))
     return jobs
 
@@ -149,7 +149,7 @@ def _gate_net_job(plan: Plan, net: GateNormalisation, check: Job) -> Job:
     made = DISTORTION_BN[plan.config.preset]
     images = 0 if net != "distortion-bn" or has_gate_net(plan) else made.steps * made.batch
     parts = (JobPart("", "gate-net", images, PASSES["main"] * made.size**2),)
-    return Job("gate-net", "", net, "ready the gate's network", images, (check,), parts)
+    return Job("gate-net", "", net, "prepare the gate's network", images, (check,), parts)
 
 
 def _train_jobs(plan: Plan, works: list[TrainWork], check: Job, pixels: Pixels) -> dict[str, Job]:
@@ -191,7 +191,7 @@ def _gate_jobs(
     for (net, test), datasets in asked.items():
         nets.setdefault(net, _gate_net_job(plan, net, check))
         needs = tuple(fits[net, d] for d in sorted(datasets) if (net, d) in fits) or (nets[net],)
-        title = f"gate {_title(plan, test)}'s test images"
+        title = f"measure gate distances of {_title(plan, test)}'s test images"
         parts = _whole(plan, [(test, subset) for subset in subsets[net, test]], "distances", pixels)
         distances.append(Job("distances", test, net, title, parts[0].images, needs, parts))
     return [*nets.values(), *fits.values(), *distances]

@@ -293,7 +293,7 @@ class Learned(ABC):
         heads, validation = self.heads(), self.validation()
         if tolerance and (validation or any(not isinstance(head.heads, torch.Tensor) for head in heads)):
             raise UserError(
-                f"{self.name} has heads whose scores have no bounds: a tolerance means nothing for them"
+                f"{self.name} has heads whose scores have no bounds, so no tolerance can apply; leave it out"
             )
         if aspects:
             if (texts := text_head_of(heads)) is None:
@@ -386,7 +386,7 @@ class LearnedRun(Learned):
             if path.is_file() and read_json(path).get("net") != pretraining(made):
                 raise UserError(
                     f"run {self.record.id} has gates of a network that was pre-trained on other pictures or "
-                    "settings than today's; run its command again"
+                    "with other settings than the current ones; run its command again"
                 )
 
     def gate_net(self, device: torch.device) -> FeatureNet:

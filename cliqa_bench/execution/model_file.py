@@ -82,7 +82,7 @@ def write_model(learned: Learned, to: Path) -> None:
         UserError: If the model needs code that is not this package's, or the file cannot be written.
     """
     facts, answers = learned.measured(), learned.answers()
-    _refuse_foreign_code(facts, f"{learned.name} cannot be one file")
+    _refuse_foreign_code(facts, f"{learned.name} cannot be written as one file")
     facts = replace(facts, answered=[(test, said.scores.shape[1]) for test, said in answers.items()])
     tensors, scale = _tensors(learned) | learned.earlier(), learned.reading_scale()
     if scale is not None:

@@ -32,6 +32,7 @@ from cliqa_bench.seeds import rng_for
 from cliqa_bench.settings.resolve import device_name, resolve
 from cliqa_bench.system.compute import resolve_device, title_of
 from cliqa_bench.system.versions import versions
+from cliqa_bench.terminal import plural
 
 _TAKEN = ("preset", "backbone", "split", "training", "test_on", "max_megapixels", "srgb", "deterministic")
 """What is taken from the configuration in a bundle. It names no file of the reader's disk to read or run."""
@@ -116,7 +117,7 @@ def _prove_node(asked: Request, digest: str, folder: Path, record: RunRecord, no
             raise UserError(f"{asked.bundle}: {_why_not(folder, node, plan)}")
         gate = record.gates.get(plan.train[node].dataset, "")
         jobs = list(_needed(jobs_of(plan), plan, node, gate))
-        say(f"training {node} again: {len(jobs)} pieces of work")
+        say(f"training {node} again: {plural(len(jobs), 'job')}")
         facts = {"versions": versions(), "code": plan.choice.code}
         done = run_jobs(plan, rebuild_plan, facts, jobs, min(processes(plan, jobs), len(jobs)), lambda: None)
         if done.failed:

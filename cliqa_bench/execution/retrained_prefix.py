@@ -47,7 +47,9 @@ class LivePrefix:
             learner = self._new(first)
         if again:
             names = ", ".join(w.dataset for w in reversed(again))
-            self._say(f"{work.strategy.name}: what it learned is in no file, so it learns {names} again")
+            self._say(
+                f"{work.strategy.name}: no file holds what it has learned so far: learning {names} again"
+            )
         tick, learner.tick = learner.tick, _silent
         for earlier in reversed(again):
             self._train(learner, earlier)

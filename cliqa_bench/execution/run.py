@@ -212,7 +212,7 @@ def _conclude(
     for line in failed:
         warn(f"failed: {line}")
     left = f"{len(failed)} failed, {skipped} skipped because they depend on them"
-    warn(f"{left}; the same command tries again")
+    warn(f"{left}; run the same command to try again")
     return 1
 
 
@@ -249,7 +249,7 @@ def _work(plan: Plan, missing: Missing, ready: Callable[[], None]) -> Outcome:
     n = min(processes(plan, jobs), len(jobs))
     where = f"in {n} processes " if n > 1 else ""
     if plan.config.executor not in (LOCAL, DASK):
-        where = f"at the workers of {plan.config.executor} "
+        where = f"on the workers of {plan.config.executor} "
     say(left_to_do([plan], [missing]))
     say(f"loading PyTorch and Avalanche {where}(a few seconds)")
     return run_jobs(plan, rebuild_plan, {"versions": versions(), "code": plan.choice.code}, jobs, n, ready)

@@ -186,7 +186,7 @@ def choose_run(out: Path, run: str | None) -> RunRecord:
         return min(asked or records, key=lambda r: (order_rank(r.order), r.split_number, r.seed))
     found = [record for record in records if record.id.startswith(run)]
     if len(found) != 1:
-        said = f"begins {len(found)} runs" if found else "is not a run"
+        said = f"matches {len(found)} runs" if found else "matches no run"
         raise UserError(
             f"--run {run} {said} of {out}; choose from: {', '.join(r.id for r in found or records)}"
         )

@@ -246,7 +246,7 @@ def table_file(to: Path, header: str, made: Made, files: Sequence[Path]) -> Iter
         to.parent.mkdir(parents=True, exist_ok=True)
     with claimed(_beside(to, "lock")) as free:
         if not free:
-            raise UserError(f"another process is writing {to}; wait for it, or write --to another file")
+            raise UserError(f"another process is writing {to}; wait for it, or give another file with --to")
         table = TableFile(to, header, made, files)
         try:
             yield table
@@ -276,7 +276,7 @@ class _Old:
         data = to.read_bytes()
         if not journal.exists():
             if data not in (b"", header.encode()):
-                raise self._refused("is there already, and no journal of it")
+                raise self._refused("exists already and has no journal, so it cannot be resumed")
             return
         begun, rows = self._entries()
         self._refuse_made(begun, made)
@@ -309,7 +309,7 @@ class _Old:
         if there := [image for image in scored if os.path.lexists(image)]:
             raise self._refused(f"has rows of files that are not asked for now, such as {there[0]}")
         if scored:
-            say(f"{self._to}: {len(scored):,} rows of files that are gone were taken out")
+            say(f"{self._to}: {len(scored):,} rows of files that no longer exist were removed")
 
     def kept(self, files: Sequence[Path]) -> dict[str, FileRow]:
         """Returns the rows of files that have a score and have not changed."""
@@ -317,7 +317,7 @@ class _Old:
         return {name: row for name, row in found.items() if row and not row.error and row.is_current()}
 
     def _refused(self, why: str) -> UserError:
-        return UserError(f"{self._to} {why}; write --to another file, or delete it first")
+        return UserError(f"{self._to} {why}; give another file with --to, or delete it first")
 
 
 def _beside(to: Path, what: str) -> Path:

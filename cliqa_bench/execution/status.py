@@ -230,7 +230,7 @@ def render(status: Status) -> str:
     elif status.seconds_left is None:
         blocks.append("time left: unknown until something is done")
     else:
-        at_work = f"{len(status.running)} at work" if status.running else "none at work; with one"
+        at_work = f"{len(status.running)} at work" if status.running else "none at work now; with one process"
         blocks.append(f"time left: roughly {time_text(status.seconds_left)} ({at_work})")
     return "\n\n".join(blocks)
 

@@ -99,7 +99,7 @@ class Worker:
                 raise
         else:
             return
-        self.say(f"{self.device} is out of memory: images no longer stay there, and the job starts over")
+        self.say(f"{self.device} is out of memory: starting the job again without keeping images on it")
         torch.cuda.empty_cache()
         self._do(job)
 

@@ -80,8 +80,8 @@ def include(path: str | Path) -> str:
         raise UserError(f"no file {file}; give the path of a Python file")
     if not is_file_name(file.name):
         raise UserError(
-            f"{file} is not a Python file (.py); a table of ratings is a dataset as it is: "
-            f'--orders "csv:{path}", --test-on, data check'
+            f"{file} is not a Python file (.py); a table of ratings needs no Python: "
+            f'give "csv:{path}" to --orders, --test-on or data check'
         )
     if not name.isidentifier():
         raise UserError(f"{file}: its name must be one that Python can import, such as my_method.py")
@@ -200,7 +200,7 @@ def _check_helpers(file: Path, texts: Iterable[bytes]) -> None:
         ours = {file.parent / f"{name}.py", file.parent / name / "__init__.py"} & {*_beside(file, name)}
         spec = importlib.util.find_spec(name) if ours else None
         if spec and spec.origin and Path(spec.origin).resolve() not in {path.resolve() for path in ours}:
-            raise UserError(f"{file}: {name} is {spec.origin}, not {ours.pop()}; rename the latter")
+            raise UserError(f"{file}: import {name} finds {spec.origin}, not {ours.pop()}; rename the latter")
 
 
 def _said(error: BaseException) -> str:

@@ -231,7 +231,7 @@ class Checkpoints(SupervisedPlugin):
             self._check(body)
             restore(strategy, tensors, body)
         except Unusable as why:
-            self._say(f"{self.path} is not used, {why}: the experience starts over")
+            self._say(f"ignoring {self.path}, {why}: the experience starts over")
             self.remove()
             return
         except Exception:

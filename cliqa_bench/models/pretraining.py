@@ -293,7 +293,7 @@ def resume_training(path: Path, whole: nn.Module, adam: torch.optim.Adam) -> int
             step = int(file.metadata()["step"])
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        warn(f"{path} is not used, it is damaged ({error}): training starts over")
+        warn(f"ignoring {path}, which is damaged ({error}): training starts over")
         return 0
     whole.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}

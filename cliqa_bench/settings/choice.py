@@ -106,6 +106,6 @@ def refuse_foreign_code(what: str, backbone: str, strategy: str | None) -> None:
     for kind, noun, name in named:
         if not registry.is_ours(kind, name):
             raise UserError(
-                f"{what}: its {noun} {name:.200} is not one of this package, and a file of weights must not "
-                "bring code; score with the folder of its run"
+                f"{what}: its {noun} {name:.200} is not part of this package, and a file of weights must not "
+                "contain code; score with the folder of its run"
             )

@@ -304,7 +304,7 @@ def _that_can_learn(
     ]
     if known or not reading:
         return strategies
-    say(f"--strategy all without {', '.join(reading)}: no file says what the pictures show (docs/liqe.md)")
+    say(f"--strategy all leaves out {', '.join(reading)}: no file says what the pictures show (docs/liqe.md)")
     return [name for name in strategies if name not in reading]
 
 
@@ -315,7 +315,7 @@ def _that_fit(strategies: list[str], params: Params, name: str) -> list[str]:
         try:
             registry.load("strategies", strategy)(**params.get(strategy, {})).check_backbone(backbone)
         except UserError as error:
-            say(f"--strategy all without {strategy}: {error}")
+            say(f"--strategy all leaves out {strategy}: {error}")
         else:
             fit.append(strategy)
     return fit

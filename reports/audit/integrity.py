@@ -188,7 +188,7 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
     """Yields what is wrong with a record, and what to do about it."""
     command = record.facts.get("command") or f"python -m cliqa_bench run --strategy {record.strategy}"
     if name != record.id:
-        yield f"its contents belong to the name {record.id}: they were changed", run_again()
+        yield f"its contents were changed: they belong to the name {record.id}", run_again()
     heads = [(s, node, column) for s in record.steps for node, column in s.heads]
     gated = any(readout.startswith("gate") for readout in record.rows)
     gates = record.gates if len(record.steps[-1].heads) > 1 and gated else {}
@@ -215,11 +215,14 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
                 continue
             expected = [test, (record.facts.get("fingerprints") or {}).get(test)]
             if [told.spec.get("of"), told.spec.get("test")] != [node, expected]:
-                text = f"answers/{answers} is not the answer of {node} to {test} as fingerprinted here"
+                text = f"answers/{answers} was not made by {node} on the {test} that the run records"
                 yield text, run_again("both")
             if bool(told.spec.get("adapted")) != (record.transductive and node not in gates.values()):
-                adapted = "is" if told.spec.get("adapted") else "is not"
-                yield f"answers/{answers} {adapted} adapted to the test images", run_again("both")
+                adapted = "says" if told.spec.get("adapted") else "does not say"
+                yield (
+                    f"answers/{answers} {adapted} that it was adapted to the test images, unlike the run",
+                    run_again("both"),
+                )
             if told.heads < columns[node] or (node in gates.values() and told.stages < max(record.stages)):
                 yield f"answers/{answers} lacks a head or stage that is read", run_again("both")
 
@@ -234,7 +237,7 @@ def _of_validation(record: RunRecord, known: _Known) -> Iterator[tuple[str, str]
                 yield f"answers/{answers} is broken", run_again("its folder")
             expected = (node, [dataset, prints.get(dataset)], "val")
             if told and tuple(told.spec.get(key) for key in ("of", "test", "subset")) != expected:
-                text = f"answers/{answers} is not the answer of {node} to validation images of {dataset}"
+                text = f"answers/{answers} was not made by {node} on the validation images of {dataset}"
                 yield text, run_again("both")
 
 
@@ -270,4 +273,4 @@ def _of_node(record: RunRecord, node: str, known: _Known) -> Iterator[tuple[str,
     of_train = {"strategy": trained_as, "seed": record.seed, "weights": record.facts.get("weights")}
     keys = ("weights", "seed") if "data" in spec else tuple(of_train)
     if not same or any(spec.get(key) != of_train[key] for key in keys):
-        yield f"{node} belongs to other data, weights, strategy or seed", run_again("both")
+        yield f"{node} was made with other data, weights, strategy or seed than the run", run_again("both")

@@ -145,7 +145,7 @@ def _check_results(
             continue
         row = due.pop((*cells[:10], cells[_NOTE]), None) if len(cells) == len(columns) else None
         if row is None:
-            found.problems.append(Problem(where, f"no run has such a row: {','.join(cells):.200}", _RENEW))
+            found.problems.append(Problem(where, f"no run gives such a row: {','.join(cells):.200}", _RENEW))
             continue
         found.cells += 1
         computed: list[tuple[float, ...]] = [(row.value, row.std, _or_nan(row.median))]
@@ -205,7 +205,7 @@ def _differences(
         for column, right in zip(("value", "std", MEDIAN), numbers, strict=True):
             text = held.get(column, "")
             if not _same(text, right, TOLERANCES.get(row.table, TOLERANCE)):
-                what = f"{column} of {_words(row)} is {text or 'empty'}, computed from the answers it is "
+                what = f"{column} of {_words(row)} is {text or 'empty'}, but computed from the answers it is "
                 shown = repr(right) if math.isfinite(right) else "undefined"
                 problems.setdefault(column, Problem(where, what + shown, _RENEW))
     return list(problems.values())

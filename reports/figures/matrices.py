@@ -42,7 +42,7 @@ def srcc_caption(numbers: Tidy) -> str:
     """Returns the caption of the SRCC matrices."""
     return (
         "SRCC on each test set (column) after learning each dataset (row), order "
-        f"{numbers.group.main_order}. The line parts the tasks learned (below) from those of the future."
+        f"{numbers.group.main_order}. The line separates tasks already learned (below) from future ones."
         + _end(numbers)
     )
 
@@ -51,7 +51,7 @@ def stability_caption(numbers: Tidy) -> str:
     """Returns the caption of the stability matrices."""
     return (
         "Stability matrix: SRCC on each test set (column) between what a model predicts after learning each "
-        "dataset (row) and what it predicted right after learning the one of the test set, order "
+        "dataset (row) and what it predicted right after learning the test set's own, order "
         f"{numbers.group.main_order}." + _end(numbers)
     )
 

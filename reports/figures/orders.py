@@ -27,8 +27,8 @@ FEW, FEW_BINS = 100, 25
 def orders_caption(numbers: Tidy) -> str:
     """Returns the caption of the distribution over all orders."""
     return (
-        "mPSI over the orders of the datasets: over all, exact from one training per dataset, or, of a "
-        "method whose training depends on the order, over the n that were run. Histograms, each scaled to "
+        "mPSI over all orders of the datasets, computed exactly from one training per dataset; for a method "
+        "whose training depends on the order, over the n orders that were run. Histograms, each scaled to "
         "its own height; below them every order as a stroke, the quartiles and the median. Diamonds and "
         "numerals: the paper's orders, restricted to these datasets."
         + generated_sentence(numbers.group.caution)

@@ -64,8 +64,8 @@ def scale_caption(numbers: Tidy) -> str:
     return (
         f"Images of the test sets on the common scale of {name} after the last experience, sorted by its "
         "prediction q. Bars: weight of each task's head, and the score the head gives; q is the sum of the "
-        "scores times the weights. In the order of learning, the test sets show in turn an image of low, "
-        "middle and high MOS." + generated_sentence(numbers.group.caution)
+        "scores times the weights. The test sets, in the order of learning, contribute in turn an image of "
+        "low, middle and high MOS." + generated_sentence(numbers.group.caution)
     )
 
 

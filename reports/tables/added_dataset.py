@@ -167,10 +167,10 @@ def shape_added(rows: list[TidyRow]) -> Table:
             ]
     told = "; ".join(f"{_new(rows, order)} added to {_less(rows, order)}" for order in orders)
     caption = (
-        f"SRCC before and after one more dataset was learned, and the difference: {told}. If the order "
-        "continues the other, before is the same run's last experience but one; else the other order's runs "
-        "of the same seeds and splits. Mean: over the datasets that were there before. Best results of each "
-        "section in bold; before a dataset is learned, its own results are of a future task (gray)."
+        f"SRCC before and after one more dataset was learned, and the difference: {told}. Before: "
+        "one experience earlier in the same run where one order extends the other, else the other order's "
+        "runs with the same seeds and splits. Mean: over the datasets that were there before. Best results "
+        "of each section in bold; before a dataset is learned, its own results are of a future task (gray)."
     )
     return Table(TABLE, caption, ("Test set", "Method"), _HEADS, sections)
 

@@ -85,9 +85,9 @@ def shape_orders(rows: list[TidyRow]) -> Table:
             sections.append(_section(label, some, column, [*heads.values()], best, whole=("Orders",)))
     caption = (
         "Robustness over orders of the same datasets: mean, standard deviation (ddof = 0), extremes and "
-        "quartiles of the summary numbers, over all orders and exact from one training per dataset, or, of "
-        "methods whose training depends on the order, over those that were run. Orders says how many are "
-        "finished; until all of a section are, there is a dash. Best results of each section in bold (of "
+        "quartiles of the summary numbers over all orders, computed exactly from one training per dataset; "
+        "for methods whose training depends on the order, over the orders that were run. Orders: how many "
+        "are finished; a dash until all of a section are. Best results of each section in bold (of "
         f"Std, the smallest).{_extremes(rows)}"
     )
     return Table("orders", caption, ("Metric", "Method"), [*heads.values()], sections)
@@ -130,7 +130,7 @@ def shape_first_task(rows: list[TidyRow]) -> Table:
         best: dict[str, PickBest] = dict.fromkeys(columns, max)
         sections.append(_section(label, some, lambda row: row.train_dataset, columns, best))
     caption = (
-        "First-task effect: mean of mPSI over those of all orders that begin with each dataset, "
+        "First-task effect: mean of mPSI over all orders that begin with each dataset, "
         "± their standard deviation (ddof = 0: no order is left out). Best results of each section in bold."
     )
     return Table("first_task", caption, ("Setting", "Method"), columns, sections)
@@ -159,7 +159,7 @@ def shape_intervals(rows: list[TidyRow]) -> Table:
         "the jackknife over the contents of the test sets (images of one reference together), the spread "
         "over seeds"
     )
-    but = " They leave out that other splits would teach otherwise; with one seed, chance in training too."
+    but = " They leave out how other splits would differ and, with one seed, chance in training."
     if any(SPLITS in row.note for row in rows):
         over, but = "over splits", _SPLITS_SHARE
     caption = (
@@ -195,7 +195,7 @@ def shape_power(rows: list[TidyRow]) -> Table:
     paired, given = "the same contents, and the same seeds where both have them", "seeds and test images"
     end = (
         " Seeds needed: how many would show the difference that was found, on the same test images; a dash "
-        f"where {MOST_SEEDS} would not, or one seed gives no spread."
+        f"if {MOST_SEEDS} are too few, or one seed gives no spread."
     )
     columns = [*heads.values()]
     if kind == SPLITS:  # seeds are no substitute for splits
@@ -210,7 +210,7 @@ def shape_power(rows: list[TidyRow]) -> Table:
         sections.append(build(label, some, name, column, columns, digits=digits, best=()))
     few = unique(filter(None, (too_few(_seeds_of(row.note), kind) for row in rows)))
     caption = (
-        "Difference in mSRCC of every two methods, after the last experience, with its "
+        "Difference in mSRCC between every two methods, after the last experience, with its "
         f"{LEVEL:.0%} interval (paired: {paired}). Could be shown: the smallest difference that these "
         f"{given} would have shown with probability {POWER}.{end}"
     )
@@ -249,7 +249,7 @@ def shape_significance(rows: list[TidyRow]) -> Table:
         f"the smallest p is 2/2^n, so n >= 6 is needed for {ALPHA}; pairs with fewer have none."
     )
     if kind == SPLITS:
-        caption += " Splits share images, for which these p-values do not allow: see the table of power."
+        caption += " Splits share images, which these p-values do not correct for: see the table of power."
     if any(f"{DRAWN} drawn" in row.note for row in rows):
         caption += f" Of more than {MOST_EXACT} {kind}, {DRAWN} sign flips are drawn in place of all."
     return Table("significance", caption, ("Metric", "Method"), columns, sections)

@@ -93,7 +93,7 @@ def shape_gate(rows: list[TidyRow]) -> Table:
     )
     if "Passes" in columns:
         caption += (
-            " Passes: with the one in which the gate describes the image. GMACs: billions of multiply-adds "
+            " Passes: CC and the one in which the gate describes the image. GMACs: billions of multiply-adds "
             "of these passes at 224 x 224."
         )
     section = build(
@@ -108,9 +108,9 @@ def shape_gate(rows: list[TidyRow]) -> Table:
 _COSTS = ("task_parameters", "centroid_values", "backbone_parameters")
 _OVERHEAD = {
     "task parameters": ("Parameters per task", 0),
-    "task parameters (%)": ("(% of backbone)", 3),
+    "task parameters (%)": ("Parameters (% of backbone)", 3),
     "centroid values": ("Centroid values per task", 0),
-    "centroid values (%)": ("(% of the backbone)", 3),
+    "centroid values (%)": ("Centroid values (% of backbone)", 3),
     "backbone parameters": ("Backbone parameters", 0),
 }
 _MEMORY = {
@@ -274,11 +274,11 @@ def _fact(reader: AnswerReader, record: RunRecord, node: str, test: str, name: s
 
 
 _CAPTIONS = {
-    "joules": "Energy: joules per image that the whole card took in these passes, with what it takes when "
-    "idle and what else ran on it, as NVML counts them.",
+    "joules": "Energy: joules per image that the whole card took in these passes, including what it "
+    "takes when idle and what other programs took, as NVML counts them.",
     "gpu GB": "GPU: most memory that PyTorch's tensors took on the GPU in any of these passes.",
     "host GB": "Host: most main memory of a process in any of these passes, sampled every tenth of a "
-    "second; with freed memory that it keeps, without mapped files such as decoded images.",
+    "second; including freed memory that it keeps, excluding mapped files such as decoded images.",
 }
 
 
@@ -292,7 +292,7 @@ def shape_time(rows: list[TidyRow]) -> Table:
         "gate, and both.",
         *(text for metric, text in _CAPTIONS.items() if metric in there),
         *(["GB: 10^9 bytes."] if there & {"gpu GB", "host GB"} else []),
-        "Differs from one computation to the next.",
+        "These values differ from run to run.",
     ]
     section = build(
         "", rows, _namer(rows), lambda row: heads[row.metric], [*heads.values()], True,

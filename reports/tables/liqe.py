@@ -95,7 +95,7 @@ def test_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 
 def cross_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns Table 2: SRCC on test sets of which nothing was learned.
+    """Returns Table 2: SRCC on test sets from which nothing was learned.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
@@ -148,7 +148,7 @@ def shape_tests(rows: list[TidyRow]) -> Table:
     sections = by_setting(rows, lambda row: f"{row.test_dataset}\t{row.metric}", columns)
     caption = (
         "LIQE (Table 1 of its paper): SRCC, and PLCC after a logistic fit, on the test images of each "
-        "dataset, beside what else learned all datasets jointly."
+        "dataset, beside the other methods that learned all datasets jointly."
     )
     return Table(
         "liqe_1", caption, ("Setting", "Method"), ["SRCC", "PLCC"] * len(tests), sections,
@@ -159,6 +159,6 @@ def shape_tests(rows: list[TidyRow]) -> Table:
 def shape_cross(rows: list[TidyRow]) -> Table:
     """A section per setting, a row per method, a column per test set."""
     tests = unique(row.test_dataset for row in rows)
-    caption = "LIQE (Table 2 of its paper): SRCC on test sets of which nothing was learned."
+    caption = "LIQE (Table 2 of its paper): SRCC on test sets from which nothing was learned."
     sections = by_setting(rows, lambda row: row.test_dataset, tests)
     return Table("liqe_2", caption, ("Setting", "Method"), tests, sections)

@@ -286,8 +286,8 @@ def shape_tasks(rows: list[TidyRow]) -> Table:
 
 
 _ACCURACY = (
-    "Of an image with k scenes the k most probable ones count as named: scenes found, of all that images "
-    "show. Distortion: the most probable one."
+    "Scene: for an image with k scenes the k most probable ones count as named; the share of all scenes "
+    "shown that are named. Distortion: the most probable one."
 )
 
 
@@ -332,6 +332,7 @@ def shape_gain(rows: list[TidyRow]) -> Table:
     sections = by_setting(rows, lambda row: heads[row.metric.partition(": ")[2]], heads.values(), name)
     caption = (
         f"What scenes and distortions add to {METHOD}'s mSRCC, and {METHOD} to that of a network with a "
-        f"linear head ({JOINT}), with {LEVEL:.0%} intervals (see docs/statistics.md). Paper: .007 each."
+        f"linear head ({JOINT}), with {LEVEL:.0%} intervals (see docs/statistics.md). In the paper each "
+        "gain is .007."
     )
     return Table("liqe_gain", caption, ("Setting", "Pair"), [*heads.values()], sections)

@@ -142,7 +142,7 @@ def shape_shares(rows: list[TidyRow]) -> Table:
         "last one, of both, of which dataset follows which (beyond the first and the last), of the rest of "
         f"the order, of the {unit}, and of what {unit} and order do together; the last five add up to 1. ± "
         "half of the 95 % interval of a jackknife over orders, which covers neither the choice of images "
-        "nor, of one seed, chance in training. Numbers that have nothing to do with the order would give: "
+        "nor, of one seed, chance in training. Numbers unrelated to the order would give: "
         f"{told}."
     )
     sections = _sections(rows, _head, columns, 3, spread=True)
@@ -156,9 +156,9 @@ def shape_sampling(rows: list[TidyRow]) -> Table:
     sizes = {row.metric.split(": ")[1]: row.note.partition(" orders")[0] for row in rows}
     told = ", ".join(f"{design} {sizes[design]}" for design in designs if not design.startswith("random"))
     caption = (
-        "How well a few orders tell the mean and the spread over all orders: bias and root mean square error "
-        f"of {PAPER}, of a Williams square under every assignment of the datasets, and of random samples of "
-        f"so many orders. Orders of each: {told}. The spread is the standard deviation."
+        "How well a few orders estimate the mean and the spread over all orders: bias and root mean square "
+        f"error of {PAPER}, of a Williams square under every assignment of the datasets, and of random "
+        f"samples of as many orders. Orders of each: {told}. The spread is the standard deviation."
     )
     ends = dict(zip(ERRORS, heads, strict=True))
     sections = _sections(

@@ -132,7 +132,7 @@ def about(group: RunGroup, number: str, in_order: bool, order: str = "") -> str:
         known = {
             "III": ": mean ± standard deviation (ddof = 1)",
             **dict.fromkeys(("IV", "V", "VI"), ": mean"),
-            "VII": ": mean over those that all choices of TSN-IQA have, where there are such",
+            "VII": ": mean over the seeds that all choices of TSN-IQA share, if any",
         }
         sentences.append(f"Seeds {', '.join(map(str, seeds))}{known.get(number, '')}.")
     sentences += [as_sentence(text) for text in (group.description, group.caution) if text]

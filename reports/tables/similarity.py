@@ -181,8 +181,8 @@ def shape_correlations(rows: list[TidyRow]) -> Table:
     columns, name = [column for column in CORRELATIONS if any(r.metric == column for r in rows)], namer(rows)
     caption = (
         "SRCC between the cells of Tables VIII and IX. Ordinal ranks (ties, such as the zeros of the "
-        "diagonal, are ranked by position) are the paper's way; without the diagonal, intra-dataset results "
-        "do not count."
+        "diagonal, are ranked by position) are what the paper uses; without the diagonal, intra-dataset "
+        "results do not count."
     )
     heads = [column.capitalize() for column in columns]
     section = build("", rows, name, lambda row: row.metric.capitalize(), heads, True, best=())

@@ -18,14 +18,15 @@ def check_addable(learned: Learned) -> None:
             if the strategy is not one of this package.
     """
     facts = learned.facts
-    refuse_foreign_code(f"{learned.name} cannot be added to", facts.backbone, facts.strategy)
+    refuse_foreign_code(f"{learned.name} cannot take a further dataset", facts.backbone, facts.strategy)
     strategy = load_strategy(facts.strategy, facts.params).trained_as()
     if strategy.depends_on != "nothing":
         raise UserError(
-            f"{learned.name} cannot be added to: a training of {facts.strategy} builds on those before it, "
-            "so its heads are not independent; add works for tsn, whose tasks depend on nothing earlier"
+            f"{learned.name} cannot take a further dataset: each training of {facts.strategy} builds on "
+            "those before it, so its heads are not independent; add works for tsn, whose tasks depend on "
+            "nothing earlier"
         )
-    refuse_other_readouts(learned, "cannot be added to")
+    refuse_other_readouts(learned, "cannot take a further dataset")
 
 
 def refuse_other_readouts(learned: Learned, what: str) -> None:
@@ -42,7 +43,7 @@ def refuse_other_readouts(learned: Learned, what: str) -> None:
     if facts.readout != "gate":
         which = "one merged head" if facts.readout == "merged" else "its newest head"
         raise UserError(
-            f"{learned.name} {what}: {which} gives its score, and not a gate over all heads; "
+            f"{learned.name} {what}: its score comes from {which}, not from a gate over all heads; "
             "use a model of tsn"
         )
     own = len(learned.nodes) == len(facts.heads) == len(facts.sequence)

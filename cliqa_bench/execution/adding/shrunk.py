@@ -101,7 +101,7 @@ def remove_task(file: LearnedFile, name: str, to: Path) -> Removal:
     """
     name = _learned_as(file, name)
     if len(file.facts.sequence) == 1:
-        raise UserError(f"{file.path} has learned {name} alone; a model without a head scores nothing")
+        raise UserError(f"{name} is the only dataset that {file.path} has learned, so it cannot be removed")
     refuse_other_readouts(file, "cannot lose a dataset")
     place, known = file.facts.sequence.index(name), list(ancestors(file))
     start = next((one for one in known if one.tasks == place), known[-1])

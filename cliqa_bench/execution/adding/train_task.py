@@ -74,10 +74,10 @@ def plan_task(file: LearnedFile, asked: TrainingRequest, work: Path, command: st
 def _settings(file: LearnedFile, asked: TrainingRequest, work: Path) -> dict[str, Any]:
     facts, made = file.facts, file.facts.made
     if not made:
-        say(f"{file.path} does not say its seed and split; taking seed 0 and split 1")
+        say(f"{file.path} does not say its seed and split; using seed 0 and split 1")
     split = str(made.get("split", "1"))
     if "/" in split or "\\" in split:
-        say(f"{file.path} was trained on the published split {split}; split 1 is taken for the new dataset")
+        say(f"{file.path} was trained on the published split {split}; the new dataset uses split 1")
         split = "1"
     return {
         "strategy": facts.strategy,
