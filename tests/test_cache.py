@@ -201,7 +201,7 @@ def test_too_little_space_is_told_before_anything_is_written(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(f"{MODULE}.shutil.disk_usage", lambda _: usage(1, 1, 1000))
-    with pytest.raises(UserError, match=r"Tiny need .* GB, and 0\.0 GB are free; .*CLIQA_CACHE"):
+    with pytest.raises(UserError, match=r"Tiny need .* GB, but only 0\.0 GB are free; .*CLIQA_CACHE"):
         open_cache(tiny, tmp_path / "folder")
 
 

@@ -278,7 +278,7 @@ def test_it_says_what_it_is(model: LoadedModel) -> None:
         (None, {"run": "tsn"}, r"^the model in the box holds no run tsn; give load\(\) a folder of results"),
         ("gone", {}, r"^no file or folder gone; give a folder of results, a model file"),
         (".", {}, r"^no runs in \.;"),
-        (RUNS, {"run": "x"}, r"--run x is not a run of"),
+        (RUNS, {"run": "x"}, r"--run x matches no run of"),
         (RUNS, {"tolerance": 1}, "tolerance must be at least 0 and below 1, not 1"),
         (RUNS, {"precision": "fp8"}, "unknown precision 'fp8'"),
         (RUNS, {"device": "gpu"}, "unknown device 'gpu'"),

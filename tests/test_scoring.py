@@ -107,8 +107,8 @@ def test_a_file_and_a_folder_in_their_order(finished, miniatures, tmp_path):
     [
         (["nowhere.png"], "no file or folder nowhere.png"),
         (["{empty}"], "no images in "),
-        (["{image}", "--run", "x"], "--run x is not a run of "),
-        (["{image}", "--run", ""], "--run  begins 2 runs of "),
+        (["{image}", "--run", "x"], "--run x matches no run of "),
+        (["{image}", "--run", ""], "--run  matches 2 runs of "),
         (["{image}", "--tolerance", "1"], "--tolerance must be at least 0 and below 1, not 1.0"),
         (["{image}", "--precision", "fp16"], "unknown precision 'fp16'"),
     ],

@@ -531,8 +531,8 @@ def test_verify_notices_answers_that_were_not_adapted(
     out = Path(shutil.copytree(out, tmp_path / "runs"))
     (tsn,) = [other for other in read_records(out) if other.strategy == "tsn"]
     for wrong, what in (
-        (replace(record, answers=tsn.answers), "is not adapted to the test images"),
-        (replace(tsn, answers=record.answers), "is adapted to the test images"),
+        (replace(record, answers=tsn.answers), "does not say that it was adapted to the test images"),
+        (replace(tsn, answers=record.answers), "says that it was adapted to the test images"),
     ):
         write_record(out, wrong)
         said = [str(problem) for problem in check_files(out).problems]
