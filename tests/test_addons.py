@@ -307,7 +307,9 @@ def test_a_module_beside_it_that_another_hides_is_named(tmp_path: Path) -> None:
         registry.check("strategies", str(tmp_path / "two/method_two.py"))
     written(tmp_path / "three/json.py", "ROWS = {}\n")
     hidden = written(tmp_path / "three/hidden.py", HELPED.replace("helper_of_mine", "json"))
-    with pytest.raises(UserError, match=r"import json finds .*json/__init__\.py, not .*three/json\.py; rename"):
+    with pytest.raises(
+        UserError, match=r"import json finds .*json/__init__\.py, not .*three/json\.py; rename"
+    ):
         registry.check("strategies", str(hidden))
 
 
