@@ -113,6 +113,8 @@ def _check_variables(data: bytes, names: Sequence[str]) -> list[str]:
             kind, body = inner[0]
         if kind != _MATRIX:
             raise ValueError(f"an element of type {kind} in the place of a variable")
+        if not body:  # an empty matrix in a cell may be that short; a variable has at least a name
+            raise ValueError("an empty element in the place of a variable")
         name = _check_matrix(body, order, names, depth=0)
         if name in there:
             raise ValueError(f"it has the variable {name} twice")
