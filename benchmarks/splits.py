@@ -190,7 +190,7 @@ def _with_validation(
     ends = np.cumsum([counts[unit] for unit in drawn])
     validation = {*drawn[: _nearest(ends, VAL / (TRAIN + VAL) * len(train), 1, len(contents) - 1)]}
     chosen: dict[str, Subset] = {r.key: "val" for r in train if unit_of(r) in validation}
-    note = f"{in_note} has no val: {len(chosen)} of {len(train)} train images, drawn with a seed, serve as it"
+    note = f"{in_note} has no val: {len(chosen)} of {len(train)} train images are used, drawn with a seed"
     return make_split(f"{split.name}-val-{number}", ratings, {**subset, **chosen}, note)
 
 

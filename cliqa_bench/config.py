@@ -166,8 +166,8 @@ class RunConfig:
         test_on: Datasets that every strategy is tested on, with all their images, and that none learns.
         include: Files of the user's that define strategies, datasets or backbones, absolute.
         jobs: Number of processes that work side by side, or "auto"; changes no result.
-        threads: Threads of a process's computations on a CPU; another number changes the last bits of sums.
-            None for one (on a GPU, for PyTorch's own choice): then no number of cores changes a result.
+        threads: Threads of a process's computations on a CPU; another number changes last digits of
+            results. None for one (on a GPU, for PyTorch's own choice): then no number of cores changes one.
         tables: Tables of the user's that are datasets, as `csv:PATH?OPTIONS`, the path absolute; orders and
             `test_on` have the short names that they go by.
         max_megapixels: Largest image that is decoded, in 10^6 pixels; changes no result.

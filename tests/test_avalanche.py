@@ -870,7 +870,7 @@ def test_a_run_resumed_at_every_node_gives_the_same_bits(finished, miniatures, t
         assert run(miniatures, out, orders) == 0
     said = capfd.readouterr()
     assert (
-        "avalanche:EWCPlugin: no file holds what it has learned so far: learning bid, live again"
+        "avalanche:EWCPlugin: learning bid, live again, because no file holds what it has learned"
         in said.out + said.err
     )
     assert trained(out) == trained(finished)

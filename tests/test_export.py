@@ -97,7 +97,7 @@ def test_what_is_looked_at_in_windows_is_refused(scorer: GatedScorer) -> None:
     learned = cast("Learned", SimpleNamespace(name="run x"))
     windowed = SimpleNamespace(heads=[SimpleNamespace(windows=object())])
     with pytest.raises(
-        UserError, match=r"run x looks at a picture in windows, .* write --to model\.safetensors"
+        UserError, match=r"run x looks at a picture in windows, .* use --to model\.safetensors"
     ):
         export_model._program(learned, cast("GatedScorer", windowed))
 

@@ -342,7 +342,7 @@ def test_biq2021_has_a_test_set_and_validation_is_drawn(tmp_path: Path) -> None:
     assert split.name == "official-val-1"
     assert split.keys("test") == list(truth)[8:]
     assert len(split.keys("val")) == 1 and len(split.keys("train")) == 7
-    assert split.note == "the official split has no val: 1 of 8 train images, drawn with a seed, serve as it"
+    assert split.note == "the official split has no val: 1 of 8 train images are used, drawn with a seed"
     again = resolve_split("official", dataset, dataset.ratings())
     assert again.fingerprint == split.fingerprint
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +166,14 @@ def test_broken_mat_files_are_told(tmp_path: Path) -> None:
     whole = tmp_path / "whole.mat"
     scipy.io.savemat(whole, {"v": np.arange(500.0)})
     (tmp_path / "cut.mat").write_bytes(whole.read_bytes()[:700])
-    (tmp_path / "longer.mat").write_bytes(whole.read_bytes() + b"\x0e".ljust(8, b"\0"))
+    empty = b"\x0e".ljust(8, b"\0")
+    packed = zlib.compress(empty)
+    for name, more in (("longer", empty), ("packed", struct.pack("<II", 15, len(packed)) + packed)):
+        (tmp_path / f"{name}.mat").write_bytes(whole.read_bytes() + more)
+    nothing = "broken .*an empty element in the place of a variable"
     reasons = {
         "text": "broken", "new": r"7\.3", "cut": "broken", "none": "cannot read",
-        "longer": "broken .*an empty element in the place of a variable",
+        "longer": nothing, "packed": nothing,
     }  # fmt: skip
     for name, words in reasons.items():
         with pytest.raises(UserError, match=words):

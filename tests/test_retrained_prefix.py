@@ -59,7 +59,7 @@ def test_what_is_not_kept_is_learned_again_in_order_without_progress():
     kept, works = prefix(lines), chain("live", "csiq", "bid", "clive")
     learner: Any = kept.before(works[3])
     assert learner.of == "live" and learner.learned == ["live", "csiq", "bid"] and not learner.reported
-    assert lines == ["own: no file holds what it has learned so far: learning live, csiq, bid again"]
+    assert lines == ["own: learning live, csiq, bid again, because no file holds what it has learned"]
     learn(learner, works[3])
     assert learner.reported == ["clive"], "the new experience reports progress again"
 

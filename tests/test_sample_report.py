@@ -77,7 +77,6 @@ def test_the_build_notices_what_is_loaded_from_elsewhere(build: Any, sample: Pat
     assert build.remote_parts(sample.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.slow
 def test_every_number_of_the_bundle_is_right(build: Any) -> None:
     found = verify(build.SAMPLE)
     assert found.ok, found.problems

@@ -361,10 +361,10 @@ def test_a_changed_record(out: Path) -> None:
     first, other = (node for node, _ in record.steps[1].heads)
     swapped = {**record.answers, first: record.answers[other]}
     write_json(path, asdict(replace(record, answers=swapped)))
-    assert f"was not made by {first} on the " in problems(out)
+    assert f"was not made by {first} on " in problems(out)
     record.facts["fingerprints"]["bid"] = "another"
     write_json(path, asdict(record))
-    assert "that the run records" in problems(out)
+    assert " as the run records it" in problems(out)
     path.write_text("[]", encoding="utf-8")
     assert f"runs/{path.name}: " in problems(out)
 

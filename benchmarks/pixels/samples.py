@@ -35,6 +35,7 @@ def refuse_samples(image: Image.Image, path: Path) -> None:
     """
     formats = _tag(image, _SAMPLE_FORMAT)
     bits = max(_tag(image, _BITS), default=0)
+    mend = "8 or unsigned 16 bits per channel"
     if image.mode == "F" or _FLOAT in formats:
         what = "floating-point pixels of unknown range"
     elif _SIGNED in formats:
@@ -44,9 +45,10 @@ def refuse_samples(image: Image.Image, path: Path) -> None:
     elif image.format == "PNG" and is_16_bit_colour(image) and "transparency" in image.info:
         # Pillow keeps the upper byte of a pixel and compares it with both bytes of the transparent colour
         what = "16-bit colour with a transparent colour, which is ambiguous once reduced to 8 bits"
+        mend = "8 bits per channel, or without the transparent colour"
     else:
         return
-    raise UserError(f"image {path} has {what}; save it with 8 or unsigned 16 bits per channel")
+    raise UserError(f"image {path} has {what}; save it with {mend}")
 
 
 def is_16_bit(image: Image.Image) -> bool:

@@ -470,7 +470,12 @@ def _bench_arguments(add: Add) -> None:
     add("--repeats", type=int, default=5, metavar="N", help="how often each side is measured (default: 5)")
     add("--threads", type=int, metavar="N", help="threads on a CPU (default: one for each core)")
     add("--runs", type=str, metavar="DIR", help="finished runs to take models from, for 'precision'")
-    add("--against", type=str, metavar="PYTHON", help="compare with the version in this Python's environment")
+    add(
+        "--against",
+        type=str,
+        metavar="PYTHON",
+        help="Python of an environment with another version, to compare with",
+    )
     add("--scale", type=float, default=1.0, metavar="S", help="size of large generated data (default: 1.0)")
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
     add("--out", type=str, default="bench", metavar="DIR", help="folder of the results (default: bench)")
@@ -498,7 +503,12 @@ def _pretrain_arguments(add: Add) -> None:
         action="store_true",
         help="instead, train the model in the box, which 'score' uses without runs",
     )
-    add("--to", type=str, metavar="FILE", help="file of weights (default: the backbone's name, .safetensors)")
+    add(
+        "--to",
+        type=str,
+        metavar="FILE",
+        help="file to write the weights to (default: the backbone's name, .safetensors)",
+    )
     add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")
     add("--steps", type=int, metavar="N", help="optimiser steps (default: what the shipped weights had)")

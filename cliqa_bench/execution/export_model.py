@@ -86,7 +86,7 @@ def _program(learned: Learned, scorer: GatedScorer) -> tuple[WholeModel, Any]:
     if any(getattr(head, "windows", None) is not None for head in scorer.heads):
         raise UserError(
             f"{learned.name} looks at a picture in windows, whose number depends on its size, and cannot be "
-            "exported like this; write --to model.safetensors"
+            "exported like this; use --to model.safetensors"
         )
     whole = WholeModel(scorer)
     pixels = torch.zeros(2, 3 * LEAST_SIDE, 2 * LEAST_SIDE, 3, dtype=torch.uint8)
@@ -111,7 +111,7 @@ def _export_errors(learned: Learned) -> Iterator[None]:
         said = " ".join(f"{type(error).__name__} {error}".split())
         raise UserError(
             f"the network of {learned.name} ({learned.facts.backbone}) cannot be exported by PyTorch "
-            f"{torch.__version__} ({said:.300}); write --to model.safetensors"
+            f"{torch.__version__} ({said:.300}); use --to model.safetensors"
         ) from error
 
 

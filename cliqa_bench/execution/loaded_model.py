@@ -49,7 +49,7 @@ def open_learned(path: Path, run: str | None = None) -> Learned:
     file = model_path(path)
     if not path.exists():
         raise UserError(
-            f"no file or folder {path}; give a folder of results, a model file, or a folder of one"
+            f"no file or folder {path}; give a folder of results, a model file, or a folder that holds one"
         )
     if file.is_dir():
         return LearnedRun(path, choose_run(path, run))

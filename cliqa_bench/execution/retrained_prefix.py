@@ -48,7 +48,7 @@ class LivePrefix:
         if again:
             names = ", ".join(w.dataset for w in reversed(again))
             self._say(
-                f"{work.strategy.name}: no file holds what it has learned so far: learning {names} again"
+                f"{work.strategy.name}: learning {names} again, because no file holds what it has learned"
             )
         tick, learner.tick = learner.tick, _silent
         for earlier in reversed(again):

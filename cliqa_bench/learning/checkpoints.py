@@ -86,10 +86,10 @@ def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Json]]:
             found = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
-        raise Unusable(f"it cannot be read ({error})") from error
+        raise Unusable(f"which cannot be read ({error})") from error
     text = found.get("body", "")
     if found.get("sha256") != _digest(tensors, text):
-        raise Unusable("it is damaged")
+        raise Unusable("which is damaged")
     body: dict[str, Json] = json.loads(text)
     tensors |= {name: tensors[other] for name, other in body.pop("same").items()}
     return tensors, body
@@ -247,7 +247,7 @@ class Checkpoints(SupervisedPlugin):
         # as they come back from JSON
         now = json.loads(canonical(self.facts))
         if others := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
-            raise Unusable(f"it was made with other {', '.join(others)}")
+            raise Unusable(f"which was made with other {', '.join(others)}")
 
     def after_training_epoch(self, strategy: Learner, **kwargs: Any) -> None:
         """Writes a checkpoint, if the last one is long enough ago."""

@@ -287,8 +287,8 @@ def say_if_leased(folder: Path) -> None:
     if _has_flock(folder) or _said or multiprocessing.parent_process() is not None:
         return
     _said.append(folder)
-    line = f"{folder}: this disk does not support locks (flock); runs share the work through lease files, and"
-    say(f"{line} notice after {LEASE:g} s that one died on another machine")
+    line = f"{folder}: this disk does not support locks (flock); runs share the work through lease files;"
+    say(f"{line} that of a run that died on another machine is taken over after {LEASE:g} s")
 
 
 # -- either --------------------------------------------------------------------------------------------------

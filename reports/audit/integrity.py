@@ -215,14 +215,12 @@ def _of_record(record: RunRecord, name: str, known: _Known) -> Iterator[tuple[st
                 continue
             expected = [test, (record.facts.get("fingerprints") or {}).get(test)]
             if [told.spec.get("of"), told.spec.get("test")] != [node, expected]:
-                text = f"answers/{answers} was not made by {node} on the {test} that the run records"
+                text = f"answers/{answers} was not made by {node} on {test} as the run records it"
                 yield text, run_again("both")
             if bool(told.spec.get("adapted")) != (record.transductive and node not in gates.values()):
                 adapted = "says" if told.spec.get("adapted") else "does not say"
-                yield (
-                    f"answers/{answers} {adapted} that it was adapted to the test images, unlike the run",
-                    run_again("both"),
-                )
+                text = f"answers/{answers} {adapted} that it was adapted to the test images"
+                yield f"{text}, and the run needs the opposite", run_again("both")
             if told.heads < columns[node] or (node in gates.values() and told.stages < max(record.stages)):
                 yield f"answers/{answers} lacks a head or stage that is read", run_again("both")
 

@@ -51,7 +51,7 @@ def stability_caption(numbers: Tidy) -> str:
     """Returns the caption of the stability matrices."""
     return (
         "Stability matrix: SRCC on each test set (column) between what a model predicts after learning each "
-        "dataset (row) and what it predicted right after learning the test set's own, order "
+        "dataset (row) and what it predicted right after learning that test set's dataset, order "
         f"{numbers.group.main_order}." + _end(numbers)
     )
 

@@ -26,8 +26,8 @@ def phases_caption(numbers: Tidy) -> str:
     """Returns the caption of the phases."""
     return (
         "SS-IQA: SRCC on the test images of D^A and of D^B after each experience (0: after D^A; then after "
-        "each block of D^B), and, on the test images of D^B, of the model that labels the next block's "
-        "images. Error bars: standard deviation over seeds or splits (ddof = 1)."
+        "each block of D^B), and, on the test images of D^B, SRCC of the model that labels the next "
+        "block's images. Error bars: standard deviation over seeds or splits (ddof = 1)."
         + generated_sentence(numbers.group.caution)
     )
 

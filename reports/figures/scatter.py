@@ -60,8 +60,8 @@ def scatter_caption(numbers: Tidy) -> str:
     name = "" if source is None else f" of {_title(source)}"
     return (
         f"Predictions{name} against MOS after the last experience, with the four-parameter logistic fit "
-        "(none where SRCC is negative; dashed where it is as steep as allowed). PLCC: first raw, then after "
-        "the fit; RMSE: after the fit." + generated_sentence(numbers.group.caution)
+        "(none where the best curve does not rise; dashed where it is as steep as allowed). PLCC: first raw, "
+        "then after the fit; RMSE: after the fit." + generated_sentence(numbers.group.caution)
     )
 
 

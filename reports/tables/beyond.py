@@ -131,7 +131,8 @@ def shape_first_task(rows: list[TidyRow]) -> Table:
         sections.append(_section(label, some, lambda row: row.train_dataset, columns, best))
     caption = (
         "First-task effect: mean of mPSI over all orders that begin with each dataset, "
-        "± their standard deviation (ddof = 0: no order is left out). Best results of each section in bold."
+        "± its standard deviation over them (ddof = 0: no order is left out). Best results of each "
+        "section in bold."
     )
     return Table("first_task", caption, ("Setting", "Method"), columns, sections)
 
@@ -210,7 +211,7 @@ def shape_power(rows: list[TidyRow]) -> Table:
         sections.append(build(label, some, name, column, columns, digits=digits, best=()))
     few = unique(filter(None, (too_few(_seeds_of(row.note), kind) for row in rows)))
     caption = (
-        "Difference in mSRCC between every two methods, after the last experience, with its "
+        "Difference in mSRCC between each pair of methods, after the last experience, with its "
         f"{LEVEL:.0%} interval (paired: {paired}). Could be shown: the smallest difference that these "
         f"{given} would have shown with probability {POWER}.{end}"
     )

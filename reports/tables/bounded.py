@@ -92,6 +92,6 @@ def shape_bounded(rows: list[TidyRow]) -> Table:
         "Error-bounded gate: heads whose weights add up to no more than a tolerance are left out; scores lie "
         "in [-1, 1], so no score is off by more. Heads: run per image, on average over the images of all "
         "test sets, after the last experience. Largest error: of any image. Bound held: images whose error "
-        "is at most the weight left out, which is at most the tolerance."
+        "is at most the weight left out, and that weight at most the tolerance."
     )
     return Table("bounded", caption, ("Method", "Tolerance"), MEASURES, sections)

@@ -292,7 +292,7 @@ def shape_time(rows: list[TidyRow]) -> Table:
         "gate, and both.",
         *(text for metric, text in _CAPTIONS.items() if metric in there),
         *(["GB: 10^9 bytes."] if there & {"gpu GB", "host GB"} else []),
-        "These values differ from run to run.",
+        "Measuring again gives other values.",
     ]
     section = build(
         "", rows, _namer(rows), lambda row: heads[row.metric], [*heads.values()], True,

@@ -158,7 +158,8 @@ def shape_sampling(rows: list[TidyRow]) -> Table:
     caption = (
         "How well a few orders estimate the mean and the spread over all orders: bias and root mean square "
         f"error of {PAPER}, of a Williams square under every assignment of the datasets, and of random "
-        f"samples of as many orders. Orders of each: {told}. The spread is the standard deviation."
+        f"samples, whose names give their number of orders. Orders of the others: {told}. "
+        "The spread is the standard deviation."
     )
     ends = dict(zip(ERRORS, heads, strict=True))
     sections = _sections(

@@ -371,7 +371,7 @@ def shape_phases(rows: list[TidyRow]) -> Table:
     ]  # fmt: skip
     caption = (
         "SS-IQA: SRCC on the test images after each experience: 0 after D^A, 1 after the first block of D^B. "
-        "Pseudo-labels: the model that labels the training images of the next block, on D^B's test images."
+        "Pseudo-labels: SRCC on D^B's test images of the model that labels the next block's training images."
     )
     return Table("ssiqa_phases", caption, ("Transfer", "Method"), columns, sections)
 

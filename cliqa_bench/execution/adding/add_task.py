@@ -42,7 +42,7 @@ class AddRequest:
 
     Attributes:
         training: What to learn, and on what.
-        source: Folder of results, model file, or folder of one.
+        source: Folder of results, model file, or folder that holds one.
         run: Of a folder of results: which run.
         out: The new model file.
         report: Folder of the report; None for one beside `out`.
