@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench import metrics
-from cliqa_bench.readouts import read
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench import metrics
-from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import SETTINGS, Setting, is_joint, setting_of
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.spread import Replicate, replicate_of
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Floats
 

@@ -23,9 +23,9 @@ import matrix
 import numpy as np
 
 from cliqa_bench.metrics import srcc
-from cliqa_bench.readouts import read
 from cliqa_bench.results.answer_difference import most_apart
 from cliqa_bench.results.nodes import read_answers
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import AnswerReader, read_records
 from cliqa_bench.terminal import text_table
 

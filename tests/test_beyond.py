@@ -12,7 +12,6 @@ import pytest
 import recorded_runs as recorded
 from scipy import stats
 
-from cliqa_bench.readouts import gate_weights
 from cliqa_bench.reports.parts import collect, make_tables
 from cliqa_bench.reports.render import latex, markdown
 from cliqa_bench.reports.rows import RunGroup, group_records
@@ -22,6 +21,7 @@ from cliqa_bench.reports.tables.bounded import TOLERANCES, bounded_rows, shape_b
 from cliqa_bench.reports.tables.shapes import Table, TableValue
 from cliqa_bench.reports.tables.statistics import interval_rows, power_rows, significance_rows
 from cliqa_bench.reports.tables.transfer import transfer_rows
+from cliqa_bench.results.readouts import gate_weights
 from cliqa_bench.results.records import AnswerReader, read_records
 
 

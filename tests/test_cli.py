@@ -24,8 +24,8 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.extensions import registry
 from cliqa_bench.models.pretraining_config import SCNN, SHIPPED_PRETRAINING
 from cliqa_bench.order_designs import WORDS
-from cliqa_bench.readouts import READOUTS
 from cliqa_bench.reports import report
+from cliqa_bench.results.readouts import READOUTS
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))

@@ -22,13 +22,13 @@ from PIL import Image
 from scipy import stats
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.readouts import read
 from cliqa_bench.reports.figures import gallery, matrices, orders, scatter
 from cliqa_bench.reports.figures.scale import draw_scale, gated_run, shown_images
 from cliqa_bench.reports.figures.scatter import best_method
 from cliqa_bench.reports.figures.style import method_styles, plain
 from cliqa_bench.reports.rows import GENERATED, Tidy, group_records, tidy
 from cliqa_bench.results.nodes import write_json
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord, read_records, write_record
 
 HOSTILE = r"a_b $x^ {y} <b>&\frac \$1$"

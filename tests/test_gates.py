@@ -8,7 +8,7 @@ from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.models import gates
 from cliqa_bench.models.gated import Gate, GatedScorer
 from cliqa_bench.models.gates import fit_centroids, nearest_distance
-from cliqa_bench.readouts import gate_weights
+from cliqa_bench.results.readouts import gate_weights
 
 ATOL = 1e-6
 

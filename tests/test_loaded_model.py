@@ -23,7 +23,7 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.execution import loaded_model
 from cliqa_bench.execution.given_picture import GivenPicture, given_pictures, read_given
 from cliqa_bench.execution.loaded_model import LoadedModel
-from cliqa_bench.readouts import gate_weights
+from cliqa_bench.results.readouts import gate_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RUNS = Path(__file__).parent / "run_0_1_0" / "runs"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cliqa_bench.errors import UserError
-from cliqa_bench.readouts import gate_weights, needed_heads, read
+from cliqa_bench.results.readouts import gate_weights, needed_heads, read
 from cliqa_bench.types import Answers
 
 

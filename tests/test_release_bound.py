@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cliqa_bench.readouts import read
 from cliqa_bench.reports.certificate.bound import SLACK, score_bound
+from cliqa_bench.results.readouts import read
 from cliqa_bench.types import Answers
 
 CASES = 20_000

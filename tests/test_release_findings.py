@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cliqa_bench.readouts import gate_weights
 from cliqa_bench.reports.certificate.evidence import ModelSeen, ReleaseEvidence, SetEvidence, UnscoredSet
 from cliqa_bench.reports.certificate.findings import findings_of
 from cliqa_bench.reports.certificate.points_chart import PointSeries, points_chart, ticks
 from cliqa_bench.reports.certificate.verdict import ReleaseCheck, ReleaseLimits, checks_of
 from cliqa_bench.reports.certificate.writing import write_certificate
+from cliqa_bench.results.readouts import gate_weights
 
 TAU = 8.0
 

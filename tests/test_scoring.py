@@ -18,8 +18,8 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.execution.learned import LearnedRun
 from cliqa_bench.models.gated import Gate, GatedScorer
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
-from cliqa_bench.readouts import gate_weights, read
 from cliqa_bench.results.nodes import write_json
+from cliqa_bench.results.readouts import gate_weights, read
 from cliqa_bench.results.records import AnswerReader, read_records
 
 pytestmark = pytest.mark.usefixtures("undrawn")

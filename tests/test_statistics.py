@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from cliqa_bench import metrics
-from cliqa_bench.readouts import read
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.audit.recomputed_intervals import student_quantile
 from cliqa_bench.reports.methods import RunReadout, matrices_of
@@ -31,6 +30,7 @@ from cliqa_bench.reports.tables.statistics import (
     smallest_p,
     too_few,
 )
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord
 
 Float = NDArray[np.float64]

@@ -26,13 +26,13 @@ from cliqa_bench.execution.jobs import jobs_of
 from cliqa_bench.execution.plan import GateWork, TrainWork
 from cliqa_bench.models import gates
 from cliqa_bench.models.gated import Gate, GatedScorer
-from cliqa_bench.readouts import TAUS, chosen_tau, gate_weights, read, standardised
 from cliqa_bench.reports.audit import recomputed_reading
 from cliqa_bench.reports.audit.integrity import check_files
 from cliqa_bench.reports.audit.recomputed import Recomputation
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.reports.rows import RunGroup
 from cliqa_bench.results.nodes import Node, write_answers
+from cliqa_bench.results.readouts import TAUS, chosen_tau, gate_weights, read, standardised
 from cliqa_bench.results.records import AnswerReader, RunRecord, read_record, write_record
 
 BOTH = {"tau": "validation", "scores": "standard"}

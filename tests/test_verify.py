@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from cliqa_bench import metrics
 from cliqa_bench.cli.parser import main
 from cliqa_bench.errors import UserError
-from cliqa_bench.readouts import read
 from cliqa_bench.reports.audit import bundle
 from cliqa_bench.reports.audit.recomputed import gated
 from cliqa_bench.reports.audit.verify import Verified, verify
 from cliqa_bench.reports.report import write_report
 from cliqa_bench.results.nodes import Node, digest, read_answers, read_json, write_answers, write_json
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import read_records, write_record
 from cliqa_bench.types import Answers
 

@@ -6,7 +6,7 @@ import textwrap
 
 from cliqa_bench.benchmarks import suites
 from cliqa_bench.extensions import registry
-from cliqa_bench.readouts import READOUTS
+from cliqa_bench.results.readouts import READOUTS
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.terminal import text_table
 

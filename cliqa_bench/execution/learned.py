@@ -29,8 +29,8 @@ from cliqa_bench.models.pretraining_config import DISTORTION_BN, PretrainConfig,
 from cliqa_bench.models.quality import ModelParts, QualityModel
 from cliqa_bench.models.reading_scale import ReadingScale
 from cliqa_bench.models.views import TaskNorms, TaskView
-from cliqa_bench.readouts import read
 from cliqa_bench.results.nodes import read_json
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.results.weights import node_weights
 from cliqa_bench.settings.choice import load_backbone, load_strategy

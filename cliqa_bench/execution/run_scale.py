@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.models.reading_scale import ReadingScale, novelty_limits, scale_of
-from cliqa_bench.readouts import read
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.terminal import plural
 from cliqa_bench.types import Answers, Floats

@@ -14,7 +14,7 @@ from cliqa_bench.aspects import WORDS
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.models.folding import MergedHead, Scorer
 from cliqa_bench.models.text_head import TextHead
-from cliqa_bench.readouts import needed_heads, standardised
+from cliqa_bench.results.readouts import needed_heads, standardised
 
 
 class Scored(NamedTuple):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cliqa_bench.config import later, named
 from cliqa_bench.errors import UserError, run_again
 from cliqa_bench.part_names import in_path
-from cliqa_bench.readouts import chosen_tau, standardised
 from cliqa_bench.results.nodes import (
     digest,
     node_facts,
@@ -25,6 +24,7 @@ from cliqa_bench.results.nodes import (
     read_verified,
     write_json,
 )
+from cliqa_bench.results.readouts import chosen_tau, standardised
 from cliqa_bench.results.schema import EXTRA, wrong_record, wrong_type
 from cliqa_bench.types import Answers, Json
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.readouts import RULES
+from cliqa_bench.results.readouts import RULES
 
 if TYPE_CHECKING:
     from cliqa_bench.results.records import RunRecord

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliqa_bench.readouts import stage_weights
+from cliqa_bench.results.readouts import stage_weights
 from cliqa_bench.types import Floats
 
 SLACK = 8 * float(np.finfo(np.float32).eps)

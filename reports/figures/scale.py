@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench.errors import UserError, run_again
-from cliqa_bench.readouts import gate_weights
 from cliqa_bench.reports.figures.style import (
     COLOURS,
     WIDTH,
@@ -24,6 +23,7 @@ from cliqa_bench.reports.figures.style import (
 from cliqa_bench.reports.methods import Method, RunReadout, drawn_methods, predict, sources
 from cliqa_bench.reports.rows import Tidy
 from cliqa_bench.results.nodes import read_json
+from cliqa_bench.results.readouts import gate_weights
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import Floats
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliqa_bench import metrics
-from cliqa_bench.readouts import read
 from cliqa_bench.reports.measure import SETTINGS, SUMMARY, is_joint
 from cliqa_bench.reports.methods import (
     Method,
@@ -33,6 +32,7 @@ from cliqa_bench.reports.methods import (
 from cliqa_bench.reports.rows import RunGroup, TidyRow, order_rank
 from cliqa_bench.reports.spread import Replicate, counted, kind_of_units, replicate_of, units
 from cliqa_bench.results.nodes import read_json
+from cliqa_bench.results.readouts import read
 from cliqa_bench.results.records import AnswerReader, RunRecord
 from cliqa_bench.types import Answers, Floats
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from cliqa_bench import metrics
-from cliqa_bench.readouts import gate_weights, needed_heads
 from cliqa_bench.reports.methods import RunReadout, namer, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import Table, build
 from cliqa_bench.reports.tables.tsn import default_runs, over_runs
+from cliqa_bench.results.readouts import gate_weights, needed_heads
 from cliqa_bench.results.records import AnswerReader
 from cliqa_bench.types import Answers
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from cliqa_bench import metrics
-from cliqa_bench.readouts import gate_weights
 from cliqa_bench.reports.methods import namer, predict, unique
 from cliqa_bench.reports.rows import RunGroup, TidyRow
 from cliqa_bench.reports.spread import Replicate
 from cliqa_bench.reports.tables.shapes import Table, build
 from cliqa_bench.reports.tables.tsn import Runs, default_runs, length_of, over_runs
+from cliqa_bench.results.readouts import gate_weights
 from cliqa_bench.results.records import AnswerReader, RunRecord
 
 WEIGHT = "mean weighting"
