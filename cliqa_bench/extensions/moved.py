@@ -28,6 +28,7 @@ MOVED = {
     "planner": "execution.plan",
     "plugins": "learning.avalanche_plugins",
     "pretrain": "models.pretraining",
+    "readouts": "results.readouts",
     "records": "results.records",
     "registry": "extensions.registry",
     "runner": "execution.run",
