@@ -1,4 +1,4 @@
-"""The wrong changes of `tests/wrong_science/` can be applied: the text that each replaces stands where it says."""
+"""The wrong changes of `tests/wrong_science/` can be applied: what each replaces stands where it says."""
 
 from __future__ import annotations
 
