@@ -48,7 +48,7 @@ DRAWN = 2**16
 TESTED = ("mSRCC", "mPSI")
 NO_CONTENTS = "answers of 0.1.0 do not say which images show one content: remove answers/ and run again"
 """Why intervals are missing: a guess would make them too short."""
-FIXED = "too few contents to say how others would do, so images are left out instead: "
+FIXED = "too few contents to tell how others would do, so images are left out instead: "
 """Test sets and their contents follow: an interval there is about further images of the same contents."""
 
 
