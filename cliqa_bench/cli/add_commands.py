@@ -8,21 +8,20 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, Add
-from cliqa_bench.cli.model_commands import WHICH_RUN
+from cliqa_bench.cli.model_commands import MODEL, WHICH_RUN
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import user_path
 
 FAILED = 3
 """Exit code of a release that does not pass."""
 
-_MODEL = "folder of the results, a model file, or a folder that holds one"
 _TABLES = "your own tables (csv:FILE) that the model has learned before, to test on them again"
 
 
 def add_arguments(add: Add) -> None:
     """Adds the flags of `add`."""
     add("dataset", type=str, metavar="DATASET", help="what to learn: csv:FILE, or a name from 'list'")
-    add("--to", type=str, metavar="MODEL", help=f"{_MODEL} (default: runs)")
+    add("--to", type=str, metavar="MODEL", help=MODEL)
     add("--run", type=str, metavar="ID", help=WHICH_RUN)
     add("--out", type=str, metavar="FILE", help="the new model file, .safetensors")
     add("--report", type=str, metavar="DIR", help="folder of the release report (default: beside --out)")
@@ -87,7 +86,7 @@ def add_dataset(args: Namespace, command: str) -> int:
 def remove_arguments(add: Add) -> None:
     """Adds the flags of `remove`."""
     add("dataset", type=str, metavar="DATASET", help="which dataset to remove")
-    add("--from", type=str, metavar="MODEL", help=f"{_MODEL} (default: runs)")
+    add("--from", type=str, metavar="MODEL", help=MODEL)
     add("--run", type=str, metavar="ID", help=WHICH_RUN)
     add("--out", type=str, metavar="FILE", help="the new model file, .safetensors")
 

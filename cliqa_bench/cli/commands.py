@@ -20,7 +20,7 @@ from cliqa_bench.cli import (
     model_commands,
     weights_commands,
 )
-from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, Add
+from cliqa_bench.cli.data_commands import DATA, INCLUDE, MEGAPIXELS, PROGRESS, SPLIT, THREADS, Add
 from cliqa_bench.cli.model_commands import WHICH_RUN
 from cliqa_bench.config import SLURM, RunConfig
 from cliqa_bench.errors import UserError, unknown
@@ -91,12 +91,7 @@ def _where_and_how(add: Add) -> None:
     add("--srgb", action="store_true", help=_SRGB)
     add("--max-megapixels", type=float, metavar="M", help=MEGAPIXELS)
     add("--jobs", type=int | str, metavar="N", help="processes; changes no result (default: auto)")
-    add(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="threads per process; changes last digits of results (default on a CPU: 1)",
-    )
+    add("--threads", type=int, metavar="N", help=f"{THREADS} (default on a CPU: 1)")
     add("--deterministic", action="store_true", help="the same bits each time even on a GPU; slower there")
     add(
         "--log",

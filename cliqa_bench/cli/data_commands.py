@@ -18,6 +18,7 @@ DATA = "folder of the datasets in their authors' layouts (default: $CLIQA_DATA, 
 SPLIT = "number of a seeded split, folder of published split files, or 'official' (default: 1)"
 MEGAPIXELS = "refuse images of more than M million pixels (default: 64)"
 INCLUDE = "Python files with strategies, datasets or backbones of your own"
+THREADS = "threads per process; changes last digits of results"
 PROGRESS = "auto (a bar on a terminal, else lines: the default), plain (lines), json (events) or none"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from cliqa_bench.cli.data_commands import DATA, INCLUDE, PROGRESS, Add
+from cliqa_bench.cli.data_commands import DATA, INCLUDE, PROGRESS, THREADS, Add
 from cliqa_bench.errors import UserError
 from cliqa_bench.paths import user_path
 from cliqa_bench.terminal import plural
@@ -65,12 +65,7 @@ def prove_arguments(add: Add) -> None:
     )  # fmt: skip
     add("--weights", type=str, metavar="FILE", help="the backbone's pre-trained weights, or 'random'")
     add("--device", type=str, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    add(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="threads per process; changes last digits of results (default: those of the run)",
-    )
+    add("--threads", type=int, metavar="N", help=f"{THREADS} (default: those of the run)")
     add("--include", type=str | tuple[str, ...], metavar="FILES", help=INCLUDE)
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from cliqa_bench.execution.score_table import FileRow
 
 WHICH_RUN = "which run, or the beginning of its id (default: the newest)"
-_SOURCE = "folder of the results, a model file, or a folder that holds one (default: runs)"
+MODEL = "folder of the results, a model file, or a folder that holds one (default: runs)"
 _TO = "model.safetensors, model.onnx, model.pt2, or a folder as model hubs want it"
 
 
 def export_arguments(add: Add) -> None:
     """Adds the flags of `export`."""
-    add("source", type=str, nargs="?", default="runs", metavar="SOURCE", help=_SOURCE)
+    add("source", type=str, nargs="?", default="runs", metavar="SOURCE", help=MODEL)
     add("--run", type=str, metavar="ID", help=WHICH_RUN)
     add("--to", type=str, metavar="FILE|DIR", help=_TO)
 

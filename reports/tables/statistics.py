@@ -46,6 +46,7 @@ MOST_EXACT = 20
 DRAWN = 2**16
 """How many assignments of signs are drawn where there are too many to count all."""
 TESTED = ("mSRCC", "mPSI")
+# notes of `results.csv`, as those below: with other words `verify` would call finished reports wrong
 NO_CONTENTS = "answers of 0.1.0 do not say which images show one content: remove answers/ and run again"
 """Why intervals are missing: a guess would make them too short."""
 FIXED = "too few contents to tell how others would do, so images are left out instead: "
