@@ -108,9 +108,9 @@ def shape_gate(rows: list[TidyRow]) -> Table:
 _COSTS = ("task_parameters", "centroid_values", "backbone_parameters")
 _OVERHEAD = {
     "task parameters": ("Parameters per task", 0),
-    "task parameters (%)": ("Parameters (% of backbone)", 3),
+    "task parameters (%)": ("Parameters (%)", 3),
     "centroid values": ("Centroid values per task", 0),
-    "centroid values (%)": ("Centroid values (% of backbone)", 3),
+    "centroid values (%)": ("Centroid values (%)", 3),
     "backbone parameters": ("Backbone parameters", 0),
 }
 _MEMORY = {
@@ -173,7 +173,7 @@ def shape_overhead(rows: list[TidyRow]) -> Table:
     ]
     caption = (
         "What a method adds per task: learnable parameters, and numbers that the centroids of its gate "
-        "consist of, each also relative to the parameters of the backbone that all tasks share."
+        "consist of, each also in % of the parameters of the backbone that all tasks share."
     )
     if kept:
         caption += (
