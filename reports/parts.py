@@ -135,7 +135,7 @@ PARTS: tuple[ReportPart, ...] = (
     ReportPart(
         "bounded", "heads left out within a tolerance", bounded_rows, shape_bounded, f"{_RUN}tsn"
     ),
-    ReportPart("time", "milliseconds per image", time_rows, shape_time, f"{_RUN}lwf,tsn", measured=True),
+    ReportPart("time", "measured time and memory", time_rows, shape_time, f"{_RUN}lwf,tsn", measured=True),
     ReportPart(
         "orders", "robustness over all task orders", order_rows, shape_orders,
         f"{_RUN}tsn", in_order=False,

@@ -28,7 +28,7 @@ from cliqa_bench.reports.tables.similarity import (
     kl_rows,
 )
 from cliqa_bench.results.nodes import read_answers, read_json, write_json
-from cliqa_bench.results.records import AnswerReader, RunRecord, read_records
+from cliqa_bench.results.records import AnswerReader, RunRecord, read_records, write_record
 
 TITLES = [recorded.TITLES[name] for name in SEQUENCE]
 Rows = Callable[[RunGroup, AnswerReader], list[TidyRow]]
@@ -347,14 +347,14 @@ def test_memories_of_images_are_counted_where_there_are_any(tmp_path: Path) -> N
 
 def test_times_are_per_image_and_stand_apart(tmp_path: Path) -> None:
     record = recorded_tables.record_tsn(tmp_path)
-    rows = {(r.variant, r.metric): r.value for r in made(tmp_path, time_rows)}
+    rows = {(r.method, r.metric): r.value for r in made(tmp_path, time_rows)}
     head, gate = (
         1000 * s / recorded.IMAGES for s in (recorded_tables.NETWORK_SECONDS, recorded_tables.GATE_SECONDS)
     )
-    assert rows["soft assignment", "network"] == pytest.approx(4 * head)
-    assert rows["hard assignment", "network"] == pytest.approx(head)
-    assert rows["hard assignment", "gate"] == rows["soft assignment", "gate"] == pytest.approx(gate)
-    assert rows["soft assignment", "total"] == pytest.approx(4 * head + gate)
+    assert rows["TSN-IQA", "network"] == pytest.approx(4 * head)
+    assert rows["TSN-IQA (hard)", "network"] == pytest.approx(head)
+    assert rows["TSN-IQA (hard)", "gate"] == rows["TSN-IQA", "gate"] == pytest.approx(gate)
+    assert rows["TSN-IQA", "total"] == pytest.approx(4 * head + gate)
     before = report_bytes(tmp_path)
     path = tmp_path / "answers" / record.answers[record.gates["bid"]]["live"] / "done.json"
     write_json(path, {**read_json(path), "facts": {"score_seconds": 9.0}})
@@ -363,6 +363,30 @@ def test_times_are_per_image_and_stand_apart(tmp_path: Path) -> None:
         "table_time.csv", "table_time.md", "table_time.tex", "report.html",
     }  # fmt: skip
     assert not (load(tmp_path)["table"] == "time").any()
+
+
+def test_every_method_has_a_row_of_times_with_what_its_trainings_took(tmp_path: Path) -> None:
+    record = recorded_tables.record_tsn(tmp_path)
+    for seconds, (node, _) in enumerate(record.steps[-1].heads, 1):
+        write_json(tmp_path / "train" / node / "done.json", {"facts": {"seconds": 10 * seconds}})
+    recorded_tables.record_prefix(tmp_path, record, "lwf", "", recorded_tables.LWF_ROWS)
+    recorded_tables.record_variant(tmp_path, record, "tau=8.0")  # reads the same answers: no row
+    made_of = [node for node, _ in record.steps[-1].heads]
+    average = recorded_tables.record_prefix(tmp_path, record, "average", "", {"last": "Average"})
+    (tmp_path / "runs" / f"{average.id}.json").unlink()
+    for step in average.steps:
+        write_json(tmp_path / "train" / step.heads[0][0] / "done.json", {"facts": {"seconds": 0.5}})
+    write_record(tmp_path, replace(average, facts={**average.facts, "built_from": made_of}))
+    assert not any(r.variant for r in made(tmp_path, time_rows))
+    rows = {(r.method, r.metric): r.value for r in made(tmp_path, time_rows)}
+    assert {method for method, _ in rows} == {"TSN-IQA", "TSN-IQA (hard)", "LwF-KG", "Average"}
+    assert rows["TSN-IQA", "training"] == rows["TSN-IQA (hard)", "training"] == (10 + 20 + 30 + 40) / 4
+    assert rows["Average", "training"] == (100 + 4 * 0.5) / 4, "with what it is made of"
+    assert ("LwF-KG", "training") not in rows, "not noted"
+    head = 1000 * recorded_tables.NETWORK_SECONDS / recorded.IMAGES
+    assert rows["Average", "gate"] == 0 and rows["Average", "total"] == pytest.approx(head)
+    table = shape("time", made(tmp_path, time_rows))
+    assert table.columns[0] == "Training (s)" and "seconds of all trainings" in table.caption
 
 
 def record_measured(out: Path, seed: int = 0) -> RunRecord:
@@ -391,13 +415,13 @@ def test_energy_is_per_image_and_memory_the_largest_of_all_passes(tmp_path: Path
     note(tmp_path, record.answers[gates[1]]["live"], score_host_bytes=3_500_000_000)
     note(tmp_path, record.answers[gates[3]]["clive"], score_joules=1.2 + 4.8)
     # each of 4 test sets of 12 images: 4 heads, or 1, of 6 J; a gate of 1.2 J, of the last set 1.2 + 4.8 / 4
-    told = {(r.variant, r.metric): r.value for r in made(tmp_path, time_rows)}
-    assert told["soft assignment", "joules"] == pytest.approx((4 * 4 * 6 + 4 * 1.2 + 1.2) / 48)
-    assert told["hard assignment", "joules"] == pytest.approx((4 * 6 + 4 * 1.2 + 1.2) / 48)
-    for variant in ("soft assignment", "hard assignment"):
-        assert (told[variant, "gpu GB"], told[variant, "host GB"]) == (7.25, 3.5)
+    told = {(r.method, r.metric): r.value for r in made(tmp_path, time_rows)}
+    assert told["TSN-IQA", "joules"] == pytest.approx((4 * 4 * 6 + 4 * 1.2 + 1.2) / 48)
+    assert told["TSN-IQA (hard)", "joules"] == pytest.approx((4 * 6 + 4 * 1.2 + 1.2) / 48)
+    for method in ("TSN-IQA", "TSN-IQA (hard)"):
+        assert (told[method, "gpu GB"], told[method, "host GB"]) == (7.25, 3.5)
     table = shape("time", made(tmp_path, time_rows))
-    assert table.columns == ["Network", "Gate", "Total", "Energy (J)", "GPU (GB)", "Host (GB)"]
+    assert table.columns == ["Network (ms)", "Gate (ms)", "Total (ms)", "Energy (J)", "GPU (GB)", "Host (GB)"]
     assert [[v.digits for v in values] for _, values in table.sections[0].rows] == [[2, 2, 2, 3, 2, 2]] * 2
     assert not any(v.bold for _, values in table.sections[0].rows for v in values)
     for word in ("joules per image", "GPU: ", "Host: ", "10^9 bytes"):
@@ -410,7 +434,7 @@ def test_memory_and_energy_are_means_over_seeds(tmp_path: Path) -> None:
     for by_test in (second.answers[node] for node, _ in second.steps[-1].heads):
         for test in SEQUENCE:
             note(tmp_path, by_test[test], score_joules=12.0, score_host_bytes=3_000_000_000)
-    rows = {r.metric: r for r in made(tmp_path, time_rows) if r.variant == "soft assignment"}
+    rows = {r.metric: r for r in made(tmp_path, time_rows) if r.method == "TSN-IQA"}
     each = [(4 * 4 * joules + 4 * 1.2) / 48 for joules in (6.0, 12.0)]
     assert rows["joules"].value == pytest.approx(sum(each) / 2)
     assert rows["joules"].std == pytest.approx(np.std(each, ddof=1))
@@ -426,13 +450,13 @@ def test_what_one_pass_did_not_measure_is_a_dash_or_no_column(tmp_path: Path) ->
     # the network of LwF-KG, too, measured nothing beside the time; the gates of both did
     assert lwf.gates == record.gates
     table = shape("time", made(tmp_path, time_rows))
-    assert table.columns == ["Network", "Gate", "Total", "Energy (J)", "Host (GB)"]
+    assert table.columns == ["Network (ms)", "Gate (ms)", "Total (ms)", "Energy (J)", "Host (GB)"]
     assert "GPU: " not in table.caption
     dashes = {name: [math.isnan(v.mean) for v in values] for name, values in table.sections[0].rows}
     assert dashes == {
-        "LwF-KG (as baseline)": [False] * 3 + [True] * 2,
-        "TSN-IQA (soft assignment)": [False] * 5,
-        "TSN-IQA (hard assignment)": [False] * 5,
+        "LwF-KG": [False] * 3 + [True] * 2,
+        "TSN-IQA": [False] * 5,
+        "TSN-IQA (hard)": [False] * 5,
     }
 
 
@@ -441,7 +465,7 @@ def test_a_run_that_measured_times_alone_has_no_further_column(tmp_path: Path) -
     rows = made(tmp_path, time_rows)
     assert {r.metric for r in rows} == {"network", "gate", "total"}
     table = shape("time", rows)
-    assert table.columns == ["Network", "Gate", "Total"]
+    assert table.columns == ["Network (ms)", "Gate (ms)", "Total (ms)"]
     assert not [word for word in ("Energy", "GPU", "Host", "GB") if word in table.caption]
 
 
@@ -450,7 +474,7 @@ def test_a_measured_fact_that_is_no_number_is_a_dash(tmp_path: Path, broken: obj
     record = record_measured(tmp_path)
     note(tmp_path, record.answers[record.gates["bid"]]["live"], score_seconds=broken, score_joules=broken)
     table = shape("time", made(tmp_path, time_rows))
-    assert table.columns == ["Network", "Gate", "Total", "GPU (GB)", "Host (GB)"]
+    assert table.columns == ["Network (ms)", "Gate (ms)", "Total (ms)", "GPU (GB)", "Host (GB)"]
     dashes = [[math.isnan(v.mean) for v in values] for _, values in table.sections[0].rows]
     assert dashes == [[False, True, True, False, False]] * 2
 

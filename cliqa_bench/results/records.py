@@ -197,6 +197,10 @@ class AnswerReader:
         """Returns what is known about the computation of an answers node; {} if it is not finished."""
         return node_facts(self.out / "answers" / answers_id)
 
+    def training_facts(self, train_id: str) -> dict[str, Json]:
+        """Returns what is known about the computation of a train node; {} if it is not finished."""
+        return node_facts(self.out / "train" / train_id)
+
     def norm(self, train_id: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Returns mean and variance (C,) of the last normalisation layer of a train node.
 

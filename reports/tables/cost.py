@@ -18,6 +18,7 @@ from cliqa_bench.results.records import AnswerReader, RunRecord
 BASELINE, SOFT, HARD = "(as baseline)", "soft assignment", "hard assignment"
 COSTS = ("CC", "Passes", "GMACs")
 TIMES = ("network", "gate", "total")
+GATED = ("gate", "gate-hard")
 
 
 class _Configuration(NamedTuple):
@@ -55,7 +56,7 @@ def _counts(source: RunReadout) -> dict[str, float]:
     """The paper's CC counts the passes of the network that scores; the gate's own pass comes on top."""
     cost = _cost(source)
     passes = float((cost.get("passes") or {}).get(source.readout, math.nan))
-    gated = source.readout in ("gate", "gate-hard")
+    gated = source.readout in GATED
     scoring = passes - 1 if gated else passes
     whole, fixed = float(cost.get("gmacs_224", math.nan)), float(cost.get("fixed_gmacs_224", 0))
     gmacs = fixed + scoring * (whole - fixed) + ((fixed or whole) if gated else 0)
@@ -134,10 +135,8 @@ def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
         record, cost = source.record, _cost(source)
         # a variant has a row of its own where it costs something else
         line = (record.strategy, record.backbone, *(cost.get(name) for name in (*_COSTS, *_MEMORY_COSTS)))
-        # one row a strategy: under the gate, which needs the centroids, where it has one
-        named = "gate" if "gate" in record.rows else min(record.rows)
         adapted = method.setting in ADAPTED  # adds what the models that it adapts do
-        if cost and source.readout == named and line not in told and not adapted:
+        if cost and source.readout == _main_readout(record) and line not in told and not adapted:
             told.add(line)
             task, centroids, whole = (float(cost[name]) for name in _COSTS)
             values = (task, 100 * task / whole, centroids, 100 * centroids / whole, whole)
@@ -151,6 +150,11 @@ def overhead_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
                 if name in cost
             ]
     return rows
+
+
+def _main_readout(record: RunRecord) -> str:
+    """Returns the readout whose row stands for a strategy: the gate, which needs centroids, if it has one."""
+    return "gate" if "gate" in record.rows else min(record.rows)
 
 
 def shape_overhead(rows: list[TidyRow]) -> Table:
@@ -187,9 +191,10 @@ def shape_overhead(rows: list[TidyRow]) -> Table:
 
 _GB = 1e9
 _MEASURED = {
-    "network": ("Network", 2),
-    "gate": ("Gate", 2),
-    "total": ("Total", 2),
+    "training": ("Training (s)", 1),
+    "network": ("Network (ms)", 2),
+    "gate": ("Gate (ms)", 2),
+    "total": ("Total (ms)", 2),
     "joules": ("Energy (J)", 3),
     "gpu GB": ("GPU (GB)", 2),
     "host GB": ("Host (GB)", 2),
@@ -198,17 +203,19 @@ _MEASURED = {
 
 
 def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
-    """Returns the measured cost of the configurations of Table XII, means over seeds or splits.
+    """Returns the measured cost of each method, means over seeds or splits.
 
-    Milliseconds and joules per image, and the largest memory; no rows for runs that measured none of it.
+    Seconds of training per dataset, milliseconds and joules per image, and the largest memory; no rows for
+    runs that measured none of it.
 
     Raises:
         UserError: If an answer file is broken or files do not belong together.
     """
     rows = []
-    for method, runs in _configurations(group):
+    for method, runs in _timed(group):
         measured = {run: _measured(reader, source) for run, source in runs.items()}
-        if any(math.isfinite(value) for found in measured.values() for value in found.values()):
+        # where no gate is read it takes no time, which nobody measured
+        if any(math.isfinite(found[m]) for found in measured.values() for m in _MEASURED if m != "gate"):
             own = [
                 over_runs("time", method, group, m, {run: found[m] for run, found in measured.items()})
                 for m in _MEASURED
@@ -217,6 +224,22 @@ def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
             told = [row for row in own if row.metric in TIMES or math.isfinite(row.value)]
             rows += [row._replace(length=length_of(runs)) for row in told]
     return rows
+
+
+def _timed(group: RunGroup) -> Iterator[_Configuration]:
+    """Yields the methods that take a time of their own: one a strategy, and the hard gate.
+
+    A variant that reads the same answers otherwise took the same time, and is left out.
+    """
+    told = set()
+    for method, runs in sources(group).items():
+        record, readout = next(iter(runs.values()))
+        if readout in (_main_readout(record), "gate-hard"):
+            answers = {found for by_test in record.answers.values() for found in by_test.values()}
+            line = (record.strategy, record.backbone, readout, *sorted(answers))
+            if line not in told:
+                told.add(line)
+                yield _Configuration(method, runs)
 
 
 def _measured(reader: AnswerReader, source: RunReadout) -> dict[str, float]:
@@ -229,7 +252,17 @@ def _measured(reader: AnswerReader, source: RunReadout) -> dict[str, float]:
     seconds, joules = (_spent(reader, source, f"score_{what}") for what in ("seconds", "joules"))
     times = [1000 * part / images for part in seconds]
     memory = [_peak(reader, source, f"score_{where}_bytes") / _GB for where in ("gpu", "host")]
-    return dict(zip(_MEASURED, [*times, sum(times), sum(joules) / images, *memory], strict=True))
+    trained = _trained(reader, record)
+    values = [trained, *times, sum(times), sum(joules) / images, *memory]
+    return dict(zip(_MEASURED, values, strict=True))
+
+
+def _trained(reader: AnswerReader, record: RunRecord) -> float:
+    """Returns the seconds of training per dataset, that of what the run's models are made of included."""
+    nodes = [node for step in record.steps for node, _ in step.heads]
+    parts = record.facts.get("built_from") or ()
+    facts = [reader.training_facts(node) for node in unique([*nodes, *parts])]
+    return sum(_number(found.get("seconds")) for found in facts) / len(record.sequence)
 
 
 def _spent(reader: AnswerReader, source: RunReadout, fact: str) -> tuple[float, float]:
@@ -240,11 +273,11 @@ def _spent(reader: AnswerReader, source: RunReadout, fact: str) -> tuple[float, 
     mean, too.
     """
     record = source.record
-    nodes = _scoring(record)
+    nodes, gated = _scoring(record), _gating(source)
     scoring = gating = 0.0
     for test in record.sequence:
         heads = [_fact(reader, record, node, test, fact) for node in nodes]
-        gates = [_fact(reader, record, node, test, fact) for node in record.gates.values()]
+        gates = [_fact(reader, record, node, test, fact) for node in gated]
         scoring += sum(heads) / (len(heads) if source.readout == "gate-hard" else 1)
         gating += sum(gates) / len(gates) if gates else 0.0
     return scoring, gating
@@ -253,7 +286,7 @@ def _spent(reader: AnswerReader, source: RunReadout, fact: str) -> tuple[float, 
 def _peak(reader: AnswerReader, source: RunReadout, fact: str) -> float:
     """Returns the largest memory of the passes; nan if one of them did not measure it."""
     record = source.record
-    nodes = [*_scoring(record), *record.gates.values()]
+    nodes = [*_scoring(record), *_gating(source)]
     held = [_fact(reader, record, node, test, fact) for node in nodes for test in record.sequence]
     return max(held) if all(map(math.isfinite, held)) else metrics.NAN
 
@@ -263,10 +296,19 @@ def _scoring(record: RunRecord) -> list[str]:
     return unique(node for node, _ in record.steps[-1].heads)
 
 
+def _gating(source: RunReadout) -> list[str]:
+    """Returns the nodes that describe an image for the gates; none where no gate is read."""
+    return [*source.record.gates.values()] if source.readout in GATED else []
+
+
 def _fact(reader: AnswerReader, record: RunRecord, node: str, test: str, name: str) -> float:
     """Returns a number that an answers node noted; nan where it did not, or what it noted is not a number."""
     answers = record.answers.get(node, {}).get(test)
-    value: Any = reader.facts(answers).get(name) if answers else None
+    return _number(reader.facts(answers).get(name) if answers else None)
+
+
+def _number(value: Any) -> float:
+    """Returns what was noted as a number; nan if it is none."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -274,6 +316,8 @@ def _fact(reader: AnswerReader, record: RunRecord, node: str, test: str, name: s
 
 
 _CAPTIONS = {
+    "training": "Training: seconds of all trainings of the sequence, over the number of its datasets; "
+    "several may have run at once.",
     "joules": "Energy: joules per image that the whole card took in these passes, including what it "
     "takes when idle and what other programs took, as NVML counts them.",
     "gpu GB": "GPU: most memory that PyTorch's tensors took on the GPU in any of these passes.",
@@ -287,15 +331,15 @@ def shape_time(rows: list[TidyRow]) -> Table:
     there = {row.metric for row in rows} | {*TIMES}
     heads = {metric: head for metric, (head, _) in _MEASURED.items() if metric in there}
     sentences = [
-        "Measured milliseconds per image of the test sets after the last experience, on the machine and at "
-        "the image sizes of these runs: the passes that score the image, the pass that describes it for the "
-        "gate, and both.",
+        "Measured cost, on the machine and at the image sizes of these runs. Network, gate and total: "
+        "milliseconds per image of the test sets after the last experience, for the passes that score the "
+        "image, for the pass that describes it for the gate, and for both.",
         *(text for metric, text in _CAPTIONS.items() if metric in there),
         *(["GB: 10^9 bytes."] if there & {"gpu GB", "host GB"} else []),
         "Measuring again gives other values.",
     ]
     section = build(
-        "", rows, _namer(rows), lambda row: heads[row.metric], [*heads.values()], True,
+        "", rows, namer(rows), lambda row: heads[row.metric], [*heads.values()], True,
         dict(_MEASURED.values()), (),
     )  # fmt: skip
-    return Table("time", " ".join(sentences), ("", "Configuration"), [*heads.values()], [section])
+    return Table("time", " ".join(sentences), ("", "Method"), [*heads.values()], [section])
