@@ -49,7 +49,7 @@ def pictures(study: Study, out: Path) -> list[str]:
     """Makes a study's pictures beside its results, if they are not the default ones; returns the flags."""
     if study.scale == 1:
         return []
-    folder = out.with_name(f"{out.name}-pictures")
+    folder = out.resolve().with_name(f"{out.resolve().name}-pictures")
     subprocess.run(suite("data", "make", str(folder), "--scale", str(study.scale)), check=True)
     return ["--data", str(folder)]
 
@@ -82,7 +82,9 @@ def main() -> int:
     """Runs what is left of the study; returns 0 once all is done."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("out", type=Path, help="folder of the results")
-    parser.add_argument("--study", choices=list(STUDIES), default="four", help="see above (default: four)")
+    parser.add_argument(
+        "--study", choices=list(STUDIES), default="four", help="four datasets, or all six (default: four)"
+    )
     parser.add_argument("--seeds", default="0", help="of the training (default: 0)")
     parser.add_argument("--minutes", type=float, default=90.0, help="of this sitting (default: 90)")
     given = parser.parse_args()

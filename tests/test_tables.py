@@ -375,18 +375,26 @@ def test_every_method_has_a_row_of_times_with_what_its_trainings_took(tmp_path: 
     average = recorded_tables.record_prefix(tmp_path, record, "average", "", {"last": "Average"})
     (tmp_path / "runs" / f"{average.id}.json").unlink()
     for step in average.steps:
-        write_json(tmp_path / "train" / step.heads[0][0] / "done.json", {"facts": {"seconds": 0.5}})
+        facts = {"seconds": 0.25, "resumed": {"epochs": 2, "seconds": 0.25}}
+        write_json(tmp_path / "train" / step.heads[0][0] / "done.json", {"facts": facts})
     write_record(tmp_path, replace(average, facts={**average.facts, "built_from": made_of}))
     assert not any(r.variant for r in made(tmp_path, time_rows))
+    write_record(tmp_path, replace(record, strategy="sl", rows={"last": "SL"}, gates={}))
+    adapted = {"gate": "TSN-IQA+TTA", "last": "TSN-IQA+TTA (last head)"}
+    write_record(tmp_path, replace(record, strategy="tta", rows=adapted, transductive=True))
     rows = {(r.method, r.metric): r.value for r in made(tmp_path, time_rows)}
-    assert {method for method, _ in rows} == {"TSN-IQA", "TSN-IQA (hard)", "LwF-KG", "Average"}
+    names = {"TSN-IQA", "TSN-IQA (hard)", "LwF-KG", "Average", "SL", "TSN-IQA+TTA"}
+    assert {method for method, _ in rows} == names
     assert rows["TSN-IQA", "training"] == rows["TSN-IQA (hard)", "training"] == (10 + 20 + 30 + 40) / 4
     assert rows["Average", "training"] == (100 + 4 * 0.5) / 4, "with what it is made of"
     assert ("LwF-KG", "training") not in rows, "not noted"
     head = 1000 * recorded_tables.NETWORK_SECONDS / recorded.IMAGES
     assert rows["Average", "gate"] == 0 and rows["Average", "total"] == pytest.approx(head)
+    assert rows["SL", "total"] == pytest.approx(head), "one network alone"
     table = shape("time", made(tmp_path, time_rows))
     assert table.columns[0] == "Training (s)" and "seconds of all trainings" in table.caption
+    sections = {s.label: [name for name, _ in s.rows] for s in table.sections}
+    assert sections["Task-Agnostic, adapted"] == ["TSN-IQA+TTA"], "in a section of its own"
 
 
 def record_measured(out: Path, seed: int = 0) -> RunRecord:

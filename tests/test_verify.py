@@ -384,6 +384,8 @@ def test_a_changed_record(out: Path) -> None:
         ("facts", {"fingerprints": "x"}, "facts that are not tables"),
         ("facts", {"pictures": {"live": ["x"]}}, "a picture's node"),
         ("facts", {"pictures": {"live": "../x"}}, "a picture's node"),
+        ("facts", {"built_from": 5}, "what it is built from"),
+        ("facts", {"built_from": ["../x"]}, "what it is built from"),
         ("extra", 1, "extra"),
     ],
 )

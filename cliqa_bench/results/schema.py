@@ -86,6 +86,12 @@ def _are_nodes(named: Any) -> bool:
     return all(isinstance(node, str) and is_plain_name(node) for node in nodes)
 
 
+def _are_parts(told: Any) -> bool:
+    """Whether what a record says its models are made of, if anything, is a list of nodes."""
+    named = [] if told is None else told
+    return isinstance(named, list) and all(isinstance(node, str) and is_plain_name(node) for node in named)
+
+
 def _are_splits(told: Any) -> bool:
     """Whether what a record says of several splits, if anything, has all that reports look up in it."""
     if not isinstance(told, dict):
@@ -115,6 +121,7 @@ def wrong_record(record: RunRecord) -> str:
         "facts that are not tables": all(isinstance(record.facts.get(k), dict | None) for k in _TABLES),
         "splits without a number and data": _are_splits(record.facts.get("splits")),
         "a picture's node is not a plain file name": _are_nodes(record.facts.get("pictures")),
+        "what it is built from is not a list of plain file names": _are_parts(record.facts.get("built_from")),
         "an unknown rule of reading": record.reading.items() <= RULES.items(),
         "tau or a stage out of range": record.tau >= 0 and all(stage >= 1 for stage in record.stages),
     }

@@ -209,7 +209,7 @@ def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
     runs that measured none of it.
 
     Raises:
-        UserError: If an answer file is broken or files do not belong together.
+        UserError: If an answer file or a `done.json` is broken, or files do not belong together.
     """
     rows = []
     for method, runs in _timed(group):
@@ -227,9 +227,9 @@ def time_rows(group: RunGroup, reader: AnswerReader) -> list[TidyRow]:
 
 
 def _timed(group: RunGroup) -> Iterator[_Configuration]:
-    """Yields the methods that take a time of their own: one a strategy, and the hard gate.
+    """Yields the main readout of each strategy and variant, and the hard gate.
 
-    A variant that reads the same answers otherwise took the same time, and is left out.
+    A variant that only reads the same answers otherwise took the same time, and is left out.
     """
     told = set()
     for method, runs in sources(group).items():
@@ -262,15 +262,22 @@ def _trained(reader: AnswerReader, record: RunRecord) -> float:
     nodes = [node for step in record.steps for node, _ in step.heads]
     parts = record.facts.get("built_from") or ()
     facts = [reader.training_facts(node) for node in unique([*nodes, *parts])]
-    return sum(_number(found.get("seconds")) for found in facts) / len(record.sequence)
+    return sum(map(_seconds, facts)) / len(record.sequence)
+
+
+def _seconds(facts: Mapping[str, Any]) -> float:
+    """Returns what a training took, in all its sittings."""
+    earlier = facts.get("resumed")
+    sittings = [facts, earlier] if isinstance(earlier, dict) else [facts]
+    return sum(_number(sitting.get("seconds")) for sitting in sittings)
 
 
 def _spent(reader: AnswerReader, source: RunReadout, fact: str) -> tuple[float, float]:
     """Returns what scoring the images of all test sets took, and describing them for the gate.
 
-    With the soft gate every node that holds a head scores the image; with the hard one a single node does,
-    for which their mean stands. One pass describes the image for the gates of all tasks, so theirs is the
-    mean, too.
+    With the soft gate every node that holds a head scores the image; with the hard one, or without a gate, a
+    single node does, for which their mean stands. One pass describes the image for the gates of all tasks, so
+    theirs is the mean, too.
     """
     record = source.record
     nodes, gated = _scoring(record), _gating(source)
@@ -278,7 +285,7 @@ def _spent(reader: AnswerReader, source: RunReadout, fact: str) -> tuple[float, 
     for test in record.sequence:
         heads = [_fact(reader, record, node, test, fact) for node in nodes]
         gates = [_fact(reader, record, node, test, fact) for node in gated]
-        scoring += sum(heads) / (len(heads) if source.readout == "gate-hard" else 1)
+        scoring += sum(heads) / (1 if source.readout == "gate" else len(heads))
         gating += sum(gates) / len(gates) if gates else 0.0
     return scoring, gating
 
@@ -316,8 +323,8 @@ def _number(value: Any) -> float:
 
 
 _CAPTIONS = {
-    "training": "Training: seconds of all trainings of the sequence, over the number of its datasets; "
-    "several may have run at once.",
+    "training": "Training: seconds of all trainings of the sequence, over the number of its datasets, "
+    "without the fitting of gates; several may have run at once.",
     "joules": "Energy: joules per image that the whole card took in these passes, including what it "
     "takes when idle and what other programs took, as NVML counts them.",
     "gpu GB": "GPU: most memory that PyTorch's tensors took on the GPU in any of these passes.",
@@ -327,19 +334,23 @@ _CAPTIONS = {
 
 
 def shape_time(rows: list[TidyRow]) -> Table:
-    """A row per configuration; milliseconds per image as columns, and what else was measured."""
+    """A section per setting, a row per method; times as columns, and what else was measured."""
     there = {row.metric for row in rows} | {*TIMES}
     heads = {metric: head for metric, (head, _) in _MEASURED.items() if metric in there}
     sentences = [
         "Measured cost, on the machine and at the image sizes of these runs. Network, gate and total: "
         "milliseconds per image of the test sets after the last experience, for the passes that score the "
-        "image, for the pass that describes it for the gate, and for both.",
+        "image, for the pass that describes it for the gate, and for both. Gates that one pass served share "
+        "its time.",
         *(text for metric, text in _CAPTIONS.items() if metric in there),
         *(["GB: 10^9 bytes."] if there & {"gpu GB", "host GB"} else []),
         "Measuring again gives other values.",
     ]
-    section = build(
-        "", rows, namer(rows), lambda row: heads[row.metric], [*heads.values()], True,
-        dict(_MEASURED.values()), (),
-    )  # fmt: skip
-    return Table("time", " ".join(sentences), ("", "Method"), [*heads.values()], [section])
+    sections = [
+        build(
+            setting, [row for row in rows if row.setting == setting], namer(rows),
+            lambda row: heads[row.metric], [*heads.values()], True, dict(_MEASURED.values()), (),
+        )
+        for setting in unique(row.setting for row in rows)
+    ]  # fmt: skip
+    return Table("time", " ".join(sentences), ("Setting", "Method"), [*heads.values()], sections)
