@@ -10,7 +10,6 @@ stops; the same command resumes.
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
 import time
@@ -69,7 +68,7 @@ def sit(words: list[str], seconds: float) -> int:
     try:
         return process.wait(timeout=max(1.0, seconds))
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a shell lets what runs in the background ignore SIGINT
         return process.wait()
 
 
