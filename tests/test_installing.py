@@ -134,6 +134,8 @@ def test_containers_install_what_is_here_and_start_the_command() -> None:
     assert len(names) == 1, "both from the same image"
     assert 'ENTRYPOINT ["cliqa-bench"]' in docker
     assert 'exec cliqa-bench "$@"' in apptainer
+    # docs/installing.md gives docker a user without an account; Avalanche writes to the home folder
+    assert re.search(r"^ENV .*\bHOME=/tmp\b", docker, re.MULTILINE)
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     required = config["options"]["install_requires"].splitlines()
