@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,17 +18,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from cliqa_bench.aspects import COARSE
 from cliqa_bench.backbones import clip_b32
 from cliqa_bench.backbones.clip_b32 import ClipB32
+from cliqa_bench.benchmarks.aspect_labels import Aspects
 from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.benchmarks.pixels.windows import Windows
 from cliqa_bench.errors import UserError
 from cliqa_bench.models.folding import Scorer, cast_weights
+from cliqa_bench.models.heads import score_of
 from cliqa_bench.models.quality import QualityModel, cut_windows, model_for
 from cliqa_bench.models.text_head import TextHead, TextTower
 from cliqa_bench.models.views import TaskNorms
 from cliqa_bench.strategies.jl import JL
+from cliqa_bench.strategies.liqe import LIQE
 from cliqa_bench.strategies.tsn import TSN
 from cliqa_bench.testing.tiny import TRAINING, learn, tiny_sources
 
@@ -267,9 +272,14 @@ def test_bfloat16_scores_stay_near(sources: list[DecodedDataset]) -> None:
 # -- LIQE's scores -------------------------------------------------------------------------------------------
 
 
-@needs_clip
-def test_liqe_on_the_golden_clip(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    golden = np.load(shared / "golden" / "liqe" / "tiny_clip.npz")
+@pytest.fixture
+def golden(shared: Path) -> Any:
+    return np.load(shared / "golden" / "liqe" / "tiny_clip.npz")
+
+
+@pytest.fixture
+def golden_model(golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QualityModel:
+    """Returns the tiny CLIP that the published code was run on, with no head yet."""
     weights = {name[2:]: torch.from_numpy(golden[name]) for name in golden.files if name.startswith("w.")}
     table = torch.zeros(49408, 32, dtype=torch.float16)
     table[golden["vocab"]] = weights["token_embedding.weight"]
@@ -286,11 +296,16 @@ def test_liqe_on_the_golden_clip(shared: Path, tmp_path: Path, monkeypatch: pyte
     of_two = staticmethod(lambda weights, tasks: of_clip(weights, tasks, heads=2))
     monkeypatch.setattr(TextTower, "of_clip", of_two)
     net = Golden.build(str(tmp_path / "golden.safetensors"))
-    model = QualityModel(net, 16, new_head=TextHead, windows=Windows())
+    return QualityModel(net, 16, new_head=TextHead, windows=Windows())
+
+
+@needs_clip
+def test_liqe_on_the_golden_clip(golden: Any, golden_model: QualityModel) -> None:
+    model = golden_model
     head: Any = model.heads[model.add_task()]
     images = to_float(torch.from_numpy(golden["images"]).permute(0, 3, 1, 2))
     with torch.inference_mode():
-        cut: Any = net
+        cut: Any = model.net
         means = (cut_windows(images, Windows()) * cut.scale + cut.shift).mean(dim=(3, 4))
         read = model.eval().read_by_heads(images)
         log_joint = head(read)
@@ -305,6 +320,90 @@ def test_liqe_on_the_golden_clip(shared: Path, tmp_path: Path, monkeypatch: pyte
     aspects = head.marginals(log_joint)
     for name in ("quality", "scene", "distortion"):
         np.testing.assert_allclose(getattr(aspects, name), golden[f"test_p_{name}"], rtol=0, atol=9e-7)
+
+
+def crops_of(golden: Any) -> Tensor:
+    """Returns the crops (18, 3, 224, 224) that the published code drew: a crop's mean colour tells where."""
+    corners = Windows().grid(*golden["images"].shape[1:3])
+    crops = []
+    for image, means in zip(golden["images"], golden["train_crop_means"], strict=True):
+        every = torch.stack([torch.from_numpy(image[t : t + 224, x : x + 224]) for t, x in corners])
+        every = every.permute(0, 3, 1, 2)
+        off = (as_clip_wants(every).mean(dim=(2, 3))[None] - torch.from_numpy(means)[:, None]).abs().amax(2)
+        assert (off.sort(dim=1).values[:, :2] < 1e-5).sum(dim=1).tolist() == [1, 1, 1]  # one fits, no other
+        crops.append(every[off.argmin(dim=1)])
+    return torch.cat(crops)
+
+
+def datasets_of(golden: Any) -> Any:
+    """Returns the datasets of the golden step, and which of their images it shows: all."""
+    shown, stop = [], 0
+    for dataset, n in enumerate(golden["train_per_dataset"].tolist()):
+        images, stop = range(stop, stop + n), stop + n
+        scenes = [tuple(s for s in golden["labels_scenes"][i].tolist() if s != "invalid") for i in images]
+        words = [COARSE[golden["labels_distortion"][i]] for i in images]
+        source = SimpleNamespace(
+            name=str(dataset),
+            labels=golden["labels_mos"][list(images)],
+            ratings=[SimpleNamespace(key=i) for i in images],
+            aspects=dict(zip(images, map(Aspects, words, scenes), strict=True)),
+        )
+        shown.append((source, torch.arange(n)))
+    return shown
+
+
+def parameter_of(model: QualityModel, name: str) -> nn.Parameter:
+    """Returns a weight by its name in OpenAI's CLIP; of tables, the rows that are used."""
+    net, head = cast(Any, model.net), cast(Any, model.heads[0])
+    tower, prefix = (net.visual, "visual.") if name.startswith("visual.") else (head.tower, "transformer.")
+    return cast(nn.Module, tower).get_parameter(name.removeprefix(prefix))
+
+
+@needs_clip
+def test_a_golden_step_of_training(golden: Any, golden_model: QualityModel) -> None:
+    """Losses, gradients and the weights after a step, of two datasets of two and four images."""
+    model, strategy = golden_model, LIQE(ties="half", weighting="equal")
+    task = strategy.prepare(model)
+    assert (strategy.crops, strategy._schedule) == (3, "code")
+    weights = strategy.trainable(model, task, warmup=False)
+    model.train_only(weights)
+    model.train()
+    training = replace(TRAINING, slope="code")
+    learner: Any = SimpleNamespace(model=model, task=task, training=training, device="cpu")
+    optimiser = strategy.optimiser(weights, training)
+
+    features = model.features(to_float(crops_of(golden)), task).final
+    said = model.said(task, features.unflatten(0, (-1, strategy.crops)))
+    losses = torch.stack(strategy.losses(learner, said, datasets_of(golden)))
+    loss = strategy.weighted(losses)
+    loss.backward()
+    own: Any = {name: parameter_of(model, name).grad for name in golden["grad_norm_names"].tolist()}
+    optimiser.param_groups[0]["lr"] = strategy.rate(training, 0, warmup=False)
+    optimiser.step()
+
+    # largest differences seen: 1.5e-8, 8.5e-8 and 7.2e-7
+    expected = golden["train_losses_quality_distortion_scene"]
+    np.testing.assert_allclose(losses.detach(), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(loss.item(), golden["train_total"], rtol=0, atol=1e-6)
+    score = score_of(model.heads[task], said).detach()
+    np.testing.assert_allclose(score, golden["train_score"], rtol=0, atol=1e-5)
+    for name, norm in zip(golden["grad_norm_names"].tolist(), golden["grad_norms"], strict=True):
+        assert float(own[name].norm()) == pytest.approx(norm, rel=5e-5), name  # 5.1e-6 seen
+    for name in [name for name in golden.files if name.startswith("grad.")]:
+        found, expected = own[name[5:]], golden[name]
+        assert not expected[len(found) :].any()  # positions after the longest text
+        np.testing.assert_allclose(found, expected[: len(found)], rtol=0, atol=1e-5)  # 1.9e-6 seen
+    # a first step of AdamW moves a weight by its rate, 5e-6, whatever its gradient's size
+    for name in ("visual.proj", "text_projection"):
+        after = golden[f"after_step.{name}"]
+        moved = after - golden[f"w.{name}"].astype(np.float32)
+        assert 4e-6 < np.median(np.abs(moved)) < 6e-6
+        clear = np.abs(golden[f"grad.{name}"]) > 1e-4  # below, last bits decide how far
+        assert clear.mean() > 0.9
+        found = parameter_of(model, name).detach().numpy()
+        np.testing.assert_allclose(found[clear], after[clear], rtol=0, atol=5e-8)
+    head: Any = model.heads[task]
+    assert head.logit_scale.item() == golden["after_step.logit_scale"].item()
 
 
 @needs_clip
