@@ -24,7 +24,8 @@ class RowGroup(NamedTuple):
         title: What it measures, in a few words.
         module: Name of the module in `groups` that does.
         by_default: Whether `bench` measures it unasked; not so what takes long.
-        in_all: Whether the word "all" stands for it, too; not so what needs more than a processor.
+        in_all: Whether the word "all" stands for it, too; not so what needs more than a processor and
+            what is always installed.
         only: What a group that is not in "all" needs.
     """
 
@@ -60,6 +61,13 @@ GROUPS: dict[str, RowGroup] = {
         by_default=False,
         in_all=False,
         only="with --against",
+    ),
+    "liqe": RowGroup(
+        "LIQE with CLIP's towers: training, scoring, texts, against bare loops",
+        "liqe_speed",
+        by_default=False,
+        in_all=False,
+        only="with the extra [clip]",
     ),
     "device": RowGroup(
         "the control: matrix products and copies", "device_control", by_default=False, in_all=False

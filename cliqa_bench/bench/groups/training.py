@@ -80,7 +80,7 @@ def make_job(setting: Conditions, precision: Precision, images: int = IMAGES) ->
     return TrainingCase(backbone, training, first.on(device), second.on(device), device)
 
 
-class _Clock(SupervisedPlugin):
+class EpochClock(SupervisedPlugin):
     """Takes the time from the start of an epoch to the end of its last mini-batch."""
 
     def __init__(self, batches: int) -> None:
@@ -123,7 +123,7 @@ class OurTraining:
         """Trains the epoch; returns its seconds, and the learner."""
         strategy = replace(self.strategy)
         strategy.load_state(self.strategy.state())
-        clock = _Clock(self.job.second.n_batches(self.job.training, self.job.training.batch))
+        clock = EpochClock(self.job.second.n_batches(self.job.training, self.job.training.batch))
         learner = self._learner(copy.deepcopy(self.model), strategy, self.job.second, clock)
         return clock.seconds, learner
 
