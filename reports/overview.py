@@ -10,7 +10,7 @@ from cliqa_bench.reports import render
 from cliqa_bench.reports.measure import SETTINGS, SUMMARY
 from cliqa_bench.reports.methods import label_of
 from cliqa_bench.reports.parts import ReportPart, empty_parts, what_it_shows
-from cliqa_bench.reports.rows import RunGroup, Tidy, TidyRow, order_rank
+from cliqa_bench.reports.rows import ORDERS, RunGroup, Tidy, TidyRow, order_rank
 from cliqa_bench.reports.tables.shapes import Table, TableValue, table_title, value_of
 from cliqa_bench.terminal import as_sentence, text_table
 
@@ -19,6 +19,10 @@ _BOLD = (
     "results of future tasks never are."
 )
 _OverviewLine = tuple[str, ...]
+_Summaries = dict[_OverviewLine, dict[str, TidyRow]]
+
+MOST_ORDERS, FEW_ORDERS = 24, 8
+"""Orders that the terminal shows one by one, and how many of more if the paper's are not among them."""
 
 
 def summary_text(numbers: Tidy, folder: Path) -> str:
@@ -30,7 +34,7 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
         numbers: The numbers of comparable runs.
         folder: Where tables and figures are.
     """
-    found = _summaries(numbers)
+    found, left_out = _shown_orders(_summaries(numbers))
     several = len({row.backbone for row in numbers.rows}) > 1
     heads = ["order", "method", "setting", *(["backbone"] if several else []), *SUMMARY]
     body = [[*line, *(_shown(found[line].get(m)) for m in SUMMARY)] for line in found]
@@ -42,6 +46,8 @@ def summary_text(numbers: Tidy, folder: Path) -> str:
     lines += numbers.missing
     if body:
         lines += ["", text_table(body, heads, right=range(len(heads) - len(SUMMARY), len(heads))), ""]
+    if left_out:
+        lines.append(f"and {left_out} further orders; table_orders sums them up, results.csv has each")
     if empty := ", ".join(table_title(part.number).removeprefix("Table ") for part in empty_parts(numbers)):
         lines.append(f"nothing to show yet: {empty}; {folder / 'README.md'} names the runs that fill them")
     return "\n".join([*lines, *numbers.notes, f"tables and figures: {folder}"])
@@ -57,10 +63,19 @@ def _shown(row: TidyRow | None) -> str:
     return render.plain(TableValue() if row is None else value_of(row, spread=False))
 
 
-def _summaries(numbers: Tidy) -> dict[_OverviewLine, dict[str, TidyRow]]:
+def _shown_orders(found: _Summaries) -> tuple[_Summaries, int]:
+    """Returns what the terminal shows, of many orders the paper's or else a few; and how many it does not."""
+    orders = [order for order in dict.fromkeys(line[0] for line in found) if order]
+    if len(orders) <= MOST_ORDERS:
+        return found, 0
+    shown = [order for order in orders if order in ORDERS] or orders[:FEW_ORDERS]
+    return {line: found[line] for line in found if line[0] in ("", *shown)}, len(orders) - len(shown)
+
+
+def _summaries(numbers: Tidy) -> _Summaries:
     """Sorts the summary numbers by what comes before them: order, method, setting (and backbone)."""
     several = len({row.backbone for row in numbers.rows}) > 1
-    found: dict[_OverviewLine, dict[str, TidyRow]] = {}
+    found: _Summaries = {}
     for row in numbers.rows:
         if row.metric in SUMMARY and row.table in ("V", "III", "") and numbers.group.is_whole(row):
             line = (row.order, label_of(row), row.setting, *([row.backbone] if several else []))

@@ -15,6 +15,7 @@ import recorded_runs as recorded
 from cliqa_bench import metrics
 from cliqa_bench.reports.measure import SUMMARY
 from cliqa_bench.reports.methods import RunReadout, matrices_of
+from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import RunGroup
 from cliqa_bench.reports.tables.all_orders import (
     MOST_TASKS,
@@ -25,7 +26,7 @@ from cliqa_bench.reports.tables.all_orders import (
     order_studies,
 )
 from cliqa_bench.results.nodes import write_json
-from cliqa_bench.results.records import AnswerReader, RunRecord, Step
+from cliqa_bench.results.records import AnswerReader, RunRecord, Step, write_record
 
 NAMES = recorded.ORDERS["I"]
 
@@ -187,3 +188,24 @@ def test_six_datasets_of_real_size_take_under_two_seconds(
     studies = order_studies(RunGroup("", [record]), reader)
     assert time.process_time() - start < 2
     assert {len(s.permutations) for s in studies} == {720} and len(studies) == 4
+
+
+def summary_of(out: Path, orders: list[str]) -> list[str]:
+    """Returns the lines of the terminal's summary of runs of some orders."""
+    for order in orders:
+        sequence = order.split(",") if "," in order else None
+        write_record(out, recorded.record_single(out, "sl", order, sequence=sequence))
+    return write_report(out, ("csv",), figures=False).summary.splitlines()
+
+
+def test_the_terminal_shows_a_few_of_many_orders(tmp_path: Path) -> None:
+    orders = [",".join(order) for length in (4, 3) for order in itertools.permutations(NAMES, length)]
+    lines = summary_of(tmp_path / "few", orders[:24])
+    assert sum(" SL " in line for line in lines) == 24
+    assert not any("further orders" in line for line in lines)
+    lines = summary_of(tmp_path / "many", orders[:25])
+    assert sum(" SL " in line for line in lines) == 8
+    assert "and 17 further orders; table_orders sums them up, results.csv has each" in lines
+    lines = summary_of(tmp_path / "named", [*orders[:25], "V", "I"])
+    assert [line.split()[0] for line in lines if " SL " in line] == ["I", "V"]
+    assert "and 25 further orders; table_orders sums them up, results.csv has each" in lines
