@@ -11,6 +11,7 @@ import hashlib
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from cliqa_bench.types import Floats
 Key = tuple[str, int | str, str, str]
 """Metric, length, dataset learned last, test set: as in `results.csv`."""
 FloatRows = list[list[float]]
+_RunsOfRow = dict[tuple[int, int], tuple[RunRecord, str]]
+"""Split and seed -> a run and its readout."""
 
 COVERED = (*TABLES, "transfer")
 """The tables whose numbers are computed here, but for what follows a logistic fit."""
@@ -148,16 +151,21 @@ class Recomputation:
             values = {which: value for which, value in known.items() if math.isfinite(value)}
         return _over_runs(values)
 
-    def _runs_of(self, row: TidyRow) -> dict[tuple[int, int], tuple[RunRecord, str]]:
+    def _runs_of(self, row: TidyRow) -> _RunsOfRow:
         """Returns the runs behind a row by split and seed, each with its readout."""
-        runs: dict[tuple[int, int], tuple[RunRecord, str]] = {}
+        return self._runs.get(row[1:6], {})
+
+    @cached_property
+    def _runs(self) -> dict[tuple[str, ...], _RunsOfRow]:
+        """The runs behind every row: setting, backbone, method, variant and order of a row -> its runs."""
+        runs: dict[tuple[str, ...], _RunsOfRow] = {}
         main = set(self.group.main_record.sequence)
         for record in self.group.records:  # finished ones first, then the newest
             order = "" if is_joint(record) and set(record.sequence) == main else record.order
             for readout, method in record.rows.items():
                 line = (setting_of(record, readout), record.backbone, method, record.variant, order)
-                if line == row[1:6]:
-                    runs.setdefault((record.split_number, record.seed), (record, readout))
+                of_line = runs.setdefault(line, {})
+                of_line.setdefault((record.split_number, record.seed), (record, readout))
         return runs
 
     def _srcc(self, record: RunRecord, readout: str, step: int, test: str) -> float:
