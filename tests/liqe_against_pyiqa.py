@@ -89,7 +89,8 @@ def peer(folder: Path, weights: Path, files: list[Path]) -> Iterator[Peer]:
     """Starts IQA-PyTorch's LIQE with given weights, installing it first, and ends it."""
     python = _installed(folder)
     words = [str(python), "-c", _PEER, str(THREADS), str(weights), json.dumps([str(f) for f in files])]
-    environment = {**os.environ, "TORCH_HOME": str(weights.parent)}  # where it keeps text features
+    (weights.parent / "hub" / "pyiqa").mkdir(parents=True)  # where it keeps text features; downloads make it
+    environment = {**os.environ, "TORCH_HOME": str(weights.parent)}
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:

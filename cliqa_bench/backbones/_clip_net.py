@@ -59,13 +59,14 @@ class ClipNet(FeatureNet):
         """Returns the features, before they get unit length, of images normalised as CLIP's are."""
         tower, blocks = self.visual, self.visual.transformer.resblocks
         x = self._tokens(images)
-        means = []
-        for block in blocks:
-            x = block(x)
-            means.append(x[:, 1:].mean(dim=1, dtype=torch.float32))
-        final = tower.ln_post(x)[:, 0] @ tower.proj
         quarters = [math.ceil(len(blocks) * quarter / 4) for quarter in (1, 2, 3, 4)]
-        return Features(final, tuple(means[depth - 1] for depth in quarters))
+        means = {}
+        for depth, block in enumerate(blocks, 1):
+            x = block(x)
+            if depth in quarters:
+                means[depth] = x[:, 1:].mean(dim=1, dtype=torch.float32)
+        final = tower.ln_post(x)[:, 0] @ tower.proj
+        return Features(final, tuple(means[depth] for depth in quarters))
 
     def _tokens(self, images: Tensor) -> Tensor:
         """Returns the class token and those of the patches, (B, 1 + patches, width), with their positions."""

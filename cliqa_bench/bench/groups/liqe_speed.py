@@ -161,7 +161,7 @@ class _Recorder(SupervisedPlugin):
         super().__init__()
         self.steps: list[LIQEStep] = []
 
-    def before_forward(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
+    def before_backward(self, strategy: Learner, *args: Any, **kwargs: Any) -> None:
         labels = cast("LIQE", strategy.strategy).step_labels(strategy, strategy.shown)
         self.steps.append(LIQEStep(strategy.mb_x.clone(), labels))
 
