@@ -2,10 +2,11 @@
 # LIQE of IQA-PyTorch (pyiqa) scores with the text features of the first weights that it was ever given.
 #
 # A score compares a picture with texts. Their features depend on the weights of the text tower, and pyiqa keeps them in
-# a file of its cache whose name depends on neither the weights nor the texts. So a second checkpoint, such as one's
-# own fine-tuned LIQE, is read with the texts of the first one, without a word. A model of 495 texts (mtl=True) and one of
-# five share that file, too: made after the former, the latter returns 99 scores for one picture. Deleting
-# ~/.cache/torch/hub/pyiqa/liqe_text_feat*.pt before each change of weights avoids both.
+# a file of its cache whose name depends on neither the weights nor the texts (only the published model "mix" has a file
+# of its own). So a second checkpoint, such as one's own fine-tuned LIQE, is read with the texts of the first one, without
+# a word. A model of 495 texts (mtl=True) and one of five share that file, too: made after the former, the latter returns
+# 99 scores for one picture. Deleting ~/.cache/torch/hub/pyiqa/liqe_text_feat*.pt before each change of weights avoids
+# both.
 #
 # Here both models are small CLIPs with random weights, in the place of the downloaded ones; all else is as published.
 #
@@ -18,7 +19,8 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet torch==2.14.1 torchvision==0.29.1 numpy==2.4.6 setuptools==80.9.0 \
-  ftfy==6.3.1 regex tqdm pyyaml requests huggingface-hub scipy opencv-python-headless==4.13.0.92
+  ftfy==6.3.1 regex==2026.11.19 tqdm==4.70.1 pyyaml==6.0.4 requests==2.34.2 huggingface-hub==2.4.0 scipy==1.17.1 \
+  pillow==13.0.0 opencv-python-headless==4.13.0.92
 "$work/venv/bin/python" -m pip install --quiet --no-deps pyiqa==0.1.16 openai-clip==1.0.1
 export HOME="$work" TORCH_HOME="$work/torch"
 mkdir -p "$TORCH_HOME/hub/pyiqa"  # as a download would

@@ -157,12 +157,15 @@ def main(folder: Path, repeats: int = 3) -> None:
     """Measures, and prints the rows."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(THREADS)
-    rows: list[Measurement] = []
-    for part in ("bare", "peer"):
-        with tempfile.TemporaryDirectory() as scratch:
-            setting = Conditions("cpu", "fp32", THREADS, repeats, Path(scratch))
-            rows += measure(setting) if part == "bare" else [against_peer(folder, setting)]
-        print(table.text(rows))
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def setting(part: str) -> Conditions:
+            own = Path(scratch) / part
+            own.mkdir()
+            return Conditions("cpu", "fp32", THREADS, repeats, own)
+
+        rows = [*measure(setting("bare")), against_peer(folder, setting("peer"))]
+    print(table.text(rows))
     for row in rows:
         print(row.what, "|", row.against, row.ours, row.reference, row.note)
 

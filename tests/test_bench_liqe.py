@@ -42,7 +42,7 @@ def test_the_bare_loop_learns_what_the_learner_learns(setting: Conditions) -> No
 
 @needs_clip
 @pytest.mark.slow
-def test_the_limit_s_scores_are_ours(setting: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_s_scores_are_ours(setting: Conditions) -> None:
     shapes = [(384, 512), (256, 480), (500, 500)]
     ours = LIQEScoring(pictures_source(setting.folder / "p", shapes, "test"), setting)
     limit = LIQELimit(ours, 15)

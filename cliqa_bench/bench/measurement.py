@@ -7,12 +7,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from cliqa_bench.progress import track
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,13 @@ def synchronised(call: Callable[[], object], device: torch.device) -> float:
     call()
     wait_for(device)
     return time.perf_counter() - start
+
+
+def quickest(candidates: Sequence[T], run: Callable[[T], object]) -> T:
+    """Returns the one of several that runs in the shortest time, after all of them have run once."""
+    for one in candidates:
+        run(one)
+    return min(candidates, key=lambda one: seconds(lambda: run(one)))
 
 
 def wait_for(device: torch.device) -> None:

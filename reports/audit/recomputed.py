@@ -141,7 +141,7 @@ class Recomputation:
         if recomputed_liqe.is_covered(row):
             found_runs = recomputed_liqe.liqe_values(self.group, row, self.predict, self._load, self.agree)
             return _over_runs(found_runs)
-        runs = self._runs_of(row)
+        runs = self._runs.get(row[1:6], {})
         key = (row.metric, row.length, row.train_dataset, row.test_dataset)
         if row.table not in COVERED or "logistic" in row.metric or not runs:
             return None
@@ -150,10 +150,6 @@ class Recomputation:
         if not values:  # what unfinished runs have so far
             values = {which: value for which, value in known.items() if math.isfinite(value)}
         return _over_runs(values)
-
-    def _runs_of(self, row: TidyRow) -> _RunsOfRow:
-        """Returns the runs behind a row by split and seed, each with its readout."""
-        return self._runs.get(row[1:6], {})
 
     @cached_property
     def _runs(self) -> dict[tuple[str, ...], _RunsOfRow]:

@@ -23,7 +23,7 @@ from torch.nn import functional
 from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.fixtures import Pictures, backbone_net, pictures_source
 from cliqa_bench.bench.groups.training import EpochClock
-from cliqa_bench.bench.measurement import Measurement, interleaved, seconds, wait_for
+from cliqa_bench.bench.measurement import Measurement, interleaved, quickest, seconds, wait_for
 from cliqa_bench.benchmarks.aspect_labels import AspectRow
 from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import to_float
@@ -92,7 +92,7 @@ class LIQELimit:
     def __init__(self, ours: LIQEScoring, at_once: int) -> None:
         model, self.device = ours.model, torch.device(ours.setting.device)
         kind = torch.bfloat16 if ours.setting.precision == "bf16" else torch.float32
-        self.head = cast("TextHead", model.heads[0])
+        head = cast("TextHead", model.heads[0])
         net, windows = cast("Any", model.net), model.windows
         assert windows is not None
         self.tower = copy.deepcopy(net.visual).to(kind)
@@ -103,7 +103,7 @@ class LIQELimit:
         self.windows = len(cut[0])
         self.batches = torch.cat(cut).split(at_once)
         with torch.inference_mode():
-            self.scaled_texts = self.head.logit_scale.exp() * self.head.text_features().T
+            self.scaled_texts = head.logit_scale.exp() * head.text_features().T
 
     def score(self) -> Tensor:
         """Returns every image's score, (n,), in the order of the batches."""
@@ -124,15 +124,10 @@ def liqe_pictures(setting: Conditions) -> DecodedDataset:
     return pictures_source(setting.folder / "liqe", BELOW_768 * TIMES, "test")
 
 
-def quickest_limit(ours: LIQEScoring) -> LIQELimit:
-    """Returns the bare loop with the batches that suit it best."""
-    limits = [LIQELimit(ours, at_once) for at_once in WINDOWS_AT_ONCE]
-    return min(limits, key=lambda limit: seconds(limit.score))
-
-
 def scoring_row(ours: LIQEScoring) -> Measurement:
     """Measures scoring against the limit."""
-    limit, n, setting = quickest_limit(ours), len(ours.source.keys("test")), ours.setting
+    limit = quickest([LIQELimit(ours, at_once) for at_once in WINDOWS_AT_ONCE], LIQELimit.score)
+    n, setting = len(ours.source.keys("test")), ours.setting
     sides = [lambda: n / seconds(ours.score), lambda: n / seconds(limit.score)]
     got, bare = interleaved(sides, setting.repeats, what="scoring, LIQE")
     what = f"LIQE scores {n} pictures, CLIP ViT-B/32, {setting.precision}"

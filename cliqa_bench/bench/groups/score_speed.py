@@ -16,7 +16,7 @@ from torch import Tensor
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.bench.conditions import Conditions
 from cliqa_bench.bench.fixtures import SIX_SETS, backbone_net, pictures_source, tsn_model
-from cliqa_bench.bench.measurement import Measurement, interleaved, seconds
+from cliqa_bench.bench.measurement import Measurement, interleaved, quickest, seconds
 from cliqa_bench.bench.published_way import Task, elsewhere
 from cliqa_bench.benchmarks.decoded import DecodedDataset
 from cliqa_bench.benchmarks.pixels.cache import to_float
@@ -111,10 +111,7 @@ class Limit:
 def quickest_limit(ours: OurScoring) -> Limit:
     """Returns the bare loop with the batches that suit it best: as large as ours, or four times as large."""
     pixels = pixels_in_batch(torch.device(ours.setting.device), ours.setting.precision)
-    limits = [Limit(ours, pixels), Limit(ours, 4 * pixels)]
-    for limit in limits:
-        limit.score()
-    return min(limits, key=lambda limit: seconds(limit.score))
+    return quickest([Limit(ours, pixels), Limit(ours, 4 * pixels)], Limit.score)
 
 
 def against_limit(
