@@ -184,7 +184,7 @@ def find_datasets(data_root: Path, names: Iterable[str]) -> dict[str, Dataset]:
 
 def _folders(data_root: Path) -> list[Path]:
     if not data_root.is_dir():
-        raise UserError(f"the data folder {data_root} does not exist (--data, or CLIQA_DATA)")
+        raise UserError(f"the data folder {data_root} does not exist; give its path, or set CLIQA_DATA to it")
     try:
         return sorted(p for p in data_root.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError as error:

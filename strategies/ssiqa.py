@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from cliqa_bench.config import later
 from cliqa_bench.errors import UserError
 from cliqa_bench.seeds import rng_for
 from cliqa_bench.strategies._exemplars import (
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from cliqa_bench.backbones.base import Backbone
     from cliqa_bench.benchmarks.decoded import DecodedDataset
     from cliqa_bench.config import Training
     from cliqa_bench.learning.learner import Learner
     from cliqa_bench.learning.minibatches import Parts
     from cliqa_bench.models.quality import QualityModel
+    from cliqa_bench.models.query_decoder import SharedDecoder
 
 EVERYTHING = 10**9
 """More images than any dataset has: nothing bounds how many may be seen again."""
@@ -91,6 +94,8 @@ class SSIQA(Strategy):
         clip: Largest norm of the gradient (code: 5); 0 for any.
         select: Of the first experience, "last" keeps the last epoch (paper and code), "validation" the best
             on D^A's validation images. Of a block it is always the last.
+        decoder: Queries of a Transformer decoder layer between a vision transformer's tokens and the head
+            (code: 6); 0 for none.
     """
 
     rows: ClassVar[dict[str, str]] = {"last": "SS-IQA"}
@@ -116,6 +121,7 @@ class SSIQA(Strategy):
     decoupled: bool = False
     clip: float = 0.0
     select: Literal["last", "validation"] = "last"
+    decoder: int = later(0, "0.2.0")
 
     def __post_init__(self) -> None:
         """Starts without data.
@@ -126,7 +132,7 @@ class SSIQA(Strategy):
         super().__post_init__()
         self.require("ridge", above=0)
         self.require("block_rate", above=0)
-        for name in ("capacity", "k1", "k2", "clip"):
+        for name in ("capacity", "k1", "k2", "clip", "decoder"):
             self.require(name, least=0)
         if not isinstance(self.gamma, str):
             self.require("gamma", above=0)
@@ -172,6 +178,30 @@ class SSIQA(Strategy):
         return bool(self._predicted)
 
     # -- how it learns ---------------------------------------------------------------------------------------
+
+    def view(self) -> SharedDecoder | None:
+        """Returns the decoder, if there is one."""
+        from cliqa_bench.models.query_decoder import SharedDecoder
+
+        return SharedDecoder(self.decoder) if self.decoder else None
+
+    def check_backbone(self, backbone: type[Backbone]) -> None:
+        """Checks that a decoder has tokens to read.
+
+        Raises:
+            UserError: If it has none.
+        """
+        if self.decoder and not backbone.has_tokens:
+            raise UserError(
+                f"ssiqa.decoder needs a plain vision transformer, and {backbone.title} is not one; use "
+                "--backbone vit_mini, or one of timm's, such as timm:deit3_small_patch16_224.fb_in1k"
+            )
+
+    def trainable(self, model: QualityModel, task: int, warmup: bool) -> list[nn.Parameter]:
+        """Returns the parameters that learn: in the warm-up the head, and the decoder before it."""
+        if warmup and self.decoder:
+            return model.task_parameters(task)
+        return super().trainable(model, task, warmup)
 
     def new_head(self, features: int) -> nn.Module:
         """Makes a linear head with an intercept: a cosine cannot fit a label."""

@@ -49,6 +49,7 @@ FIELDS: dict[str, Any] = {
     "choose": "quantile", "krr": False, "ridge": 2.0, "gamma": "code", "centre": True, "subset": "sdk",
     "refit": "once", "capacity": 7, "k1": 20, "k2": 0, "criterion": "fidelity", "block_rate": 0.5,
     "schedule": "code", "decoupled": True, "clip": 5.0, "select": "validation", "ssiqa.memory": "reselect",
+    "decoder": 6,
     "tasks": 4, "preset": 2, "shares": (0.25,), "kept": 0.2, "dense": 0.5, "relevance_on": "train",
     "soft_share": 0.3, "soft": "code", "features": "plastic", "generator": "kept", "bins": 3, "draws": 7,
     "objective": "fidelity", "head_penalty": 0.5, "hold": "none",
@@ -71,6 +72,7 @@ ANSWERING = [f.name for f in dataclasses.fields(TTA) if f.metadata.get("answerin
 """Hyper-parameters of a transductive strategy that name answers alone."""
 ON_A_VIT = {
     ("lora", "where"),
+    ("ssiqa", "decoder"),
     *(("prompt", f.name) for f in dataclasses.fields(registry.load("strategies", "prompt"))),
 }
 """Fields that need another backbone than ResNet-18, which has neither attention nor tokens."""

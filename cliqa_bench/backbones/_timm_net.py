@@ -47,7 +47,8 @@ class TimmTokenNet(TimmNet, TokenNet):
 
     def __init__(self, model: VisionTransformer, blocks: list[int]) -> None:
         super().__init__(model, blocks)
-        self.prompts, self.width = None, model.embed_dim
+        self.prompts, self.decoder = None, None
+        self.width, self.extra = model.embed_dim, model.num_prefix_tokens
 
     def embed(self, images: Tensor) -> Tensor:
         """See the base class; the tokens have their positions."""
@@ -77,7 +78,8 @@ class TimmTokenNet(TimmNet, TokenNet):
 
     def pooled(self, images: Tensor, fixed: Tensor | None) -> Features:
         """See the base class."""
-        return super().pooled(images, fixed) if self.prompts is None else self.prompted(images)
+        read = self.reread(images)
+        return super().pooled(images, fixed) if read is None else read
 
 
 def timm_net(model: Any, blocks: list[int]) -> TimmNet:

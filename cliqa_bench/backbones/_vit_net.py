@@ -88,7 +88,7 @@ class ViTNet(TokenNet):
 
     def __init__(self, stem: Sequence[int], width: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.prompts, self.width = None, width
+        self.prompts, self.decoder, self.width, self.extra = None, None, width, 0
         layers: list[nn.Module] = []
         for channels, out in zip((3, *stem), stem, strict=False):
             layers += [nn.Conv2d(channels, out, 3, 2, 1), nn.GELU()]
@@ -113,7 +113,7 @@ class ViTNet(TokenNet):
 
     def pooled(self, images: Tensor, fixed: Tensor | None) -> Features:
         """See the base class: means over the tokens, in float32 even of bfloat16 ones."""
-        if self.prompts is not None:
-            return self.prompted(images)
+        if (read := self.reread(images)) is not None:
+            return read
         final, after = self.encode(self.embed(images))
         return Features(self.summary(final), tuple(x.mean(dim=1, dtype=torch.float32) for x in after))

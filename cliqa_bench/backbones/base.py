@@ -39,8 +39,8 @@ class Backbone(ABC):
         citation: What `cite` prints for it: `A. Author, B. Author: Title. Venue, 2026`, or several.
         gate_net: Which normalisation the gate's features use: the backbone's "own" (it was pre-trained on
             distortions), or a "distortion-bn" that `pretrain` makes (the paper's distortion-aware BN).
-        has_tokens: Whether it is a transformer before whose tokens others can be put
-            (`backbones.staged.TokenNet`).
+        has_tokens: Whether it is a transformer before whose tokens others can be put, and behind whose tokens
+            a decoder (`backbones.staged.TokenNet`).
 
     Example:
         >>> from cliqa_bench.backbones.scnn import SCNN

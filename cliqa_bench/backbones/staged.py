@@ -104,16 +104,21 @@ class StagedNet(FeatureNet):
 
 
 class TokenNet(FeatureNet):
-    """A transformer that gives access to its tokens: others may be put before those of an image.
+    """A transformer that gives access to its tokens: others may be put before them, or something read them.
 
     Attributes:
         prompts: Takes the features of images without prompts, (B, d), to the tokens that come before
             those of the images, (B, k, d); None for none.
+        decoder: Takes the features of images without it, (B, d), and their patches (B, n, d) to the features
+            that heads read; None for none. Not to be had together with prompts.
         width: Length d of a token.
+        extra: How many of an image's tokens are no patches, such as a class token; they come first.
     """
 
     prompts: nn.Module | None
+    decoder: nn.Module | None
     width: int
+    extra: int
 
     def embed(self, images: Tensor) -> Tensor:
         """Returns the tokens of images (B, 3, H, W) as the first block reads them, (B, n, d)."""
@@ -134,6 +139,25 @@ class TokenNet(FeatureNet):
     def read_from(self, tokens: Tensor) -> Tensor:
         """Returns the mean (B, d) of some of the tokens that `encode` returns, (B, k, d)."""
         return tokens.mean(dim=1, dtype=torch.float32)
+
+    def reread(self, images: Tensor) -> Features | None:
+        """Returns the features of images, before they get unit length, under prompts or through a decoder.
+
+        None where the network has neither.
+        """
+        if self.prompts is not None:
+            return self.prompted(images)
+        return None if self.decoder is None else self.decoded(images)
+
+    def decoded(self, images: Tensor) -> Features:
+        """Returns the features of images before they get unit length, the final ones read by the decoder.
+
+        Those of the stages are the mean over the patches, as without it.
+        """
+        assert self.decoder is not None
+        tokens, after = self.encode(self.embed(images))
+        final = self.decoder(self.summary(tokens), tokens[:, self.extra :])
+        return Features(final, tuple(x[:, self.extra :].mean(dim=1, dtype=torch.float32) for x in after))
 
     def prompted(self, images: Tensor) -> Features:
         """Returns the features of images before they get unit length, read from their prompts.

@@ -51,7 +51,7 @@ class QualityModel(nn.Module):
 
     Args:
         net: The backbone.
-        feature_size: Length of its final features.
+        feature_size: Length of its final features, to which a view may give another one.
         view: How each task comes by features of its own; None where all tasks share them.
         seed: Seeds the head that every task starts from; all start alike, as in the published code.
         new_head: Makes the heads; None for the usual ones.
@@ -74,7 +74,7 @@ class QualityModel(nn.Module):
         self.windows = windows
         self.heads = nn.ModuleList()
         self.view = view
-        self.feature_size = feature_size
+        self.feature_size = view.feature_size(feature_size) if view is not None else feature_size
         self._seed = seed_for("head", seed)
         self._view_seed = seed_for("view", seed)
         self._new_head = new_head

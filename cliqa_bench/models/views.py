@@ -31,6 +31,10 @@ class TaskView:
     def install(self, net: FeatureNet) -> None:
         """Prepares a network, once, before its first task; the global generator is seeded."""
 
+    def feature_size(self, backbone: int) -> int:
+        """Returns the length of the features that heads read, given that of the backbone's."""
+        return backbone
+
     def add_task(self, net: FeatureNet) -> None:
         """Adds what a further task owns; the global generator is seeded, alike for all tasks."""
         raise NotImplementedError
