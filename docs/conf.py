@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cliqa_bench import __version__
 from cliqa_bench.reports.audit.bundle import unpacked
+from cliqa_bench.reports.leaderboard.site import build_site
 from cliqa_bench.reports.report import write_report
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ html_permalinks_icon = "#"
 html_static_path, html_css_files = ["_static"], ["site.css"]
 
 
-SAMPLE = Path(__file__).parent / "sample" / "main_job.zip"
-"""Bundle of the README's first command: it holds answers, so that the page is always made by today's code."""
+SAMPLES = Path(__file__).parent / "sample"
+"""Bundles, with their proofs: they hold answers, so that pages are always made by today's code."""
+SAMPLE = SAMPLES / "main_job.zip"
+"""That of the README's first command."""
 
 
 def write_sample(to: Path) -> None:
@@ -81,12 +84,13 @@ def _check_offline(app: Sphinx, error: Exception | None) -> None:
             logging.getLogger("sphinx.conf").warning("%s loads from elsewhere: %s", page.name, tag)
 
 
-def _add_sample(app: Sphinx, error: Exception | None) -> None:
+def _add_samples(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         write_sample(Path(app.outdir) / "sample" / "report.html")
+        build_site(SAMPLES, Path(app.outdir) / "sample" / "leaderboard", jobs=1)
 
 
 def setup(app: Sphinx) -> None:
-    """Puts the sample report beside the pages once they are written; then all must work offline."""
-    app.connect("build-finished", _add_sample, priority=500)
+    """Puts the samples beside the pages once they are written; then all must work offline."""
+    app.connect("build-finished", _add_samples, priority=500)
     app.connect("build-finished", _check_offline, priority=600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -227,9 +228,9 @@ def test_without_it_nothing_is_renamed() -> None:
         decoder_of(vit())
 
 
-def test_what_has_no_tokens_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["run", "--strategy", "ssiqa", "--set", "ssiqa.decoder=6", "--orders", "transfer:live,csiq"]
-    assert parser.main(words) == 2
+def test_what_has_no_tokens_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--strategy", "ssiqa", "--set", "ssiqa.decoder=6", "--orders", "transfer:live,csiq"]
+    assert parser.main([*words, "--out", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert "ssiqa.decoder needs a plain vision transformer, and S-CNN is not one" in told
     with pytest.raises(UserError, match=r"ssiqa\.decoder must be at least 0"):

@@ -33,7 +33,7 @@ def build() -> Any:
 def sample(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the page to which the site links, made as a build ends."""
     site = tmp_path_factory.mktemp("site")
-    build._add_sample(SimpleNamespace(outdir=str(site), builder=SimpleNamespace(format="html")), None)
+    build._add_samples(SimpleNamespace(outdir=str(site), builder=SimpleNamespace(format="html")), None)
     text = (DOCS / "sample_report.md").read_text(encoding="utf-8")
     (link,) = re.findall(r'href="([^"]+)"', text)
     return site / str(link)

@@ -95,11 +95,12 @@ def build_arguments(add: Add) -> None:
     add("folder", type=str, metavar="FOLDER", help="holds the bundles (*.zip), and their proofs beside them")
     add("--to", type=str, default="site", metavar="DIR", help="folder of the page (default: site)")
     add("--jobs", type=int, metavar="N", help="processes that check bundles (default: as many as cores)")
+    add("--strict", action="store_true", help="end with exit code 1 if a bundle is refused")
     add("--progress", type=str, metavar="HOW", help=PROGRESS)
 
 
 def build(args: Namespace, command: str) -> int:
-    """Builds a leaderboard; bundles that are refused are listed."""
+    """Builds a leaderboard; bundles that are refused are listed, and with --strict the exit code is 1."""
     from cliqa_bench.reports.leaderboard.site import build_site
 
     if args.jobs is not None and args.jobs < 1:
@@ -110,4 +111,4 @@ def build(args: Namespace, command: str) -> int:
     rows = sum(len(entry.rows) for entry in built.entries)
     kept = len(built.entries) - len(built.refused)
     print(f"{built.page}: {plural(rows, 'row')} of {plural(kept, 'bundle')}")
-    return 0
+    return int(args.strict and bool(built.refused))
