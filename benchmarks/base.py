@@ -220,7 +220,9 @@ class Dataset(ABC):
     @cached_property
     def _ratings(self) -> list[Rating]:
         if not self.root.is_dir():
-            raise UserError(f"{self.title}: there is no folder {self.root}; get it from {self.homepage}")
+            raise UserError(
+                f"{self.title}: there is no folder {self.root}; get the dataset from {self.homepage}"
+            )
         faults: list[UserError] = []
         try:
             entries = self.entries()

@@ -77,6 +77,6 @@ def check_practice(path: Path, names: list[str]) -> None:
     if practice != list(range(N_PRACTICE)):
         at = ", ".join(str(i + 1) for i in practice[:9]) or "nowhere"
         raise UserError(
-            f"{path}: the practice images t1.bmp to t7.bmp must be entries 1 to {N_PRACTICE}, they are at: "
-            f"{at}; get the authors' file"
+            f"{path}: the practice images t1.bmp to t7.bmp must be entries 1 to {N_PRACTICE}, but the "
+            f"file has them at: {at}; get the authors' file"
         )

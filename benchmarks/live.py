@@ -127,7 +127,7 @@ class Live(Dataset):
         if odd.size:
             raise UserError(
                 f"{path}: entry {odd[0] + 1} has dmos_new {dmos[odd[0]]:g} but orgs {orgs[odd[0]]:g}; "
-                "a reference copy has DMOS 0 and nothing else has; download the file again"
+                "a reference copy has DMOS 0, and no other image does; download the file again"
             )
         return copies
 

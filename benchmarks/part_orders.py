@@ -65,7 +65,7 @@ def part_orders(text: str, find: Find) -> dict[str, list[str]]:
             raise UserError(f"--orders {text}: name two datasets, such as transfer:live,csiq")
         return dict([_transfer([find(name) for name in named], int(found[4] or BLOCKS))])
     if not found[7].strip():
-        raise UserError(f"--orders {text}: name a dataset, such as distortions:csiq")
+        raise UserError(f"--orders {text}: name a dataset after the colon, as in distortions:csiq")
     return dict([_distortions(find(found[7].strip()), reverse=found[6].lower() != "distortions")])
 
 

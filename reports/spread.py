@@ -76,7 +76,7 @@ def kind_of_units(runs: Iterable[Replicate]) -> str:
 
 
 def counted(runs: Iterable[Replicate]) -> str:
-    """Returns how many there are: "n=3 splits", "n=3 splits of 2 seeds", "n=2 seeds"; "" for one run."""
+    """Counts splits or seeds in words: "n=3 splits", "n=3 splits of 2 seeds", "n=2 seeds"; "" for one run."""
     known = dict.fromkeys(runs)
     sizes = [len(same) for same in units(known).values()]
     if len(sizes) < 2:

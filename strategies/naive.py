@@ -34,7 +34,7 @@ class Naive(Strategy):
     heads: Literal["multi", "single"] = "multi"
 
     def table_rows(self) -> dict[str, str]:
-        """Returns the rows: a single head leaves nothing to choose."""
+        """Returns the rows; with a single head there is only one way to read the model."""
         return {"last": "SH-CL"} if self.single_head else dict(self.rows)
 
     @property

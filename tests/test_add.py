@@ -192,7 +192,7 @@ def test_what_cannot_be_added_is_one_line(
         return refused(capsys, grown.add(dataset, to, out))
 
     a = grown.orders.partition(",")[0]
-    assert "has learned csv-a already" in added(a)
+    assert "has already learned csv-a" in added(a)
     assert "learns one dataset, not" in added(grown.orders)
     assert "no file or folder" in added(grown.one, to="nothing")
     assert "is the model itself" in added(grown.one, out="old.safetensors")
@@ -200,7 +200,7 @@ def test_what_cannot_be_added_is_one_line(
     half = grown.path("half.safetensors")
     half.write_bytes(grown.path("old.safetensors").read_bytes()[:-100])
     assert "is not a safetensors file" in added(grown.one, to="half.safetensors")
-    assert "has learned csv-a already" in added(a, to="runs")  # whose file was in the work folder by then
+    assert "has already learned csv-a" in added(a, to="runs")  # whose file was in the work folder by then
     assert not any(grown.folder.glob("x*"))
 
 

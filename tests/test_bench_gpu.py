@@ -201,7 +201,7 @@ def test_srcc_of_different_things_are_not_compared() -> None:
     a, b = ("IV", "BID"), ("IV", "LIVE")
     assert gpu_works.apart_by({a: 0.5, b: math.nan}, {a: 0.25, b: math.nan}) == [0.25, 0]
     assert gpu_works.apart_by({a: 0.5}, {a: math.nan}) == [math.inf]
-    with pytest.raises(UserError, match="1 SRCC are there on one side only, such as that of IV LIVE"):
+    with pytest.raises(UserError, match="SRCC on one side only: 1, such as that of IV LIVE"):
         gpu_works.apart_by({a: 0.5, b: 0.5}, {a: 0.5})
 
 

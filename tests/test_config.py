@@ -148,7 +148,7 @@ def test_all_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (tmp_path / "mine.csv").write_text("image,mos\na.png,1\nb.png,2\n")
     found = make(strategy="all", orders=f"csv:{tmp_path / 'mine.csv'}").strategy
     assert "tsn" in found and not {"liqe", "liqe_cl"} & set(found)
-    assert "--strategy all leaves out liqe, liqe_cl: no file says" in capsys.readouterr().err
+    assert "--strategy all leaves out liqe, liqe_cl: no scene and" in capsys.readouterr().err
     assert make(strategy="tsn,tsn").strategy == ["tsn"]
     assert make(strategy=("tsn",)).strategy == ["tsn"]
 

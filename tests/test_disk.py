@@ -119,7 +119,7 @@ def test_what_is_not_the_disk_s_is_not_blamed_on_it(tmp_path: Path) -> None:
 
 def test_a_folder_removed_while_it_is_filled_is_named(tmp_path: Path) -> None:
     with (
-        pytest.raises(UserError, match="was removed while it was written; run again"),
+        pytest.raises(UserError, match="was removed while it was being written; run again"),
         Node(tmp_path, "train", "a", {}).building({}) as folder,
     ):
         shutil.rmtree(tmp_path)

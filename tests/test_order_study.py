@@ -483,7 +483,7 @@ def test_the_variance_over_splits_is_called_theirs(on_splits: Path) -> None:
     tables = {table.number: table for table in make_tables(collect(group, reader))}
     table = tables["order_variance"]
     assert table.columns[-2:] == ["Split", "Order x split"] and "Seed" not in table.columns
-    assert "over all orders and splits:" in table.caption and "of what split and order do" in table.caption
+    assert "over all orders and splits:" in table.caption and "to what split and order do" in table.caption
     assert "Over n = 3 splits, of each the mean over seeds 0, 1, 2." in table.caption
     assert all(0 <= values[-2].mean <= 1 for section in table.sections for _, values in section.rows)
     for number in ("orders", "first_task", "order_ranks", "order_sampling"):

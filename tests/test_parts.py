@@ -464,7 +464,7 @@ def test_distortions_are_learned_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("distortions:", "name a dataset, such as distortions:csiq"),
+        ("distortions:", "name a dataset after the colon, as in distortions:csiq"),
         ("distortions:bid", "BID does not say which distortions it has"),
         ("distortions:csiq:blur", "name a whole dataset"),
         ("transfer:live", "name two datasets"),

@@ -61,7 +61,7 @@ class Layout(Protocol):
 
 
 def how_many(at_scale_one: int, scale: float, least: int) -> int:
-    """Returns a number of references or photographs at a scale."""
+    """Returns how many references or photographs to make at a scale."""
     return max(least, round(at_scale_one * scale))
 
 

@@ -79,9 +79,11 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if data.startswith(b"MATLAB 7.3") or data[512:520] == b"\x89HDF\r\n\x1a\n":
-        raise UserError(f"{path} is a MATLAB 7.3 file; the authors' file is older: download it again")
+        raise UserError(
+            f"{path} is a MATLAB 7.3 file; the authors' file has an older format; download it again"
+        )
     if not data.startswith(b"MATLAB 5.0") or data[124:128] not in _ORDERS:
-        raise UserError(f"{path} is a broken MATLAB file or one of version 4; download the file again")
+        raise UserError(f"{path} is broken, or a MATLAB file of version 4; download the file again")
     if len(data) > MAX_BYTES:
         raise UserError(
             f"{path} has more than {MAX_BYTES >> 20} MB, which no label file has; download it again"

@@ -99,7 +99,8 @@ def parse_options(text: str) -> TableOptions:
         raise UserError(f"{FAMILY}:{text} says both {LOWER} and {HIGHER}; leave one out")
     if AVERAGE in flags and values.get("std", NONE) != NONE:
         raise UserError(
-            f"{FAMILY}:{text}: with {AVERAGE} the std is that of the ratings; leave std={values['std']} out"
+            f"{FAMILY}:{text}: with {AVERAGE}, the std is computed from the ratings; "
+            f"leave std={values['std']} out"
         )
     if "images" in values:
         values["images"] = str(_folder(values["images"], path))

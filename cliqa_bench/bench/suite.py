@@ -90,7 +90,7 @@ def bench(groups: Sequence[str], setting: Conditions, out: Path, command: str) -
     print(table.text(results.rows))
     for name, reason in results.failed.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
-    print(f"\nevery repeat, and what it was measured on: {out / 'bench.json'}, {out / 'bench.md'}")
+    print(f"\nall repeats and what they were measured on are in {out / 'bench.json'} and {out / 'bench.md'}")
     return code or int(bool(results.failed))
 
 

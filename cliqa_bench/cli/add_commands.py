@@ -33,7 +33,7 @@ def add_arguments(add: Add) -> None:
         "--max-change",
         type=float,
         metavar="C",
-        help="fail if a score of an old test picture changes by more than C",
+        help="fail if the score of any old test picture changes by more than C",
     )
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--tables", type=str | tuple[str, ...], metavar="TABLES", help=_TABLES)

@@ -302,7 +302,7 @@ def _score_arguments(add: Add) -> None:
         "--to",
         type=str,
         metavar="FILE",
-        help="table, .csv or .jsonl; resumed if it exists (default: the terminal)",
+        help="table to write (.csv or .jsonl), resumed if it exists (default: print to the terminal)",
     )
 
 

@@ -95,7 +95,7 @@ def check(args: Namespace, command: str) -> int:
 
 def ratings_arguments(add: Add) -> None:
     """Adds the flags of `data ratings`."""
-    add("name", type=str, metavar="NAME", help="a dataset, see 'list'; or a table of your own: csv:FILE")
+    add("name", type=str, metavar="NAME", help="a dataset (see 'list'), or a table of your own: csv:FILE")
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--split", type=str, metavar="N|DIR", help="also fill the column 'subset': " + SPLIT.split(" (")[0])
     add("--to", type=str, metavar="FILE", help="write NAME.csv, and NAME.croissant.json, instead of printing")

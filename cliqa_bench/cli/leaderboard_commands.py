@@ -50,14 +50,14 @@ def verify_and_pack(runs: Path, to: Path | None) -> int:
 
 def prove_arguments(add: Add) -> None:
     """Adds the flags of `prove`."""
-    add("bundle", type=str, metavar="FILE", help="a bundle that verify --pack made")
+    add("bundle", type=str, metavar="FILE", help="a bundle, made by 'bundle' or 'verify --pack'")
     add("--data", type=str, metavar="DIR", help=DATA)
     add("--nodes", type=int, default=1, metavar="N", help="how many nodes to train again (default: 1)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the draw (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed for drawing the nodes (default: 0)")
     add("--who", type=str, default="unnamed", metavar="NAME", help="your name, for the proof")
     add(
         "--tolerance", type=float, metavar="T",
-        help="how far a head's score may be off; on similar hardware the bits are the same (default: 1e-3)",
+        help="how far a head's score may be off; similar hardware gives the same bits (default: 1e-3)",
     )  # fmt: skip
     add(
         "--gate-tolerance", type=float, metavar="T",

@@ -226,5 +226,5 @@ def _obey(words: Sequence[str], command: str) -> int:
         sys.stdout.flush()
         return code
     except Exception:
-        raise_if_stopped()  # an import that is interrupted may say that a module is broken
+        raise_if_stopped()  # an interrupted import may claim that a module is broken
         raise

@@ -12,8 +12,8 @@ from cliqa_bench.paths import user_path
 
 def convert_arguments(add: Add) -> None:
     """Adds the flags of `weights convert`."""
-    add("file", type=str, metavar="FILE", help="a state dictionary or a TorchScript archive that torch saved")
-    add("to", type=str, nargs="?", metavar="OUT", help="the new file (default: FILE, ending in .safetensors)")
+    add("file", type=str, metavar="FILE", help="a state dictionary or a TorchScript archive, saved by torch")
+    add("to", type=str, nargs="?", metavar="OUT", help="new file (default: FILE with suffix .safetensors)")
 
 
 def convert(args: Namespace, command: str) -> int:

@@ -161,7 +161,7 @@ def run_all(
             return _conclude(out, failed, skipped, formats, figures)
     others = workers(out)  # asked once we have stopped working: of two that end together, one sees no other
     if others:
-        say(f"the last of these to finish writes the report: {', '.join(others)}")
+        say(f"still at work: {', '.join(others)}; the last to finish writes the report")
     with at_work(out):
         return _conclude(out, failed, skipped, None if others else formats, figures)
 

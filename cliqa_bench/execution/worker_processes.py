@@ -112,7 +112,7 @@ class Deaths(set[str]):
     """Keys of the jobs whose processes died; a job may die once."""
 
     def result(self, job: Job, reason: str) -> Result:
-        """Notes a death; the job has "died" the first time, and "failed" the second time."""
+        """Notes a death; the result is "died" for the first death of a job, and "failed" for the second."""
         kind: Literal["died", "failed"] = "failed" if job.key in self else "died"
         self.add(job.key)
         return Result(kind, reason)

@@ -44,7 +44,7 @@ class Scored(NamedTuple):
 
 
 class Gate:
-    """Weights of the heads for an image, from the images that each task was learned on (Eq. 7 to 9).
+    """Weighs a model's heads for an image, by its distances to the tasks' centroids (Eq. 7 to 9).
 
     Args:
         net: The network that describes an image for the gate, in evaluation mode.

@@ -189,7 +189,7 @@ class OwnedWeights(TaskView):
         owned.shown = (task, part)
 
     def parameters(self, net: FeatureNet, task: int) -> list[nn.Parameter]:
-        """Returns all weights that have owners; which of them learn is a matter of the mask."""
+        """Returns all weights that have owners; the mask decides which of them learn."""
         return [layer.weight for layer in owned_layers(net)]
 
     def owns(self, name: str) -> bool:
@@ -311,7 +311,7 @@ def sharing_of(net: nn.Module) -> Sharing:
 
 
 def has_owner(owners: Tensor, wanted: list[int]) -> Tensor:
-    """Marks the weights that belong to one of several owners."""
+    """Returns a mask of the weights that belong to any of the wanted owners."""
     marked = torch.zeros_like(owners, dtype=torch.bool)
     for owner in wanted:
         marked |= owners == owner

@@ -249,7 +249,7 @@ class Node:
             system = as_os_error(error)
             if system is None or system.errno != errno.ENOENT or partial.is_dir():
                 raise
-            text = f"{partial} was removed while it was written; run again"
+            text = f"{partial} was removed while it was being written; run again"
             raise UserError(text) from error
 
     def _take(self, partial: Path) -> None:

@@ -304,7 +304,7 @@ def _that_can_learn(
     ]
     if known or not reading:
         return strategies
-    say(f"--strategy all leaves out {', '.join(reading)}: no file says what the pictures show (docs/liqe.md)")
+    say(f"--strategy all leaves out {', '.join(reading)}: no scene and distortion labels; see docs/liqe.md")
     return [name for name in strategies if name not in reading]
 
 

@@ -157,6 +157,6 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """As `sync`, of everything in a folder."""
+    """Does as `sync` does, for a folder and everything in it."""
     for path in [*folder.rglob("*"), folder]:
         sync(path)

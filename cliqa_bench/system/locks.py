@@ -288,7 +288,7 @@ def say_if_leased(folder: Path) -> None:
         return
     _said.append(folder)
     line = f"{folder}: this disk does not support locks (flock); runs share the work through lease files;"
-    say(f"{line} that of a run that died on another machine is taken over after {LEASE:g} s")
+    say(f"{line} the lease of a run that died on another machine is taken over after {LEASE:g} s")
 
 
 # -- either --------------------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def _check_node(found: Integrity, folder: Path, where: str, absent: Counter[str]
         if name not in files:
             what = "done.json does not name it" if files else ""
         elif name not in present and name.endswith((".safetensors", ".png")):
-            # no number of the report needs them: a bundle goes without
+            # no number in the report needs them, so bundles leave them out
             absent["files of weights" if name.endswith(".safetensors") else "pictures"] += 1
             what = ""
         elif name not in present:

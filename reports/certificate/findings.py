@@ -105,7 +105,7 @@ def of_added(sets: Sequence[SetFindings]) -> SetFindings:
 
 
 def findings_of(evidence: SetEvidence, tau: float) -> SetFindings:
-    """Computes what follows for one test set.
+    """Computes the findings for one test set.
 
     Args:
         evidence: What was scored.

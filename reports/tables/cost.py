@@ -328,8 +328,9 @@ _CAPTIONS = {
     "joules": "Energy: joules per image that the whole card took in these passes, including what it "
     "takes when idle and what other programs took, as NVML counts them.",
     "gpu GB": "GPU: most memory that PyTorch's tensors took on the GPU in any of these passes.",
-    "host GB": "Host: most main memory of a process in any of these passes, sampled every tenth of a "
-    "second; including freed memory that it keeps, excluding mapped files such as decoded images.",
+    "host GB": "Host: the most main memory that a process used in any of these passes, sampled every tenth "
+    "of a second; it includes freed memory that the process keeps, and excludes mapped files such as "
+    "decoded images.",
 }
 
 

@@ -138,11 +138,11 @@ def shape_shares(rows: list[TidyRow]) -> Table:
     chance = by_chance(tasks) if isinstance(tasks, int) else {}
     told = ", ".join(f"{factor.partition(' of the ')[0]} {share:.2f}" for factor, share in chance.items())
     caption = (
-        f"Shares of the variance over all orders and {several}: of the dataset that is learned first, of the "
-        "last one, of both, of which dataset follows which (beyond the first and the last), of the rest of "
-        f"the order, of the {unit}, and of what {unit} and order do together; the last five add up to 1. ± "
+        f"Shares of the variance over all orders and {several}: due to the dataset learned first, to the "
+        "last one, to both, to which dataset follows which (beyond the first and the last), to the rest of "
+        f"the order, to the {unit}, and to what {unit} and order do together; the last five add up to 1. ± "
         "half of the 95 % interval of a jackknife over orders, which covers neither the choice of images "
-        "nor, of one seed, chance in training. Numbers unrelated to the order would give: "
+        "nor, for a single seed, chance in training. Numbers unrelated to the order would give: "
         f"{told}."
     )
     sections = _sections(rows, _head, columns, 3, spread=True)

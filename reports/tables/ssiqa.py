@@ -334,9 +334,9 @@ def shape_ablation(rows: list[TidyRow]) -> Table:
     """A section per transfer, a row per ablation."""
     caption = (
         "SS-IQA, ablation (Tables 3 and 4 of its paper). Baseline: the network that learned D^A alone. + IL: "
-        "with blocks and exemplars, its own scores as pseudo-labels. + KRR: with pseudo-labels of the kernel "
-        "regression, without exemplars. Mean ± standard deviation (ddof = 1) over n seeds or splits. "
-        "Differences within a deviation or two are not findings."
+        "with blocks and exemplars, its own scores as pseudo-labels. + KRR: with pseudo-labels from the "
+        "kernel regression, without exemplars. Mean ± standard deviation (ddof = 1) over n seeds or splits. "
+        "Differences of no more than one or two standard deviations are not findings."
     )
     return _by_transfer("ssiqa_3", caption, "Variant", rows)
 

@@ -294,7 +294,7 @@ def apart_by(ours: SRCCs, theirs: SRCCs) -> list[float]:
     """
     if ours.keys() != theirs.keys():
         odd = sorted(ours.keys() ^ theirs.keys())
-        raise UserError(f"{len(odd)} SRCC are there on one side only, such as that of {' '.join(odd[0])}")
+        raise UserError(f"SRCC on one side only: {len(odd)}, such as that of {' '.join(odd[0])}")
     return [_apart(ours[key], theirs[key]) for key in ours]
 
 

@@ -23,8 +23,8 @@ def check_addable(learned: Learned) -> None:
     if strategy.depends_on != "nothing":
         raise UserError(
             f"{learned.name} cannot take a further dataset: each training of {facts.strategy} builds on "
-            "those before it, so its heads are not independent; add works for tsn, whose tasks depend on "
-            "nothing earlier"
+            "those before it, so its heads are not independent; 'add' works for tsn, whose tasks do not "
+            "depend on earlier ones"
         )
     refuse_other_readouts(learned, "cannot take a further dataset")
 

@@ -60,7 +60,8 @@ def plan_task(file: LearnedFile, asked: TrainingRequest, work: Path, command: st
         raise UserError(f"add learns one dataset, not {asked.dataset}; give them one after the other")
     if names[0] in file.facts.sequence:
         raise UserError(
-            f"{file.path} has learned {names[0]} already; remove it first, or give a table of another name"
+            f"{file.path} has already learned {names[0]}; remove that first (cliqa-bench remove), or give a "
+            "table with another name"
         )
     choice = replace(choose(config), weights=file.facts.weights)  # the file has them
     plan = lay_out(choice, command, decode=True)
