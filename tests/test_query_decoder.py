@@ -228,13 +228,19 @@ def test_without_it_nothing_is_renamed() -> None:
         decoder_of(vit())
 
 
-def test_what_has_no_tokens_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", "--strategy", "ssiqa", "--set", "ssiqa.decoder=6", "--orders", "transfer:live,csiq"]
-    assert parser.main([*words, "--out", str(tmp_path)]) == 2
+def test_what_has_no_tokens_is_refused(
+    miniatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["plan", "--strategy", "ssiqa", "--set", "ssiqa.decoder=6", "--orders", "live,bid"]
+    assert parser.main([*words, "--data", str(miniatures), "--out", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert "ssiqa.decoder needs a plain vision transformer, and S-CNN is not one" in told
     with pytest.raises(UserError, match=r"ssiqa\.decoder must be at least 0"):
         SSIQA(decoder=-1)
+    older = vit()
+    del older.decoder
+    with pytest.raises(UserError, match="ViTNet has no attribute 'decoder'; set it to None"):
+        SharedDecoder(2).install(older)
     scnn = registry.load("backbones", "scnn")
     with pytest.raises(UserError, match="StagedNet has no tokens for a decoder"):
         model_for(SSIQA(decoder=6), scnn.build("random", 0), scnn.feature_size, PRESETS["quick"])

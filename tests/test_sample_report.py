@@ -1,7 +1,8 @@
-"""The sample report of the site: the file that its build makes, in a real Chromium, offline."""
+"""The sample report and leaderboard: the files that a build of the site makes, in a real Chromium."""
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from visited_page import Visit
 
 from cliqa_bench.reports.audit.bundle import unpacked
 from cliqa_bench.reports.audit.verify import verify
+from cliqa_bench.reports.leaderboard.proofs import read_proofs
 from cliqa_bench.results.records import read_records
 
 pytestmark = pytest.mark.slow
@@ -80,3 +82,40 @@ def test_the_build_notices_what_is_loaded_from_elsewhere(build: Any, sample: Pat
 def test_every_number_of_the_bundle_is_right(build: Any) -> None:
     found = verify(build.SAMPLE)
     assert found.ok, found.problems
+
+
+# -- the sample leaderboard ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def board(sample: Path) -> Path:
+    """Returns the leaderboard to which the site links."""
+    text = (DOCS / "sample_leaderboard.md").read_text(encoding="utf-8")
+    (link,) = re.findall(r'href="([^"]+)"', text)
+    return sample.parents[1] / str(link)
+
+
+def test_every_row_of_the_leaderboard_is_proved(board: Path) -> None:
+    with (board.parent / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["table"] for row in rows}) == 1
+    assert {row["bundle"] for row in rows} == {"main_job.zip", "methods.zip"}
+    assert min(int(row["proofs"]) for row in rows) >= 1
+    assert {"TSN-IQA", "LwF-KG", "R&R-Net-KG", "JL"} <= {row["method"] for row in rows}
+
+
+def test_its_proofs_are_of_these_bundles_and_of_the_same_bits(build: Any) -> None:
+    bundles = sorted(build.SAMPLES.glob("*.zip"))
+    assert [bundle.name for bundle in bundles] == ["main_job.zip", "methods.zip"]
+    for bundle in bundles:
+        proofs, odd = read_proofs(bundle)
+        assert not odd and all(proof.holds and proof.scores == 0 for proof in proofs)
+
+
+def test_it_opens_without_requests_and_can_be_filtered(chromium: Any, board: Path) -> None:
+    visit = Visit(chromium, board)
+    every = len(visit.rows("#boards"))
+    visit.choose("order", "VIII")
+    assert 0 < len(visit.rows("#boards")) < every
+    assert not visit.page.locator("#refused").count()
+    visit.close(board)

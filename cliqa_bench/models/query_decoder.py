@@ -76,10 +76,15 @@ class SharedDecoder(TaskView):
         """Adds the decoder.
 
         Raises:
-            UserError: If the network has no tokens.
+            UserError: If the network has no tokens, or does not ask for a decoder.
         """
         if not isinstance(net, TokenNet):
             raise UserError(f"{type(net).__name__} has no tokens for a decoder to read")
+        if not hasattr(net, "decoder"):  # one of a user's own, from before there were decoders
+            raise UserError(
+                f"{type(net).__name__} has no attribute 'decoder'; set it to None, and let pooled() return "
+                "what reread() gives, if that is not None"
+            )
         net.decoder = QueryDecoder(net.width, self.queries)
 
     def feature_size(self, backbone: int) -> int:
