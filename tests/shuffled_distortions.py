@@ -9,13 +9,12 @@ they are. It is not part of the test suite.
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from cliqa_bench.benchmarks.aspect_labels import COLUMNS, FILE
+from cliqa_bench.benchmarks.aspect_labels import FILE, aspects_csv, own_rows
 from cliqa_bench.benchmarks.base import Dataset
 from cliqa_bench.benchmarks.labelled import open_datasets
 from cliqa_bench.benchmarks.splits import resolve_split
@@ -24,24 +23,16 @@ from cliqa_bench.order_designs import ORDERS
 
 def shuffle(dataset: Dataset, split: str, seed: int) -> int:
     """Shuffles the distortions of a dataset that are learned; returns how many have changed."""
-    learned = {
-        key
-        for key, subset in resolve_split(split, dataset, dataset.ratings()).subset.items()
-        if subset != "test"
-    }
-    path = dataset.root / FILE
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    places = [i for i, row in enumerate(rows) if row["key"] in learned]
-    words = [rows[i]["distortion"] for i in places]
-    order = np.random.default_rng([seed, len(words)]).permutation(len(words))
-    for place, other in zip(places, order, strict=True):
-        rows[place]["distortion"] = words[other]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return sum(rows[place]["distortion"] != word for place, word in zip(places, words, strict=True))
+    subset = resolve_split(split, dataset, dataset.ratings()).subset
+    rows = {key: list(row.words) for key, row in own_rows(dataset).items()}  # the distortion comes first
+    # a picture without a score is in no subset
+    learned = [words for key, words in rows.items() if subset.get(key, "test") != "test"]
+    before = [words[0] for words in learned]
+    order = np.random.default_rng([seed, len(learned)]).permutation(len(learned))
+    for words, other in zip(learned, order, strict=True):
+        words[0] = before[other]
+    (dataset.root / FILE).write_text(aspects_csv(rows.items()), encoding="utf-8", newline="\n")
+    return sum(words[0] != word for words, word in zip(learned, before, strict=True))
 
 
 def main() -> None:

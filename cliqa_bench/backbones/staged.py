@@ -110,7 +110,7 @@ class TokenNet(FeatureNet):
         prompts: Takes the features of images without prompts, (B, d), to the tokens that come before
             those of the images, (B, k, d); None for none.
         decoder: Takes the features of images without it, (B, d), and their patches (B, n, d) to the features
-            that heads read; None for none. Not to be had together with prompts.
+            that heads read; None for none. A network has either prompts or a decoder, not both.
         width: Length d of a token.
         extra: How many of an image's tokens are no patches, such as a class token; they come first.
     """

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from cliqa_bench.backbones.staged import FeatureNet, TokenNet
 from cliqa_bench.errors import UserError
-from cliqa_bench.models.views import TaskView
+from cliqa_bench.models.views import SharedPart, part_of
 
 
 class PromptPool(nn.Module):
@@ -72,7 +72,7 @@ class PromptPool(nn.Module):
         return (1 - similarity).sum(dim=1).mean()
 
 
-class SharedPrompts(TaskView):
+class SharedPrompts(SharedPart):
     """All tasks share a pool of prompts; nothing else learns, and only the pool is stored with the model.
 
     Args:
@@ -80,9 +80,6 @@ class SharedPrompts(TaskView):
         length: Tokens of a prompt.
         top: Prompts that an image takes.
     """
-
-    leaves_tensors = True
-    shared = True
 
     def __init__(self, pool: int, length: int, top: int) -> None:
         self.pool, self.length, self.top = pool, length, top
@@ -96,12 +93,6 @@ class SharedPrompts(TaskView):
         if not isinstance(net, TokenNet):
             raise UserError(f"{type(net).__name__} has no tokens to put prompts before")
         net.prompts = PromptPool(net.width, self.pool, self.length, self.top)
-
-    def add_task(self, net: FeatureNet) -> None:
-        """Adds nothing: a task owns its head alone."""
-
-    def use(self, net: FeatureNet, task: int | None) -> None:
-        """Does nothing: the prompts are chosen by the image."""
 
     def parameters(self, net: FeatureNet, task: int) -> list[nn.Parameter]:
         """Returns prompts and keys, which all tasks learn in turn."""
@@ -125,7 +116,4 @@ def pool_of(net: nn.Module) -> PromptPool:
     Raises:
         ValueError: If it has none.
     """
-    found = getattr(net, "prompts", None)
-    if not isinstance(found, PromptPool):
-        raise ValueError(f"{type(net).__name__} has no prompts")
-    return found
+    return part_of(net, "prompts", PromptPool)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from cliqa_bench.backbones.staged import FeatureNet, TokenNet
 from cliqa_bench.errors import UserError
-from cliqa_bench.models.views import TaskView
+from cliqa_bench.models.views import SharedPart, part_of
 
 HEAD_WIDTH = 64
 """Width of an attention head, as in DeiT III small, whose tokens have 384 numbers and six heads."""
@@ -59,15 +57,12 @@ class QueryDecoder(nn.Module):
         return read
 
 
-class SharedDecoder(TaskView):
+class SharedDecoder(SharedPart):
     """All tasks read the network through one decoder, which learns with it.
 
     Args:
         queries: As of `QueryDecoder`.
     """
-
-    leaves_tensors: ClassVar[bool] = True
-    shared: ClassVar[bool] = True
 
     def __init__(self, queries: int) -> None:
         self.queries = queries
@@ -91,12 +86,6 @@ class SharedDecoder(TaskView):
         """Returns the length of what the decoder makes of tokens."""
         return backbone // 2
 
-    def add_task(self, net: FeatureNet) -> None:
-        """Adds nothing."""
-
-    def use(self, net: FeatureNet, task: int | None) -> None:
-        """Does nothing: there is one decoder."""
-
     def parameters(self, net: FeatureNet, task: int) -> list[nn.Parameter]:
         """Returns the decoder's."""
         return list(decoder_of(net).parameters())
@@ -108,7 +97,4 @@ def decoder_of(net: nn.Module) -> QueryDecoder:
     Raises:
         ValueError: If it has none.
     """
-    found = getattr(net, "decoder", None)
-    if not isinstance(found, QueryDecoder):
-        raise ValueError(f"{type(net).__name__} has no decoder")
-    return found
+    return part_of(net, "decoder", QueryDecoder)

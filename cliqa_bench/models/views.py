@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor, nn
 
 from cliqa_bench.backbones.staged import NORMS, FeatureNet
+
+_P = TypeVar("_P", bound=nn.Module)
 
 
 class TaskView:
@@ -62,6 +64,36 @@ class TaskView:
     def fix(self, net: FeatureNet, task: int | None) -> None:
         """Turns a copy of a network into one that has the features of a single task and learns no more."""
         self.use(net, task)
+
+
+class SharedPart(TaskView):
+    """Adds a part to the network that serves all tasks; a task owns nothing but its head."""
+
+    leaves_tensors = True
+    shared = True
+
+    def add_task(self, net: FeatureNet) -> None:
+        """Adds nothing."""
+
+    def use(self, net: FeatureNet, task: int | None) -> None:
+        """Does nothing: the part is the same for all tasks."""
+
+
+def part_of(net: nn.Module, name: str, kind: type[_P]) -> _P:
+    """Returns what a view has added to a network.
+
+    Args:
+        net: The network.
+        name: Its attribute.
+        kind: Its class.
+
+    Raises:
+        ValueError: If the network has no such part.
+    """
+    found = getattr(net, name, None)
+    if not isinstance(found, kind):
+        raise ValueError(f"{type(net).__name__} has no {name}")
+    return found
 
 
 class TaskNorm(nn.Module):
