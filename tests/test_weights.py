@@ -103,6 +103,13 @@ def test_weights_come_back_as_they_went() -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in STATE.items())
 
 
+def test_weights_of_bytes_are_in_the_order_of_their_names() -> None:
+    """In the order of a hash table, which differs between processes, SI's penalty had other last bits."""
+    data = save({f"w{number}": torch.zeros(1) for number in range(40)})
+    found = list(parse_weights(data, Path("w"), ""))
+    assert found == sorted(found) and len(found) == 40
+
+
 def test_weights_of_another_network_or_not_finite_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(save(STATE))

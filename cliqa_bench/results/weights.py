@@ -44,7 +44,10 @@ def node_weights(folder: Path, name: str = "state.safetensors") -> dict[str, Ten
 
 
 def parse_weights(data: bytes, path: Path, advice: str) -> dict[str, Tensor]:
-    """Returns the tensors of a safetensors file, on the CPU.
+    """Returns the tensors of a safetensors file, on the CPU, by name.
+
+    Sorted, because safetensors 0.8.0 gives those of bytes in another order in every process, and who adds
+    over all tensors would get other last bits.
 
     Args:
         data: Its content.
@@ -61,7 +64,7 @@ def parse_weights(data: bytes, path: Path, advice: str) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load(data)
     except Exception as error:  # the library raises its own, and KeyError for a type it does not know
         raise _not_safetensors(path, error, advice) from error
-    return tensors
+    return dict(sorted(tensors.items()))
 
 
 def read_tensors(path: Path, advice: str, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
