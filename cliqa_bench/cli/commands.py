@@ -492,7 +492,8 @@ def _bench(args: Namespace, command: str) -> int:
 
 
 def _pretrain_arguments(add: Add) -> None:
-    add("--backbone", type=str, default="scnn", metavar="NAME", help="scnn or vit_mini (default: scnn)")
+    told = "scnn or vit_mini; with --box, scnn or lite0 (default: scnn)"
+    add("--backbone", type=str, default="scnn", metavar="NAME", help=told)
     add(
         "--box",
         action="store_true",
@@ -515,7 +516,7 @@ def _pretrain(args: Namespace, command: str) -> int:
     from cliqa_bench.extensions import registry
     from cliqa_bench.models.pretraining_config import SHIPPED_PRETRAINING
 
-    if args.backbone not in SHIPPED_PRETRAINING:
+    if not args.box and args.backbone not in SHIPPED_PRETRAINING:
         raise unknown("backbone to pre-train", args.backbone, SHIPPED_PRETRAINING)
     if args.steps is not None and args.steps < 1:
         raise UserError(f"--steps must be at least 1, not {args.steps}")

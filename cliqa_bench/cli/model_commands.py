@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from cliqa_bench.cli.data_commands import Add
-from cliqa_bench.errors import UserError
+from cliqa_bench.errors import UserError, unknown
 from cliqa_bench.paths import user_path
 
 if TYPE_CHECKING:
@@ -110,16 +110,25 @@ class ForPeople:
 
 
 def make_box(args: Namespace, command: str) -> int:
-    """Trains the model that the package ships."""
+    """Trains the model that the package ships, or the same on another backbone.
+
+    Raises:
+        UserError: If there is no training for the backbone, or its weights are missing.
+    """
+    from cliqa_bench.models.box_config import BOX_TRAININGS
+
+    if args.backbone not in BOX_TRAININGS:
+        raise unknown("backbone of a model in the box", args.backbone, BOX_TRAININGS)
     from cliqa_bench.execution import make_box as making
-    from cliqa_bench.models.box_config import BoxConfig
+    from cliqa_bench.extensions import registry
     from cliqa_bench.system.compute import resolve_device
 
-    config = replace(BoxConfig(), seed=args.seed)
+    config = replace(BOX_TRAININGS[args.backbone], seed=args.seed)
     if args.steps is not None:
         config = replace(config, steps=args.steps, own_steps=max(1, args.steps // 10))
     to = user_path(args.to or "box.safetensors")
-    srcc = making.make_box(to, resolve_device(args.device), config, command)
+    backbone = registry.load("backbones", args.backbone)
+    srcc = making.make_box(to, resolve_device(args.device), config, command, backbone)
     told = ", ".join(f"{value:.3f} ({kind})" for kind, value in srcc.items())
     print(f"{to}: {to.stat().st_size:,} bytes; SRCC with the judged quality of held-out pictures: {told}")
     return 0

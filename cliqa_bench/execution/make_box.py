@@ -1,4 +1,4 @@
-"""The model that the package ships, made: trained, its gate fitted, its scale and novelty calibrated."""
+"""The model in the box, made: trained, its gate fitted, its scale and novelty calibrated."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliqa_bench import metrics
+from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.backbones.scnn import SCNN
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.config import Training
 from cliqa_bench.execution.learned import Learned, ModelFacts, UsualParts
 from cliqa_bench.execution.model_file import StoredNetworks, write_model
-from cliqa_bench.learning.box_training import JudgedPart, TrainedBox, judged_part, train_box
+from cliqa_bench.learning.box_training import JudgedPart, TrainedBox, judged_part, made_of, train_box
 from cliqa_bench.models.box_config import BOX, BOX_KINDS, BoxConfig
 from cliqa_bench.models.finished import ready_gate
 from cliqa_bench.models.gates import fit_centroids
@@ -52,12 +53,15 @@ class BoxLearned(Learned):
         trained: What the training left.
         centroids: Of each kind, (K, channels) of each stage.
         facts: What is known of it.
+        backbone: What was trained.
     """
 
-    def __init__(self, trained: TrainedBox, centroids: list[list[Tensor]], facts: ModelFacts) -> None:
+    def __init__(
+        self, trained: TrainedBox, centroids: list[list[Tensor]], facts: ModelFacts, backbone: type[Backbone]
+    ) -> None:
         self.name, self.facts, self.parts = "the model in the box", facts, UsualParts(own_features=True)
         stored = trained.start.state_dict()
-        self.networks = StoredNetworks(SCNN, "random", facts.protocol, stored, {}, "", BOX)
+        self.networks = StoredNetworks(backbone, "random", facts.protocol, stored, {}, "", BOX)
         self._trained, self._centroids = trained, centroids
         self.scale: ReadingScale | None = None
 
@@ -79,21 +83,28 @@ class BoxLearned(Learned):
 
     def gate_net(self, device: torch.device) -> FeatureNet:
         """See the base class."""
-        return SCNN.build(None)
+        return self.networks.backbone.build(None)
 
     def reading_scale(self) -> ReadingScale | None:
         """See the base class."""
         return self.scale
 
 
-def make_box(to: Path, device: torch.device, config: BoxConfig, command: str = "") -> dict[str, float]:
-    """Trains the model that the package ships, or continues an interrupted training, and writes its file.
+def make_box(
+    to: Path,
+    device: torch.device,
+    config: BoxConfig,
+    command: str = "",
+    backbone: type[Backbone] = SCNN,
+) -> dict[str, float]:
+    """Trains a model for the box, or continues an interrupted training, and writes its file.
 
     Args:
         to: The file.
         device: Where to train.
         config: How.
         command: The command line, for the file's facts.
+        backbone: What learns; the package ships S-CNN.
 
     Returns:
         Kind of picture -> SRCC of the scores with the judged quality, on its test scenes.
@@ -104,8 +115,9 @@ def make_box(to: Path, device: torch.device, config: BoxConfig, command: str = "
     train = [judged_part(kind, "train", config) for kind in BOX_KINDS]
     validation = [judged_part(kind, "validation", config) for kind in BOX_KINDS]
     tests = [judged_part(kind, "test", config) for kind in BOX_KINDS]
-    trained = train_box(train, config, device)
-    learned = BoxLearned(trained, _fitted(train, config.seed, device), _facts(config, command))
+    trained = train_box(train, config, device, backbone)
+    centroids = _fitted(train, config.seed, device, backbone)
+    learned = BoxLearned(trained, centroids, _facts(config, command, backbone), backbone)
     tested = [_said(learned, part, device) for part in tests]
     srcc: dict[str, float] = {
         kind: metrics.srcc(found.scores, part.quality.reshape(-1))
@@ -125,16 +137,16 @@ def make_box(to: Path, device: torch.device, config: BoxConfig, command: str = "
     return srcc
 
 
-def _facts(config: BoxConfig, command: str) -> ModelFacts:
-    made = asdict(config)
+def _facts(config: BoxConfig, command: str, backbone: type[Backbone]) -> ModelFacts:
+    made = made_of(config, backbone)
     return ModelFacts(
         id=f"box-{digest(made)}",
         strategy="tsn",
         params={},
         usual_parts=True,
         own_features=True,
-        backbone=SCNN.name,
-        weights=SCNN.weights_id(None),
+        backbone=backbone.name,
+        weights=backbone.weights_id(None),
         training=asdict(replace(Training(), crop=config.crop)) | {"box": made, "command": command},
         sequence=list(BOX_KINDS),
         titles=TITLES,
@@ -145,13 +157,15 @@ def _facts(config: BoxConfig, command: str) -> ModelFacts:
         generated=True,
         versions=versions(),
         srcc={},
-        gate_weights=SCNN.weights_id(None),
+        gate_weights=backbone.weights_id(None),
     )
 
 
-def _fitted(parts: list[JudgedPart], seed: int, device: torch.device) -> list[list[Tensor]]:
-    """Fits the centroids of each kind's training pictures, of each stage of S-CNN as it is shipped."""
-    described = ready_gate(SCNN.build(None), device)
+def _fitted(
+    parts: list[JudgedPart], seed: int, device: torch.device, backbone: type[Backbone]
+) -> list[list[Tensor]]:
+    """Fits the centroids of each kind's training pictures, of each stage of the backbone as it comes."""
+    described = ready_gate(backbone.build(None), device)
     found = []
     for kind, part in zip(BOX_KINDS, parts, strict=True):
         pixels = part.pictures.reshape(-1, *part.pictures.shape[2:])

@@ -1,4 +1,4 @@
-"""Trains the model that the package ships: S-CNN learns to rank pictures that full-reference measures judged.
+"""Trains the model in the box: a backbone learns to rank pictures that full-reference measures judged.
 
 Every step is made from names and numbers. Pictures, and the training every `CHECKPOINT_EVERY` steps, are kept
 in the cache: after a kill the same command resumes, to the same bits on the same machine.
@@ -11,13 +11,14 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cliqa_bench.backbones.base import Backbone
 from cliqa_bench.backbones.scnn import SCNN
 from cliqa_bench.backbones.staged import FeatureNet
 from cliqa_bench.benchmarks.generated.judged import JudgedSubset, SceneKind, judged_scene
@@ -53,7 +54,7 @@ class TrainedBox(NamedTuple):
     """What the two phases leave.
 
     Attributes:
-        start: S-CNN after the first phase, on the CPU: the convolutions of all heads.
+        start: The backbone after the first phase, on the CPU: the convolutions of all heads.
         models: Of each kind, a model with one head and its own normalisation.
     """
 
@@ -94,31 +95,42 @@ def _chunk(kind: SceneKind, part: JudgedSubset, numbers: range, seed: int) -> Ju
         return JudgedPart(archive["pictures"], archive["quality"])
 
 
-def train_box(parts: Sequence[JudgedPart], config: BoxConfig, device: torch.device) -> TrainedBox:
+def train_box(
+    parts: Sequence[JudgedPart],
+    config: BoxConfig,
+    device: torch.device,
+    backbone: type[Backbone] = SCNN,
+) -> TrainedBox:
     """Trains the model, or continues an interrupted training.
 
     Args:
         parts: Scenes to learn from, of each of `BOX_KINDS`.
         config: How.
         device: Where.
+        backbone: What learns, from its usual weights on.
     """
-    start, head = SCNN.build(None), CosineHead(SCNN.feature_size)
+    start, head = backbone.build(None), CosineHead(backbone.feature_size)
     with seeded(seed_for("box head", config.seed)):
         head.reset_parameters()
     shared = _Ranker(start, head).to(device).to(memory_format=torch.channels_last)
-    _phase("all", shared, list(shared.parameters()), parts, config.steps, config.lr, config)
+    made_by = made_of(config, backbone)
+    _phase("all", shared, list(shared.parameters()), parts, config.steps, config.lr, config, made_by)
     models = []
     for kind, part in zip(BOX_KINDS, parts, strict=True):
-        model = QualityModel(copy.deepcopy(start), SCNN.feature_size, view=TaskNorms())
+        model = QualityModel(copy.deepcopy(start), backbone.feature_size, view=TaskNorms())
         model.add_task()
         model.heads[0].load_state_dict(head.state_dict())
         model.to(device).to(memory_format=torch.channels_last)
         model.train_only(model.task_parameters(0))
-        _phase(
-            kind, _OneTask(model), model.task_parameters(0), [part], config.own_steps, config.own_lr, config
-        )
+        own, learned = _OneTask(model), model.task_parameters(0)
+        _phase(kind, own, learned, [part], config.own_steps, config.own_lr, config, made_by)
         models.append(model.cpu().eval())
     return TrainedBox(start.cpu().eval(), models)
+
+
+def made_of(config: BoxConfig, backbone: type[Backbone]) -> dict[str, Any]:
+    """Returns what a training depends on besides its pictures; S-CNN, the first there was, goes unnamed."""
+    return asdict(config) | ({} if backbone is SCNN else {"backbone": backbone.name})
 
 
 class _Ranker(nn.Module):
@@ -152,15 +164,16 @@ def _phase(
     steps: int,
     rate: float,
     config: BoxConfig,
+    made_by: dict[str, Any],
 ) -> None:
     """Does the remaining steps of a phase; each is made from the phase's name and its number."""
     adam = torch.optim.Adam(parameters, rate)
-    made_by = {"phase": name, **asdict(config), "pictures": BOX_PICTURES}
-    checkpoint = cache_root() / "box" / f"training-{digest(made_by)}.safetensors"
+    phase = {"phase": name, **made_by, "pictures": BOX_PICTURES}
+    checkpoint = cache_root() / "box" / f"training-{digest(phase)}.safetensors"
     start = resume_training(checkpoint, ranker, adam)
     device = next(ranker.parameters()).device
     ranker.train()
-    with bar(steps, f"train the shipped model ({name})", "step") as shown:
+    with bar(steps, f"train the model in the box ({name})", "step") as shown:
         shown.update(start)
         for step in range(start, steps):
             adam.param_groups[0]["lr"] = annealed(rate, step, steps)

@@ -1,4 +1,4 @@
-"""How the shipped model was trained; a separate module, so that the command line needs no torch."""
+"""How the model in the box was trained; a separate module, so that the command line needs no torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BOX_KINDS: tuple[Literal["drawn", "photographs"], ...] = ("drawn", "photographs"
 
 @dataclass(frozen=True)
 class BoxConfig:
-    """The training of the shipped model, in two phases.
+    """The training of a model in the box, in two phases.
 
-    First all of S-CNN and a head learn to rank pictures of both kinds. Then the convolutions are frozen, and
-    each kind gets a normalisation and a head of its own, as TSN-IQA does.
+    First all of the backbone and a head learn to rank pictures of both kinds. Then the convolutions are
+    frozen, and each kind gets a normalisation and a head of its own, as TSN-IQA does.
 
     Attributes:
         scenes: Scenes of each kind to learn from; see `benchmarks.generated.judged`.
@@ -48,3 +48,7 @@ class BoxConfig:
     own_lr: float = 1e-3
     softness: float = 0.05
     seed: int = 0
+
+
+BOX_TRAININGS = {"scnn": BoxConfig(), "lite0": BoxConfig(lr=3e-4)}
+"""Backbone -> its training; the package ships the first. Weights that have seen ImageNet move less."""
