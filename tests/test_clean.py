@@ -29,6 +29,7 @@ from cliqa_bench.execution.clean import at_work, find_unused, remove_unused
 from cliqa_bench.models.pretraining_config import DISTORTION_BN, pretraining
 from cliqa_bench.reports.audit.verify import verify
 from cliqa_bench.results.records import Step, read_record, write_record
+from cliqa_bench.system import locks
 from cliqa_bench.system.disk import temporary_prefix
 from cliqa_bench.system.locks import claimed
 
@@ -427,6 +428,28 @@ def test_a_folder_that_cannot_be_changed_is_one_line(out: Path, monkeypatch: pyt
     with pytest.raises(UserError, match=r"^cannot remove .*: Permission denied$"):
         remove_unused(out)
     assert not list(out.rglob(".*~*"))
+
+
+def test_what_a_dead_machine_left_is_removed_once_its_lease_is_over(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIQA_LEASES", "1")
+    monkeypatch.setattr(locks, "LEASE", 0.2)
+    locks._has_flock.cache_clear()
+    lease = out / "in_use" / "7-abcd.lock"
+    lease.parent.mkdir(exist_ok=True)
+    lease.write_text(
+        "process 7 on elsewhere\nother-boot.1 7 99 abcdef 000000000003\n2026-01-01T00:00:00+00:00\n"
+    )
+    half = out / "train" / ".tsn-x~elsewhere.1~7~abcdefgh"
+    half.mkdir()
+    try:
+        assert not any(item.path in (lease, half) for item in find_unused(out).unused)
+        removed = {item.path for item in remove_unused(out).unused}
+    finally:
+        locks._has_flock.cache_clear()
+    assert {lease, half} <= removed and not lease.exists() and not half.exists()
+    assert "whether process 7 on elsewhere is still at work" in capsys.readouterr().err
 
 
 def test_a_lock_that_is_held_is_not_cleared(out: Path) -> None:

@@ -122,6 +122,27 @@ def test_whether_one_is_held_is_seen_without_taking_it(
     assert path.is_file() and other.is_file()
 
 
+def test_watching_tells_an_owner_elsewhere_that_lives_from_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LEASE", 0.5)
+    lives, gone = tmp_path / "x.lock", tmp_path / "y.lock"
+    beats = iter(range(10**6))
+
+    def beat(_: float) -> None:
+        lives.write_text(ELSEWHERE.format(beat=next(beats)))
+        real(0.02)
+
+    real = time.sleep
+    beat(0)
+    gone.write_text(ELSEWHERE.format(beat=1))
+    monkeypatch.setattr(time, "sleep", beat)
+    start = time.monotonic()
+    locks.watch_leases([lives, gone])
+    assert time.monotonic() - start >= 0.5
+    assert locks.is_held(lives) and not locks.is_held(gone)
+
+
 @pytest.mark.parametrize("when", [0, 1, 2**32])
 def test_one_from_elsewhere_is_taken_over_by_our_own_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int

@@ -27,7 +27,15 @@ from cliqa_bench.paths import cache_root
 from cliqa_bench.results.nodes import CHECKPOINTS, CLAIMS, IN_USE, KINDS, read_json
 from cliqa_bench.results.records import RunRecord, read_record, record_files
 from cliqa_bench.system.disk import is_orphan, size_of, temporary_prefix
-from cliqa_bench.system.locks import claimed, is_held, locked, owner, sweep_lock, sweep_locks
+from cliqa_bench.system.locks import (
+    claimed,
+    is_held,
+    locked,
+    owner,
+    sweep_lock,
+    sweep_locks,
+    watch_leases,
+)
 from cliqa_bench.terminal import text_table
 
 _CLEANING = "clean.lock"
@@ -92,19 +100,24 @@ def at_work(out: Path) -> Iterator[None]:
 
 def workers(out: Path) -> list[str]:
     """Returns which runs are at work in an output folder, in words."""
-    locks = [*(out / IN_USE).glob("*.lock"), *(out / CLAIMS).glob("*.lock")]
-    held = [owner(path) for path in sorted(locks) if path.name != _CLEANING and is_held(path)]
-    return list(dict.fromkeys(held))
+    return list(dict.fromkeys(owner(path) for path in _locks(out) if is_held(path)))
+
+
+def _locks(out: Path) -> list[Path]:
+    found = [*(out / IN_USE).glob("*.lock"), *(out / CLAIMS).glob("*.lock")]
+    return sorted(path for path in found if path.name != _CLEANING)
 
 
 # -- what is unused ------------------------------------------------------------------------------------------
 
 
-def find_unused(out: Path) -> Cleanup:
+def find_unused(out: Path, alone: bool = False) -> Cleanup:
     """Lists what nothing uses any more; changes nothing.
 
     Args:
         out: Folder of the results.
+        alone: Whether it is known that no run is at work in it, on any machine: then also what another
+            machine has left half-written.
 
     Raises:
         UserError: If there is no run in it, or a run record is broken: what it needs is not known then.
@@ -114,7 +127,8 @@ def find_unused(out: Path) -> Cleanup:
     _add_nodes(found, out, needed)
     found.unused += _checkpoints(out, needed)
     reports = (out / "report", *(out / "report").glob("*/"))
-    found.unused += _leftovers(out, (out, *(out / name for name in (*KINDS, CHECKPOINTS, "runs")), *reports))
+    found.unused += _leftovers(out, (out, out / "runs", *reports))
+    found.unused += _leftovers(out, (out / name for name in (*KINDS, CHECKPOINTS)), alone)
     found.unused += _stale_locks(out, (CLAIMS, IN_USE))
     found.unused += [*_gate_networks(cache), *_decoded_images(cache)]
     found.unused += _leftovers(cache, (cache / name for name in _CACHES))
@@ -175,9 +189,9 @@ def _checkpoints(out: Path, needed: set[str]) -> Iterator[Unused]:
             yield Unused("checkpoint", out, path, "no run record names its training", size_of(path))
 
 
-def _leftovers(root: Path, folders: Iterable[Path]) -> Iterator[Unused]:
+def _leftovers(root: Path, folders: Iterable[Path], alone: bool = False) -> Iterator[Unused]:
     for path in (path for folder in folders for path in sorted(folder.glob(".*~*~*~*"))):
-        if is_orphan(path):
+        if is_orphan(path, alone):
             yield Unused("leftover", root, path, "its process was killed", size_of(path))
 
 
@@ -237,11 +251,12 @@ def remove_unused(out: Path) -> Cleanup:
     _needed(out)  # no lock is made in a folder that is not an output folder
     try:
         with locked(out / IN_USE / _CLEANING, f"that cleans {out}"):
+            watch_leases(_locks(out))  # a machine that died has left some
             if busy := workers(out):
                 raise UserError(
                     f"{busy[0]} is at work in {out}; nothing was removed, try again when it has ended"
                 )
-            found = find_unused(out)
+            found = find_unused(out, alone=True)
             found.unused = [item for item in found.unused if _remove(found, item)]
     finally:
         sweep_locks(out / IN_USE)

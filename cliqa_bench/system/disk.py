@@ -105,11 +105,18 @@ def temporary_prefix(name: str) -> str:
     return f".{name}~{_place()}~{os.getpid()}~"
 
 
-def is_orphan(path: Path) -> bool:
-    """Tells whether a temporary file or folder belongs to a process of this machine that is gone."""
+def is_orphan(path: Path, alone: bool = False) -> bool:
+    """Tells whether a temporary file or folder belongs to a process that is gone.
+
+    Args:
+        path: The file or folder.
+        alone: Whether no other machine writes there; otherwise those of other machines are left to them.
+    """
     parts = path.name.rsplit("~", 3)
-    if len(parts) != 4 or parts[1] != _place() or not parts[2].isdigit():
+    if len(parts) != 4 or not parts[2].isdigit():
         return False
+    if parts[1] != _place():
+        return alone
     try:
         os.kill(int(parts[2]), 0)
     except ProcessLookupError:

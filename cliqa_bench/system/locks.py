@@ -1,9 +1,11 @@
 """Locks between processes, also of different runs: of a file, and free soon after their owner dies.
 
-They are `flock`s, which the system frees at once. A disk that has none gets leases (`_Lease`): the file is
-created exclusively, and its owner changes its content every `BEAT` seconds. A waiting process takes the lease
-over once the content has not changed for `LEASE` seconds of its own monotonic clock: no clock of another
-machine, and no time of a file, is looked at. An owner that is gone from this machine is recognised at once.
+They are `flock`s, which the system frees at once. A disk that has none, or whose `flock`s other machines do
+not see (`mounts`), gets leases (`_Lease`): the file is created exclusively, and its owner changes its content
+every `BEAT` seconds. A waiting process takes the lease over once the content has not changed for `LEASE`
+seconds of its own monotonic clock: no clock of another machine, and no time of a file, is looked at. An owner
+that is gone from this machine is recognised at once. `CLIQA_LEASES=1` asks for leases everywhere: on the
+machine whose own disk the others see over SSH.
 
 A lease can be lost: its owner slept too long, or two who waited took it over in the same instant. Then work
 is done twice, and nothing is lost but time: all files appear whole, a finished one is not replaced, and
@@ -28,13 +30,14 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.progress import say
 from cliqa_bench.system.disk import sweep, temporary_prefix, writing
+from cliqa_bench.system.mounts import has_local_locks
 from cliqa_bench.system.signals import block_signals
 
 BEAT = 5.0
@@ -124,15 +127,19 @@ def _is_there(file: IO[str], path: Path) -> bool:
 
 @functools.cache
 def _has_flock(folder: Path) -> bool:
-    """Tells whether the disk of a folder has `flock`; tries it on a file without a name."""
+    """Tells whether a folder's disk has `flock` that all see; tries it on a file without a name."""
     try:
         import fcntl
     except ImportError:  # Windows
+        return False
+    if asked_for_leases():
         return False
     with writing(folder):
         while True:
             folder.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError), _nameless(folder) as file:
+                if has_local_locks(folder):
+                    return False
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as error:
@@ -140,6 +147,18 @@ def _has_flock(folder: Path) -> bool:
                         raise
                     return False
                 return True
+
+
+def asked_for_leases() -> bool:
+    """Returns whether the environment's CLIQA_LEASES asks for leases on every disk.
+
+    Raises:
+        UserError: If it is neither 0 nor 1.
+    """
+    text = os.environ.get("CLIQA_LEASES", "0")
+    if text not in ("0", "1"):
+        raise UserError(f"the environment's CLIQA_LEASES must be 0 or 1, not {text!r}")
+    return text == "1"
 
 
 def _nameless(folder: Path) -> IO[bytes]:
@@ -276,7 +295,7 @@ _said: list[Path] = []
 
 
 def say_if_leased(folder: Path) -> None:
-    """Says once a run that the disk of a folder has no locks, and what is done about it.
+    """Says once a run that no `flock`s are used in a folder, why, and what is done about it.
 
     Args:
         folder: Where the locks of the run are; made if it is missing.
@@ -287,8 +306,16 @@ def say_if_leased(folder: Path) -> None:
     if _has_flock(folder) or _said or multiprocessing.parent_process() is not None:
         return
     _said.append(folder)
-    line = f"{folder}: this disk does not support locks (flock); runs share the work through lease files;"
+    line = f"{folder}: {_no_flock(folder)}; runs share the work through lease files;"
     say(f"{line} the lease of a run that died on another machine is taken over after {LEASE:g} s")
+
+
+def _no_flock(folder: Path) -> str:
+    if asked_for_leases():
+        return "CLIQA_LEASES=1"
+    if has_local_locks(folder):
+        return "locks (flock) on this disk are not seen by other machines"
+    return "this disk does not support locks (flock)"
 
 
 # -- either --------------------------------------------------------------------------------------------------
@@ -386,12 +413,35 @@ def is_held(path: Path) -> bool:
 
     A lease of another machine counts as held until it has been watched for `LEASE` seconds; so does a lock
     that may not be looked at.
+
+    Raises:
+        UserError: If the environment's CLIQA_LEASES is neither 0 nor 1.
     """
     if not path.is_file():
         return False
+    asked_for_leases()  # a wrong value must not look like a disk that may not be written to
     with contextlib.suppress(UserError):
         return _is_flocked(path) if _has_flock(path.parent) else not _is_over(path, _content(path))
     return True
+
+
+def watch_leases(paths: Iterable[Path]) -> None:
+    """Waits until it is known of locks whether their owners live; at most `LEASE` seconds.
+
+    Of a `flock` it is known at once; a lease of another machine is renewed soon, or counts as over.
+
+    Args:
+        paths: Files of locks.
+    """
+    seen = {path: _content(path) for path in paths}
+    said = False
+    while open_ := [path for path, content in seen.items() if _content(path) == content and is_held(path)]:
+        if all(_has_flock(path.parent) for path in open_):
+            return
+        if not said:
+            say(f"watching for up to {LEASE:g} s whether {owner(open_[0])} is still at work")
+            said = True
+        time.sleep(min(POLL, LEASE / 2))
 
 
 def _is_flocked(path: Path) -> bool:
