@@ -26,9 +26,10 @@ from cliqa_bench.execution.status import Inventory
 from cliqa_bench.results.nodes import CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parents[1]
+ORDERS = "bid,clive;clive,bid"
 WORDS = (
-    "run", "--strategy", "lwf,tsn,si", "--orders", "bid,clive;clive,bid", "--weights", "random", "--preset",
-    "quick", "--set", "training.warmup_epochs=1", "--device", "cpu", "--jobs", "1", "--no-figures",
+    "run", "--strategy", "lwf,tsn,si", "--weights", "random", "--preset", "quick", "--set",
+    "training.warmup_epochs=1", "--device", "cpu", "--jobs", "1", "--no-figures",
 )  # fmt: skip
 SCALE = 0.25
 """Size of the generated data, as in the tests."""
@@ -40,9 +41,10 @@ class Lab:
     Args:
         root: The folder.
         epochs: Of each training, after the warm-up.
+        orders: What is learned one after another; more orders are more work.
     """
 
-    def __init__(self, root: Path, epochs: int) -> None:
+    def __init__(self, root: Path, epochs: int, orders: str = ORDERS) -> None:
         from cliqa_bench.benchmarks.generated.make import make_miniatures
 
         self.root, self.data = root, root / "data"
@@ -50,7 +52,8 @@ class Lab:
             **os.environ, "CLIQA_CACHE": str(root / "cache"), "CLIQA_CHECKPOINT_SECONDS": "0",
             "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
         }  # fmt: skip
-        self.words = [*WORDS, "--data", str(self.data), "--set", f"training.epochs={epochs}"]
+        self.words = [*WORDS, "--orders", orders, "--data", str(self.data)]
+        self.words += ["--set", f"training.epochs={epochs}"]
         self.start = time.monotonic()
         make_miniatures(self.data, SCALE, seed=0)
 
@@ -106,10 +109,11 @@ class Lab:
 
 @dataclass(frozen=True)
 class AtWork:
-    """A training under way: its node, the process that has it, and the epochs in its checkpoint."""
+    """A training under way: its node, the process that has it and where, and the epochs in its checkpoint."""
 
     node: str
     pid: int
+    host: str
     epoch: int
 
 
@@ -119,15 +123,15 @@ def trainings(out: Path) -> Iterator[AtWork]:
         for job in Inventory(out).look().running:
             node = job.job.removeprefix("train-")
             epoch = _epoch(out / CHECKPOINTS / f"{node}.safetensors")
-            if node != job.job and epoch and (pid := re.match(r"process (\d+) on ", job.where)):
-                yield AtWork(node, int(pid[1]), epoch)
+            if node != job.job and epoch and (at := re.match(r"process (\d+) on (.*)", job.where)):
+                yield AtWork(node, int(at[1]), at[2], epoch)
 
 
 def _epoch(path: Path) -> int:
     try:
         with safe_open(path, "pt") as file:
             return int(json.loads(file.metadata()["body"])["epoch"])
-    except (OSError, SafetensorError, KeyError):  # not there yet, or gone
+    except (OSError, RuntimeError, SafetensorError, KeyError):  # not there yet, or gone meanwhile
         return 0
 
 
