@@ -181,7 +181,8 @@ def _weights(file: Path) -> dict[str, bytes]:
 
 def test_a_backbone_without_a_training_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "--box", "--backbone", "vgg16"]) == 2
-    assert "unknown backbone of a model in the box 'vgg16'; choose from: lite0, scnn" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "unknown backbone of a model in the box 'vgg16'; choose from: lite0, scnn" in said
 
 
 def in_focus(image: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
