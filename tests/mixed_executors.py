@@ -8,7 +8,7 @@ First on a disk with locks: processes of this machine, workers of a Dask cluster
 each is killed (-9, by its process id) in the middle of a training. Then on a disk without: three machines
 see it over SSH, where the `flock` of one says nothing to the others. Two of them are namespaces (`unshare`)
 with process ids, a name, a mount and a monotonic clock of their own, and a wall clock that is hours fast or
-slow. One is ended at a stroke in the middle of a training. It prints what was done to whom; the exit code is
+slow. One is killed as a whole in the middle of a training. It prints what was done to whom; the exit code is
 1 if a file but logs and times differs, a training was done twice, or a command fails.
 """
 
@@ -194,7 +194,8 @@ def without_locks(lab: Lab, root: Path, expected: dict[str, str]) -> list[str]:
                 clean, cwd=ROOT, env=lab.environment, capture_output=True, text=True, check=False
             )
             lab.say(f"clean --yes ended with exit code {told.returncode}: {told.stderr}{told.stdout}")
-            return finished(lab, out, expected, runs, root / "served" / out.name)
+            wrong = [f"clean: exit code {told.returncode}"] if told.returncode else []
+            return wrong + finished(lab, out, expected, runs, root / "served" / out.name)
         finally:
             subprocess.run(["fusermount3", "-u", "-z", str(root / "shared")], check=False)
 

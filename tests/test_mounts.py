@@ -26,7 +26,7 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         lines = [
             "22 27 0:5 / /dev rw,nosuid shared:2 - fuse.sshfs udev rw,nolock",
             f"90 27 {device} / /a\\040disk {own} shared:9 - {kind} host:/x {shared}",
-            "short",
+            f"90 27 {device} short",
         ]
         table = tmp_path / "mountinfo"
         table.write_text("\n".join(lines) + "\n")
@@ -87,6 +87,35 @@ def test_leases_can_be_asked_for(tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match="CLIQA_LEASES must be 0 or 1, not 'yes'"), claimed(path):
         pass
     locks._has_flock.cache_clear()
+
+
+def test_who_uses_flock_respects_a_lease_that_is_renewed_and_sees_one_that_is_over(tmp_path, monkeypatch):
+    path = tmp_path / "x.lock"
+    lease = "process 7 on elsewhere\nother-boot.1 7 99 abcdef 000000000001\n2026-01-01T00:00:00+00:00\n"
+    path.write_text(lease)
+    locks._has_flock.cache_clear()
+    with claimed(path) as ours:
+        assert not ours and locks.is_held(path) and path.read_text() == lease
+    monkeypatch.setattr(locks, "LEASE", 0.0)
+    assert not locks.is_held(path)
+    with claimed(path) as ours:
+        assert ours
+    assert not path.exists()
+    locks._watched.clear()
+
+
+def test_who_uses_leases_does_not_know_whether_the_owner_of_a_flock_lives(tmp_path, monkeypatch):
+    path = tmp_path / "x.lock"
+    with claimed(path):
+        monkeypatch.setenv("CLIQA_LEASES", "1")
+        monkeypatch.setattr(locks, "LEASE", 0.0)
+        locks._has_flock.cache_clear()
+        assert locks.is_unknown(path)
+        locks.watch_leases([path])  # nothing to wait for
+        path.write_text("process 7 on elsewhere\nother-boot.1 7 99 abcdef 000000000001\n\n")
+        assert not locks.is_unknown(path)
+    locks._has_flock.cache_clear()
+    locks._watched.clear()
 
 
 def test_where_mounts_are_not_known_flock_is_used(tmp_path, monkeypatch):

@@ -492,8 +492,8 @@ def _bench(args: Namespace, command: str) -> int:
 
 
 def _pretrain_arguments(add: Add) -> None:
-    told = "scnn or vit_mini; with --box, scnn or lite0 (default: scnn)"
-    add("--backbone", type=str, default="scnn", metavar="NAME", help=told)
+    names = "scnn or vit_mini; with --box, scnn or lite0 (default: scnn)"
+    add("--backbone", type=str, default="scnn", metavar="NAME", help=names)
     add(
         "--box",
         action="store_true",
@@ -503,7 +503,8 @@ def _pretrain_arguments(add: Add) -> None:
         "--to",
         type=str,
         metavar="FILE",
-        help="file to write the weights to (default: the backbone's name, .safetensors)",
+        help="file to write the weights to (default: NAME.safetensors; with --box, box.safetensors or "
+        "box_lite0.safetensors)",
     )
     add("--device", type=str, default="auto", metavar="DEVICE", help="auto, cpu, cuda, ... (default: auto)")
     add("--seed", type=int, default=0, metavar="N", help="seed of pictures and training (default: 0)")

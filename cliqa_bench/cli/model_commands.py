@@ -126,7 +126,8 @@ def make_box(args: Namespace, command: str) -> int:
     config = replace(BOX_TRAININGS[args.backbone], seed=args.seed)
     if args.steps is not None:
         config = replace(config, steps=args.steps, own_steps=max(1, args.steps // 10))
-    to = user_path(args.to or "box.safetensors")
+    usual = "box.safetensors" if args.backbone == "scnn" else f"box_{args.backbone}.safetensors"
+    to = user_path(args.to or usual)
     backbone = registry.load("backbones", args.backbone)
     srcc = making.make_box(to, resolve_device(args.device), config, command, backbone)
     told = ", ".join(f"{value:.3f} ({kind})" for kind, value in srcc.items())

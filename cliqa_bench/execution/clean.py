@@ -30,6 +30,7 @@ from cliqa_bench.system.disk import is_orphan, size_of, temporary_prefix
 from cliqa_bench.system.locks import (
     claimed,
     is_held,
+    is_unknown,
     locked,
     owner,
     sweep_lock,
@@ -100,7 +101,7 @@ def at_work(out: Path) -> Iterator[None]:
 
 def workers(out: Path) -> list[str]:
     """Returns which runs are at work in an output folder, in words."""
-    return list(dict.fromkeys(owner(path) for path in _locks(out) if is_held(path)))
+    return list(dict.fromkeys(owner(path) for path in _locks(out) if is_held(path) or is_unknown(path)))
 
 
 def _locks(out: Path) -> list[Path]:

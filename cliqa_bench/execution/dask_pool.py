@@ -83,7 +83,7 @@ _QUIET = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.active-memory-manager.start": False,
 }
-"""How Dask looks at itself, in a cluster of this command: as by default, it takes 7 % of two cores."""
+"""Less looking at itself, in a cluster of this command: by default it takes 7 % of two cores."""
 
 
 @contextlib.contextmanager

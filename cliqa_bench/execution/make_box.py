@@ -110,8 +110,10 @@ def make_box(
         Kind of picture -> SRCC of the scores with the judged quality, on its test scenes.
 
     Raises:
-        UserError: If scikit-image, which brings photographs, is missing, or the file cannot be written.
+        UserError: If scikit-image, which brings photographs, or the backbone's weights are missing, or the
+            file cannot be written.
     """
+    backbone.weights_file(None)  # pictures take a quarter of an hour
     train = [judged_part(kind, "train", config) for kind in BOX_KINDS]
     validation = [judged_part(kind, "validation", config) for kind in BOX_KINDS]
     tests = [judged_part(kind, "test", config) for kind in BOX_KINDS]

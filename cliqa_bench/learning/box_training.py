@@ -108,6 +108,9 @@ def train_box(
         config: How.
         device: Where.
         backbone: What learns, from its usual weights on.
+
+    Raises:
+        UserError: If these weights are missing.
     """
     start, head = backbone.build(None), CosineHead(backbone.feature_size)
     with seeded(seed_for("box head", config.seed)):
@@ -130,7 +133,8 @@ def train_box(
 
 def made_of(config: BoxConfig, backbone: type[Backbone]) -> dict[str, Any]:
     """Returns what a training depends on besides its pictures; S-CNN, the first there was, goes unnamed."""
-    return asdict(config) | ({} if backbone is SCNN else {"backbone": backbone.name})
+    named = {"backbone": backbone.name, "weights": backbone.weights_id(None)}
+    return asdict(config) | ({} if backbone is SCNN else named)
 
 
 class _Ranker(nn.Module):

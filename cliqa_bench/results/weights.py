@@ -46,8 +46,8 @@ def node_weights(folder: Path, name: str = "state.safetensors") -> dict[str, Ten
 def parse_weights(data: bytes, path: Path, advice: str) -> dict[str, Tensor]:
     """Returns the tensors of a safetensors file, on the CPU, by name.
 
-    Sorted, because safetensors 0.8.0 gives those of bytes in another order in every process, and who adds
-    over all tensors would get other last bits.
+    Sorted, because safetensors 0.8.0 gives tensors loaded from bytes in another order in every process, and
+    a sum over all of them would have other last bits.
 
     Args:
         data: Its content.

@@ -7,6 +7,9 @@ seconds of its own monotonic clock: no clock of another machine, and no time of 
 that is gone from this machine is recognised at once. `CLIQA_LEASES=1` asks for leases everywhere: on the
 machine whose own disk the others see over SSH.
 
+Where some machines use leases and others `flock`s, these respect a lease that is renewed; a `flock` cannot be
+seen from the others.
+
 A lease can be lost: its owner slept too long, or two who waited took it over in the same instant. Then work
 is done twice, and nothing is lost but time: all files appear whole, a finished one is not replaced, and
 a lock is removed by its owner only.
@@ -236,6 +239,17 @@ def _content(path: Path) -> str:
         return ""
 
 
+def _is_lease(content: str) -> bool:
+    """Tells the content of a lease from what an owner of a `flock` writes."""
+    return re.search(r"\n\S+ \d+ \d* [0-9a-f]+ \d{12}\n", content) is not None
+
+
+def _is_leased(path: Path) -> bool:
+    """Tells whether a machine that uses leases has a lock."""
+    content = _content(path)
+    return _is_lease(content) and not _is_over(path, content)
+
+
 def _take_lease(path: Path) -> _Lease | None:
     while True:
         try:
@@ -328,7 +342,7 @@ def _take(path: Path) -> _Lock | None:
         UserError: If the file cannot be made.
     """
     if _has_flock(path.parent):
-        return _take_flock(path, wait=False)
+        return None if _is_leased(path) else _take_flock(path, wait=False)
     say_if_leased(path.parent)
     return _take_lease(path)
 
@@ -336,7 +350,10 @@ def _take(path: Path) -> _Lock | None:
 def _await(path: Path) -> _Lock:
     """Takes a lock, and waits for it."""
     while True:
-        lock = _take_flock(path, wait=True) if _has_flock(path.parent) else _take_lease(path)
+        if not _has_flock(path.parent):
+            lock: _Lock | None = _take_lease(path)
+        else:
+            lock = None if _is_leased(path) else _take_flock(path, wait=True)
         if lock is not None:
             return lock
         time.sleep(min(POLL, LEASE / 2))
@@ -421,8 +438,16 @@ def is_held(path: Path) -> bool:
         return False
     asked_for_leases()  # a wrong value must not look like a disk that may not be written to
     with contextlib.suppress(UserError):
-        return _is_flocked(path) if _has_flock(path.parent) else not _is_over(path, _content(path))
+        if _has_flock(path.parent):
+            return _is_flocked(path) or _is_leased(path)
+        return not os.access(path, os.R_OK) or not _is_over(path, _content(path))
     return True
+
+
+def is_unknown(path: Path) -> bool:
+    """Tells whether a lock is a `flock` where this machine uses leases, so that its owner may live."""
+    content = _content(path)
+    return content != "" and not _is_lease(content) and not _has_flock(path.parent)
 
 
 def watch_leases(paths: Iterable[Path]) -> None:
@@ -432,12 +457,13 @@ def watch_leases(paths: Iterable[Path]) -> None:
 
     Args:
         paths: Files of locks.
+
+    Raises:
+        UserError: If the environment's CLIQA_LEASES is neither 0 nor 1.
     """
-    seen = {path: _content(path) for path in paths}
+    seen = {path: content for path in paths if _is_lease(content := _content(path))}
     said = False
     while open_ := [path for path, content in seen.items() if _content(path) == content and is_held(path)]:
-        if all(_has_flock(path.parent) for path in open_):
-            return
         if not said:
             say(f"watching for up to {LEASE:g} s whether {owner(open_[0])} is still at work")
             said = True

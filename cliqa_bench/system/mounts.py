@@ -30,14 +30,15 @@ def has_local_locks(folder: Path) -> bool:
     """Tells whether machines that share a folder's disk do not see each other's `flock`s.
 
     Args:
-        folder: A folder that exists.
+        folder: The folder.
 
     Returns:
-        False also where it is not known: on a system other than Linux, or a disk that is not listed above.
+        False also where it is not known: on a system other than Linux, a disk that is not listed above, or
+        a folder that is not there.
     """
-    number = folder.stat().st_dev
-    device = f"{os.major(number)}:{os.minor(number)}"
     try:
+        number = folder.stat().st_dev
+        device = f"{os.major(number)}:{os.minor(number)}"
         lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
@@ -45,7 +46,9 @@ def has_local_locks(folder: Path) -> bool:
 
 
 def _is_local(line: str) -> bool:
-    before, _, after = line.partition(" - ")
-    kind, *_, more = after.split() or [""]
-    options = {*before.split()[5].split(","), *more.split(",")}
-    return kind in _BY_TYPE or bool(options & _BY_OPTION.get(kind, set()))
+    """Reads a line: numbers, device, root, mount point, options, ..., "-", type, source, more options."""
+    before, _, after = (part.split() for part in line.partition(" - "))
+    if len(before) < 6 or len(after) < 3:
+        return False
+    options = {*before[5].split(","), *after[2].split(",")}
+    return after[0] in _BY_TYPE or bool(options & _BY_OPTION.get(after[0], set()))
