@@ -179,14 +179,15 @@ def without_locks(lab: Lab, root: Path, expected: dict[str, str]) -> list[str]:
     with served(root) as mount:
         _mounted(mount, root / "shared")
         try:
-            runs = {"slurm": lab.launch(out, root / "leases-slurm.log", *SLURM)}
-            runs["ended"] = machine(lab, out, "two", mount, 3, "ended", "--executor", "dask", "--jobs", "2")
+            dask = ("--executor", "dask", "--jobs", "2")
+            runs = {"ended": machine(lab, out, "two", mount, 3, "ended", *dask)}
+            await_training(out, lambda at: at.host == "two")  # the first, so that it gets work
             runs["local"] = machine(lab, out, "three", mount, -2, "local", "--jobs", "2")
+            runs["slurm"] = lab.launch(out, root / "leases-slurm.log", *SLURM)
+            await_training(out, lambda at: at.host in ("three", HERE))
             at = await_training(out, lambda at: at.host == "two")
             runs["ended"].kill()
             lab.say(f"machine two is ended: epoch {at.epoch} of {at.node}; {_done(out)} trainings are done")
-            others = await_training(out, lambda at: at.host in ("three", HERE))
-            lab.say(f"machine {others.host} is at epoch {others.epoch} of {others.node}")
             for run in runs.values():
                 run.wait(1800)
             clean = [sys.executable, "-m", "cliqa_bench", "clean", str(out), "--yes"]
