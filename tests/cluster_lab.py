@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -143,6 +144,22 @@ def await_training(out: Path, fits: Callable[[AtWork], bool], seconds: float = 6
             return found
         time.sleep(0.1)
     raise SystemExit("no training was met in its middle; take more --epochs")
+
+
+def until(done: Callable[[], object], otherwise: str, seconds: float = 60) -> None:
+    """Waits until something is true, or ends with a message."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            raise SystemExit(otherwise)
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def environment_of(pid: int) -> dict[str, str]:

@@ -17,10 +17,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from cluster_lab import ROOT, AtWork, Lab, await_training, conclude, parent_of
+from cluster_lab import ROOT, AtWork, Lab, await_training, conclude, free_port, parent_of, until
 
 
 class Cluster:
@@ -33,19 +32,14 @@ class Cluster:
 
     def __init__(self, lab: Lab, name: str) -> None:
         self._lab, self._name = lab, name
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.scheduler = self._start(
             "scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"
         )
         self.workers: dict[int, str] = {}
-        deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", self.port)):
-            if time.monotonic() > deadline:
-                raise SystemExit("the scheduler does not start")
-            time.sleep(0.2)
+        where = ("127.0.0.1", self.port)
+        until(lambda: socket.socket().connect_ex(where) == 0, "the scheduler does not start")
 
     def _start(self, what: str, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "distributed.cli.dask_" + what, *more]
@@ -62,6 +56,12 @@ class Cluster:
         self.workers[process.pid] = name
         self._lab.say(f"worker {name} starts (process {process.pid})")
 
+    def end(self) -> None:
+        """Ends all of its processes that are still there."""
+        for pid in (*self.workers, self.scheduler.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
 
 def main() -> int:
     """Runs it all."""
@@ -76,9 +76,7 @@ def main() -> int:
         code = conclude(wrong + refused(lab, root, clusters))
     finally:
         for cluster in clusters:
-            for pid in (*cluster.workers, cluster.scheduler.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+            cluster.end()
     if code == 0:
         shutil.rmtree(root, ignore_errors=True)
     return code
@@ -131,9 +129,7 @@ def disturbed(lab: Lab, out: Path, expected: dict[str, str], clusters: list[Clus
 
 def refused(lab: Lab, root: Path, clusters: list[Cluster]) -> list[str]:
     """Asks for a scheduler that is not there; returns what does not end in one line with exit code 2."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     log, out = root / "refused.log", root / "refused"
     code = lab.launch(out, log, "--executor", address).wait()
     text = log.read_text().strip()

@@ -25,11 +25,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster_lab import ROOT, AtWork, Lab, await_training, conclude, environment_of, parent_of
+from cluster_lab import (
+    ROOT,
+    AtWork,
+    Lab,
+    await_training,
+    conclude,
+    environment_of,
+    free_port,
+    parent_of,
+    until,
+)
 from dask_cluster import Cluster
 from slurm_cluster import slurm
 
@@ -57,17 +66,15 @@ def main() -> int:
     root.chmod(0o755)
     lab = Lab(root, args.epochs, ORDERS)
     expected = lab.expected()
-    clusters: list[Cluster] = []
+    wrong = []
     with slurm(root) as conf:
         lab.environment["SLURM_CONF"] = str(conf)
-        wrong = []
-        try:
-            if args.only != "leases":
-                wrong += with_locks(lab, root / "locks", expected, clusters)
-        finally:
-            for pid in [pid for cluster in clusters for pid in (*cluster.workers, cluster.scheduler.pid)]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+        if args.only != "leases":
+            cluster = Cluster(lab, "mixed")
+            try:
+                wrong += with_locks(lab, root / "locks", expected, cluster)
+            finally:
+                cluster.end()
         if args.only != "locks":
             wrong += without_locks(lab, root, expected)
         code = conclude(wrong)
@@ -109,10 +116,8 @@ def finished(
 # -- one disk with locks -------------------------------------------------------------------------------------
 
 
-def with_locks(lab: Lab, out: Path, expected: dict[str, str], clusters: list[Cluster]) -> list[str]:
+def with_locks(lab: Lab, out: Path, expected: dict[str, str], cluster: Cluster) -> list[str]:
     """Runs three executors at once and kills a process of each; returns what is wrong."""
-    cluster = Cluster(lab, "mixed")
-    clusters.append(cluster)
     for name in ("w1", "w2"):
         cluster.add(name)
     commands = {"local": ("--jobs", "2"), "dask": ("--executor", cluster.address), "slurm": SLURM}
@@ -152,9 +157,7 @@ def served(root: Path) -> Iterator[str]:
     (root / "shared").mkdir()
     for name in ("key", "host"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / name)], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = {
         "Port": port, "ListenAddress": "127.0.0.1", "HostKey": root / "host", "PidFile": "none",
         "AuthorizedKeysFile": root / "key.pub", "StrictModes": "no", "UsePAM": "no",
@@ -165,6 +168,7 @@ def served(root: Path) -> Iterator[str]:
     server = subprocess.Popen(
         ["/usr/sbin/sshd", "-D", "-f", str(root / "sshd.conf")], stderr=subprocess.DEVNULL
     )
+    until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, "sshd does not start")
     trust = f"IdentityFile={root}/key,StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null"
     try:
         yield f"sshfs -p {port} -o {trust} root@127.0.0.1:{root}/served {root}/shared 2>{root}/sshfs.log"
@@ -177,7 +181,8 @@ def without_locks(lab: Lab, root: Path, expected: dict[str, str]) -> list[str]:
     """Runs three machines on a disk without common locks and ends one; returns what is wrong."""
     out = root / "shared" / "leases"
     with served(root) as mount:
-        _mounted(mount, root / "shared")
+        subprocess.run(mount, shell=True, check=False)
+        until((root / "shared").is_mount, "sshfs does not mount: see sshfs.log")
         try:
             dask = ("--executor", "dask", "--jobs", "2")
             runs = {"ended": machine(lab, out, "two", mount, 3, "ended", *dask)}
@@ -187,7 +192,7 @@ def without_locks(lab: Lab, root: Path, expected: dict[str, str]) -> list[str]:
             await_training(out, lambda at: at.host in ("three", HERE))
             at = await_training(out, lambda at: at.host == "two")
             runs["ended"].kill()
-            lab.say(f"machine two is ended: epoch {at.epoch} of {at.node}; {_done(out)} trainings are done")
+            lab.say(f"machine two is killed: epoch {at.epoch} of {at.node}")
             for run in runs.values():
                 run.wait(1800)
             clean = [sys.executable, "-m", "cliqa_bench", "clean", str(out), "--yes"]
@@ -199,19 +204,6 @@ def without_locks(lab: Lab, root: Path, expected: dict[str, str]) -> list[str]:
             return wrong + finished(lab, out, expected, runs, root / "served" / out.name)
         finally:
             subprocess.run(["fusermount3", "-u", "-z", str(root / "shared")], check=False)
-
-
-def _mounted(mount: str, where: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not where.is_mount():
-        subprocess.run(mount, shell=True, check=False)
-        if time.monotonic() > deadline:
-            raise SystemExit(f"sshfs does not mount: {(where.parent / 'sshfs.log').read_text()}")
-        time.sleep(0.5)
-
-
-def _done(out: Path) -> int:
-    return len(list(out.glob("train/*/done.json")))
 
 
 def machine(

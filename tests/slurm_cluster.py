@@ -20,11 +20,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster_lab import AtWork, Lab, await_training, conclude, environment_of
+from cluster_lab import AtWork, Lab, await_training, conclude, environment_of, until
 
 NODES = ("n1", "n2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "sinfo")
@@ -74,26 +73,17 @@ def slurm(root: Path) -> Iterator[Path]:
     munge += [f"{flag}={path}" for flag, path in files.items()]
     started = [subprocess.Popen(munge, stderr=subprocess.DEVNULL)]
     try:
-        _until(lambda: (root / "munge.socket").exists(), "munged does not start")
+        until(lambda: (root / "munge.socket").exists(), "munged does not start")
         started.append(subprocess.Popen(["slurmctld", "-D", "-i"], stderr=subprocess.DEVNULL))
         for node in NODES:
             started.append(subprocess.Popen(["slurmd", "-D", "-N", node], stderr=subprocess.DEVNULL))
-        _until(lambda: _told("sinfo", "--noheader", "--format=%T %D") == "idle 2", "the nodes do not come up")
+        until(lambda: _told("sinfo", "--noheader", "--format=%T %D") == "idle 2", "the nodes do not come up")
         yield conf
     finally:
         for process in reversed(started):
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-
-
-def _until(done: object, otherwise: str, seconds: float = 60) -> None:
-    assert callable(done)
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            raise SystemExit(otherwise)
-        time.sleep(0.2)
 
 
 def _told(*command: str) -> str:

@@ -445,11 +445,26 @@ def test_what_a_dead_machine_left_is_removed_once_its_lease_is_over(
     half.mkdir()
     try:
         assert not any(item.path in (lease, half) for item in find_unused(out).unused)
+        locks._watched.clear()  # however long that took, the watch begins now
         removed = {item.path for item in remove_unused(out).unused}
     finally:
         locks._has_flock.cache_clear()
     assert {lease, half} <= removed and not lease.exists() and not half.exists()
     assert "whether process 7 on elsewhere is still at work" in capsys.readouterr().err
+
+
+def test_where_leases_are_used_a_flock_counts_as_at_work(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIQA_LEASES", "1")
+    monkeypatch.setattr(locks, "LEASE", 0.0)
+    locks._has_flock.cache_clear()
+    flock = out / "in_use" / "7-abcd.lock"
+    flock.parent.mkdir(exist_ok=True)
+    flock.write_text("process 7 on elsewhere\n2026-01-01T00:00:00+00:00\n")
+    try:
+        with pytest.raises(UserError, match="process 7 on elsewhere is at work"):
+            remove_unused(out)
+    finally:
+        locks._has_flock.cache_clear()
 
 
 def test_a_lock_that_is_held_is_not_cleared(out: Path) -> None:

@@ -185,6 +185,37 @@ def test_a_backbone_without_a_training_is_refused(capsys: pytest.CaptureFixture[
     assert "unknown backbone of a model in the box 'vgg16'; choose from: lite0, scnn" in said
 
 
+@pytest.mark.parametrize(("backbone", "name"), [("scnn", "box"), ("lite0", "box_lite0")])
+def test_the_file_is_named_after_the_backbone(
+    backbone: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cliqa_bench.execution import make_box
+
+    asked = []
+
+    def note(to: Path, *more: object) -> dict[str, float]:
+        asked.append((to.resolve(), more[-1].name))  # type: ignore[attr-defined]
+        to.touch()
+        return {}
+
+    monkeypatch.setattr(make_box, "make_box", note)
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", "--box", "--backbone", backbone, "--device", "cpu"]) == 0
+    assert asked == [(tmp_path / f"{name}.safetensors", backbone)]
+
+
+def test_missing_weights_are_noticed_before_pictures_are_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cliqa_bench.backbones import lite0
+    from cliqa_bench.execution import make_box
+
+    monkeypatch.setattr(lite0, "find_spec", lambda name: None)
+    monkeypatch.setattr(make_box, "judged_part", None)
+    assert main(["pretrain", "--box", "--backbone", "lite0", "--device", "cpu"]) == 2
+    assert "the backbone lite0 needs the extra" in capsys.readouterr().err
+
+
 def in_focus(image: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
     """Returns the share of 16 x 16 blocks that have kept more than half of their contrast."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from cliqa_bench.errors import UserError
 from cliqa_bench.system import locks, mounts
-from cliqa_bench.system.locks import claimed
+from cliqa_bench.system.locks import claimed, locked
 from cliqa_bench.system.mounts import has_local_locks
 
 NFS = "rw,vers=3,rsize=1048576,wsize=1048576,hard,proto=tcp,mountproto=udp,addr=10.0.0.1"
@@ -101,6 +102,18 @@ def test_who_uses_flock_respects_a_lease_that_is_renewed_and_sees_one_that_is_ov
     with claimed(path) as ours:
         assert ours
     assert not path.exists()
+    locks._watched.clear()
+
+
+def test_who_waits_for_a_lease_with_flock_gets_the_lock_once_it_is_over(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "x.lock"
+    path.write_text("process 7 on elsewhere\nother-boot.1 7 99 abcdef 000000000001\n\n")
+    monkeypatch.setattr(locks, "LEASE", 0.2)
+    locks._has_flock.cache_clear()
+    start = time.monotonic()
+    with locked(path, "that works") as lasting:
+        assert lasting and time.monotonic() - start >= 0.2
+    assert "waiting for process 7 on elsewhere that works" in capsys.readouterr().err
     locks._watched.clear()
 
 

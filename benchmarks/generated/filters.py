@@ -50,7 +50,7 @@ def gaussian_blur(x: FloatImage, sigma: float, unit: float, _: Rng) -> FloatImag
 
 def convolve(x: FloatImage, kernel: NDArray[np.float64]) -> FloatImage:
     """Convolves every channel with a kernel that sums to one; borders are continued."""
-    from scipy import signal  # takes a second, and most commands make no pictures
+    from scipy import signal  # slow to import, and most commands make no pictures
 
     pad = kernel.shape[0] // 2
     padded = np.pad(x, ((pad, pad), (pad, pad), (0, 0)), mode="edge")

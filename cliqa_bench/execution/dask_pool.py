@@ -83,7 +83,7 @@ _QUIET = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.active-memory-manager.start": False,
 }
-"""Less looking at itself, in a cluster of this command: by default it takes 7 % of two cores."""
+"""Turns down Dask's monitoring of itself in a cluster of ours: by default it takes 7 % of two cores."""
 
 
 @contextlib.contextmanager
@@ -263,7 +263,8 @@ class DaskPool:
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):
-                if client.status == "running":  # a worker whose process goes on would not end by itself
+                # a worker whose child process is still there is killed only after seconds
+                if client.status == "running":
                     client.run(leave_run, self._topic, on_error="ignore")
             for errand in self._errands.values():
                 with contextlib.suppress(Exception):

@@ -7,8 +7,8 @@ seconds of its own monotonic clock: no clock of another machine, and no time of 
 that is gone from this machine is recognised at once. `CLIQA_LEASES=1` asks for leases everywhere: on the
 machine whose own disk the others see over SSH.
 
-Where some machines use leases and others `flock`s, these respect a lease that is renewed; a `flock` cannot be
-seen from the others.
+Where some machines use `flock`s and others leases, the former respect a lease that is renewed; the latter
+cannot see a `flock`.
 
 A lease can be lost: its owner slept too long, or two who waited took it over in the same instant. Then work
 is done twice, and nothing is lost but time: all files appear whole, a finished one is not replaced, and
@@ -135,7 +135,7 @@ def _has_flock(folder: Path) -> bool:
         import fcntl
     except ImportError:  # Windows
         return False
-    if asked_for_leases():
+    if _asked_for_leases():
         return False
     with writing(folder):
         while True:
@@ -152,7 +152,7 @@ def _has_flock(folder: Path) -> bool:
                 return True
 
 
-def asked_for_leases() -> bool:
+def _asked_for_leases() -> bool:
     """Returns whether the environment's CLIQA_LEASES asks for leases on every disk.
 
     Raises:
@@ -325,7 +325,7 @@ def say_if_leased(folder: Path) -> None:
 
 
 def _no_flock(folder: Path) -> str:
-    if asked_for_leases():
+    if _asked_for_leases():
         return "CLIQA_LEASES=1"
     if has_local_locks(folder):
         return "locks (flock) on this disk are not seen by other machines"
@@ -436,7 +436,7 @@ def is_held(path: Path) -> bool:
     """
     if not path.is_file():
         return False
-    asked_for_leases()  # a wrong value must not look like a disk that may not be written to
+    _asked_for_leases()  # a wrong value must not look like a disk that may not be written to
     with contextlib.suppress(UserError):
         if _has_flock(path.parent):
             return _is_flocked(path) or _is_leased(path)
@@ -462,11 +462,13 @@ def watch_leases(paths: Iterable[Path]) -> None:
         UserError: If the environment's CLIQA_LEASES is neither 0 nor 1.
     """
     seen = {path: content for path in paths if _is_lease(content := _content(path))}
-    said = False
-    while open_ := [path for path, content in seen.items() if _content(path) == content and is_held(path)]:
-        if not said:
-            say(f"watching for up to {LEASE:g} s whether {owner(open_[0])} is still at work")
-            said = True
+
+    def undecided() -> list[Path]:
+        return [path for path, content in seen.items() if _content(path) == content and is_held(path)]
+
+    if first := next(iter(undecided()), None):
+        say(f"watching for up to {LEASE:g} s whether {owner(first)} is still at work")
+    while undecided():
         time.sleep(min(POLL, LEASE / 2))
 
 
