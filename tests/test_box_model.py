@@ -12,12 +12,15 @@ from PIL import Image, ImageDraw
 from scipy import stats
 
 import cliqa_bench
+from cliqa_bench.backbones.scnn import SCNN
 from cliqa_bench.benchmarks.generated.judged import judged_scene
 from cliqa_bench.benchmarks.generated.photo_sources import TRAINING_PHOTOS
 from cliqa_bench.cli.parser import main
 from cliqa_bench.execution.box_model import SAID, open_box
 from cliqa_bench.execution.loaded_model import LoadedModel
+from cliqa_bench.learning.box_training import made_of
 from cliqa_bench.models import box_config
+from cliqa_bench.results.nodes import digest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Pixels = NDArray[np.uint8]
@@ -155,6 +158,11 @@ def line_drawing(seed: int) -> Image.Image:
 
 def noise(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (300, 400, 3), np.uint8))
+
+
+def test_the_shipped_model_is_named_by_the_training_that_makes_it_again() -> None:
+    made = made_of(box_config.BOX_TRAININGS["scnn"], SCNN)
+    assert open_box().facts.id == f"box-{digest(made)}"
 
 
 missed = pytest.mark.xfail(reason="see docs/box.md: what the model in the box does not notice", strict=True)
