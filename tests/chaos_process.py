@@ -38,11 +38,13 @@ def preload() -> None:
     import cliqa_bench.execution.run
     import cliqa_bench.execution.worker
     import cliqa_bench.reports.report  # noqa: F401
+    from cliqa_bench.execution import worker_processes
     from cliqa_bench.system import processes
 
     # a fork of this process cannot ask after its sibling, the server; it is there
     forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
     processes.CONTEXT = _InGroups()  # type: ignore[assignment]
+    worker_processes.sharing_imports = lambda module: processes.CONTEXT  # type: ignore[attr-defined]
 
 
 class _InGroups(ForkServerContext):
@@ -123,9 +125,10 @@ def _server() -> int:
 
 
 def children(pid: int) -> set[int]:
-    """Returns the ids of a process's children."""
+    """Returns the ids of the processes that a process has started, and that those have."""
     with contextlib.suppress(OSError):
-        return {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        found = {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        return found.union(*map(children, found))
     return set()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used: most commands make no pictures
 
 from cliqa_bench.benchmarks.generated.colour import ByteImage, FloatImage, from_lab, luma, to_lab
 from cliqa_bench.benchmarks.generated.filters import (
@@ -86,7 +86,7 @@ def _light(x: FloatImage, shot: Shot, unit: float, rng: Rng) -> FloatImage:
         variance = np.float32(shot.noise**2) * (0.25 * linear + 0.05)
         grain = rng.standard_normal(x.shape, np.float32)
         # most samples of a colour filter array are interpolated: colour noise is coarse
-        coarse = ndimage.gaussian_filter(grain, (0.7 * unit, 0.7 * unit, 0)) * np.float32(2.2 * unit)
+        coarse = scipy.ndimage.gaussian_filter(grain, (0.7 * unit, 0.7 * unit, 0)) * np.float32(2.2 * unit)
         linear = linear + np.sqrt(np.maximum(variance, 0)) * (0.6 * grain + 0.8 * coarse)
     gains = np.exp(np.array([shot.cast, 0.0, -shot.cast], np.float32))
     return np.asarray(np.clip(linear * gains, 0, 1) ** np.float32(1 / 2.2), np.float32)

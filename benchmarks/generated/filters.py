@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import scipy  # its parts are imported when they are used: most commands make no pictures
 from numpy.typing import NDArray
 from PIL import Image as Pil
-from scipy import ndimage
 
 from cliqa_bench.benchmarks.generated.colour import (
     ByteImage,
@@ -44,17 +44,17 @@ def unit_of(image: ByteImage) -> float:
 
 def gaussian_blur(x: FloatImage, sigma: float, unit: float, _: Rng) -> FloatImage:
     """Convolves with a Gaussian of deviation `sigma`."""
-    out: FloatImage = ndimage.gaussian_filter(x, (sigma * unit, sigma * unit, 0), mode="nearest", truncate=3)
+    out: FloatImage = scipy.ndimage.gaussian_filter(
+        x, (sigma * unit, sigma * unit, 0), mode="nearest", truncate=3
+    )
     return out
 
 
 def convolve(x: FloatImage, kernel: NDArray[np.float64]) -> FloatImage:
     """Convolves every channel with a kernel that sums to one; borders are continued."""
-    from scipy import signal  # slow to import, and most commands make no pictures
-
     pad = kernel.shape[0] // 2
     padded = np.pad(x, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
-    out = signal.fftconvolve(padded, kernel[..., None].astype(np.float32), mode="valid", axes=(0, 1))
+    out = scipy.signal.fftconvolve(padded, kernel[..., None].astype(np.float32), mode="valid", axes=(0, 1))
     return np.asarray(out, np.float32)
 
 
@@ -84,7 +84,9 @@ def motion_blur(x: FloatImage, length: float, unit: float, rng: Rng) -> FloatIma
 def colour_diffusion(x: FloatImage, sigma: float, unit: float, _: Rng) -> FloatImage:
     """Blurs the two colour channels of CIELAB; lightness stays."""
     lab = to_lab(x)
-    lab[..., 1:] = ndimage.gaussian_filter(lab[..., 1:], (sigma * unit, sigma * unit, 0), mode="nearest")
+    lab[..., 1:] = scipy.ndimage.gaussian_filter(
+        lab[..., 1:], (sigma * unit, sigma * unit, 0), mode="nearest"
+    )
     return from_lab(lab)
 
 
@@ -93,7 +95,7 @@ def colour_shift(x: FloatImage, pixels: float, unit: float, rng: Rng) -> FloatIm
     angle = rng.uniform(0, 2 * np.pi)
     offset = (pixels * unit * np.sin(angle), pixels * unit * np.cos(angle))
     out = x.copy()
-    out[..., 1] = ndimage.shift(x[..., 1], offset, order=1, mode="nearest")
+    out[..., 1] = scipy.ndimage.shift(x[..., 1], offset, order=1, mode="nearest")
     return out
 
 
@@ -205,8 +207,8 @@ def multiplicative_noise(x: FloatImage, variance: float, _unit: float, rng: Rng)
 def denoise(x: FloatImage, variance: float, unit: float, rng: Rng) -> FloatImage:
     """Adds white noise and removes it by a Wiener filter (KADID-10k used DnCNN)."""
     noisy = np.clip(white_noise(x, variance, unit, rng), 0, 1)
-    mean = ndimage.uniform_filter(noisy, (5, 5, 1), mode="nearest")
-    power = ndimage.uniform_filter(noisy * noisy, (5, 5, 1), mode="nearest") - mean * mean
+    mean = scipy.ndimage.uniform_filter(noisy, (5, 5, 1), mode="nearest")
+    power = scipy.ndimage.uniform_filter(noisy * noisy, (5, 5, 1), mode="nearest") - mean * mean
     gain = np.clip(1 - np.float32(1.6 * variance) / np.maximum(power, 1e-6), 0, 1)
     out: FloatImage = mean + gain * (noisy - mean)
     return out
@@ -284,7 +286,7 @@ def jitter(x: FloatImage, pixels: float, unit: float, rng: Rng) -> FloatImage:
     offsets = rng.standard_normal((2, height, width), np.float32) * np.float32(pixels * unit)
     places = np.stack([y + offsets[0], z + offsets[1]])
     return np.stack(
-        [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)], -1
+        [scipy.ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)], -1
     )
 
 

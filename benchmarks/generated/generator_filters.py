@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # its parts are imported when they are used: most commands make no pictures
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cliqa_bench.benchmarks.generated import filters
 from cliqa_bench.benchmarks.generated.colour import FloatImage, luma
@@ -13,7 +13,7 @@ from cliqa_bench.seeds import Rng
 
 def _sample(x: FloatImage, places: NDArray[np.float32]) -> FloatImage:
     """Takes every pixel from its place (2, H, W), between pixels by interpolation."""
-    channels = [ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)]
+    channels = [scipy.ndimage.map_coordinates(x[..., c], places, order=1, mode="nearest") for c in range(3)]
     return np.stack(channels, -1)
 
 
@@ -24,7 +24,9 @@ def _grid(x: FloatImage) -> NDArray[np.float32]:
 def melt(x: FloatImage, amount: float, unit: float, rng: Rng) -> FloatImage:
     """Shapes bend and run together, and detail is painted over."""
     sigma = 5.0 * unit
-    field = ndimage.gaussian_filter(rng.standard_normal((2, *x.shape[:2]), np.float32), (0, sigma, sigma))
+    field = scipy.ndimage.gaussian_filter(
+        rng.standard_normal((2, *x.shape[:2]), np.float32), (0, sigma, sigma)
+    )
     field *= np.float32(amount * 1.6 * unit / field.std())
     bent = _sample(x, _grid(x) + field)
     painted = filters.denoise(bent, 0.0012 * amount**2, unit, rng)
@@ -33,10 +35,10 @@ def melt(x: FloatImage, amount: float, unit: float, rng: Rng) -> FloatImage:
 
 def smear(x: FloatImage, length: float, unit: float, _: Rng) -> FloatImage:
     """Detail is missing: every pixel is averaged along the edges near it, as a brush would paint."""
-    y = ndimage.gaussian_filter(luma(x), 1.5 * unit, mode="nearest")
+    y = scipy.ndimage.gaussian_filter(luma(x), 1.5 * unit, mode="nearest")
     down, right = np.gradient(y)
     # the structure tensor's minor axis: along an edge, whatever its sign
-    a, b, c = (ndimage.gaussian_filter(v, 2 * unit) for v in (down * down, down * right, right * right))
+    a, b, c = (scipy.ndimage.gaussian_filter(v, 2 * unit) for v in (down * down, down * right, right * right))
     angle = 0.5 * np.arctan2(2 * b, a - c)
     along = np.stack([-np.sin(angle), np.cos(angle)]).astype(np.float32)
     steps = np.linspace(-1, 1, 9, dtype=np.float32) * np.float32(length * unit)
@@ -81,7 +83,7 @@ def stop_early(x: FloatImage, share: float, unit: float, rng: Rng) -> FloatImage
     """Ends with too few steps of denoising: coarse coloured noise stays in a soft picture."""
     coarse = max(2, round(3 * unit))
     shape = (-(-x.shape[0] // coarse) + 1, -(-x.shape[1] // coarse) + 1, 3)
-    noise = ndimage.zoom(rng.standard_normal(shape, np.float32), (coarse, coarse, 1), order=1)
+    noise = scipy.ndimage.zoom(rng.standard_normal(shape, np.float32), (coarse, coarse, 1), order=1)
     noise = noise[: x.shape[0], : x.shape[1]] - noise.mean()
     soft = filters.gaussian_blur(x, 2.2 * share, unit, rng)
     return np.asarray(soft + np.float32(0.22 * share) * noise / noise.std(), np.float32)

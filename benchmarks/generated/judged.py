@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported when they are used: most commands make no pictures
 from PIL import Image as Pil
-from scipy import ndimage
 
 from cliqa_bench.benchmarks.generated import filters
 from cliqa_bench.benchmarks.generated.colour import ByteImage, FloatImage, luma
@@ -144,7 +144,7 @@ def _cut(part: JudgedSubset, rng: Rng) -> ByteImage:
 def _sharp_share(image: ByteImage) -> float:
     """Returns the share of blocks with fine detail: what a small blur takes away."""
     x = luma(filters.to_float(image))
-    fine = x - ndimage.gaussian_filter(x, 1.0, mode="nearest")
+    fine = x - scipy.ndimage.gaussian_filter(x, 1.0, mode="nearest")
     side = SIDE // _BLOCK
     detail = fine.reshape(side, _BLOCK, side, _BLOCK).std((1, 3))
     return float((detail > _DETAIL).mean())
@@ -179,5 +179,5 @@ def _partly_out_of_focus(image: ByteImage, rng: Rng) -> ByteImage:
     near -= max(0.0, float(np.median(near)))  # at least half of it stays sharp
     share = np.clip(near * 4 + 0.5, 0, 1)[..., None].astype(np.float32)
     sigma = rng.uniform(1.5, 6)
-    blurred = ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
+    blurred = scipy.ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
     return filters.to_uint8(x + share * (blurred - x))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used: most commands make no pictures
 
 from cliqa_bench.benchmarks.generated import filters
 from cliqa_bench.benchmarks.generated.colour import FloatImage, luma
@@ -17,21 +17,21 @@ def _noise(x: FloatImage, rng: Rng) -> FloatImage:
 def correlated_noise(x: FloatImage, deviation: float, unit: float, rng: Rng) -> FloatImage:
     """Adds Gaussian noise that neighbouring pixels share."""
     sigma = 1.1 * unit
-    noise = ndimage.gaussian_filter(_noise(x, rng), (sigma, sigma, 0), mode="wrap")
+    noise = scipy.ndimage.gaussian_filter(_noise(x, rng), (sigma, sigma, 0), mode="wrap")
     return x + np.asarray(noise / noise.std() * deviation, np.float32)
 
 
 def masked_noise(x: FloatImage, deviation: float, unit: float, rng: Rng) -> FloatImage:
     """Adds Gaussian noise where the picture is busy, which hides it in part."""
     y = luma(x)
-    busy = ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(y, unit), 2 * unit)
+    busy = scipy.ndimage.gaussian_filter(scipy.ndimage.gaussian_gradient_magnitude(y, unit), 2 * unit)
     return x + _noise(x, rng) * np.asarray(deviation * busy / (busy.mean() + 1e-6), np.float32)[..., None]
 
 
 def high_frequency_noise(x: FloatImage, deviation: float, unit: float, rng: Rng) -> FloatImage:
     """Adds Gaussian noise without its low frequencies."""
     noise = _noise(x, rng)
-    noise -= ndimage.gaussian_filter(noise, (unit, unit, 0), mode="wrap")
+    noise -= scipy.ndimage.gaussian_filter(noise, (unit, unit, 0), mode="wrap")
     return x + np.asarray(noise / noise.std() * deviation, np.float32)
 
 
@@ -55,10 +55,10 @@ def transmission_errors(x: FloatImage, errors: float, unit: float, rng: Rng) -> 
 
 def comfort_noise(x: FloatImage, deviation: float, unit: float, rng: Rng) -> FloatImage:
     """Replaces fine detail by noise of the same strength, as a decoder does."""
-    smooth = ndimage.gaussian_filter(x, (unit, unit, 0), mode="nearest")
+    smooth = scipy.ndimage.gaussian_filter(x, (unit, unit, 0), mode="nearest")
     detail = np.abs(x - smooth).mean(-1, keepdims=True)
     share = min(1.0, deviation)
-    made = _noise(x, rng) * ndimage.gaussian_filter(detail, (2 * unit, 2 * unit, 0)) * np.float32(1.25)
+    made = _noise(x, rng) * scipy.ndimage.gaussian_filter(detail, (2 * unit, 2 * unit, 0)) * np.float32(1.25)
     return np.asarray(smooth + (1 - share) * (x - smooth) + share * made, np.float32)
 
 
@@ -66,7 +66,7 @@ def chromatic_aberration(x: FloatImage, pixels: float, unit: float, rng: Rng) ->
     """Blurs a little, and shifts red and blue against green."""
     moved = x.copy()
     for channel, sign in ((0, 1), (2, -1)):
-        moved[..., channel] = ndimage.shift(
+        moved[..., channel] = scipy.ndimage.shift(
             x[..., channel], (0.3 * pixels * unit, sign * pixels * unit), order=1, mode="nearest"
         )
     return filters.gaussian_blur(moved, 0.25 * pixels, unit, rng)
@@ -76,6 +76,8 @@ def sparse_sampling(x: FloatImage, share: float, unit: float, rng: Rng) -> Float
     """Keeps a random share of the pixels and fills in the others from their neighbours."""
     kept = (rng.random(x.shape[:2], np.float32) < share).astype(np.float32)[..., None]
     sigma = 0.45 / np.sqrt(share)
-    weight = ndimage.gaussian_filter(kept, (sigma, sigma, 0), mode="nearest")
-    filled = ndimage.gaussian_filter(x * kept, (sigma, sigma, 0), mode="nearest") / np.maximum(weight, 1e-4)
+    weight = scipy.ndimage.gaussian_filter(kept, (sigma, sigma, 0), mode="nearest")
+    filled = scipy.ndimage.gaussian_filter(x * kept, (sigma, sigma, 0), mode="nearest") / np.maximum(
+        weight, 1e-4
+    )
     return np.asarray(kept * x + (1 - kept) * filled, np.float32)
