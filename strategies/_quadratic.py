@@ -26,8 +26,10 @@ Named = dict[str, "Tensor"]
 IMAGES = 8
 """Images (or pairs, with `training.pairs` "sampled") whose gradients are held at once: one backbone each."""
 
-NUMBERS = 1 << 24
-"""Most numbers in the gradients of pairs, of one parameter, that are held at once."""
+
+def numbers_at_once(device: str) -> int:
+    """Returns how many numbers of the pairs' gradients are held at once: as many as a core's cache holds."""
+    return 1 << 17 if device == "cpu" else 1 << 24
 
 
 @dataclass
@@ -248,14 +250,13 @@ def sum_over_pairs(
         of_image, scores = gradients(weights, images)
         difference = (scores[batch.first] - scores[batch.second]).detach().requires_grad_()
         (slope,) = torch.autograd.grad(value(difference, batch), difference)
+        columns = max(1, numbers_at_once(slope.device.type) // len(slope))
         for name, g in of_image.items():
-            rows = g.flatten(1)
-            for chunk in torch.arange(len(slope), device=slope.device).split(
-                max(1, NUMBERS // rows.shape[1])
-            ):
-                apart = rows[batch.first[chunk]] - rows[batch.second[chunk]]
-                moved = (slope[chunk, None] * apart).abs().pow(power).sum(0)
-                total[name] += moved.view_as(total[name])
+            moved = []
+            for part in g.flatten(1).split(columns, dim=1):
+                of_pairs = (part[batch.first] - part[batch.second]).mul_(slope[:, None])
+                moved.append(of_pairs.abs_().pow_(power).sum(0))
+            total[name] += torch.cat(moved).view_as(total[name])
         used += len(slope)
         if used == pairs:
             break

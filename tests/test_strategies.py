@@ -33,6 +33,7 @@ from cliqa_bench.metrics import srcc
 from cliqa_bench.models.gates import fit_centroids
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.seeds import seed_for
+from cliqa_bench.strategies import _quadratic
 from cliqa_bench.strategies._quadratic import fixed, quadratic_penalty, sum_over_pairs
 from cliqa_bench.strategies.base import Strategy
 from cliqa_bench.strategies.ewc import EWC
@@ -507,7 +508,9 @@ def importance_of(net, images, labels, value, power, rows, pairs=0):
 
 
 @pytest.mark.parametrize("power", [1, 2])
-def test_importances_by_differences_in_numpy(power):
+@pytest.mark.parametrize("at_once", [1, 40, 1 << 17])
+def test_importances_by_differences_in_numpy(power, at_once, monkeypatch):
+    monkeypatch.setattr(_quadratic, "numbers_at_once", lambda device: at_once)
     rng = np.random.default_rng(5)
     x, true = rng.normal(size=(6, 3)), rng.random(15)
     w1, w2 = rng.normal(size=(4, 3)), rng.normal(size=(1, 4))
