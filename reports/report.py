@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cliqa_bench.errors import UserError, unknown
+from cliqa_bench.errors import UserError
 from cliqa_bench.reports import describe_results, published, render
 from cliqa_bench.reports.figures.gallery import FILES as FIGURES
 from cliqa_bench.reports.figures.gallery import KEPT, draw_changed
+from cliqa_bench.reports.formats import FORMATS, TABLE_FORMATS, check_formats
+from cliqa_bench.reports.kept_report import keep, made_from
 from cliqa_bench.reports.overview import fill_lines, overview, summary_text
 from cliqa_bench.reports.page.html import html_report
 from cliqa_bench.reports.parts import NUMBERS, collect, lasting, make_tables, rows_by_table
@@ -20,9 +22,6 @@ from cliqa_bench.reports.tables.shapes import Table
 from cliqa_bench.results.nodes import CLAIMS, clean_partial, write_text
 from cliqa_bench.results.records import AnswerReader, RunRecord, read_records
 from cliqa_bench.system.locks import locked, sweep_locks
-
-TABLE_FORMATS = ("csv", "md", "tex")
-FORMATS = (*TABLE_FORMATS, "html")
 
 # everything that a report may have: what a former one left and this one does not write is removed
 _OWN = (
@@ -72,9 +71,13 @@ def write_report(
     """
     check_formats(formats)
     out = Path(out)
-    records = read_records(out)
+    read_records(out)  # where there are none, no folder is made
     with _alone(out):
-        return _write_groups(out, records, formats, figures, beside_published)
+        made = made_from(out, formats, figures)  # before it is read: what comes meanwhile is not in it
+        result = _write_groups(out, read_records(out), formats, figures, beside_published)
+        if not beside_published:
+            keep(out, made, result.summary)
+    return result
 
 
 @contextlib.contextmanager
@@ -131,21 +134,6 @@ def write_published(out: Path, formats: Sequence[str] = TABLE_FORMATS) -> Report
     with _alone(Path(out)):
         files = _write(folder, texts, [])
     return ReportResult(f"{len(tables)} published tables ({published.SOURCE}): {folder}", files)
-
-
-def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> None:
-    """Checks names of formats.
-
-    Args:
-        formats: The names.
-        known: Those that there are.
-
-    Raises:
-        UserError: If there is none of that name.
-    """
-    for kind in formats:
-        if kind not in known:
-            raise unknown("format", kind, known)
 
 
 def _draw(numbers: Tidy, reader: AnswerReader, folder: Path) -> list[tuple[Path, str]]:

@@ -199,7 +199,8 @@ def main() -> None:
     """Writes what the tests of the reports expect."""
     import recorded_tables
 
-    from cliqa_bench.reports.report import TABLE_FORMATS, write_published, write_report
+    from cliqa_bench.reports.formats import TABLE_FORMATS
+    from cliqa_bench.reports.report import write_published, write_report
 
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "runs"

@@ -25,6 +25,7 @@ from cliqa_bench.extensions import registry
 from cliqa_bench.models.pretraining_config import SCNN, SHIPPED_PRETRAINING
 from cliqa_bench.order_designs import WORDS
 from cliqa_bench.reports import report
+from cliqa_bench.reports.formats import FORMATS
 from cliqa_bench.results.readouts import READOUTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +112,7 @@ def write_report(monkeypatch: pytest.MonkeyPatch) -> Mock:
 
 def test_report_prints_the_summary(write_report: Mock, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--out", "elsewhere"]) == 0
-    write_report.assert_called_once_with(Path("elsewhere"), report.FORMATS, True, False)
+    write_report.assert_called_once_with(Path("elsewhere"), FORMATS, True, False)
     assert capsys.readouterr().out == "a table\n"
 
 

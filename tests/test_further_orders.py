@@ -14,8 +14,9 @@ from reported import numbers_of
 from scipy import stats
 
 from cliqa_bench.reports.audit.verify import verify
+from cliqa_bench.reports.formats import TABLE_FORMATS
 from cliqa_bench.reports.parts import make_tables
-from cliqa_bench.reports.report import TABLE_FORMATS, write_report
+from cliqa_bench.reports.report import write_report
 from cliqa_bench.reports.rows import Tidy, TidyRow
 from cliqa_bench.reports.tables.added_dataset import order_pairs
 from cliqa_bench.reports.tables.further_orders import MOST, further_tables

@@ -18,8 +18,9 @@ from scipy import stats
 import cliqa_bench.reports
 from cliqa_bench.errors import UserError
 from cliqa_bench.reports.figures.curves import draw_psi
+from cliqa_bench.reports.formats import TABLE_FORMATS
 from cliqa_bench.reports.render import csv_text, escape_md, escape_tex, latex, markdown, number
-from cliqa_bench.reports.report import TABLE_FORMATS, ReportResult, write_report
+from cliqa_bench.reports.report import ReportResult, write_report
 from cliqa_bench.reports.rows import GENERATED, UNTRAINED, RunGroup, TidyRow
 from cliqa_bench.reports.tables.shapes import TableValue, only_best, shape
 from cliqa_bench.results.nodes import read_answers, write_answers
@@ -352,7 +353,7 @@ def test_real_and_generated_data_are_never_in_one_table(tmp_path: Path) -> None:
     recorded.record_tsn(tmp_path, generated=True)
     recorded.record_tsn(tmp_path, seed=1, generated=False, asked="2025-01-01T00:00:00+00:00")
     write_report(tmp_path, figures=False)
-    texts = [p.read_text() for p in (tmp_path / "report").glob("*.*")]
+    texts = [p.read_text() for p in (tmp_path / "report").glob("[!.]*.*")]
     assert len(texts) > 10 and not any("iniature" in text for text in texts)
 
 
@@ -422,7 +423,7 @@ def test_files_of_a_former_report_do_not_stay(tmp_path: Path) -> None:
     write_report(tmp_path, figures=False)
     (tmp_path / "report" / "mine.txt").write_text("stays")
     write_report(tmp_path, formats=["md"], figures=False)
-    names = {p.name for p in (tmp_path / "report").iterdir()}
+    names = {p.name for p in (tmp_path / "report").glob("[!.]*")}
     assert {"results.csv", "README.md", "mine.txt", "table_III.md", "table_transfer.md"} <= names
     assert {Path(name).suffix for name in names} == {".csv", ".md", ".txt"}
     assert [name for name in names if name.endswith(".csv")] == ["results.csv"]

@@ -124,11 +124,11 @@ def _report_formats(args: Namespace) -> list[str]:
     Raises:
         UserError: If one is unknown.
     """
-    from cliqa_bench.reports import report
+    from cliqa_bench.reports.formats import check_formats
     from cliqa_bench.settings.resolve import words
 
     formats = words(args.format)
-    report.check_formats(formats)
+    check_formats(formats)
     return formats
 
 
@@ -232,14 +232,15 @@ def _report_arguments(add: Add) -> None:
 
 def _report(args: Namespace, command: str) -> int:
     from cliqa_bench.reports import report
+    from cliqa_bench.reports.formats import FORMATS, TABLE_FORMATS
     from cliqa_bench.settings.resolve import words
 
     out = user_path(args.out)
     formats = words(args.format)
     if args.published_only:
-        made = report.write_published(out, formats or report.TABLE_FORMATS)
+        made = report.write_published(out, formats or TABLE_FORMATS)
     else:
-        made = report.write_report(out, formats or report.FORMATS, args.figures, args.published)
+        made = report.write_report(out, formats or FORMATS, args.figures, args.published)
     print(made.summary)
     return 0
 

@@ -204,9 +204,7 @@ def _conclude(
 ) -> int:
     """Writes the report (not for formats None), and reports what failed; returns the exit code."""
     if formats is not None and (not failed or any((out / "runs").glob("*.json"))):  # else no job was done
-        from cliqa_bench.reports.report import FORMATS, write_report
-
-        print(write_report(out, formats or FORMATS, figures).summary)
+        print(_report(out, formats, figures))
     if not failed:
         return 0
     for line in failed:
@@ -214,6 +212,20 @@ def _conclude(
     left = f"{len(failed)} failed, {skipped} skipped because they depend on them"
     warn(f"{left}; run the same command to try again")
     return 1
+
+
+def _report(out: Path, formats: Sequence[str], figures: bool) -> str:
+    """Writes the report if it would have changed; returns what it says on the terminal."""
+    from cliqa_bench.reports.formats import FORMATS
+    from cliqa_bench.reports.kept_report import kept_summary
+
+    formats = formats or FORMATS
+    kept = kept_summary(out, formats, figures)
+    if kept is not None:
+        return kept
+    from cliqa_bench.reports.report import write_report  # slow to import
+
+    return write_report(out, formats, figures).summary
 
 
 def _do(plan: Plan, asked: Sequence[Plan]) -> Outcome:
