@@ -32,6 +32,7 @@ from cliqa_bench.reports.certificate.evidence import (
 from cliqa_bench.reports.certificate.verdict import ReleaseLimits
 from cliqa_bench.reports.certificate.writing import Certificate, write_certificate
 from cliqa_bench.system.disk import writing
+from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.versions import versions
 from cliqa_bench.types import Answers
 
@@ -98,11 +99,12 @@ def _add(asked: AddRequest, learned: Learned) -> Certificate:
     draft, final = asked.work / "draft.safetensors", asked.work / asked.out.name
     how = (tests, asked.training.device, asked.training.max_megapixels)
     say(f"scoring {sum(len(test.paths) for test in tests):,} test pictures, old and new, in two processes")
-    with start_scoring(file.path, *how) as old:  # beside the training
+    with start_scoring(file.path, *how, threads=max(1, cores() // 2)) as old:  # beside the training
         part = train_task(plan)
         write_model(GrownModel(file, part), draft)
-        with start_scoring(draft, *how) as new:
-            scored = (old(), new())
+        before = old()
+    with start_scoring(draft, *how, threads=cores()) as new:
+        scored = (before, new())
     answers = _answers(file, tests, scored[1].sets)
     write_model(GrownModel(file, part, answers), final)
     release = _evidence(asked, file, part, (draft, final), tests, absent, scored)

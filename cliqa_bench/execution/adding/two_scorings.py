@@ -15,7 +15,6 @@ from cliqa_bench.errors import UserError
 from cliqa_bench.execution.loaded_model import LoadedModel, load
 from cliqa_bench.reports.certificate.evidence import SetPictures
 from cliqa_bench.results.nodes import file_digest
-from cliqa_bench.system.hardware import cores
 from cliqa_bench.system.processes import call
 from cliqa_bench.types import Floats
 
@@ -67,7 +66,11 @@ class ProcessScores(NamedTuple):
 
 
 def start_scoring(
-    model: Path, tests: Sequence[SetPictures], device: str | None, max_megapixels: float | None
+    model: Path,
+    tests: Sequence[SetPictures],
+    device: str | None,
+    max_megapixels: float | None,
+    threads: int,
 ) -> AbstractContextManager[Callable[[], ProcessScores]]:
     """Starts to score test sets with a model file, in a process of its own that ends with the block.
 
@@ -77,11 +80,12 @@ def start_scoring(
             whichever sets are there.
         device: As in `load`.
         max_megapixels: As in `load`.
+        threads: Of the computation; scores have the same bits with any number.
 
     Returns:
         A context manager; it gives what waits for the scores.
     """
-    paths, threads = [test.paths for test in tests], max(1, cores() // 2)
+    paths = [test.paths for test in tests]
     asked = ScoringTask(model, file_digest(model), paths, device, max_megapixels, threads)
     return call(score_sets, asked)
 
