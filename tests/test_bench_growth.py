@@ -69,10 +69,12 @@ def test_row_has_an_exponent_for_every_repeat_and_keeps_the_times() -> None:
 
 @pytest.mark.slow
 def test_growth_from_end_to_end(setting: Conditions) -> None:
-    for found in (growth.scoring_images(setting, (2, 3)), growth.scoring_tasks(setting, 2)):
+    pixels = growth.scoring_pixels(setting, 1)
+    for found in (pixels, growth.scoring_images(setting, (2, 3)), growth.scoring_tasks(setting, 2)):
         assert len(found.ours) == 1
         assert math.isfinite(found.value)
-    assert list(found.raw) == ["2", "4", "6"]
+    assert list(pixels.raw) == ["49152", "98304", "196608"]
+    assert list(found.raw) == ["2", "6", "12"]
     assert growth.training_images(setting, (16, 32)).raw.keys() == {"16", "32"}
 
 

@@ -1,4 +1,4 @@
-"""How cost grows: with the number of images, in scoring and in training, and with the number of tasks.
+"""How cost grows: with images and their pixels, in scoring; with images, in training; with tasks.
 
 The time of three sizes is fitted by a power law. Its exponent is the slope of log time over log size, by
 least squares over all repeats, with a 95 % interval from the residuals (Student's t). Growth is called linear
@@ -25,7 +25,11 @@ TOLERANCE = 0.15
 """How far from 1 an exponent may be: with 0.15, four times the work takes 3.2 to 4.9 times as long."""
 
 FACTORS = (1, 2, 4)
-TASKS = (2, 4, 6)
+TASKS = (2, 6, 12)
+SIDES = ((192, 256), (384, 256), (384, 512))
+"""Height and width of the pictures of growing size: 1, 2 and 4 times the pixels."""
+LARGE = 8
+"""Images of each of these sizes on a CPU."""
 IMAGES = 128
 """Images of the smallest size on a CPU."""
 
@@ -88,6 +92,7 @@ def measure(setting: Conditions) -> Iterator[Measurement]:
     least = IMAGES * (score_speed.ON_GPU if torch.device(setting.device).type == "cuda" else 1)
     sizes = [least * factor for factor in FACTORS]
     yield scoring_images(setting, sizes)
+    yield scoring_pixels(setting, LARGE * sizes[0] // IMAGES)
     yield scoring_tasks(setting, sizes[1])
     yield training_images(setting, sizes)
 
@@ -102,6 +107,14 @@ def scoring_images(setting: Conditions, sizes: Sequence[int]) -> Measurement:
     all_ours = [score_speed.OurScoring("scnn", _source(setting, n, f"images-{n}"), setting) for n in sizes]
     sides = [_timed(ours.score) for ours in all_ours]
     return row(f"scoring, images {_listed(sizes)}, S-CNN", sizes, sides, setting.repeats)
+
+
+def scoring_pixels(setting: Conditions, images: int) -> Measurement:
+    """Measures scoring, gate and six heads, of larger and larger images."""
+    sources = [pictures_source(setting.folder / f"{h}x{w}", [(h, w)] * images, "test") for h, w in SIDES]
+    sides = [_timed(score_speed.OurScoring("scnn", source, setting).score) for source in sources]
+    sizes = [height * width for height, width in SIDES]
+    return row(f"scoring, pixels of an image {_listed(sizes)}, S-CNN", sizes, sides, setting.repeats)
 
 
 def scoring_tasks(setting: Conditions, images: int) -> Measurement:
