@@ -14,7 +14,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from exported_speed import compare
+from exported_speed import compare, generated
+from PIL import Image
 from test_addons import blocks_of
 from test_loaded_model import RUNS
 from test_score_files import picture, pictures
@@ -23,9 +24,10 @@ import cliqa_bench
 from cliqa_bench.benchmarks.pixels.cache import to_float
 from cliqa_bench.cli.parser import main
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution import export_model, hub_folder
+from cliqa_bench.execution import export_int8, export_model, hub_folder
 from cliqa_bench.execution.learned import Learned
 from cliqa_bench.execution.loaded_model import open_learned
+from cliqa_bench.metrics import srcc
 from cliqa_bench.models.exported import WholeModel
 from cliqa_bench.models.gated import GatedScorer
 
@@ -243,3 +245,68 @@ def test_an_exported_program_gives_the_same_scores(tmp_path: Path) -> None:
     assert main(["export", str(RUNS), "--run", "tsn", "--to", str(to)]) == 0
     compared = compare(open_learned(RUNS, "tsn"), export_model.runner_of_program(to), 20, 96)
     assert compared.sizes >= 5 and compared.largest < 1e-6
+
+
+# -- in 8 bits -----------------------------------------------------------------------------------------------
+
+
+def eight_bits_of(tmp_path: Path, number: int) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(number):
+        Image.fromarray(generated(i, 64 + 8 * (i % 5))).save(folder / f"{i:02d}.png")
+    return folder
+
+
+@pytest.mark.slow
+@exports
+@needs_onnx
+def test_convolutions_in_8_bits_score_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+
+    folder, to = eight_bits_of(tmp_path, 40), tmp_path / "model.onnx"
+    assert main(["export", str(RUNS), "--run", "tsn", "--to", str(to), "--int8", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "on 20 pictures of" in said and "SRCC with our scores" in said
+
+    made = onnx.load(to)
+    kinds = [node.op_type for node in made.graph.node]
+    assert kinds.count("QuantizeLinear") >= kinds.count("Conv") == 3 * 9  # two heads and the gate
+    facts = {entry.key: json.loads(entry.value) for entry in made.metadata_props}
+    assert facts["precision"] == "int8" and facts["facts"]["strategy"] == "tsn"
+
+    learned, run = open_learned(RUNS, "tsn"), export_model.runner_of_onnx(to)
+    scorer = learned.scorer(CPU)
+    pictures = [generated(number, 80)[None] for number in range(100, 140)]
+    with torch.inference_mode():
+        ours = [scorer(to_float(torch.from_numpy(p).permute(0, 3, 1, 2))).scores[0] for p in pictures]
+    theirs = [run(p)[0] for p in pictures]
+    assert 0 < np.abs(np.subtract(ours, theirs)).max() < 0.1
+    assert srcc(ours, theirs) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("to", "number", "said"),
+    [
+        ("model.pt2", 0, "--int8 goes with --to model.onnx, not "),
+        ("model.onnx", 3, "has 3 pictures that can be read; at least 20 are needed"),
+    ],
+)
+def test_what_cannot_be_in_8_bits_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, number: int, said: str
+) -> None:
+    folder = eight_bits_of(tmp_path, number)
+    words = ["export", str(RUNS), "--run", "tsn", "--to", str(tmp_path / to), "--int8", str(folder)]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / to).exists()
+
+
+def test_ranges_come_from_half_of_the_pictures_and_the_others_are_compared() -> None:
+    def ours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return np.array([pixels.mean()], np.float32)
+
+    pictures = [np.full((8, 8, 3), value, np.uint8) for value in (10, 30, 20)]
+    same = export_int8._compared(ours, lambda pixels: ours(pixels) + np.float32(0.5), pictures)
+    assert same == (3, 1.0, 0.5)
+    assert export_int8._compared(ours, lambda pixels: -ours(pixels), pictures) == (3, -1.0, 60.0)

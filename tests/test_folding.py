@@ -10,6 +10,7 @@ from cliqa_bench.extensions import registry
 from cliqa_bench.models.folding import Scorer, cast_weights, foldable, folded
 from cliqa_bench.models.quality import QualityModel
 from cliqa_bench.models.views import TaskNorms
+from cliqa_bench.results.readouts import needed_heads
 
 CONVOLUTIONS = {"scnn": 9, "resnet18": 20, "resnet50": 53, "vgg16": 13, "two_stream": 29}
 
@@ -212,3 +213,62 @@ def test_in_float32_weights_stay_as_they_are():
     scorer = Scorer(model_of("scnn", True))
     cast_weights(scorer.nets, "fp32")
     assert {p.dtype for p in scorer.parameters()} == {torch.float32}
+
+
+# -- what heads can say --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["scnn", "resnet18", "resnet50", "vgg16"])
+def test_features_of_networks_that_end_with_a_relu_are_not_negative(name):
+    model = model_of(name, False)
+    for layer in model.net.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # most of what comes out of it is negative
+            nn.init.normal_(layer.bias, -0.5)
+            nn.init.normal_(layer.weight)
+    with torch.inference_mode():
+        final = model.net(torch.randn(4, 3, 64, 96)).final
+    assert model.net.non_negative
+    assert final.min() == 0 < final.max()
+
+
+@pytest.mark.parametrize("name", ["two_stream", "vit_mini"])
+def test_of_other_networks_nothing_is_said(name):
+    assert not registry.load("backbones", name).build("random", 7).non_negative
+
+
+def test_ranges_of_heads_are_reached_and_not_exceeded():
+    rng = np.random.default_rng(2)
+    weights = np.array([[0.6, -0.8, 0, 0], [0.5, 0.5, 0.5, 0.5], [-1, 0, 0, 0], [0.1, 0.7, -0.5, -0.5]])
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+    scorer = Scorer(model_of("scnn", False))
+    scorer.heads = torch.tensor(weights)
+    low, high = scorer.ranges().T
+    features = np.abs(rng.normal(size=(20_000, 4)) * rng.integers(0, 2, (20_000, 4)))
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)  # some are all 0
+    said = features @ weights.T
+    assert (said >= low - 1e-12).all() and (said <= high + 1e-12).all()
+    np.testing.assert_allclose(low, np.minimum(said.min(axis=0), 0), atol=0.02)
+    np.testing.assert_allclose(high, np.maximum(said.max(axis=0), 0), atol=0.02)
+
+    scorer.nets[0].non_negative = False  # type: ignore[assignment]
+    np.testing.assert_allclose(scorer.ranges(), np.tile([-1.0, 1.0], (4, 1)), rtol=1e-12)
+
+
+def test_heads_are_left_out_within_the_tolerance_and_more_of_them_by_their_ranges():
+    rng = np.random.default_rng(4)
+    heads = rng.normal(size=(6, 32))
+    heads /= np.linalg.norm(heads, axis=1, keepdims=True)
+    scorer = Scorer(model_of("scnn", False))
+    scorer.heads = torch.tensor(heads)
+    ranges = scorer.ranges()
+    features = np.abs(rng.normal(size=(500, 32)))
+    said = features / np.linalg.norm(features, axis=1, keepdims=True) @ heads.T
+    weights = rng.dirichlet(np.full(6, 0.2), 500)
+    whole = (weights * said).sum(axis=1)
+    middle, half = ranges.mean(axis=1), np.diff(ranges, axis=1)[:, 0] / 2
+    for tolerance in (0.0, 0.01, 0.1):
+        needed = needed_heads(weights * half, tolerance)
+        found = np.where(needed, weights * said, weights * middle).sum(axis=1)
+        assert np.abs(found - whole).max() <= tolerance + 1e-12
+        by_weight = needed_heads(weights, tolerance)
+        assert needed.sum() < by_weight.sum() or (not tolerance and (needed == by_weight).all())

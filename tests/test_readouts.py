@@ -179,6 +179,7 @@ def test_heads_left_out_at_the_edges() -> None:
     assert needed_heads(weights, 0.31).sum(axis=1).tolist() == [2, 1, 1]
     assert needed_heads(np.array([[1.0]]), 0.5).tolist() == [[True]]
     assert needed_heads(np.full((1, 3), np.nan), 0.5).all()
+    assert needed_heads(np.array([[0.1, 0.3, 0.2]]), 0.9).tolist() == [[False, True, False]], "one stays"
     for tolerance in (-0.1, 1, np.nan):
         with pytest.raises(ValueError, match="tolerance"):
             needed_heads(weights, tolerance)

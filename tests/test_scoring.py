@@ -155,6 +155,20 @@ class _Head(torch.nn.Module):
         return torch.full((len(images), 1), self.says)
 
 
+def test_a_head_that_is_left_out_counts_as_the_middle_of_its_range(monkeypatch):
+    given = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.1, 0.3]], dtype=torch.float64)
+    monkeypatch.setattr(Gate, "distances", lambda self, images: torch.zeros(2, 3, 1))
+    monkeypatch.setattr(Gate, "weights_at", lambda self, distances: given)
+    heads = [_Head(0.9), _Head(0.3), _Head(-0.5)]
+    ranges = np.array([[-0.1, 0.9], [0.1, 0.4], [-0.6, 0.2]])
+    gate = Gate(None, [], [], 32.0)  # type: ignore[arg-type]
+    said = GatedScorer(heads, gate, 0.08, ranges=ranges)(torch.zeros(2, 3, 8, 8))  # type: ignore[arg-type]
+    # at stake: 0.35, 0.03, 0.04 and 0.3, 0.015, 0.12
+    assert [head.asked for head in heads] == [2, 0, 1]
+    expected = [0.7 * 0.9 + 0.2 * 0.25 + 0.1 * -0.2, 0.6 * 0.9 + 0.1 * 0.25 + 0.3 * -0.5]
+    np.testing.assert_allclose(said.scores, expected, rtol=1e-12)
+
+
 def test_heads_that_do_not_count_are_not_run(monkeypatch):
     given = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.05, 0.05, 0.9]], dtype=torch.float64)
     monkeypatch.setattr(Gate, "distances", lambda self, images: torch.zeros(3, 3, 1))

@@ -58,4 +58,4 @@ def residual_net(build: Callable[..., Any], weights: Path | None) -> StagedNet:
         names = [f"fc.{name}" for name in net.fc.state_dict()]
         net.load_state_dict(with_classifier_of(net, names, read_weights(weights), weights))
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-    return StagedNet(stem, [net.layer1, net.layer2, net.layer3, net.layer4])
+    return StagedNet(stem, [net.layer1, net.layer2, net.layer3, net.layer4], non_negative=True)

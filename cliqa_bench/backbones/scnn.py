@@ -61,7 +61,7 @@ class SCNN(Backbone):
         from cliqa_bench.backbones.staged import StagedNet
         from cliqa_bench.results.weights import parse_weights
 
-        net = StagedNet(nn.Identity(), make_stages())
+        net = StagedNet(nn.Identity(), make_stages(), non_negative=True)
         if weights is not None:
             net.load_state_dict(
                 parse_weights(weights.read_bytes(), weights, "name a file that pretrain wrote")

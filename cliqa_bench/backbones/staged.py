@@ -30,7 +30,13 @@ class FeatureNet(nn.Module):
 
     The scaling is in the published code (BaseCNN_all.py) and not in the paper; it puts the heads of all tasks
     on one scale. A network says what it pools (`pooled`) and, if a part of it never learns, which part does.
+
+    Attributes:
+        non_negative: Whether no final feature can be below 0, whatever the network has learned, as where it
+            ends with a ReLU. It narrows what heads can say, see `folding.Scorer.ranges`.
     """
+
+    non_negative = False
 
     @property
     def plastic(self) -> nn.Module:
@@ -82,10 +88,12 @@ class StagedNet(FeatureNet):
     Args:
         stem: What comes before the first stage.
         stages: The stages, in order.
+        non_negative: See the base class.
     """
 
-    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module]) -> None:
+    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], non_negative: bool = False) -> None:
         super().__init__()
+        self.non_negative = non_negative
         self.stem = stem
         self.stages = nn.ModuleList(stages)
 

@@ -49,4 +49,5 @@ class VGG16(TorchvisionWeights, Backbone):
             layers.load_state_dict(
                 {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
             )
-        return StagedNet(nn.Identity(), [layers[start:end] for start, end in pairwise(STAGE_ENDS)])
+        stages = [layers[start:end] for start, end in pairwise(STAGE_ENDS)]
+        return StagedNet(nn.Identity(), stages, non_negative=True)

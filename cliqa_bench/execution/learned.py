@@ -302,7 +302,14 @@ class Learned(ABC):
                     "liqe_cl, or leave --aspects out"
                 )
             return AspectScorer(cast("Scorer", heads[0].to(device)), texts)
-        return GatedScorer([head.to(device) for head in heads], self.gate(device), tolerance, validation)
+        ranges = [head.ranges() for head in heads if isinstance(head, Scorer)] if tolerance else []
+        return GatedScorer(
+            [head.to(device) for head in heads],
+            self.gate(device),
+            tolerance,
+            validation,
+            np.concatenate(ranges) if ranges else None,
+        )
 
 
 class LearnedRun(Learned):

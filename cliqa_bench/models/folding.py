@@ -11,7 +11,9 @@ import copy
 import itertools
 from collections import Counter
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -127,6 +129,21 @@ class Scorer(nn.Module):
                 self.register_buffer("heads", functional.normalize(weights, dim=1))
             else:
                 self.heads = nn.ModuleList(copy.deepcopy(head).eval() for head in heads)
+
+    def ranges(self) -> NDArray[np.float64]:
+        """Returns the least and the greatest score that each of the usual heads can give, (tasks, 2).
+
+        Features have unit length, so a score lies within the head's length of 0, which is 1. Where features
+        cannot be negative, the weights of one sign alone make the greatest score, and those of the other the
+        least: features that are 0 wherever the other weights are reach them.
+        """
+        assert isinstance(self.heads, Tensor)
+        weights = self.heads.detach().cpu().double().numpy()
+        if self.windows is not None or not all(net.non_negative for net in self.nets):
+            length = np.linalg.norm(weights, axis=1)
+            return np.stack([-length, length], axis=1)
+        low, high = (np.linalg.norm(np.clip(weights * sign, 0, None), axis=1) for sign in (-1, 1))
+        return np.stack([-low, high], axis=1)
 
     def fixed(self, images: Tensor) -> Tensor | None:
         """Returns the output of the part that never learns, see `FeatureNet.fixed`.

@@ -109,6 +109,7 @@ class GatedScorer:
             share a pass.
         validation: For every task, scores of its validation images, see `readouts.standardised`; none to mix
             scores as they are.
+        ranges: (tasks, 2), the least and the greatest score of each head; None for -1 and 1.
 
     Attributes:
         aspects: What it predicts for images beside a score, names of `aspects.WORDS`.
@@ -122,9 +123,11 @@ class GatedScorer:
         gate: Gate | None,
         tolerance: float = 0.0,
         validation: Sequence[NDArray[np.float32]] = (),
+        ranges: NDArray[np.float64] | None = None,
     ) -> None:
         self.heads, self.gate, self.tolerance = list(heads), gate, tolerance
         self.validation = validation
+        self.ranges = np.tile([-1.0, 1.0], (self.tasks, 1)) if ranges is None else ranges
         needed_heads(np.ones((1, 1)), tolerance)  # refuses a wrong one now rather than with the first image
 
     @property
@@ -142,7 +145,8 @@ class GatedScorer:
         else:
             far = self.gate.distances(images)
             weights, distances = self.gate.weights_at(far).cpu().numpy(), far.cpu().numpy()
-        needed = needed_heads(weights, self.tolerance) & (weights > 0)
+        low, high = self.ranges.T
+        needed = needed_heads(weights * (high - low) / 2, self.tolerance) & (weights > 0)
         said = np.full(weights.shape, np.nan, np.float32)
         if together:
             said[:] = self.heads[0](images).float().cpu().numpy()
@@ -159,7 +163,8 @@ class GatedScorer:
                     said[rows, task] = head(images[some], shared)[:, 0].float().cpu().numpy()
         for task, known in enumerate(self.validation):
             said[:, task] = standardised(said[:, task], known)
-        scores = np.where(needed & (weights > 0), weights * said, 0).sum(axis=1)
+        unsaid = weights * (low + high) / 2
+        scores = np.where(needed & (weights > 0), weights * said, unsaid).sum(axis=1)
         return Scored(np.asarray(scores, np.float64), weights, said, distances=distances)
 
 

@@ -98,15 +98,16 @@ def standardised(scores: NDArray[Any], validation: NDArray[Any]) -> NDArray[np.f
     return np.asarray(found, np.float32)
 
 
-def needed_heads(weights: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
+def needed_heads(stakes: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
     """Says which heads an image needs if its score may be off by a tolerance.
 
-    Of each image the heads with the smallest weights are left out, as many as have no more than the tolerance
-    together. A head's score lies in [-1, 1], so without them the weighted sum is off by at most their weight:
-    the bound holds whatever their scores would have been, and is known before any head has run.
+    Of each image the heads with the smallest stakes are left out, as many as have no more than the tolerance
+    together. A head's score lies in [-1, 1], so its weight is how far the weighted sum can be off without it;
+    where its range is known, that is its weight times half the range, with the middle of the range in its
+    place. The bound holds whatever the scores would have been, and is known before any head has run.
 
     Args:
-        weights: (n, tasks), each row sums to 1; see `gate_weights`.
+        stakes: (n, tasks), at least 0: how far an image's score can be off without each head.
         tolerance: Largest error allowed; 0 leaves out what has no weight at all.
 
     Returns:
@@ -117,11 +118,12 @@ def needed_heads(weights: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
     """
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance is {tolerance}; it must be at least 0 and below 1")
-    w = np.asarray(weights, np.float64)
-    order = np.argsort(w, axis=1, kind="stable")
-    # the weight of a head and of all smaller ones
-    together = np.cumsum(np.take_along_axis(w, order, axis=1), axis=1)
+    at_stake = np.asarray(stakes, np.float64)
+    order = np.argsort(at_stake, axis=1, kind="stable")
+    # what is at stake with a head and all smaller ones
+    together = np.cumsum(np.take_along_axis(at_stake, order, axis=1), axis=1)
     kept = ~(together <= tolerance)  # where weights are nan, nothing is left out
+    kept[:, -1] = True
     needed = np.empty_like(kept)
     np.put_along_axis(needed, order, kept, axis=1)
     return needed
