@@ -7,15 +7,15 @@ written again by every run: their content counts, without the time at which they
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import importlib.metadata
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cliqa_bench import _version
 from cliqa_bench.errors import UserError
-from cliqa_bench.results.nodes import KINDS, canonical, digest, read_json, write_json
+from cliqa_bench.results.nodes import KINDS, digest, file_digest, read_json, write_json
 from cliqa_bench.results.records import record_files
 from cliqa_bench.system.versions import versions
 from cliqa_bench.types import Json
@@ -23,13 +23,13 @@ from cliqa_bench.types import Json
 FILE = ".report.json"
 """What a report was made from, what its folder then held, and what it says on the terminal."""
 
-_HERE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(_version.__file__).resolve().parent
 _PACKAGES = ("matplotlib", "pandas", "jinja2")
 """What a report is made with, beside what numbers can depend on."""
 
 
 def made_from(out: Path, formats: Sequence[str], figures: bool) -> str:
-    """Returns a hash of all that a report follows from.
+    """Returns a hash of everything that a report depends on.
 
     Args:
         out: Folder of the results.
@@ -52,32 +52,41 @@ def made_from(out: Path, formats: Sequence[str], figures: bool) -> str:
 def _code() -> str:
     """Returns a hash of our sources, templates and published values."""
     # each folder by itself: in a checkout some are links, which rglob follows at its start only
-    folders = [path for path in _HERE.iterdir() if path.is_dir() and path.name not in ("data", "__pycache__")]
-    deep = [path for folder in folders for path in folder.rglob("*") if path.suffix != ".pyc"]
-    files = sorted(path for path in [*_HERE.glob("*.py"), *deep] if path.is_file())
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    folders = [path for path in _PACKAGE.iterdir() if path.is_dir() and path.name != "data"]
+    files = [*_PACKAGE.glob("*.py"), *(path for folder in folders for path in folder.rglob("*"))]
+    ours = sorted(path for path in files if path.suffix != ".pyc" and path.is_file())
+    return digest([[str(path.relative_to(_PACKAGE)), file_digest(path)] for path in ours], length=32)
 
 
 def _records(out: Path) -> list[Json]:
     """Returns the run records, with the order in which they were asked for instead of when."""
     found = [(path.name, read_json(path)) for path in record_files(out)]
-    asked = [body.get("facts", {}).pop("asked", "") for _, body in found]
+    asked = [_take_when(body) for _, body in found]
     places = {when: place for place, when in enumerate(sorted(set(asked)))}
-    return [[name, places[when], canonical(body)] for (name, body), when in zip(found, asked, strict=True)]
+    return [[name, places[when], body] for (name, body), when in zip(found, asked, strict=True)]
+
+
+def _take_when(body: Json) -> str:
+    """Takes out of a record when it was asked for; "" where it does not say."""
+    facts = body.get("facts") if isinstance(body, dict) else None
+    return str(facts.pop("asked", "")) if isinstance(facts, dict) else ""
 
 
 def _listing(folder: Path) -> Iterator[list[Json]]:
-    """Yields name, size and time of writing of every file in a folder and its folders, in their order."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:  # there is none, or it was removed
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _listing(Path(entry.path))
-        elif entry.name != FILE:
-            told = entry.stat()
-            yield [entry.path, told.st_size, told.st_mtime_ns]
+    """Yields name, size and time of writing of every file in a folder and its folders, in their order.
+
+    What is unfinished has a hidden name; what is removed meanwhile is left out.
+    """
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                yield from _listing(path)
+                continue
+            with contextlib.suppress(OSError):
+                told = path.stat()
+                yield [str(path), told.st_size, told.st_mtime_ns]
 
 
 def keep(out: Path, made: str, summary: str) -> None:

@@ -38,13 +38,11 @@ def preload() -> None:
     import cliqa_bench.execution.run
     import cliqa_bench.execution.worker
     import cliqa_bench.reports.report  # noqa: F401
-    from cliqa_bench.execution import worker_processes
     from cliqa_bench.system import processes
 
     # a fork of this process cannot ask after its sibling, the server; it is there
     forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
     processes.CONTEXT = _InGroups()  # type: ignore[assignment]
-    worker_processes.sharing_imports = lambda module: processes.CONTEXT  # type: ignore[attr-defined]
 
 
 class _InGroups(ForkServerContext):
@@ -125,10 +123,9 @@ def _server() -> int:
 
 
 def children(pid: int) -> set[int]:
-    """Returns the ids of the processes that a process has started, and that those have."""
+    """Returns the ids of a process's children."""
     with contextlib.suppress(OSError):
-        found = {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-        return found.union(*map(children, found))
+        return {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     return set()
 
 
@@ -248,7 +245,7 @@ def leftovers(*folders: Path) -> list[str]:
     return found
 
 
-_TIMES = re.compile(r"report/(table_time\..*|report\.html|README\.md)|config\.yaml")
+_TIMES = re.compile(r"report/(table_time\..*|report\.html|README\.md|\.report\.json)|config\.yaml")
 _OF_A_RUN = ("asked", "command", "config")
 
 

@@ -172,7 +172,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(RUNS, tmp_path / "runs")
     for path in (tmp_path / "runs" / "runs").glob("naive-*"):  # its weights are not kept
         path.unlink()
-    pictures(tmp_path / "photos", 4)
+    pictures(tmp_path / "photos", 24)
     picture(tmp_path / "photo.jpg", 5, (96, 80))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -203,7 +203,7 @@ def test_the_page_says_what_works(page: Path, capsys: pytest.CaptureFixture[str]
 @needs_onnx
 def test_the_page_s_exports_work(page: Path) -> None:
     *_, third = blocks_of("python.md", "python")
-    for words in commands_of("python.md")[2:4]:
+    for words in commands_of("python.md")[2:5]:
         assert words[0] == "export" and main(words) == 0
     found: dict[str, Any] = {}
     exec(third, found)
@@ -211,7 +211,7 @@ def test_the_page_s_exports_work(page: Path) -> None:
     np.testing.assert_allclose(found["score"], ours.scores, rtol=0, atol=1e-6)
     assert ours.distances is not None
     np.testing.assert_allclose(found["distances"], ours.distances, rtol=0, atol=1e-6)
-    assert (page / "model.pt2").is_file()
+    assert (page / "model.pt2").is_file() and (page / "small.onnx").is_file()
 
 
 # -- whole exports -------------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from test_loaded_model import RUNS
 from torch import nn
 
 from cliqa_bench.backbones.staged import FeatureNet, Features, StagedNet
+from cliqa_bench.execution.loaded_model import open_learned
 from cliqa_bench.extensions import registry
 from cliqa_bench.models.folding import Scorer, cast_weights, foldable, folded
 from cliqa_bench.models.quality import QualityModel
@@ -272,3 +274,19 @@ def test_heads_are_left_out_within_the_tolerance_and_more_of_them_by_their_range
         assert np.abs(found - whole).max() <= tolerance + 1e-12
         by_weight = needed_heads(weights, tolerance)
         assert needed.sum() < by_weight.sum() or (not tolerance and (needed == by_weight).all())
+
+
+def test_a_model_with_a_tolerance_knows_its_heads_ranges():
+    learned = open_learned(RUNS, "tsn")
+    scorer = learned.scorer(torch.device("cpu"), 0.2)
+    heads = [one.heads.double().numpy()[0] for one in scorer.heads if isinstance(one.heads, torch.Tensor)]
+    expected = [(-np.linalg.norm(w[w < 0]), np.linalg.norm(w[w > 0])) for w in heads]
+    np.testing.assert_allclose(scorer.ranges, expected, rtol=1e-6)
+    assert np.abs(scorer.ranges).max() < 0.99, "narrower than [-1, 1]"
+
+    exact, images = learned.scorer(torch.device("cpu")), torch.randn(6, 3, 48, 64)
+    np.testing.assert_array_equal(exact.ranges, [[-1, 1], [-1, 1]])
+    with torch.inference_mode():
+        whole, near = exact(images), scorer(images)
+    assert np.isnan(near.heads).any()
+    assert 0 < np.abs(whole.scores - near.scores).max() <= 0.2

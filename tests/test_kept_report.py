@@ -13,6 +13,7 @@ import pytest
 import recorded_runs as recorded
 from test_runner import arguments
 
+import cliqa_bench
 from cliqa_bench.cli import parser
 from cliqa_bench.reports import kept_report, report
 from cliqa_bench.reports.formats import FORMATS
@@ -80,6 +81,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a run less": lambda out: next((out / "runs").glob("*.json")).unlink(),
     "a record says something else": other_record,
     "a broken record": lambda out: next((out / "runs").glob("*.json")).write_text("{"),
+    "a record is a list": lambda out: next((out / "runs").glob("*.json")).write_text("[]"),
+    "a record without facts": lambda out: next((out / "runs").glob("*.json")).write_text('{"facts": null}'),
     "answers were written": lambda out: touched(next(out.glob("answers/*/answers.npz"))),
     "answers are gone": lambda out: shutil.rmtree(next((out / "answers").iterdir())),
     "a table is gone": lambda out: (out / "report" / "table_III.md").unlink(),
@@ -106,9 +109,31 @@ def test_another_report_is_made_again(there: tuple[Path, str], monkeypatch: pyte
         patch.setattr(kept_report, "versions", lambda: {"numpy": "0"})
         assert kept_summary(out, FORMATS, False) is None
     with monkeypatch.context() as patch:
-        patch.setattr(kept_report, "_HERE", out)
+        patch.setattr(kept_report, "_PACKAGE", out)
         assert kept_summary(out, FORMATS, False) is None, "made by other code"
     assert kept_summary(out, FORMATS, False) == summary
+
+
+def test_only_our_own_files_are_our_code() -> None:
+    package = Path(cliqa_bench.__file__).parent
+    assert package == kept_report._PACKAGE
+    before = kept_report._code()
+    beside = package.parent / "tests" / "not_ours.py"  # in a checkout, what lies beside the package
+    if beside.parent.is_dir():
+        beside.write_text("")
+        try:
+            assert kept_report._code() == before
+        finally:
+            beside.unlink()
+
+
+def test_what_is_unfinished_or_gone_is_not_listed(tmp_path: Path) -> None:
+    (tmp_path / ".half").mkdir()
+    (tmp_path / ".half" / "a").write_text("a")
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "b").write_text("bb")
+    assert [(entry[0], entry[1]) for entry in kept_report._listing(tmp_path)] == [(str(tmp_path / "b"), 2)]
+    assert list(kept_report._listing(tmp_path / "none")) == []
 
 
 def test_a_run_with_everything_done_makes_no_report(

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,7 +101,6 @@ def quick(monkeypatch):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cliqa_bench.execution.worker"])
     monkeypatch.setattr(processes, "CONTEXT", context)
-    monkeypatch.setattr(worker_processes, "sharing_imports", lambda module: context)
     monkeypatch.setattr(worker, "Worker", FakeWorker)
 
 
@@ -283,45 +281,6 @@ def test_work_has_one_name_for_all_runs_and_a_file_name(tmp_path):
     assert worker_processes.claim_of(tmp_path, odd).parent == tmp_path / "claims"
 
 
-# -- how processes start ---------------------------------------------------------------------------------
-
-
-def tell_variables(pipe: Connection) -> None:
-    pipe.send((os.environ.get("CLIQA_FIRST"), os.environ.get("CLIQA_LAST"), os.getppid()))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="others start a fresh interpreter for each")
-def test_processes_that_share_imports_have_the_variables_of_when_they_start(monkeypatch):
-    context = processes.sharing_imports("cliqa_bench.errors")
-    found = []
-    for first, last in (("1", None), (None, "2")):
-        for name, value in (("CLIQA_FIRST", first), ("CLIQA_LAST", last)):
-            monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
-        child = processes.Child(tell_variables, context=context)
-        found.append(child.pipe.recv())
-        child.end()
-    assert [told[:2] for told in found] == [("1", None), (None, "2")]
-    assert len({told[2] for told in found} - {os.getpid()}) == 1, "both are forks of one server"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="others start a fresh interpreter for each")
-@pytest.mark.parametrize(
-    ("change", "gpus", "method"),
-    [
-        ({"device": "cpu"}, "0", "forkserver"),
-        ({"device": "cpu", "threads": 1}, "", "forkserver"),
-        ({"device": "auto"}, "", "forkserver"),
-        ({"device": "auto"}, "0", None),
-        ({"device": "cuda"}, "0,1", None),
-        ({"device": "cpu", "threads": 2}, "", None),
-    ],
-)
-def test_imports_are_shared_without_threads_and_gpus(tmp_path, monkeypatch, change, gpus, method):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    context = worker_processes._how_started(config(tmp_path, **change))
-    assert (context and context.get_start_method()) == method
-
-
 # -- what is left of a run ------------------------------------------------------------------------------
 
 
@@ -330,22 +289,21 @@ def test_a_run_s_processes_do_not_outlive_it(miniatures, tmp_path):
     command = [sys.executable, "-m", "cliqa_bench", *arguments(miniatures, tmp_path, "--jobs", "2")]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 60
-    while len(kin := children(run.pid)) < 4 and run.poll() is None and time.time() < deadline:
+    while len(kin := children(run.pid)) < 2 and run.poll() is None and time.time() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    assert len(kin) >= 4, "the tracker of resources, the server of imports, and two of its forks"
+    assert len(kin) >= 2
     while any(alive(pid) for pid in kin) and time.time() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in kin if alive(pid)]
 
 
 def children(pid: int) -> list[int]:
-    if not Path("/proc/self/task").exists():
-        pytest.skip("this system does not list a process's children in /proc")
     listed = Path(f"/proc/{pid}/task/{pid}/children")
-    found = [int(child) for child in listed.read_text().split()] if listed.exists() else []
-    return found + [further for child in found for further in children(child)]
+    if not listed.exists():
+        pytest.skip("this system does not list a process's children in /proc")
+    return [int(child) for child in listed.read_text().split()]
 
 
 def alive(pid: int) -> bool:

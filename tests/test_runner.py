@@ -35,10 +35,12 @@ def arguments(data, out, *more):
 def content(out: Path) -> dict[str, str]:
     """Returns a hash of every file that results are made of.
 
-    Times are not results: they are in done.json, the table of times and the HTML page. The run records and
-    the report's README name folders.
+    Times are not results: they are in done.json, the table of times and the HTML page. The run records, the
+    report's README and its note of what it was made from name folders.
     """
-    apart = re.compile(r"runs/.*|.*/done\.json|report/(table_time\..*|report\.html|README\.md)")
+    apart = re.compile(
+        r"runs/.*|.*/done\.json|report/(table_time\..*|report\.html|README\.md|\.report\.json)"
+    )
     files = {p.relative_to(out).as_posix(): p for p in sorted(out.rglob("*")) if p.is_file()}
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()

@@ -86,7 +86,9 @@ def test_within_a_tolerance_fewer_heads_run(finished, miniatures, capsys):
         said = [task for task in ("live", "bid") if row[f"head:{task}"]]
         assert said
         weighted = sum(float(row[f"weight:{t}"]) * float(row[f"head:{t}"]) for t in said)
-        assert float(row["score"]) == pytest.approx(weighted, abs=1e-6), name
+        # of a head that is left out, the middle of its range counts: less than 1
+        without = sum(float(row[f"weight:{t}"]) for t in ("live", "bid") if t not in said)
+        assert abs(float(row["score"]) - weighted) <= without + 1e-6, name
 
 
 def test_a_file_and_a_folder_in_their_order(finished, miniatures, tmp_path):
@@ -166,7 +168,7 @@ def test_a_head_that_is_left_out_counts_as_the_middle_of_its_range(monkeypatch):
     # at stake: 0.35, 0.03, 0.04 and 0.3, 0.015, 0.12
     assert [head.asked for head in heads] == [2, 0, 1]
     expected = [0.7 * 0.9 + 0.2 * 0.25 + 0.1 * -0.2, 0.6 * 0.9 + 0.1 * 0.25 + 0.3 * -0.5]
-    np.testing.assert_allclose(said.scores, expected, rtol=1e-12)
+    np.testing.assert_allclose(said.scores, expected, rtol=1e-6)
 
 
 def test_heads_that_do_not_count_are_not_run(monkeypatch):

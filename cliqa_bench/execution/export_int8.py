@@ -3,14 +3,14 @@
 ONNX Runtime's own tool makes it from the file in float32 (static quantisation): weights get a scale for each
 channel, what flows between layers one for each layer, from the ranges that it has on pictures of the user's.
 Only convolutions are in 8 bits: pooled features, distances and heads stay in float32. PyTorch's quantised
-tensors are not used: they are deprecated.
+tensors are not used: they are deprecated. Processors without instructions for 8 bits (VNNI) are slower, and
+may round sums off: compare scores on the processor that will be used.
 """
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from cliqa_bench import metrics
 from cliqa_bench.errors import UserError
-from cliqa_bench.execution.export_model import Runner, export_onnx, runner_of_onnx
+from cliqa_bench.execution.export_model import Runner, export_onnx, quiet, runner_of_onnx
 from cliqa_bench.execution.find_pictures import find_pictures
 from cliqa_bench.execution.learned import Learned
 from cliqa_bench.execution.own_picture import read_picture
 from cliqa_bench.models.exported import INPUT
 from cliqa_bench.results.nodes import atomic_path
+from cliqa_bench.seeds import rng_for
 
 LEAST = 20
 """Pictures that are needed: half of them give the ranges, on the others the scores are compared."""
@@ -34,14 +35,12 @@ MOST = 64
 
 _MEGAPIXELS = 64.0
 
-Pixels = NDArray[np.uint8]
-
 
 class EightBits(NamedTuple):
     """How scores in 8 bits compare with those in float32.
 
     Attributes:
-        pictures: How many were compared; none of them gave ranges.
+        pictures: How many were compared; none of them was used for the ranges.
         srcc: Rank correlation of the two, in [-1, 1].
         largest: Largest difference of a score.
     """
@@ -70,11 +69,10 @@ def export_int8(learned: Learned, to: Path, folder: Path) -> EightBits:
         return _compared(runner_of_onnx(whole), runner_of_onnx(temporary), pictures[1::2])
 
 
-def _pictures(folder: Path, resize: int) -> list[Pixels]:
-    """Reads pictures of a folder, evenly chosen, as they are scored."""
+def _pictures(folder: Path, resize: int) -> list[NDArray[np.uint8]]:
+    """Reads pictures of a folder as they are scored; drawn, because neighbours by name often look alike."""
     files = find_pictures([folder]).files
-    number = min(len(files), 2 * MOST)
-    chosen = [files[i * len(files) // number] for i in range(number)]
+    chosen = [files[i] for i in rng_for("int8").permutation(len(files))[: 2 * MOST]]
     read = [read_picture(path, resize, _MEGAPIXELS).pixels for path in chosen]
     pictures = [pixels for pixels in read if pixels is not None]
     if len(pictures) < LEAST:
@@ -85,26 +83,25 @@ def _pictures(folder: Path, resize: int) -> list[Pixels]:
     return pictures
 
 
-def _quantise(whole: Path, to: Path, pictures: Sequence[Pixels]) -> None:
+def _quantise(whole: Path, to: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Pictures(quantization.CalibrationDataReader):
+    class RangePictures(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self.left: Iterator[Mapping[str, Pixels]] = iter({INPUT: pixels[None]} for pixels in pictures)
+            self.left = iter([{INPUT: pixels[None]} for pixels in pictures])
 
-        def get_next(self) -> Mapping[str, Pixels] | None:
+        def get_next(self) -> Mapping[str, NDArray[np.uint8]] | None:
             return next(self.left, None)
 
     prepared = whole.with_name("prepared.onnx")
-    logging.disable(logging.WARNING)
-    try:
+    with quiet():
         quant_pre_process(whole, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
             prepared,
             to,
-            Pictures(),
+            RangePictures(),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
@@ -113,14 +110,12 @@ def _quantise(whole: Path, to: Path, pictures: Sequence[Pixels]) -> None:
             # the mean of the pictures' ranges: the widest of all would leave few steps for ordinary pictures
             extra_options={"CalibMovingAverage": True},
         )
-    finally:
-        logging.disable(logging.NOTSET)
     made = onnx.load(to)
     facts = {entry.key: entry.value for entry in onnx.load(whole).metadata_props}
     onnx.helper.set_model_props(made, {**facts, "precision": '"int8"'})
     onnx.save_model(made, to)
 
 
-def _compared(ours: Runner, theirs: Runner, pictures: Sequence[Pixels]) -> EightBits:
+def _compared(ours: Runner, theirs: Runner, pictures: Sequence[NDArray[np.uint8]]) -> EightBits:
     found = np.array([[run(pixels[None])[0] for run in (ours, theirs)] for pixels in pictures], np.float64)
     return EightBits(len(pictures), metrics.srcc(*found.T), float(np.abs(np.diff(found, axis=1)).max()))

@@ -104,7 +104,7 @@ def _axes() -> dict[str, dict[int, Any]]:
 def _export_errors(learned: Learned) -> Iterator[None]:
     """Reports in one line that a network cannot be exported, and hides the exporters' other output."""
     try:
-        with _quiet():
+        with quiet():
             yield
     except Exception as error:  # torch raises many kinds of errors for what it cannot trace
         raise_if_stopped()
@@ -138,7 +138,7 @@ def _write_onnx(whole: WholeModel, program: Any, learned: Learned, to: Path) -> 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hides what the exporters print about their own workings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -166,7 +166,7 @@ def runner_of_onnx(file: Path, threads: int = 1) -> Runner:
 
 def runner_of_program(file: Path) -> Runner:
     """Returns what scores pixels with a `.pt2` file."""
-    with _quiet():
+    with quiet():
         network = torch.export.load(file).module()
 
     def score(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

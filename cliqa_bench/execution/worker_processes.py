@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,7 +19,7 @@ from cliqa_bench.results.nodes import CLAIMS, claim_name
 from cliqa_bench.system.disk import as_os_error
 from cliqa_bench.system.hardware import gpu_names
 from cliqa_bench.system.locks import claimed
-from cliqa_bench.system.processes import Child, end_all, sharing_imports
+from cliqa_bench.system.processes import Child, end_all
 from cliqa_bench.system.signals import block_signals, raise_if_stopped
 
 if TYPE_CHECKING:
@@ -137,8 +136,7 @@ class WorkerPool:
         """Starts processes with these numbers, each its own."""
         for number in numbers:
             with _environment(self._told[1], number), block_signals():
-                child = Child(_serve, number, *self._told, context=_how_started(self._told[1]))
-                self._hands.append(_Hand(child, number))
+                self._hands.append(_Hand(Child(_serve, number, *self._told), number))
 
     @property
     def running(self) -> list[Job]:
@@ -206,16 +204,6 @@ def _how_it_died(code: int | None) -> str:
     if -code == signal.SIGKILL:
         name += ", as a system that is out of memory does; try a smaller --jobs"
     return f"its process died ({name})"
-
-
-def _how_started(config: RunConfig) -> BaseContext | None:
-    """Shares one import of PyTorch and Avalanche, which takes 8 s of CPU time and 300 MB, where it can be.
-
-    Not with threads, nor with a GPU: a fork cannot use what its parent has begun.
-    """
-    if (config.threads or 1) > 1 or (config.device != "cpu" and gpu_names()):
-        return None
-    return sharing_imports("cliqa_bench.execution.worker")
 
 
 @contextlib.contextmanager

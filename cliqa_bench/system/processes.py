@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -30,22 +29,6 @@ CONTEXT = multiprocessing.get_context("spawn")
 """How processes are started; not forked, because a forked child can inherit locked thread pools."""
 
 
-def sharing_imports(module: str) -> BaseContext:
-    """Returns how to start processes that have a module imported, once for all of them, and share its memory.
-
-    They are forks of a process that does nothing but import. It must have no thread: the variables that
-    set the number of threads must be 1 when the first of them is started. Nothing may have touched a GPU.
-
-    Args:
-        module: Its name. Of several calls, only the module of the first is imported beforehand.
-    """
-    if not sys.platform.startswith("linux"):
-        return CONTEXT
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
-    return context
-
-
 class Child:
     """A process that was started, and this end of its pipe; the pipe breaks when the process dies.
 
@@ -54,15 +37,11 @@ class Child:
     Args:
         serve: What it does; a function of a module. It may end as soon as its end of the pipe breaks.
         args: What `serve` is called with, after its end of the pipe.
-        context: How it is started; None for a fresh interpreter.
     """
 
-    def __init__(self, serve: Callable[..., None], *args: Any, context: BaseContext | None = None) -> None:
-        context = context or CONTEXT
-        self.pipe, theirs = context.Pipe()
-        # a fork has the variables that its server was started with
-        told = (dict(os.environ), serve, theirs, *args)
-        self.process = context.Process(target=_serve, args=told)  # type: ignore[attr-defined]
+    def __init__(self, serve: Callable[..., None], *args: Any) -> None:
+        self.pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=_serve, args=(serve, theirs, *args))
         self.process.start()
         theirs.close()
 
@@ -81,10 +60,7 @@ def end_all(children: Iterable[Child]) -> None:
         child.pipe.close()
 
 
-def _serve(variables: dict[str, str], serve: Callable[..., None], pipe: Connection, *args: Any) -> None:
-    for name in os.environ.keys() - variables.keys():
-        del os.environ[name]
-    os.environ.update(variables)
+def _serve(serve: Callable[..., None], pipe: Connection, *args: Any) -> None:
     attend()
     with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone, or needs us no longer
         serve(pipe, *args)

@@ -202,10 +202,7 @@ def leave_stops_to_parent() -> None:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return
-    from multiprocessing import parent_process
-
-    asked_by = parent_process()  # a fork server is not whom we work for
-    parent = os.getppid() if asked_by is None else asked_by.pid
+    parent = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 

@@ -29,7 +29,7 @@ TASKS = (2, 6, 12)
 SIDES = ((192, 256), (384, 256), (384, 512))
 """Height and width of the pictures of growing size: 1, 2 and 4 times the pixels."""
 LARGE = 8
-"""Images of each of these sizes on a CPU."""
+"""Images per size, on a CPU."""
 IMAGES = 128
 """Images of the smallest size on a CPU."""
 

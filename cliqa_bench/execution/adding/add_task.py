@@ -99,7 +99,9 @@ def _add(asked: AddRequest, learned: Learned) -> Certificate:
     draft, final = asked.work / "draft.safetensors", asked.work / asked.out.name
     how = (tests, asked.training.device, asked.training.max_megapixels)
     say(f"scoring {sum(len(test.paths) for test in tests):,} test pictures, old and new, in two processes")
-    with start_scoring(file.path, *how, threads=max(1, cores() // 2)) as old:  # beside the training
+    trained = all(work.node.done for work in plan.train.values())
+    beside = cores() if trained else max(1, cores() // 2)  # the training takes the other half
+    with start_scoring(file.path, *how, threads=beside) as old:
         part = train_task(plan)
         write_model(GrownModel(file, part), draft)
         before = old()

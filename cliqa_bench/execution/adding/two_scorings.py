@@ -80,7 +80,7 @@ def start_scoring(
             whichever sets are there.
         device: As in `load`.
         max_megapixels: As in `load`.
-        threads: Of the computation; scores have the same bits with any number.
+        threads: Of the computation; scores differ by rounding at most whatever the number.
 
     Returns:
         A context manager; it gives what waits for the scores.
